@@ -1,0 +1,77 @@
+"""Checks of arguments, written once, so that every message has the same shape: expected, came, do."""
+
+import difflib
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+
+from voxfield.errors import InputError
+
+
+def check_shape(name: str, tensor: torch.Tensor, shape: Sequence[int | str]) -> None:
+    """Raise unless ``tensor`` has ``shape``; a string entry names a free dimension.
+
+    Args:
+        name: the argument's name, as the caller wrote it.
+        tensor: what came.
+        shape: expected sizes, e.g. ``("N", 3)``. Equal strings must have equal sizes.
+
+    Raises:
+        InputError: naming the expected and the actual shape.
+    """
+    bound: dict[str, int] = {}
+    fits = tensor.ndim == len(shape)
+    if fits:
+        for size, expected in zip(tensor.shape, shape, strict=True):
+            if isinstance(expected, str):
+                expected = bound.setdefault(expected, size)
+            fits = fits and size == expected
+    if not fits:
+        wanted = "(" + ", ".join(str(size) for size in shape) + ")"
+        raise InputError(f"{name}: expected shape {wanted}, got {tuple(tensor.shape)}.")
+
+
+def check_dtype(name: str, tensor: torch.Tensor, dtypes: Iterable[torch.dtype]) -> None:
+    """Raise unless ``tensor.dtype`` is one of ``dtypes``."""
+    allowed = tuple(dtypes)
+    if tensor.dtype not in allowed:
+        wanted = " or ".join(str(dtype) for dtype in allowed)
+        raise InputError(f"{name}: expected dtype {wanted}, got {tensor.dtype}. Convert it with .to(...).")
+
+
+def check_same_device(**tensors: torch.Tensor) -> torch.device:
+    """Return the one device all ``tensors`` live on, or raise naming the two that differ."""
+    items = list(tensors.items())
+    first_name, first = items[0]
+    for name, tensor in items[1:]:
+        if tensor.device != first.device:
+            raise InputError(f"{name} is on {tensor.device} but {first_name} is on {first.device}: move one of them.")
+    return first.device
+
+
+def check_range(
+    name: str, value: float, *, minimum: float = -math.inf, maximum: float = math.inf, above: float = -math.inf
+) -> None:
+    """Raise unless ``minimum <= value <= maximum`` and ``value > above`` (NaN never fits)."""
+    if not (minimum <= value <= maximum and value > above):
+        low = f"above {above:g}" if above > -math.inf else f"at least {minimum:g}" if minimum > -math.inf else ""
+        high = f"at most {maximum:g}" if maximum < math.inf else ""
+        raise InputError(f"{name}: expected a value {' and '.join(part for part in (low, high) if part)}, got {value}.")
+
+
+def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
+    """Raise unless ``value`` is one of ``choices``; the message lists them, nearest first."""
+    options = list(choices)
+    if value not in options:
+        raise InputError(f"{name}: unknown value {value!r}. {nearest_names(str(value), [str(o) for o in options])}")
+
+
+def nearest_names(name: str, known: Iterable[str]) -> str:
+    """A sentence for error messages: the names of ``known`` nearest to ``name``, or all of them when none is near."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    if close:
+        return "Did you mean " + " or ".join(close) + "?"
+    return "Known: " + ", ".join(names) + "."

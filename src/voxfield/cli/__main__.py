@@ -1,0 +1,168 @@
+"""The ``voxfield`` command: finds the verb, parses its options, runs it, and turns what happens into an exit code.
+
+Exit codes: 0 done, 1 failed, 2 the person can fix it (a wrong option, file or value), 130 interrupted.
+
+Start-up matters here: this module imports nothing heavy, the verb's file is imported only when it is named, and a
+verb's ``--help`` does not load torch either.
+"""
+
+import contextlib
+import difflib
+import functools
+import importlib
+import inspect
+import io
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+import voxfield
+from voxfield.errors import TrainingDivergedError, VoxfieldError
+
+VERBS = {
+    "train": "Train a radiance field from posed photographs.",
+    "eval": "Measure a run on held-out photographs: PSNR, SSIM, LPIPS, speed.",
+    "render": "Render a camera path through a run as a video or images.",
+    "report": "Write a run's report: one HTML file with curves, metrics and pictures.",
+    "info": "Say what a run is: recipe, data, progress, results.",
+    "bench": "Measure the kernels' speed, and training's on your data.",
+    "doctor": "Say what will run on this machine, how fast, and what is missing.",
+}
+"""Every verb with its summary: the file of the same name holds it, its docstring begins with the same words."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        argv: arguments without the program's name; None takes the process's own.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    if not arguments or arguments[0] in {"-h", "--help", "help"}:
+        print(_overview())
+        return 0
+    if arguments[0] in {"-V", "--version"}:
+        print(f"voxfield {voxfield.__version__}")
+        return 0
+    verb, *rest = arguments
+    if verb not in VERBS:
+        close = difflib.get_close_matches(verb, VERBS, n=2, cutoff=0.5)
+        advice = f"Did you mean {' or '.join(close)}?" if close else f"Known: {', '.join(VERBS)}."
+        kind = "option" if verb.startswith("-") else "verb"
+        return _fail(f"voxfield: unknown {kind} {verb!r}. {advice}", 2)
+    try:
+        return _run_verb(verb, rest)
+    except KeyboardInterrupt:
+        return _fail(f"voxfield {verb}: interrupted.", 130)
+    except BrokenPipeError:
+        # The reader (head, less) left. Python would complain once more when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except VoxfieldError as error:
+        if debug:
+            traceback.print_exc()
+        return _fail(f"voxfield {verb}: {error}", 1 if isinstance(error, TrainingDivergedError) else 2)
+    except Exception as error:  # noqa: BLE001  (the last line of defence: a person gets a sentence, --debug the rest)
+        if debug:
+            traceback.print_exc()
+        said = " ".join(str(error).split())[:300]
+        hint = "" if debug else "\nAdd --debug to see where."
+        return _fail(f"voxfield {verb}: failed with {type(error).__name__}: {said}{hint}", 1)
+
+
+def run() -> NoReturn:
+    """The console script."""
+    sys.exit(main())
+
+
+def _run_verb(verb: str, arguments: list[str]) -> int:
+    module = importlib.import_module(f"voxfield.cli.{verb}")
+    call = _parse(verb, module.command, module.EXAMPLE, arguments)
+    return call if isinstance(call, int) else call()
+
+
+def _parse(verb: str, command: Callable[..., int], example: str, arguments: list[str]) -> Callable[[], int] | int:
+    """Parse ``arguments`` by the types of ``command``; return the call to make, or the exit code when there is none."""
+    import tyro
+
+    # tyro parses and calls in one go. Handing it a function that only takes the values keeps parse errors, which are
+    # reworded below, apart from whatever the verb itself does.
+    taken: dict[str, object] = {}
+    positional: list[object] = []
+
+    @functools.wraps(command)
+    def take(*args: object, **kwargs: object) -> None:
+        positional.extend(args)
+        taken.update(kwargs)
+
+    said = (inspect.getdoc(command) or "").split("\n\nArgs:")[0]
+    description = f"{said}\n\nExample: {example}\n\nAdd --debug to see where an error came from."
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            tyro.cli(
+                take,
+                prog=f"voxfield {verb}",
+                description=description,
+                args=arguments,
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+    except SystemExit as exit_:
+        if exit_.code in {0, None}:
+            return 0
+        return _fail(f"voxfield {verb}: {_reword(complaint.getvalue())} See: voxfield {verb} --help", 2)
+    return lambda: command(*positional, **taken)
+
+
+def _reword(box: str) -> str:
+    """What the parser drew as a box, as a sentence or two."""
+    body = [line.strip("│╭╮╰╯ ") for line in box.splitlines()]
+    text = "\n".join(line for line in body[1:] if line)
+    sections = [" ".join(section.split()) for section in re.split(r"\n?─{3,}\n?", text)]
+    sections = [section for section in sections if section]
+    if not sections:
+        return "these options do not fit."
+    said = sections[0]
+    value = re.match(r"Error parsing (\S+): .*?(\S+) could be instantiated from \['(.*?)'\]", said)
+    if value is None:
+        value = re.match(r"Error parsing (\S+): .*?()invalid literal for \w+\(\).*?: '(.*?)'", said)
+    if value is not None:
+        option, wanted, got = value.groups()
+        kinds = {"INT": "a whole number", "FLOAT": "a number", "PATH": "a path"}
+        wanted = wanted.removeprefix("{None}|")
+        said = f"{option}: expected {kinds.get(wanted, wanted or 'a number')}, got {got!r}."
+    near = [re.findall(r"--[\w-]+", section) for section in sections[1:] if section.startswith("Perhaps you meant")]
+    if near and near[0]:
+        said = said.rstrip(".") + f". Did you mean {' or '.join(dict.fromkeys(near[0]))}?"
+    return said if said.endswith((".", "?", ")")) else said + "."
+
+
+def _fail(message: str, code: int) -> int:
+    print(message, file=sys.stderr)
+    return code
+
+
+def _overview() -> str:
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {verb:<{width}}  {summary}" for verb, summary in VERBS.items())
+    return f"""Voxfield {voxfield.__version__}: photographs to radiance fields, on any device.
+
+usage: voxfield VERB [options]        voxfield VERB --help explains a verb, with an example
+
+{verbs}
+
+options:
+  --help      this text
+  --version   the version
+  --debug     with any verb: show where an error came from
+
+Example: voxfield train grid-ngp path/to/capture --minutes 5"""
+
+
+if __name__ == "__main__":
+    run()

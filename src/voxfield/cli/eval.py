@@ -1,0 +1,60 @@
+"""``voxfield eval``."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from voxfield.cli.options import optional
+
+EXAMPLE = "voxfield eval runs/lego --split test --lpips-weights path/to/weights"
+
+
+def command(
+    run: Annotated[Positional[Path], arg(metavar="RUN")],
+    /,
+    *,
+    data: Annotated[Path | None, optional("DIR")] = None,
+    split: Literal["test", "val", "train"] = "test",
+    lpips_weights: Annotated[str | None, optional("PATH")] = None,
+    max_images: Annotated[int | None, optional("N")] = None,
+    background: Annotated[str | None, optional("COLOUR")] = None,
+    quiet: bool = False,
+) -> int:
+    """Measure a run on held-out photographs: PSNR, SSIM, LPIPS, speed.
+
+    Writes eval/SPLIT/metrics.json and one picture per photograph: truth, prediction, error, depth.
+
+    Args:
+        run: run directory.
+        data: the capture, when it is no longer where the run found it.
+        split: which photographs.
+        lpips_weights: file or folder of LPIPS weights, or trunk and heads with a comma between; without it LPIPS is
+            not measured.
+        max_images: measure only this many photographs, evenly chosen.
+        background: white, black, or three numbers from 0 to 1 with commas between; as trained when not given.
+        quiet: no progress bar.
+    """
+    import voxfield
+    from voxfield.cli.tables import format_metric
+
+    opened = voxfield.open(run)
+    metrics = opened.evaluate(
+        split=split,
+        data=data,
+        lpips_weights=lpips_weights,
+        max_images=max_images,
+        background=background,
+        quiet=quiet,
+    )
+    print(f"{metrics['num_images']} {split} images of {opened.path}")
+    print(f"PSNR   {format_metric(metrics, 'psnr', 2)} dB")
+    print(f"SSIM   {format_metric(metrics, 'ssim', 4)}")
+    if metrics.get("lpips") is None:
+        print("LPIPS  not measured: name weights with --lpips-weights")
+    else:
+        network = (metrics["protocol"].get("lpips") or {}).get("network", "LPIPS")
+        print(f"LPIPS  {format_metric(metrics, 'lpips', 4)}  [{network}]")
+    print(f"Speed  {metrics['num_rays_per_sec']:,.0f} rays/s, {metrics['fps']:.3g} images/s")
+    print(f"Wrote  {opened.path / 'eval' / split / 'metrics.json'}")
+    return 0

@@ -1,0 +1,22 @@
+"""``voxfield report``."""
+
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+EXAMPLE = "voxfield report runs/lego"
+
+
+def command(run: Annotated[Positional[Path], arg(metavar="RUN")], /) -> int:
+    """Write a run's report: one HTML file with curves, metrics and pictures.
+
+    Works on a run that is still training, too.
+
+    Args:
+        run: run directory.
+    """
+    import voxfield
+
+    print(f"Wrote  {voxfield.open(run).report()}")
+    return 0

@@ -1,0 +1,68 @@
+"""Numbers and mappings as the lines the verbs print."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from voxfield.jobs.kernel_speed import KernelSpeed
+
+
+def format_metric(metrics: Mapping[str, Any], name: str, digits: int) -> str:
+    """``"31.42 ± 1.07"``, or "not measured"."""
+    value, spread = metrics.get(name), metrics.get(f"{name}_std")
+    if value is None:
+        return "not measured"
+    return f"{value:.{digits}f}" + (f" ± {spread:.{digits}f}" if spread is not None else "")
+
+
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns padded to their widest cell, two spaces apart; no trailing blanks."""
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in [header, *rows]]
+    return "\n".join("  ".join(row).rstrip() for row in padded)
+
+
+def format_nested(values: Mapping[str, Any], indent: int = 0) -> str:
+    """A mapping as indented ``key  value`` lines; nested mappings go one step in, None is left out."""
+    shown = {key: value for key, value in values.items() if value is not None}
+    width = max((len(str(key)) for key, value in shown.items() if not isinstance(value, Mapping)), default=0)
+    lines = []
+    for key, value in shown.items():
+        if isinstance(value, Mapping):
+            lines.append(" " * indent + f"{key}")
+            if value:
+                lines.append(format_nested(value, indent + 2))
+        else:
+            lines.append(" " * indent + f"{key!s:<{width}}  {_format_value(value)}")
+    return "\n".join(lines)
+
+
+def _format_value(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_format_value, value)) if value else "none"
+    return str(value)
+
+
+def format_rate(rate: float | None) -> str:
+    """``4200000.0`` as ``"4.20 M/s"``."""
+    if rate is None:
+        return "-"
+    for factor, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if rate >= factor:
+            return f"{rate / factor:.3g} {letter}/s"
+    return f"{rate:.3g} /s"
+
+
+def format_kernel_speeds(kernels: Iterable["KernelSpeed"]) -> str:
+    """Measured kernels as a table; one that failed says so in place of its rates."""
+    rows = []
+    for kernel in kernels:
+        runs = kernel.implementation + (" (plain torch)" if kernel.implementation == "reference" else "")
+        if kernel.error is not None:
+            rows.append((kernel.op, runs, kernel.unit, "FAILS", "", ""))
+        else:
+            rates = (format_rate(kernel.forward), format_rate(kernel.both))
+            rows.append((kernel.op, runs, kernel.unit, *rates, f"{kernel.first_call:.2f} s"))
+    return format_table(("kernel", "runs as", "counting", "values", "with gradients", "first call"), rows)

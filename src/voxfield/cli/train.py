@@ -1,0 +1,65 @@
+"""``voxfield train``."""
+
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, UseAppendAction, arg
+
+from voxfield.cli.options import optional
+
+EXAMPLE = "voxfield train grid-ngp path/to/capture --minutes 5 --set model.log2_table_size=17"
+
+
+def command(
+    recipe: Annotated[Positional[str], arg(metavar="RECIPE")],
+    data: Annotated[Positional[Path], arg(metavar="DATA")],
+    /,
+    *,
+    output: Annotated[Path | None, optional("DIR")] = None,
+    steps: Annotated[int | None, optional("N")] = None,
+    minutes: Annotated[float | None, optional("M")] = None,
+    resume: bool = False,
+    seed: Annotated[int, arg(metavar="N")] = 42,
+    device: Annotated[str, arg(metavar="NAME")] = "auto",
+    precision: Annotated[str, arg(metavar="NAME")] = "auto",
+    quiet: bool = False,
+    settings: Annotated[tuple[str, ...], UseAppendAction, arg(name="set", metavar="PATH=VALUE")] = (),
+    config: Annotated[Path | None, optional("FILE")] = None,
+) -> int:
+    """Train a radiance field from posed photographs.
+
+    Which value of a setting wins: a flag here, then --set, then the --config file, then the recipe.
+
+    Args:
+        recipe: what to train: grid-ngp.
+        data: folder of a capture (NeRF-synthetic, nerfstudio or instant-ngp layout), or its transforms.json.
+        output: run directory; runs/NAME of the capture when not given.
+        steps: stop after this many steps.
+        minutes: stop after this many minutes of training; compiling and evaluating do not count.
+        resume: continue the run in --output from its last checkpoint.
+        seed: seed of every random choice; the same seed gives the same run.
+        device: auto, cpu, cuda, cuda:1, xpu or mps.
+        precision: auto, float32 or bfloat16, for the networks.
+        quiet: no progress bar.
+        settings: change one setting; give the option again for more.
+        config: YAML file of settings, or the experiment.json of another run.
+    """
+    import voxfield
+
+    run = voxfield.train(
+        recipe,
+        data,
+        output=output,
+        steps=steps,
+        minutes=minutes,
+        resume=resume,
+        seed=seed,
+        device=device,
+        precision=precision,
+        quiet=quiet,
+        overrides=settings,
+        config=config,
+    )
+    print(f"Run:     {run.path}")
+    print(f"Report:  {run.path / 'report.html'}")
+    return 0

@@ -1,0 +1,215 @@
+"""A capture as a reader hands it over: frames with poses and intrinsics, before any image is opened.
+
+Readers (``data.formats``) turn a folder or file into a ``Capture``; ``data.posed_images`` opens the images, settles resolution
+and world, and makes ``PosedImages``. To add a format, write a module with ``recognises(path)`` and ``read(path, split, options)``
+and list it in ``data.posed_images``.
+"""
+
+import hashlib
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+import torch
+
+from voxfield.checks import check_choice, check_range
+from voxfield.errors import FormatError, InputError
+from voxfield.geometry.bounds import Bounds
+from voxfield.geometry.camera import CameraModel
+from voxfield.geometry.pose import Centre, Orientation, SceneTransform
+
+Split = Literal["train", "val", "test"]
+SPLITS: Final = ("train", "val", "test")
+IMAGE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG")
+"""Endings tried, in this order, for a frame whose path has none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptureOptions:
+    """How a capture is read."""
+
+    format: Literal["auto", "blender", "nerfstudio"] = "auto"
+    """Layout of the data; ``auto`` looks at the files."""
+    downscale: int | Literal["auto"] = "auto"
+    """Whole factor (>= 1) the pictures are reduced by; ``auto`` doubles it until the longest side is at most 1600 pixels."""
+    orientation: Orientation = "up"
+    """``up`` turns the cameras' mean up to +Z, ``none`` keeps the axes of the file. Blender scenes keep theirs."""
+    centre: Centre = "auto"
+    """What goes to the origin: ``focus`` the point the cameras look at, ``poses`` their middle, ``none`` nothing moves; ``auto`` is
+    focus when they look inward, else poses. Blender scenes keep their origin."""
+    auto_scale: bool = True
+    """Scale the world so that all camera centres fit in [-1, 1]^3. Blender scenes keep their units."""
+    eval_every: int = 8
+    """Without lists in the file, every ``eval_every``-th picture (>= 2) is held out: number 0, 8, 16, ... by path."""
+    scene_bounds: tuple[float, float, float, float, float, float] | None = None
+    """Region of interest in the world (x0, y0, z0, x1, y1, z1) in place of the format's own."""
+    near: float | None = None
+    """Nearest distance sampled along a ray, in world units (>= 0), in place of the format's own."""
+    max_images: int | None = None
+    """Keep at most this many pictures (>= 1) of the split, evenly spread."""
+    cache_bytes: int = 1_500_000_000
+    """Bytes of decoded pictures kept in memory (>= 1); captures beyond it are sampled from a rotating part."""
+    allow_outside: bool = False
+    """Let paths in the file lead outside the data folder. Only for files you trust."""
+
+    def __post_init__(self) -> None:
+        check_choice("format", self.format, ("auto", "blender", "nerfstudio"))
+        if self.downscale != "auto":
+            if isinstance(self.downscale, bool) or not isinstance(self.downscale, int):
+                raise InputError(f"downscale: expected a whole number or 'auto', got {self.downscale!r}.")
+            check_range("downscale", self.downscale, minimum=1, maximum=4096)
+        check_choice("orientation", self.orientation, ("up", "none"))
+        check_choice("centre", self.centre, ("auto", "poses", "focus", "none"))
+        check_range("eval_every", self.eval_every, minimum=2)
+        check_range("cache_bytes", self.cache_bytes, minimum=1)
+        if self.near is not None:
+            check_range("near", self.near, minimum=0.0, maximum=1e6)
+        if self.max_images is not None:
+            check_range("max_images", self.max_images, minimum=1)
+        if self.scene_bounds is not None and len(self.scene_bounds) != 6:
+            raise InputError(f"scene_bounds: expected 6 numbers x0 y0 z0 x1 y1 z1, got {self.scene_bounds}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """A picture that was left out."""
+
+    path: str
+    """The picture, as the capture names it."""
+    reason: str
+    """Why, in words that say what to do where something can be done."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Intrinsics:
+    """A frame's lens as its file states it, at the resolution the file speaks of."""
+
+    size: tuple[int, int] | None
+    """(width, height) in pixels; None when the file leaves it to the picture."""
+    focal: tuple[float | None, float | None]
+    """(fx, fy) in pixels, where stated."""
+    angle: tuple[float | None, float | None]
+    """Full fields of view (x, y) in radians, where stated."""
+    principal: tuple[float | None, float | None]
+    """(cx, cy) in pixels; None is the middle."""
+    distortion: tuple[float, float, float, float, float, float]
+    """k1, k2, k3, k4, p1, p2."""
+    model: CameraModel
+    """The projection."""
+
+    def resolve(self, size: tuple[int, int]) -> tuple[tuple[float, float], tuple[float, float]]:
+        """((fx, fy), (cx, cy)) in pixels for a picture of ``size``; an axis without focal length or angle takes the other's."""
+        focal: list[float | None] = []
+        for axis in range(2):
+            stated, angle = self.focal[axis], self.angle[axis]
+            if stated is None and angle is not None:
+                # An equidistant lens maps angles linearly; a perspective one maps tangents.
+                half = angle / 2 if self.model == "fisheye" else math.tan(angle / 2)
+                stated = size[axis] / 2 / half
+            focal.append(stated)
+        fx, fy = focal[0] or focal[1], focal[1] or focal[0]
+        if fx is None or fy is None:
+            raise FormatError("no focal length: the reader must ask for fl_x or camera_angle_x")
+        cx = size[0] / 2 if self.principal[0] is None else self.principal[0]
+        cy = size[1] / 2 if self.principal[1] is None else self.principal[1]
+        return (fx, fy), (cx, cy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """One picture of a capture, not yet opened."""
+
+    name: str
+    """Its path as the file gives it."""
+    path: Path
+    """Where it is, resolved; it may not exist."""
+    mask_path: Path | None
+    """Its mask (0 = ignore), resolved; it may not exist."""
+    pose: tuple[tuple[float, ...], ...]
+    """3 rows of 4: camera-to-world in capture coordinates, OpenGL axes, rigid."""
+    intrinsics: Intrinsics
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capture:
+    """What a reader returns: all frames, which of them are asked for, and how the world is to be laid out."""
+
+    format: str
+    """The reader's name."""
+    file: Path
+    """The file that lists the frames, for messages."""
+    root: Path
+    """The data folder."""
+    frames: tuple[Frame, ...]
+    """Every frame of the capture that poses are normalised over."""
+    chosen: tuple[int, ...]
+    """Indices of the split's frames in ``frames``, those with files present; in their order."""
+    missing: tuple[Skipped, ...]
+    """Frames without a file."""
+    normalised: bool
+    """Whether orientation, centre and scale may be changed."""
+    before: SceneTransform = field(default_factory=SceneTransform.identity)
+    """What the file says was already applied to get from the original reconstruction to its poses."""
+    bounds: Bounds
+    """Region of interest: in capture coordinates when ``bounds_in_capture``, else in the world."""
+    bounds_in_capture: bool
+    """Which coordinates ``bounds`` is in."""
+    unbounded: bool
+    """Whether there is anything to see beyond the bounds."""
+    near: float
+    """Nearest distance sampled along a ray, world units."""
+    source: dict[str, object]
+    """Facts about the source for the record: aabb_scale, split rule, hash of the files that list frames."""
+
+    def poses(self) -> torch.Tensor:
+        """(N, 3, 4) float64 poses of all frames."""
+        return torch.tensor([frame.pose for frame in self.frames], dtype=torch.float64).reshape(-1, 3, 4)
+
+
+def resolve_inside(root: Path, relative: str, *, listed_in: Path, allow_outside: bool) -> Path:
+    """The file a capture's path names, refused when it leads outside the data folder.
+
+    ``..`` and symbolic links are followed first, so that neither hides where a path really leads.
+
+    Raises:
+        FormatError: naming the path, the file it stands in, and what to do.
+    """
+    if "\0" in relative:
+        raise FormatError(f"{listed_in}: a file path holds a NUL character; correct the entry.")
+    try:
+        resolved = (root / relative).resolve()
+    except (OSError, RuntimeError) as error:
+        raise FormatError(f"{listed_in}: the path {relative!r} cannot be followed ({error}); correct the entry.") from error
+    if not allow_outside and not resolved.is_relative_to(root.resolve()):
+        raise FormatError(
+            f"{listed_in}: the path {relative!r} leads outside the data folder {root}.\n"
+            "Move the picture inside, or set capture.allow_outside=true if you trust this file."
+        )
+    return resolved
+
+
+def find_image(path: Path) -> Path:
+    """``path`` itself if it is a file, else with the first of ``IMAGE_SUFFIXES`` that exists, else ``path`` unchanged."""
+    if path.is_file():
+        return path
+    for suffix in IMAGE_SUFFIXES:
+        candidate = path.with_name(path.name + suffix)
+        if candidate.is_file():
+            return candidate
+    return path
+
+
+def every_nth(count: int, split: Split, every: int) -> list[int]:
+    """Indices of [0, count) in ``split``: multiples of ``every`` are held out (val and test alike), the rest train."""
+    held_out = split != "train"
+    return [index for index in range(count) if (index % every == 0) == held_out]
+
+
+def digest(*parts: bytes) -> str:
+    """SHA-256 over length-prefixed parts, so that ("ab", "c") and ("a", "bc") differ."""
+    sha = hashlib.sha256()
+    for part in parts:
+        sha.update(len(part).to_bytes(8, "little"))
+        sha.update(part)
+    return sha.hexdigest()

@@ -1,0 +1,142 @@
+"""nerfstudio and instant-ngp captures: one ``transforms.json`` beside the pictures.
+
+Keys read, for the whole file or per frame: ``fl_x fl_y cx cy w h``, ``camera_angle_x/_y``, ``k1 k2 k3 k4 p1 p2``, ``camera_model``; per frame
+``file_path transform_matrix mask_path``; for the file ``train_filenames val_filenames test_filenames``,
+``applied_transform applied_scale``, instant-ngp's ``aabb_scale scale offset``. Sources: https://docs.nerf.studio/quickstart/data_conventions.html
+and https://github.com/NVlabs/instant-ngp/blob/master/docs/nerf_dataset_tips.md.
+
+Frames are taken in order of their path. Frames whose picture does not exist are skipped and listed. Without lists in the file, every
+8th of the pictures **that exist** is held out, starting with the first (``CaptureOptions.eval_every``).
+"""
+
+import math
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+import torch
+
+from voxfield.data.capture import Capture, CaptureOptions, Frame, Skipped, Split, digest, every_nth
+from voxfield.data.formats.transforms_json import Table, read_frames, read_table
+from voxfield.errors import FormatError, InputError, MissingFileError
+from voxfield.geometry.bounds import Bounds
+from voxfield.geometry.pose import SceneTransform
+
+FILE_NAME: Final = "transforms.json"
+NEAR: Final = 0.05
+"""World units; all cameras lie in [-1, 1]^3."""
+NGP_SCALE: Final = 0.33
+NGP_OFFSET: Final = (0.5, 0.5, 0.5)
+"""instant-ngp maps capture coordinates p to scale * p + offset and bounds the scene by the unit cube times aabb_scale."""
+
+
+def recognises(path: Path) -> bool:
+    """Whether ``path`` is a folder with a ``transforms.json``, or any other JSON file."""
+    if path.is_dir():
+        return (path / FILE_NAME).is_file()
+    return path.suffix.lower() == ".json"
+
+
+def read(path: Path, split: Split, options: CaptureOptions) -> Capture:
+    """Read one split.
+
+    Raises:
+        MissingFileError: no such file. FormatError: malformed JSON, poses, paths or lists.
+    """
+    file = path / FILE_NAME if path.is_dir() else path
+    if not file.is_file():
+        raise MissingFileError(f"{file}: no such file. Give a capture's folder or its transforms JSON.")
+    root = file.parent
+    table, raw = read_table(file)
+    # instant-ngp's stereo and split files are out of scope; the order by path makes splits independent of the exporter.
+    frames = sorted(read_frames(table, file, root, allow_outside=options.allow_outside), key=lambda frame: frame.name)
+    present = [index for index, frame in enumerate(frames) if frame.path.is_file()]
+    missing = tuple(
+        Skipped(path=frame.name, reason="no such file") for frame in frames if not frame.path.is_file()
+    )
+    chosen, rule = _choose(table, frames, present, split, options.eval_every)
+    bounds, in_capture, unbounded, aabb_scale = _region(table)
+    source: dict[str, object] = {"split_rule": rule, "json_hash": digest(raw)}
+    if aabb_scale is not None:
+        source["aabb_scale"] = aabb_scale
+    return Capture(
+        format="nerfstudio",
+        file=file,
+        root=root,
+        frames=tuple(frames),
+        chosen=tuple(chosen),
+        missing=missing,
+        normalised=True,
+        before=_applied(table),
+        bounds=bounds,
+        bounds_in_capture=in_capture,
+        unbounded=unbounded,
+        near=NEAR,
+        source=source,
+    )
+
+
+def _choose(
+    table: Table, frames: list[Frame], present: list[int], split: Split, eval_every: int
+) -> tuple[list[int], str]:
+    """The split's frames among those present, and the rule that chose them."""
+    lists = {name: table.texts(f"{name}_filenames") for name in ("train", "val", "test")}
+    if not any(lists.values()):
+        return [present[index] for index in every_nth(len(present), split, eval_every)], f"every {eval_every}th"
+    known = {_plain(frame.name): index for index, frame in enumerate(frames)}
+    for name, listed in lists.items():
+        for item in listed or []:
+            if _plain(item) not in known:
+                raise FormatError(
+                    f"{table.where}: {name}_filenames lists {item!r}, which is not among the frames. Correct the list."
+                )
+    stand_ins = {"train": ("train",), "val": ("val", "test"), "test": ("test", "val")}[split]
+    for name in stand_ins:
+        if lists[name]:
+            wanted = {known[_plain(item)] for item in lists[name] or []}
+            return [index for index in present if index in wanted], f"{name}_filenames"
+    # The lists leave this split out: it gets the frames that no list claims.
+    taken = {known[_plain(item)] for listed in lists.values() for item in listed or []}
+    return [index for index in present if index not in taken], "not listed"
+
+
+def _plain(name: str) -> str:
+    """A path without a leading ``./``, so that both spellings meet."""
+    return str(PurePosixPath(name))
+
+
+def _applied(table: Table) -> SceneTransform:
+    """What the exporter already applied to the reconstruction: ``applied_scale * applied_transform``."""
+    matrix = table.matrix("applied_transform")
+    scale = table.number("applied_scale", above=0.0)
+    if matrix is None and scale is None:
+        return SceneTransform.identity()
+    matrix = torch.eye(4, dtype=torch.float64) if matrix is None else matrix
+    matrix[:3] *= 1.0 if scale is None else scale
+    try:
+        return SceneTransform(matrix=matrix)
+    except InputError as error:
+        raise FormatError(
+            f"{table.where}: expected applied_transform to be a rotation and shift. Correct or remove it."
+        ) from error
+
+
+def _region(table: Table) -> tuple[Bounds, bool, bool, int | None]:
+    """(bounds, whether they are in capture coordinates, unbounded, aabb_scale).
+
+    ``aabb_scale`` 1 says that all there is lies in instant-ngp's unit cube, whose place ``scale`` and ``offset`` state in the file's
+    coordinates. Otherwise the region of interest is the cube around the cameras, and the world goes on beyond it.
+    """
+    aabb_scale = table.whole("aabb_scale", minimum=1, maximum=128)
+    if aabb_scale != 1:
+        return Bounds.from_cube(1.0), False, True, aabb_scale
+    scale = table.number("scale", above=0.0) or NGP_SCALE
+    offset = table.values.get("offset", list(NGP_OFFSET))
+    if not (isinstance(offset, list) and len(offset) == 3 and all(_is_number(value) for value in offset)):
+        raise FormatError(f"{table.where}: expected offset to be 3 numbers. Correct the file.")
+    low = [-float(value) / scale for value in offset]
+    high = [(1 - float(value)) / scale for value in offset]
+    return Bounds(minimum=(low[0], low[1], low[2]), maximum=(high[0], high[1], high[2])), True, False, aabb_scale
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

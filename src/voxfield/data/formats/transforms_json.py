@@ -1,0 +1,246 @@
+"""The JSON that NeRF-synthetic, instant-ngp and nerfstudio captures share: frames, poses and lens keys.
+
+Everything is checked as it is read; a message names the file, the frame and the key.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from voxfield.data.capture import Frame, Intrinsics, find_image, resolve_inside
+from voxfield.errors import FormatError, MissingFileError
+from voxfield.geometry.camera import CameraModel
+from voxfield.geometry.pose import RIGID_TOLERANCE, is_rigid, orthonormalise
+
+MOST_PIXELS_A_SIDE: Final = 100_000
+LARGEST_NUMBER: Final = 1e8
+"""Beyond it float32 no longer resolves a scene; such numbers are mistakes."""
+
+_PERSPECTIVE: Final = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
+_FISHEYE: Final = ("OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "FISHEYE")
+_DISTORTION: Final = ("k1", "k2", "k3", "k4", "p1", "p2")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A JSON object with typed reads; ``where`` starts every message."""
+
+    where: str
+    values: dict[str, Any]
+
+    def number(self, key: str, *, above: float = -math.inf, below: float = math.inf) -> float | None:
+        """The number at ``key``, or None when absent; raises unless it is finite and within (above, below)."""
+        value = self.values.get(key)
+        if value is None:
+            return None
+        number = _as_float(value)
+        if number is None or abs(number) > LARGEST_NUMBER or not above < number < below:
+            span = "" if (above, below) == (-math.inf, math.inf) else f" between {above:g} and {below:g}"
+            raise FormatError(f"{self.where}: expected {key} to be a number{span}, got {_short(value)}. Correct the file.")
+        return number
+
+    def whole(self, key: str, *, minimum: int, maximum: int) -> int | None:
+        """The whole number at ``key`` (2.0 counts), or None when absent."""
+        number = self.number(key)
+        if number is None:
+            return None
+        if number != int(number) or not minimum <= number <= maximum:
+            raise FormatError(
+                f"{self.where}: expected {key} to be a whole number from {minimum} to {maximum}, "
+                f"got {_short(self.values[key])}. Correct the file."
+            )
+        return int(number)
+
+    def text(self, key: str) -> str | None:
+        """The string at ``key``, or None when absent."""
+        value = self.values.get(key)
+        if value is not None and not isinstance(value, str):
+            raise FormatError(f"{self.where}: expected {key} to be a string, got {_short(value)}. Correct the file.")
+        return value
+
+    def texts(self, key: str) -> list[str] | None:
+        """The list of strings at ``key``, or None when absent."""
+        value = self.values.get(key)
+        if value is not None and not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
+            raise FormatError(f"{self.where}: expected {key} to be a list of paths, got {_short(value)}. Correct the file.")
+        return value
+
+    def matrix(self, key: str) -> torch.Tensor | None:
+        """The 3x4 or 4x4 matrix at ``key`` as (4, 4) float64, or None when absent. Entries may still be NaN."""
+        value = self.values.get(key)
+        if value is None:
+            return None
+        rows = value if isinstance(value, list) and len(value) in (3, 4) else []
+        numbers = [[_as_float(entry) for entry in row] for row in rows if isinstance(row, list) and len(row) == 4]
+        if not rows or len(numbers) != len(rows) or any(entry is None for row in numbers for entry in row):
+            raise FormatError(
+                f"{self.where}: expected {key} to be 4 rows of 4 numbers, got {_short(value)}. Correct the file."
+            )
+        if len(numbers) == 3:
+            numbers.append([0.0, 0.0, 0.0, 1.0])
+        return torch.tensor(numbers, dtype=torch.float64)
+
+
+def read_table(path: Path) -> tuple[Table, bytes]:
+    """Read a JSON object from ``path``; returns it with the file's bytes.
+
+    Raises:
+        MissingFileError: no such file. FormatError: unreadable, not JSON, or not an object.
+    """
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError as error:
+        raise MissingFileError(f"{path}: no such file. Give a capture's folder or its transforms JSON.") from error
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read ({error.strerror}). Check the file and its permissions.") from error
+    try:
+        values = json.loads(raw.decode("utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise FormatError(
+            f"{path}: not valid JSON at line {error.lineno}, column {error.colno} ({error.msg}). "
+            "Correct it, or copy the file again if it was cut short."
+        ) from error
+    except (UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise FormatError(f"{path}: not a JSON text file ({type(error).__name__}). Copy or export it again.") from error
+    if not isinstance(values, dict):
+        raise FormatError(f"{path}: expected a JSON object with 'frames', got {_short(values)}. Export it again.")
+    return Table(str(path), values), raw
+
+
+def read_frames(table: Table, file: Path, root: Path, *, allow_outside: bool) -> list[Frame]:
+    """Every frame of ``table``, checked, in the order of the file.
+
+    A frame's lens keys win over the file's. Paths are relative to ``root``; missing extensions are found on disk.
+
+    Raises:
+        FormatError: frames missing or not a list, a wrong type, a pose that is not rigid, a lens without focal length.
+    """
+    entries = table.values.get("frames")
+    if not isinstance(entries, list):
+        raise FormatError(f"{file}: expected 'frames' to be a list, got {_short(entries)}. Export the file again.")
+    if not entries:
+        raise FormatError(f"{file}: the list of frames is empty. Export the capture again, with its pictures.")
+    frames = []
+    for index, entry in enumerate(entries):
+        where = f"{file}: frame {index}"
+        if not isinstance(entry, dict):
+            raise FormatError(f"{where}: expected an object, got {_short(entry)}. Correct or remove the frame.")
+        name = Table(where, entry).text("file_path")
+        if not name:
+            raise FormatError(f"{where}: no file_path. Add it or remove the frame.")
+        own = Table(f"{where} ({name})", entry)
+        mask = own.text("mask_path")
+        path = resolve_inside(root, name, listed_in=file, allow_outside=allow_outside)
+        found = find_image(path)
+        if found is not path:
+            # A link may hide behind the missing extension.
+            found = resolve_inside(root, str(found), listed_in=file, allow_outside=allow_outside)
+        frames.append(
+            Frame(
+                name=name,
+                path=found,
+                mask_path=resolve_inside(root, mask, listed_in=file, allow_outside=allow_outside) if mask else None,
+                pose=_read_pose(own),
+                intrinsics=read_intrinsics(Table(own.where, {**table.values, **entry})),
+            )
+        )
+    return frames
+
+
+def read_intrinsics(table: Table) -> Intrinsics:
+    """The lens that a table (file keys overlaid by a frame's) describes."""
+    width = table.whole("w", minimum=1, maximum=MOST_PIXELS_A_SIDE)
+    height = table.whole("h", minimum=1, maximum=MOST_PIXELS_A_SIDE)
+    model = _read_model(table)
+    widest = 2 * math.pi if model == "fisheye" else math.pi
+    focal = (table.number("fl_x", above=0.0), table.number("fl_y", above=0.0))
+    angle = (
+        table.number("camera_angle_x", above=0.0, below=widest),
+        table.number("camera_angle_y", above=0.0, below=widest),
+    )
+    if focal == (None, None) and angle == (None, None):
+        raise FormatError(f"{table.where}: no focal length. Add fl_x (pixels) or camera_angle_x (radians) to the file.")
+    # A stated focal length of one axis stands for both before an angle of the other axis is looked at.
+    if focal[0] is not None or focal[1] is not None:
+        angle = (None, None)
+    return Intrinsics(
+        size=(width, height) if width is not None and height is not None else None,
+        focal=focal,
+        angle=angle,
+        principal=(table.number("cx"), table.number("cy")),
+        distortion=tuple(table.number(key) or 0.0 for key in _DISTORTION),  # type: ignore[arg-type]
+        model=model,
+    )
+
+
+def _read_model(table: Table) -> CameraModel:
+    stated = table.text("camera_model")
+    if any(key.startswith("ftheta_") for key in table.values):
+        raise FormatError(f"{table.where}: f-theta lenses are not supported. Undistort the pictures to PINHOLE.")
+    if stated is None:
+        return "fisheye" if table.values.get("is_fisheye") is True else "perspective"
+    if stated in _PERSPECTIVE:
+        return "perspective"
+    if stated in _FISHEYE:
+        return "fisheye"
+    known = ", ".join((*_PERSPECTIVE[:3], _FISHEYE[0]))
+    raise FormatError(f"{table.where}: camera_model {stated!r} is not supported (known: {known}). Undistort the pictures.")
+
+
+def _read_pose(table: Table) -> tuple[tuple[float, ...], ...]:
+    """The frame's pose, checked to be rigid and cleaned of rounding."""
+    matrix = table.matrix("transform_matrix")
+    if matrix is None:
+        raise FormatError(f"{table.where}: no transform_matrix. Add the camera-to-world pose or remove the frame.")
+    if not bool(matrix.isfinite().all()) or float(matrix.abs().max()) > LARGEST_NUMBER:
+        raise FormatError(
+            f"{table.where}: transform_matrix holds NaN, infinite or huge numbers. Remove the frame or redo its pose."
+        )
+    bottom = torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=torch.float64)
+    if float((matrix[3] - bottom).abs().max()) > 1e-6:
+        raise FormatError(
+            f"{table.where}: expected the last row of transform_matrix to be 0 0 0 1, got {matrix[3].tolist()}. "
+            "Is the matrix transposed?"
+        )
+    if not bool(is_rigid(matrix)):
+        raise FormatError(
+            f"{table.where}: transform_matrix is not rigid: {_why_not_rigid(matrix[:3, :3])}. "
+            "Export camera-to-world poses without scale or mirroring."
+        )
+    rotation = orthonormalise(matrix[:3, :3])
+    return tuple(tuple(row) for row in torch.cat([rotation, matrix[:3, 3:]], dim=1).tolist())
+
+
+def _why_not_rigid(rotation: torch.Tensor) -> str:
+    determinant = float(torch.linalg.det(rotation))
+    scale = float(rotation.norm(dim=0).mean())
+    if abs(determinant) < 1e-12:
+        return "its 3x3 part is singular"
+    even = (rotation / scale) @ (rotation / scale).T - torch.eye(3, dtype=rotation.dtype)
+    if float(even.abs().max()) > RIGID_TOLERANCE:
+        return "its axes are not perpendicular and of one length"
+    if determinant < 0:
+        return "it mirrors (determinant below 0)"
+    return f"it scales by {scale:.4g}"
+
+
+def _as_float(value: Any) -> float | None:
+    """A JSON number as a float (NaN and infinities included); None for anything else, true and false included."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def _short(value: Any) -> str:
+    """A value for a message, cut to one short line."""
+    if value is None:
+        return "nothing"
+    text = repr(value) if not isinstance(value, int) or abs(value) < 10**20 else "a huge integer"
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,303 @@
+"""Posed photographs: what every model is trained on and measured against.
+
+``read_capture`` recognises a capture's layout, opens its pictures' headers, leaves out (and lists) those that are missing or broken,
+settles the working resolution, and places the cameras in the world.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Final
+
+import torch
+
+from voxfield.checks import check_choice
+from voxfield.data.capture import SPLITS, Capture, CaptureOptions, Frame, Skipped, Split, digest
+from voxfield.data.decode import Size, read_header
+from voxfield.data.formats import blender, nerfstudio
+from voxfield.data.image_store import ImageStore, Picture
+from voxfield.errors import FormatError, InputError, MissingFileError
+from voxfield.geometry.bounds import Bounds
+from voxfield.geometry.camera import Cameras
+from voxfield.geometry.pose import SceneTransform, normalise
+
+__all__ = ["CaptureOptions", "PosedImages", "Skipped", "Split", "read_capture"]
+
+LONGEST_SIDE: Final = 1600
+"""``downscale="auto"`` halves pictures until their longest side has at most this many pixels."""
+
+# In order of how definite their marks are.
+_FORMATS: Final[dict[str, ModuleType]] = {"blender": blender, "nerfstudio": nerfstudio}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PosedImages:
+    """One split of a capture: N pictures with cameras, in one world."""
+
+    cameras: Cameras
+    """N cameras at the working resolution, in world coordinates."""
+    images: ImageStore
+    """The N pictures."""
+    names: tuple[str, ...]
+    """Their paths as the capture gives them."""
+    split: str
+    """``train``, ``val`` or ``test``."""
+    bounds: Bounds
+    """Region of interest in the world."""
+    unbounded: bool
+    """Whether there is something to see beyond ``bounds``."""
+    near: float
+    """Nearest distance sampled along a ray, world units."""
+    transform: SceneTransform
+    """Capture coordinates (those of the original reconstruction) to world coordinates; the same for every split."""
+    skipped: tuple[Skipped, ...]
+    """Pictures of the capture left out, with reasons: files missing in the whole capture, broken ones in this split."""
+    source: dict[str, object]
+    """For the record: format, path, file, downscale, hash, split_rule, and aabb_scale where given."""
+    has_alpha: bool
+    """Whether pictures have an alpha channel: the background is then free to choose."""
+    has_masks: bool
+    """Whether some pictures have masks of pixels to ignore."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Opened:
+    """A frame whose picture's header has been read."""
+
+    frame: Frame
+    picture: Picture
+    alpha: bool
+
+
+def read_capture(
+    path: str | Path, *, split: Split = "train", options: CaptureOptions | None = None
+) -> PosedImages:
+    """Read one split of a capture.
+
+    Args:
+        path: a capture's folder, or its JSON file.
+        split: which pictures; ``val`` and ``test`` stand in for each other where a capture has only one of them.
+        options: see ``CaptureOptions``.
+
+    Returns:
+        The split. Pictures are checked by their headers and decoded later. Missing and broken pictures are left out and listed.
+
+    Raises:
+        MissingFileError: ``path`` or the split's file does not exist.
+        FormatError: no known layout, malformed files, an empty split, or no picture that can be read.
+    """
+    options = options or CaptureOptions()
+    check_choice("split", split, SPLITS)
+    capture = _reader(Path(path), options).read(Path(path), split, options)
+    if not capture.chosen and not capture.missing:
+        raise FormatError(f"{capture.file}: the {split} split is empty. Add pictures to it or use another split.")
+    factor = _downscale(capture, options)
+    opened, skipped = _open_all(capture, factor)
+    if not opened:
+        raise _nothing_left(capture, split, skipped)
+    opened = _evenly(opened, options.max_images)
+    transform = _world(capture, options)
+    bounds = _bounds(capture, options, transform)
+    alpha = any(one.alpha for one in opened)
+    images = ImageStore(
+        [one.picture for one in opened], channels=4 if alpha else 3, cache_bytes=options.cache_bytes
+    )
+    return PosedImages(
+        cameras=_cameras(opened, transform, capture),
+        images=images,
+        names=tuple(one.frame.name for one in opened),
+        split=split,
+        bounds=bounds,
+        unbounded=capture.unbounded,
+        near=capture.near if options.near is None else options.near,
+        transform=transform.after(capture.before),
+        skipped=skipped,
+        source=_source(Path(path), capture, factor, opened),
+        has_alpha=alpha,
+        has_masks=images.has_masks,
+    )
+
+
+def _reader(path: Path, options: CaptureOptions) -> ModuleType:
+    if not path.exists():
+        raise MissingFileError(f"{path}: no such file or folder. Give a capture's folder or its transforms JSON.")
+    if options.format != "auto":
+        return _FORMATS[options.format]
+    for reader in _FORMATS.values():
+        if reader.recognises(path):
+            return reader
+    raise FormatError(
+        f"{path}: no capture found. Expected transforms_train.json (NeRF-synthetic) or transforms.json "
+        "(nerfstudio, instant-ngp)" + (" in the folder." if path.is_dir() else ".")
+    )
+
+
+def _downscale(capture: Capture, options: CaptureOptions) -> int:
+    """The whole factor pictures are reduced by; ``auto`` looks at all frames' stated sizes, or at the first picture's."""
+    if options.downscale != "auto":
+        return int(options.downscale)
+    sizes = [frame.intrinsics.size for frame in capture.frames if frame.intrinsics.size is not None]
+    if not sizes:
+        for frame in capture.frames:
+            try:
+                sizes = [read_header(frame.path).size]
+            except FormatError:
+                continue
+            break
+    factor = 1
+    while sizes and max(max(size) for size in sizes) / factor > LONGEST_SIDE:
+        factor *= 2
+    return factor
+
+
+def _open_all(capture: Capture, factor: int) -> tuple[list[_Opened], tuple[Skipped, ...]]:
+    """Read the headers of the split's pictures; broken ones and odd sizes are left out."""
+    opened: list[_Opened] = []
+    skipped = list(capture.missing)
+    for index in capture.chosen:
+        frame = capture.frames[index]
+        try:
+            opened.append(_open(frame, factor))
+        except FormatError as error:
+            skipped.append(Skipped(path=frame.name, reason=str(error)))
+    if capture.format == "blender" and opened:
+        opened, odd = _common_size(opened)
+        skipped += odd
+    return opened, tuple(skipped)
+
+
+def _open(frame: Frame, factor: int) -> _Opened:
+    reduced = _reduced_copy(frame.path, factor)
+    header = read_header(reduced or frame.path)
+    full = frame.intrinsics.size
+    if full is None:
+        full = read_header(frame.path).size if reduced else header.size
+    size = header.size if reduced else (max(1, round(full[0] / factor)), max(1, round(full[1] / factor)))
+    expected = full if not reduced else (full[0] / factor, full[1] / factor)
+    if max(abs(header.size[0] - expected[0]), abs(header.size[1] - expected[1])) > (1.01 if reduced else 0):
+        raise FormatError(
+            f"{reduced or frame.path}: is {header.size[0]}x{header.size[1]} pixels, but its frame says "
+            f"{expected[0]:g}x{expected[1]:g}. Correct w and h, or restore the picture."
+        )
+    mask_path = frame.mask_path
+    if mask_path is not None:
+        mask_path = _reduced_copy(mask_path, factor) or mask_path
+        mask_size = read_header(mask_path).size
+        if mask_size not in (full, size):
+            raise FormatError(
+                f"{mask_path}: is {mask_size[0]}x{mask_size[1]} pixels, but its picture is {full[0]}x{full[1]}. "
+                "Make the mask again."
+            )
+    picture = Picture(
+        name=frame.name, path=reduced or frame.path, mask_path=mask_path, size=size, full_size=full
+    )
+    return _Opened(frame=frame, picture=picture, alpha=header.alpha)
+
+
+def _reduced_copy(path: Path, factor: int) -> Path | None:
+    """The picture made beforehand in ``images_4`` for ``images`` and factor 4, if it exists (its ending may differ)."""
+    if factor == 1:
+        return None
+    folder = path.parent.with_name(f"{path.parent.name}_{factor}")
+    same = folder / path.name
+    if same.is_file():
+        return same
+    for suffix in (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG"):
+        other = same.with_suffix(suffix)
+        if other.is_file():
+            return other
+    return None
+
+
+def _common_size(opened: list[_Opened]) -> tuple[list[_Opened], list[Skipped]]:
+    """Keep the pictures of the most frequent size: one field of view is stated for all, so others were altered."""
+    sizes: list[Size] = [one.picture.full_size for one in opened]
+    common = max(dict.fromkeys(sizes), key=sizes.count)
+    kept = [one for one in opened if one.picture.full_size == common]
+    odd = [
+        Skipped(
+            path=one.frame.name,
+            reason=f"{one.picture.path}: is {one.picture.full_size[0]}x{one.picture.full_size[1]} pixels, "
+            f"the others are {common[0]}x{common[1]}. Restore the picture.",
+        )
+        for one in opened
+        if one.picture.full_size != common
+    ]
+    return kept, odd
+
+
+def _nothing_left(capture: Capture, split: Split, skipped: tuple[Skipped, ...]) -> Exception:
+    first = skipped[0]
+    reason = first.reason if first.path in first.reason or ": " in first.reason else f"{first.path}: {first.reason}"
+    return FormatError(
+        f"{capture.file}: none of the {len(skipped)} pictures of the {split} split can be read. "
+        f"Restore them; the first: {reason}"
+    )
+
+
+def _evenly(opened: list[_Opened], most: int | None) -> list[_Opened]:
+    if most is None or len(opened) <= most:
+        return opened
+    return [opened[index * len(opened) // most] for index in range(most)]
+
+
+def _world(capture: Capture, options: CaptureOptions) -> SceneTransform:
+    """File coordinates to world, from all frames the file lists: the same for every split, whatever files are missing."""
+    if not capture.normalised:
+        return SceneTransform.identity()
+    return normalise(
+        capture.poses(), orientation=options.orientation, centre=options.centre, auto_scale=options.auto_scale
+    )
+
+
+def _bounds(capture: Capture, options: CaptureOptions, transform: SceneTransform) -> Bounds:
+    if options.scene_bounds is not None:
+        x0, y0, z0, x1, y1, z1 = options.scene_bounds
+        return Bounds(minimum=(x0, y0, z0), maximum=(x1, y1, z1))
+    if capture.bounds_in_capture:
+        return Bounds.from_points(transform.apply_points(capture.bounds.corners()))
+    return capture.bounds
+
+
+def _cameras(opened: list[_Opened], transform: SceneTransform, capture: Capture) -> Cameras:
+    models = {one.frame.intrinsics.model for one in opened}
+    if len(models) != 1:
+        raise InputError(
+            f"{capture.file}: perspective and fisheye pictures in one capture are not supported. Split the file in two."
+        )
+    focal, principal = [], []
+    for one in opened:
+        full, size = one.picture.full_size, one.picture.size
+        lens_focal, lens_principal = one.frame.intrinsics.resolve(full)
+        scale = (size[0] / full[0], size[1] / full[1])
+        focal.append([lens_focal[0] * scale[0], lens_focal[1] * scale[1]])
+        principal.append([lens_principal[0] * scale[0], lens_principal[1] * scale[1]])
+    poses = torch.tensor([one.frame.pose for one in opened], dtype=torch.float64)
+    distortion = torch.tensor([one.frame.intrinsics.distortion for one in opened], dtype=torch.float32)
+    return Cameras(
+        camera_to_world=transform.apply_poses(poses).float(),
+        focal=torch.tensor(focal, dtype=torch.float32),
+        principal=torch.tensor(principal, dtype=torch.float32),
+        width=torch.tensor([one.picture.size[0] for one in opened], dtype=torch.int64),
+        height=torch.tensor([one.picture.size[1] for one in opened], dtype=torch.int64),
+        distortion=distortion if bool(distortion.any()) else None,
+        model=models.pop(),
+    )
+
+
+def _source(path: Path, capture: Capture, factor: int, opened: list[_Opened]) -> dict[str, object]:
+    """The record of where the pictures came from; the hash covers the JSON and the pictures' names and sizes in bytes."""
+    facts = dict(capture.source)
+    json_hash = str(facts.pop("json_hash"))
+    files = [f"{one.frame.name}:{one.picture.path.stat().st_size}".encode() for one in opened]
+    return {
+        "format": capture.format,
+        "path": str(path),
+        "file": capture.file.name,
+        "downscale": factor,
+        **facts,
+        "hash": digest(json_hash.encode(), *files),
+    }

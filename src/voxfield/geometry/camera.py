@@ -1,0 +1,289 @@
+"""Cameras: N pictures' poses and intrinsics, and the rays through their pixels.
+
+A camera looks along its own -Z axis, +X right, +Y up (OpenGL axes); a pose is camera-to-world. Pixel coordinates (x, y)
+start at the top-left corner of the picture, x right, y down; the centre of the first pixel is (0.5, 0.5).
+"""
+
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Final, Literal
+
+import torch
+from torch import Tensor
+
+from voxfield.checks import check_choice, check_dtype, check_range, check_shape
+from voxfield.errors import InputError
+from voxfield.geometry.distortion import (
+    MOST_NEWTON_STEPS,
+    Coefficients,
+    distort,
+    distort_angle,
+    undistort,
+    undistort_angle,
+)
+from voxfield.geometry.rays import Rays
+
+CameraModel = Literal["perspective", "fisheye"]
+
+_CHUNK: Final = 32_768
+"""Rays made at a time: the intermediate rows (128 KiB each) stay in a core's L2 cache."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Cameras:
+    """N cameras, immutable. Distortion is undone when rays are made; see ``geometry.distortion`` for the lens models."""
+
+    camera_to_world: Tensor
+    """(N, 3, 4) float32: rigid poses; the last column is the camera's centre."""
+    focal: Tensor
+    """(N, 2) float32: focal lengths (fx, fy) in pixels, above 0."""
+    principal: Tensor
+    """(N, 2) float32: principal point (cx, cy) in pixels from the top-left corner."""
+    width: Tensor
+    """(N,) int64: picture widths in pixels."""
+    height: Tensor
+    """(N,) int64: picture heights in pixels."""
+    distortion: Tensor | None = None
+    """(N, 6) float32: k1, k2, k3, k4, p1, p2; None when no camera distorts. Fisheye lenses ignore p1 and p2."""
+    model: CameraModel = "perspective"
+    """The projection all N cameras share."""
+
+    def __post_init__(self) -> None:
+        check_shape("camera_to_world", self.camera_to_world, ("N", 3, 4))
+        count = self.camera_to_world.shape[0]
+        check_shape("focal", self.focal, (count, 2))
+        check_shape("principal", self.principal, (count, 2))
+        check_shape("width", self.width, (count,))
+        check_shape("height", self.height, (count,))
+        if self.distortion is not None:
+            check_shape("distortion", self.distortion, (count, 6))
+        for name in ("camera_to_world", "focal", "principal"):
+            check_dtype(name, getattr(self, name), (torch.float32,))
+        check_dtype("width", self.width, (torch.int64,))
+        check_dtype("height", self.height, (torch.int64,))
+        check_choice("model", self.model, ("perspective", "fisheye"))
+
+    def __len__(self) -> int:
+        return self.camera_to_world.shape[0]
+
+    def __getitem__(self, index: int | slice | Tensor) -> "Cameras":
+        """The cameras at an index (a Cameras of length 1), a slice, a mask or an index tensor."""
+        if isinstance(index, int):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"camera {index} of {len(self)}")
+            index = slice(index, index + 1 or None)
+        picked = {name: tensor[index] for name, tensor in self._tensors().items()}
+        return replace(self, **picked)
+
+    @property
+    def device(self) -> torch.device:
+        """The device the tensors live on."""
+        return self.camera_to_world.device
+
+    @property
+    def origins(self) -> Tensor:
+        """(N, 3): the cameras' centres in world space."""
+        return self.camera_to_world[:, :, 3]
+
+    @property
+    def forward(self) -> Tensor:
+        """(N, 3): unit directions the cameras look along."""
+        return -self.camera_to_world[:, :, 2]
+
+    def to(self, device: torch.device | str) -> "Cameras":
+        """These cameras on ``device``."""
+        return replace(self, **{name: tensor.to(device) for name, tensor in self._tensors().items()})
+
+    def rescaled(self, factor: float) -> "Cameras":
+        """The same views at ``factor`` times the resolution (rounded to whole pixels, at least 1x1).
+
+        Intrinsics follow the rounded size, so that the field of view stays exactly the same.
+        """
+        check_range("factor", factor, above=0.0, maximum=1e4)
+        return self.resized(
+            (self.width * factor).round().clamp(min=1).long(), (self.height * factor).round().clamp(min=1).long()
+        )
+
+    def resized(self, width: Tensor | int, height: Tensor | int) -> "Cameras":
+        """The same views at another resolution.
+
+        Args:
+            width, height: whole pixels, one number or (N,) int64. A new aspect ratio stretches the pixels.
+        """
+        width = torch.as_tensor(width, device=self.device).expand(len(self)).clone().long()
+        height = torch.as_tensor(height, device=self.device).expand(len(self)).clone().long()
+        scale = torch.stack([width / self.width, height / self.height], dim=-1).to(torch.float32)
+        return replace(self, width=width, height=height, focal=self.focal * scale, principal=self.principal * scale)
+
+    def rays(self, camera_index: Tensor, pixels: Tensor) -> Rays:
+        """Rays through given points of given pictures.
+
+        Args:
+            camera_index: (R,) int64 in [0, N).
+            pixels: (R, 2) float32 (x, y); a pixel's centre is its column and row plus 0.5.
+
+        Returns:
+            R rays. Directions are unit; ``pixel_area`` is the limit for small steps, |d direction/dx| * |d direction/dy|.
+            No gradient flows to the cameras.
+
+        Raises:
+            InputError: wrong shapes or dtypes. IndexError: a camera that does not exist.
+        """
+        check_shape("pixels", pixels, ("R", 2))
+        check_shape("camera_index", camera_index, (pixels.shape[0],))
+        check_dtype("camera_index", camera_index, (torch.int64,))
+        with torch.no_grad():
+            count = pixels.shape[0]
+            origins, directions = pixels.new_empty(count, 3), pixels.new_empty(count, 3)
+            area = pixels.new_empty(count)
+            for start in range(0, count, _CHUNK):
+                part = slice(start, start + _CHUNK)
+                parameters = self._table.index_select(1, camera_index[part])
+                self._cast(parameters, pixels[part, 0], pixels[part, 1], origins[part], directions[part], area[part])
+        return Rays(origins=origins, directions=directions, pixel_area=area, camera_index=camera_index)
+
+    def image_rays(self, index: int) -> Rays:
+        """Rays through every pixel centre of picture ``index``, row by row: H*W of them."""
+        if not 0 <= index < len(self):
+            raise InputError(f"index: expected a camera in [0, {len(self)}), got {index}.")
+        width, height = int(self.width[index]), int(self.height[index])
+        count = width * height
+        with torch.no_grad():
+            columns = torch.arange(width, device=self.device, dtype=torch.float32) + 0.5
+            parameters = self._table[:, index : index + 1]
+            origins = parameters[7:16:4, 0].expand(count, 3).contiguous()
+            directions = self.focal.new_empty(count, 3)
+            area = self.focal.new_empty(count)
+            rows_at_once = max(1, _CHUNK // max(width, 1))
+            for top in range(0, height, rows_at_once):
+                bottom = min(top + rows_at_once, height)
+                rows = torch.arange(top, bottom, device=self.device, dtype=torch.float32) + 0.5
+                part = slice(top * width, bottom * width)
+                x, y = columns.repeat(bottom - top), rows.repeat_interleave(width)
+                self._cast(parameters, x, y, None, directions[part], area[part])
+            camera_index = torch.full((count,), index, dtype=torch.int64, device=self.device)
+        return Rays(origins=origins, directions=directions, pixel_area=area, camera_index=camera_index)
+
+    def project(self, camera_index: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Where world points appear: the inverse of ``rays``.
+
+        Args:
+            camera_index: (R,) int64 in [0, N).
+            points: (R, 3) float32, world.
+
+        Returns:
+            (pixels (R, 2), depth (R,)): depth is the distance along the optical axis, negative behind the camera, where a
+            perspective pixel means nothing.
+        """
+        check_shape("points", points, ("R", 3))
+        check_shape("camera_index", camera_index, (points.shape[0],))
+        pose = self.camera_to_world[camera_index]
+        local = torch.einsum("rij,ri->rj", pose[:, :, :3], points - pose[:, :, 3])
+        x, y, depth = local[:, 0], -local[:, 1], -local[:, 2]
+        lens = None if self.distortion is None else Coefficients(*self.distortion[camera_index].unbind(-1))
+        if self.model == "fisheye":
+            radius = torch.hypot(x, y)
+            theta = torch.atan2(radius, depth)
+            image_radius = theta if lens is None else distort_angle(theta, lens)[0]
+            scale = image_radius / radius.clamp(min=1e-12)
+            image = torch.stack([x * scale, y * scale], dim=-1)
+        else:
+            x, y = x / depth, y / depth
+            if lens is not None:
+                x, y = distort(x, y, lens)[:2]
+            image = torch.stack([x, y], dim=-1)
+        return image * self.focal[camera_index] + self.principal[camera_index], depth
+
+    def _tensors(self) -> dict[str, Tensor]:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+    @cached_property
+    def _table(self) -> Tensor:
+        """(16 or 22, N): fx, fy, cx, cy, the pose row by row, the distortion: one gather fetches all a ray needs."""
+        columns = [self.focal, self.principal, self.camera_to_world.reshape(-1, 12)]
+        if self.distortion is not None:
+            columns.append(self.distortion)
+        return torch.cat(columns, dim=1).T.contiguous()
+
+    @cached_property
+    def _newton_steps(self) -> int:
+        """Newton steps that undistort all pictures to a hundredth of a pixel: tried on points along their borders, where distortion
+        is greatest. Most photographs need 2 or 3, and every step costs a sixth of making a ray."""
+        if self.distortion is None or len(self) == 0:
+            return 0
+        along = torch.linspace(0, 1, 17, device=self.device)
+        edge = torch.cat([torch.stack([along, end.expand(17)], -1) for end in along[[0, -1]]])
+        edge = torch.cat([edge, edge.flip(-1)])
+        size = torch.stack([self.width, self.height], dim=-1)
+        image = ((edge * size[:, None] - self.principal[:, None]) / self.focal[:, None]).double()
+        lens = Coefficients(*self.distortion.double().T[:, :, None].unbind(0))
+        tolerance = float(0.01 / self.focal.max())
+        radius, (x, y) = image.norm(dim=-1), image.unbind(-1)
+        for steps in range(1, MOST_NEWTON_STEPS):
+            if self.model == "fisheye":
+                miss = distort_angle(undistort_angle(radius, lens, steps=steps), lens)[0] - radius
+            else:
+                back = distort(*undistort(x, y, lens, steps=steps), lens)
+                miss = torch.hypot(back.x - x, back.y - y)
+            if float(miss.abs().max()) < tolerance:
+                return steps
+        return MOST_NEWTON_STEPS
+
+    def _cast(
+        self, parameters: Tensor, x: Tensor, y: Tensor, origins: Tensor | None, directions: Tensor, area: Tensor
+    ) -> None:
+        """Write the rays of one chunk; ``parameters`` is (16 or 22, 1 or R) columns of ``_table``."""
+        fx, fy, cx, cy = parameters[:4].unbind(0)
+        pose = parameters[4:16].unflatten(0, (3, 4))
+        lens = Coefficients(*parameters[16:22].unbind(0)) if self.distortion is not None else None
+        unproject = _fisheye_directions if self.model == "fisheye" else _perspective_directions
+        local, spread = unproject((x - cx) / fx, (y - cy) / fy, lens, self._newton_steps)
+        torch.divide(spread, fx * fy, out=area)
+        right, up, back = local
+        torch.stack([row[0] * right + row[1] * up + row[2] * back for row in pose], dim=-1, out=directions)
+        if origins is not None:
+            origins.copy_(pose[:, 3].T)
+
+
+def _perspective_directions(
+    x: Tensor, y: Tensor, lens: Coefficients | None, steps: int
+) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+    """Unit directions in camera axes through image coordinates, and |d direction/dx| * |d direction/dy|.
+
+    With L = |(x, y, 1)| and no distortion the spread is sqrt((1 + x^2) * (1 + y^2)) / L^4. With distortion the columns of the inverse
+    Jacobian say how the ideal point moves, and a move m changes the unit direction n by |m - n (n.m)| / L.
+    """
+    if lens is not None:
+        x, y = undistort(x, y, lens, steps=steps)
+    inverse2 = 1 / (x * x + y * y + 1)
+    inverse = inverse2.sqrt()
+    unit_x, unit_y = x * inverse, y * inverse
+    if lens is None:
+        spread = ((1 - unit_x * unit_x) * (1 - unit_y * unit_y)).sqrt() * inverse2
+    else:
+        at = distort(x, y, lens)
+        along_x, along_y = at.dyy * unit_x - at.dxy * unit_y, at.dxx * unit_y - at.dxy * unit_x
+        cross2 = at.dxy * at.dxy
+        determinant = (at.dxx * at.dyy - cross2).clamp(min=1e-3)
+        move_x = (at.dyy * at.dyy + cross2 - along_x * along_x).clamp(min=0)
+        move_y = (at.dxx * at.dxx + cross2 - along_y * along_y).clamp(min=0)
+        spread = (move_x * move_y).sqrt() * inverse2 / (determinant * determinant)
+    return (unit_x, -unit_y, -inverse), spread
+
+
+def _fisheye_directions(
+    x: Tensor, y: Tensor, lens: Coefficients | None, steps: int
+) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+    """As ``_perspective_directions`` for the equidistant model; angles up to pi from the axis."""
+    radius = torch.hypot(x, y)
+    theta = radius.clamp(max=torch.pi) if lens is None else undistort_angle(radius, lens, steps=steps)
+    slope = torch.ones_like(theta) if lens is None else distort_angle(theta, lens)[1].clamp(min=1e-3)
+    sine = theta.sin()
+    # Near the axis sin(theta) / radius tends to 1 / slope(0) = 1.
+    ratio = torch.where(radius > 1e-6, sine / radius.clamp(min=1e-6), torch.ones_like(radius))
+    cos_azimuth = torch.where(radius > 1e-6, x / radius.clamp(min=1e-6), torch.ones_like(radius))
+    sin_azimuth = torch.where(radius > 1e-6, y / radius.clamp(min=1e-6), torch.zeros_like(radius))
+    move_x = (cos_azimuth / slope).square() + (ratio * sin_azimuth).square()
+    move_y = (sin_azimuth / slope).square() + (ratio * cos_azimuth).square()
+    return (x * ratio, -y * ratio, -theta.cos()), (move_x * move_y).sqrt()

@@ -1,0 +1,225 @@
+"""How fast each kernel runs on this machine, at sizes like those of training.
+
+The measured calls are the public ones, validation and autograd included: what a training step pays, not the best a
+kernel could do alone.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+
+from voxfield.kernels.composite import composite
+from voxfield.kernels.dispatch import resolve
+from voxfield.kernels.fused_mlp import fused_mlp
+from voxfield.kernels.hash_encode import HashGrid, hash_encode
+from voxfield.kernels.march_grid import StepRule, march_grid, pack_occupancy
+from voxfield.kernels.ray_box import ray_box
+from voxfield.kernels.spherical_harmonics import spherical_harmonics
+
+OCCUPANCY_RESOLUTION: Final = 64
+SAMPLES_PER_RAY: Final = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelSpeed:
+    """One kernel, measured.
+
+    Attributes:
+        op: the kernel's name.
+        implementation: what ran: "numba", "triton" or "reference".
+        unit: what is counted: points, rays, samples, rows.
+        count: how many of them in a call.
+        forward: of them a second, values only.
+        both: of them a second, values and gradients; None when the kernel has none.
+        first_call: seconds the first call took, compilation or its cache included.
+        error: why it could not run, in a sentence; the rates are then 0.
+    """
+
+    op: str
+    implementation: str
+    unit: str
+    count: int
+    forward: float = 0.0
+    both: float | None = None
+    first_call: float = 0.0
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Case:
+    op: str
+    unit: str
+    count: int
+    build: Callable[[int, torch.device, Any], Callable[[], torch.Tensor]]
+    differentiable: bool = True
+
+
+def measure_kernels(
+    device: torch.device, *, scale: int = 18, seconds: float = 0.5, reference: bool = False
+) -> Iterable[KernelSpeed]:
+    """Measure every kernel on ``device``, one after another, yielding each as it is done.
+
+    Args:
+        device: where the tensors live; decides which implementation runs.
+        scale: log2 of the number of points (samples, rows); there are fewer rays. At least 10.
+        seconds: how long each rate is measured for, at least three calls.
+        reference: measure the torch reference instead of what the device would run.
+    """
+    for case in _cases(scale):
+        chosen = "reference" if reference else _chosen(case.op, device)
+        try:
+            yield _measure(case, device, chosen, seconds)
+        except Exception as error:  # noqa: BLE001  (a broken backend is a finding to report, not a reason to stop)
+            said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            yield KernelSpeed(op=case.op, implementation=chosen, unit=case.unit, count=case.count, error=said)
+
+
+def matrix_speed(
+    device: torch.device, *, rows: int = 1 << 14, width: int = 64, seconds: float = 0.1
+) -> dict[str, float]:
+    """GFLOP/s of the (rows, width) by (width, width) products that small networks are made of, by precision.
+
+    Returns:
+        "float32", "float32 medium" (reduced-precision products of float32 operands) and "bfloat16"; a precision that
+        the device lacks is left out.
+    """
+    work = 2.0 * rows * width * width / 1e9
+    held = torch.get_float32_matmul_precision()
+    rates: dict[str, float] = {}
+    try:
+        for name, dtype, mode in (
+            ("float32", torch.float32, "highest"),
+            ("float32 medium", torch.float32, "medium"),
+            ("bfloat16", torch.bfloat16, "highest"),
+        ):
+            torch.set_float32_matmul_precision(mode)
+            left = torch.rand(rows, width, device=device).to(dtype)
+            right = torch.rand(width, width, device=device).to(dtype)
+            try:
+                rates[name] = work / _time(lambda left=left, right=right: left @ right, device, seconds)  # type: ignore[misc]
+            except RuntimeError:
+                continue
+    finally:
+        torch.set_float32_matmul_precision(held)
+    return rates
+
+
+def _chosen(op: str, device: torch.device) -> str:
+    if op == "fused_mlp":  # on GPUs torch's own matrix products are the kernel
+        return "numba" if device.type == "cpu" else "reference"
+    return resolve(None, device, op)
+
+
+def _measure(case: _Case, device: torch.device, implementation: str, seconds: float) -> KernelSpeed:
+    call = case.build(case.count, device, implementation)
+    start = time.perf_counter()
+    result = call()
+    if case.differentiable:
+        result.sum().backward()
+    _wait(device)
+    first_call = time.perf_counter() - start
+    with torch.no_grad():
+        forward = _time(call, device, seconds)
+    both = None
+    if case.differentiable:
+        gradient = torch.ones_like(result)
+        both = case.count / _time(lambda: call().backward(gradient), device, seconds)
+    return KernelSpeed(
+        op=case.op,
+        implementation=implementation,
+        unit=case.unit,
+        count=case.count,
+        forward=case.count / forward,
+        both=both,
+        first_call=first_call,
+    )
+
+
+def _time(call: Callable[[], Any], device: torch.device, seconds: float) -> float:
+    """Median seconds of a call."""
+    call()
+    _wait(device)
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < 3 or time.perf_counter() < end:
+        start = time.perf_counter()
+        call()
+        _wait(device)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def _cases(scale: int) -> list[_Case]:
+    points = 1 << scale
+    return [
+        _Case(op="hash_encode", unit="points", count=points, build=_hash_encode),
+        _Case(op="spherical_harmonics", unit="points", count=points, build=_spherical_harmonics),
+        _Case(op="fused_mlp", unit="rows", count=points, build=_fused_mlp),
+        _Case(op="composite", unit="samples", count=points, build=_composite),
+        _Case(op="march_grid", unit="rays", count=points // SAMPLES_PER_RAY, build=_march_grid, differentiable=False),
+        _Case(op="ray_box", unit="rays", count=points, build=_ray_box, differentiable=False),
+    ]
+
+
+def _random(*shape: int, device: torch.device) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(0)).to(device)
+
+
+def _directions(count: int, device: torch.device) -> torch.Tensor:
+    return torch.nn.functional.normalize(_random(count, 3, device=device) - 0.5, dim=-1)
+
+
+def _hash_encode(count: int, device: torch.device, implementation: Any) -> Callable[[], torch.Tensor]:
+    grid = HashGrid()
+    positions = _random(count, 3, device=device)
+    table = _random(grid.num_entries, grid.features, device=device).requires_grad_()
+    return lambda: hash_encode(positions, table, grid, implementation=implementation)
+
+
+def _spherical_harmonics(count: int, device: torch.device, implementation: Any) -> Callable[[], torch.Tensor]:
+    directions = _directions(count, device).requires_grad_()
+    return lambda: spherical_harmonics(directions, 4, implementation=implementation)
+
+
+def _fused_mlp(count: int, device: torch.device, implementation: Any) -> Callable[[], torch.Tensor]:
+    inputs = _random(32, count, device=device).T.detach().requires_grad_()
+    shapes = ((64, 32), (64, 64), (16, 64))
+    weights = [(_random(*shape, device=device) - 0.5).requires_grad_() for shape in shapes]
+    return lambda: fused_mlp(inputs, weights, implementation=implementation)
+
+
+def _composite(count: int, device: torch.device, implementation: Any) -> Callable[[], torch.Tensor]:
+    density = _random(count, device=device).requires_grad_()
+    colour = _random(count, 3, device=device).requires_grad_()
+    rays = count // SAMPLES_PER_RAY
+    offsets = torch.arange(rays + 1, device=device) * SAMPLES_PER_RAY
+    start = (torch.arange(count, device=device) % SAMPLES_PER_RAY) * 0.05
+    return lambda: composite(density, colour, start, start + 0.05, offsets, implementation=implementation).rgb
+
+
+def _march_grid(count: int, device: torch.device, implementation: Any) -> Callable[[], torch.Tensor]:
+    # A solid ball in an empty box: most of a ray is skipped, as in a trained scene.
+    axis = torch.linspace(-1.0, 1.0, OCCUPANCY_RESOLUTION)
+    inside = (axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + axis[None, None, :] ** 2) < 0.25
+    occupancy = pack_occupancy(inside[None].to(device))
+    box = torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]], device=device)
+    directions = _directions(count, device)
+    origins = -3.0 * directions + 0.3 * _random(count, 3, device=device)
+    step = StepRule(min_step=1 / 64, max_step=1 / 64)
+    return lambda: march_grid(origins, directions, occupancy, box, step=step, implementation=implementation).t_start
+
+
+def _ray_box(count: int, device: torch.device, implementation: Any) -> Callable[[], torch.Tensor]:
+    directions = _directions(count, device)
+    origins = -3.0 * directions
+    box = torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]], device=device)
+    return lambda: ray_box(origins, directions, box, implementation=implementation)[0]

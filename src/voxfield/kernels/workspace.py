@@ -1,0 +1,67 @@
+"""Recycled memory for the CPU kernels' large temporaries.
+
+A training step needs the same hundred megabytes again and again. Asking the system each time costs more than the
+arithmetic: fresh pages are zeroed and mapped on first touch (measured: 7 to 170 ms for 50 MB, against 10 ms to fill it).
+"""
+
+import sys
+import threading
+
+import numpy as np
+import torch
+
+_LIMIT_BYTES = 1 << 30
+_SMALL_BYTES = 1 << 16
+
+_lock = threading.Lock()
+_buffers: list[np.ndarray] = []
+
+
+def empty(*shape: int) -> np.ndarray:
+    """An uninitialised C-contiguous float32 array, from memory that an earlier, now unreferenced one used.
+
+    Memory returns by itself when the last view of it is gone. At most 1 GiB is kept; a larger need is served afresh.
+    """
+    count = int(np.prod(shape, dtype=np.int64))
+    if count * 4 < _SMALL_BYTES:
+        return np.empty(shape, np.float32)
+    with _lock:
+        fitting = None
+        for buffer in _buffers:
+            # Views keep a reference to their base: 3 = the list, the loop variable and getrefcount's argument.
+            free = sys.getrefcount(buffer) == 3
+            if free and buffer.size >= count and (fitting is None or buffer.size < fitting.size):
+                fitting = buffer
+        if fitting is None or fitting.size > 4 * count:
+            fitting = np.empty(count + count // 4, np.float32)
+            _make_room(fitting.nbytes)
+            _buffers.append(fitting)
+        return fitting[:count].reshape(shape)
+
+
+def _make_room(needed: int) -> None:
+    """Forget free buffers, oldest first, until ``needed`` more bytes fit the limit."""
+    held = sum(buffer.nbytes for buffer in _buffers)
+    for index in range(len(_buffers) - 1, -1, -1):
+        if held + needed <= _LIMIT_BYTES:
+            return
+        if sys.getrefcount(_buffers[index]) == 2:
+            held -= _buffers.pop(index).nbytes
+
+
+def empty_feature_major(points: int, channels: int) -> torch.Tensor:
+    """An uninitialised (points, channels) float32 tensor stored feature by feature, in recycled memory.
+
+    Rows are padded by a cache line or two, so that rows of a power-of-two length do not share cache sets.
+    """
+    pitch = (points + 31) // 16 * 16
+    return torch.from_numpy(empty(channels, pitch))[:, :points].T
+
+
+def feature_major(tensor: torch.Tensor) -> np.ndarray:
+    """``tensor`` (N, C) as a (C, N) array whose rows are contiguous, without a copy if its storage is that already."""
+    turned = tensor.detach().T
+    if turned.shape[1] > 1 and turned.stride(1) != 1:
+        turned = turned.contiguous()
+    array: np.ndarray = turned.numpy()
+    return array

@@ -1,0 +1,288 @@
+"""Measuring a model on pictures it was not trained on: ``metrics.json`` and one panel of pictures per image.
+
+A number says little without how it was measured, so ``metrics.json`` carries its protocol: background, resize, split,
+image list, SSIM border, LPIPS network and weights, step, training time and checkpoint.
+
+Metrics are taken on [0, 1] RGB float32 with the prediction clamped to [0, 1] and the truth composited over the same
+background the model renders on, in sRGB values as the NeRF papers do.
+"""
+
+import os
+import re
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import torch
+
+from voxfield.checks import check_choice, check_range, check_shape
+from voxfield.errors import FormatError, InputError, VoxfieldError
+from voxfield.render.image import colour_from_name, panel, write_png
+from voxfield.render.lpips import MINIMUM_SIDE, Lpips, load_lpips
+from voxfield.render.metrics import SSIM_SIGMA, SSIM_WINDOW, SsimBorder, psnr, ssim
+from voxfield.storage.atomic import write_json
+from voxfield.storage.json_values import json_values
+
+if TYPE_CHECKING:
+    from voxfield.data.posed_images import PosedImages
+    from voxfield.geometry.camera import Cameras
+
+METRICS_NAME = "metrics.json"
+
+_WARM_UP_SIDE = 64
+
+RenderImage = Callable[..., Mapping[str, torch.Tensor]]
+"""``render_image(cameras, i, *, background)`` -> ``rgb`` (H, W, 3), ``opacity`` (H, W), ``depth`` (H, W).
+
+``background`` is a (3,) float32 tensor in [0, 1] on the CPU; ``cameras`` may be of any resolution."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """How a model is measured."""
+
+    background: str = "white"
+    """Colour behind the scene, of truth with alpha and of the model: white, black, grey, #rrggbb, or r,g,b from 0 to 1."""
+    ssim_border: SsimBorder = "valid"
+    """``valid``: windows inside the image (NeRF papers); ``reflect``: also over reflected borders (nerfstudio)."""
+    lpips: str | None = None
+    """LPIPS weights: a file, a folder or ``"trunk.pth,heads.pth"``. None leaves LPIPS out."""
+    max_images: int | None = None
+    """Measure only this many images, evenly spread over the split, at least 1. None measures all."""
+    save_images: bool = True
+    """Write a panel truth | prediction | error | depth for every image."""
+
+
+def evaluate(
+    render_image: RenderImage,
+    captures: "PosedImages",
+    *,
+    output: str | os.PathLike[str],
+    settings: EvaluateConfig | None = None,
+    context: Mapping[str, Any] | None = None,
+    lpips: Lpips | None = None,
+    on_progress: Callable[[int, int, str], None] | None = None,
+) -> dict[str, Any]:
+    """Render the images of a split, compare them with the truth, and write the result.
+
+    An image whose truth cannot be read is left out, listed under ``skipped`` and counted; the others are measured.
+    Images with a mask are measured inside it. The time of an image is that of ``render_image`` alone, after one small
+    untimed rendering that pays for compilation.
+
+    Args:
+        render_image: the model, see `RenderImage`.
+        captures: the split to measure.
+        output: folder for ``metrics.json`` and the panels, ``eval/<split>`` of a run directory; made when absent.
+        settings: how to measure; the defaults when absent.
+        context: what else the protocol says, e.g. ``step``, ``train_seconds``, ``checkpoint``, ``device``.
+        lpips: a network loaded already, used instead of ``settings.lpips``.
+        on_progress: called after every image with images done, images in all, and the image's name.
+
+    Returns:
+        What ``metrics.json`` holds: psnr (dB), ssim, lpips, num_rays_per_sec and fps, each with ``_std`` (sample
+        standard deviation over images, null below two); num_images; per_image; skipped; notes; protocol. A metric that
+        could not be taken (LPIPS without weights, SSIM of tiny images) is null and ``notes`` says why.
+
+    Raises:
+        InputError: when the split is empty, none of its images can be read, a setting is off range, or the model
+            returns other shapes than the camera's.
+        MissingFileError, FormatError: for LPIPS weights that cannot be loaded.
+    """
+    settings = settings or EvaluateConfig()
+    indices = _chosen_images(captures, settings)
+    check_choice("ssim_border", settings.ssim_border, get_args(SsimBorder))
+    background = torch.tensor(colour_from_name(settings.background))
+    if lpips is None and settings.lpips is not None:
+        lpips = load_lpips(settings.lpips)
+    folder = Path(output)
+    pictures = _picture_names(captures.names)
+    scores: list[dict[str, Any]] = []
+    skipped = [{"name": str(item.path), "reason": str(item.reason)} for item in captures.skipped]
+    for done, index in enumerate(indices, start=1):
+        name = captures.names[index]
+        try:
+            truth, mask = _read_truth(captures, index, background)
+        except (VoxfieldError, OSError) as error:
+            skipped.append({"name": name, "reason": str(error)})
+        else:
+            if not scores:
+                _warm_up(render_image, captures.cameras[index : index + 1], background)
+            score, rendering = _measure(render_image, captures.cameras, index, truth, background)
+            score |= _compare(rendering["rgb"], truth, mask, settings.ssim_border, lpips)
+            if settings.save_images:
+                score["picture"] = pictures[index]
+                write_png(folder / pictures[index], panel(truth, **rendering))
+            scores.append({"name": name, **score})
+        if on_progress is not None:
+            on_progress(done, len(indices), name)
+    if not scores:
+        raise InputError(
+            f"None of the {len(indices)} {captures.split} images can be read. The last: {skipped[-1]['reason']}"
+        )
+    protocol = _protocol(captures, settings, lpips, [score["name"] for score in scores])
+    result: dict[str, Any] = json_values(
+        {
+            **_summary(scores),
+            "skipped": skipped,
+            "notes": _notes(scores, skipped, lpips),
+            "per_image": scores,
+            "protocol": {**protocol, **(context or {})},
+        }
+    )
+    write_json(folder / METRICS_NAME, result)
+    return result
+
+
+def _chosen_images(captures: "PosedImages", settings: EvaluateConfig) -> list[int]:
+    count = len(captures.names)
+    if count == 0:
+        raise InputError(f"The {captures.split} split has no images to evaluate. Choose another split.")
+    if settings.max_images is None:
+        return list(range(count))
+    check_range("max_images", settings.max_images, minimum=1)
+    wanted = min(settings.max_images, count)
+    return [i * count // wanted for i in range(wanted)]
+
+
+def _picture_names(names: Sequence[str]) -> list[str]:
+    """One file name per image: its own last part, with the index in front where two images share it."""
+    stems = [re.sub(r"[^A-Za-z0-9._-]+", "_", Path(name).stem).strip("._")[:80] or "image" for name in names]
+    # Some file systems take A.png and a.png for one file.
+    count = Counter(stem.lower() for stem in stems)
+    return [
+        f"{stem}.png" if count[stem.lower()] == 1 else f"{index:05d}-{stem}.png" for index, stem in enumerate(stems)
+    ]
+
+
+def _read_truth(
+    captures: "PosedImages", index: int, background: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The truth (H, W, 3) in [0, 1] over the background, and the mask (H, W) of pixels that count, if any."""
+    pixels = captures.images.read(index)
+    expected = (int(captures.cameras.height[index]), int(captures.cameras.width[index]))
+    if tuple(pixels.shape[:2]) != expected:
+        raise FormatError(
+            f"{captures.names[index]}: expected {expected[1]}x{expected[0]} pixels as its camera says, "
+            f"got {pixels.shape[1]}x{pixels.shape[0]}."
+        )
+    colour = pixels[..., :3].float() / 255.0
+    if pixels.shape[-1] == 4:
+        alpha = pixels[..., 3:].float() / 255.0
+        colour = colour * alpha + background * (1.0 - alpha)
+    mask = captures.images.mask(index) if captures.has_masks else None
+    if mask is not None and not bool(mask.any()):
+        raise FormatError(f"{captures.names[index]}: its mask leaves no pixel to measure.")
+    return colour, mask
+
+
+def _warm_up(render_image: RenderImage, camera: "Cameras", background: torch.Tensor) -> None:
+    factor = min(_WARM_UP_SIDE / max(int(camera.width[0]), int(camera.height[0])), 1.0)
+    with torch.inference_mode():
+        render_image(camera.rescaled(factor), 0, background=background)
+
+
+def _measure(
+    render_image: RenderImage, cameras: "Cameras", index: int, truth: torch.Tensor, background: torch.Tensor
+) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Render an image: its score so far, and ``rgb`` (clamped, finite), ``opacity``, ``depth`` on the CPU."""
+    height, width = truth.shape[:2]
+    _wait_for_device()
+    began = time.perf_counter()
+    with torch.inference_mode():
+        output = render_image(cameras, index, background=background)
+        _wait_for_device()
+    seconds = max(time.perf_counter() - began, 1e-9)
+    rendering = {name: output[name].detach().float().cpu() for name in ("rgb", "opacity", "depth")}
+    check_shape("render_image's rgb", rendering["rgb"], (height, width, 3))
+    check_shape("render_image's opacity", rendering["opacity"], (height, width))
+    check_shape("render_image's depth", rendering["depth"], (height, width))
+    score: dict[str, Any] = {"seconds": seconds, "width": width, "height": height}
+    broken = int((~rendering["rgb"].isfinite()).any(dim=-1).sum())
+    if broken:
+        # Black, not left out: a model must not gain by failing on its worst pixels.
+        score["non_finite_pixels"] = broken
+    rendering["rgb"] = rendering["rgb"].nan_to_num(0.0, 0.0, 0.0).clamp(0.0, 1.0)
+    return score, rendering
+
+
+def _wait_for_device() -> None:
+    """Accelerators work behind the caller's back: wait until they are done, so that a clock reads their time."""
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+
+
+def _compare(
+    prediction: torch.Tensor,
+    truth: torch.Tensor,
+    mask: torch.Tensor | None,
+    border: SsimBorder,
+    lpips: Lpips | None,
+) -> dict[str, Any]:
+    """The metrics of one image; None for those that its size or mask does not allow."""
+    if mask is not None:
+        # What a mask hides must not reach the metrics through the windows and receptive fields that overlap it.
+        prediction = torch.where(mask[..., None], prediction, truth)
+    side = min(truth.shape[:2])
+    score: dict[str, Any] = {"psnr": psnr(prediction, truth, mask).item(), "ssim": None, "lpips": None}
+    if side >= SSIM_WINDOW and (mask is None or _keeps_a_window(mask, border)):
+        score["ssim"] = ssim(prediction, truth, border, mask).item()
+    if lpips is not None and side >= MINIMUM_SIDE:
+        with torch.inference_mode():
+            score["lpips"] = lpips(prediction.to(lpips.shift.device), truth.to(lpips.shift.device)).item()
+    return score
+
+
+def _keeps_a_window(mask: torch.Tensor, border: SsimBorder) -> bool:
+    margin = SSIM_WINDOW // 2 if border == "valid" else 0
+    return bool(mask[margin : mask.shape[0] - margin, margin : mask.shape[1] - margin].any())
+
+
+def _summary(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Mean and sample standard deviation over the images."""
+    rates = [score["width"] * score["height"] / score["seconds"] for score in scores]
+    columns: dict[str, list[float]] = {
+        **{name: [s[name] for s in scores if s[name] is not None] for name in ("psnr", "ssim", "lpips")},
+        "num_rays_per_sec": rates,
+        "fps": [1.0 / score["seconds"] for score in scores],
+    }
+    summary: dict[str, Any] = {}
+    for name, values in columns.items():
+        summary[name] = statistics.fmean(values) if values else None
+        summary[f"{name}_std"] = statistics.stdev(values) if len(values) > 1 else None
+    return {**summary, "num_images": len(scores)}
+
+
+def _notes(scores: Sequence[Mapping[str, Any]], skipped: Sequence[Mapping[str, str]], lpips: Lpips | None) -> list[str]:
+    notes = []
+    if lpips is None:
+        notes.append("LPIPS was not measured: no weights were given (--lpips-weights).")
+    for name, label in (("ssim", "SSIM"), ("lpips", lpips.name if lpips else "LPIPS")):
+        missing = sum(score[name] is None for score in scores)
+        if missing and not (name == "lpips" and lpips is None):
+            notes.append(f"{label} was not measured on {missing} of {len(scores)} images: too small for it, or masked.")
+    if skipped:
+        notes.append(f"{len(skipped)} images were skipped: their files are missing or broken.")
+    broken = sum("non_finite_pixels" in score for score in scores)
+    if broken:
+        notes.append(f"The model gave NaN or infinite colours in {broken} images; those pixels counted as black.")
+    return notes
+
+
+def _protocol(
+    captures: "PosedImages", settings: EvaluateConfig, lpips: Lpips | None, names: Sequence[str]
+) -> dict[str, Any]:
+    source = dict(captures.source)
+    return {
+        "background": settings.background,
+        "resize": {"downscale": source.get("downscale", 1)},
+        "split": captures.split,
+        "images": list(names),
+        "masks": bool(captures.has_masks),
+        "ssim": {"window": SSIM_WINDOW, "sigma": SSIM_SIGMA, "border": settings.ssim_border},
+        "lpips": None if lpips is None else {"network": lpips.name, "files": lpips.files},
+        "source": source,
+    }
