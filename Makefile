@@ -62,7 +62,8 @@ docs: $(VENV)/.installed-docs ## build the documentation into site/
 docs-serve: $(VENV)/.installed-docs ## the documentation, rebuilt as it is edited
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
-bench: $(VENV)/.installed-dev ## kernel benchmarks (their tests run first)
+bench: $(VENV)/.installed-dev ## kernel benchmarks; their tests run first, as speed without correctness says nothing
+	$(BIN)/python -m pytest tests/kernels -m "not slow and not gpu" -q
 	$(BIN)/voxfield bench
 
 build: $(VENV)/.installed-dev ## source archive and wheel in dist/

@@ -1,6 +1,6 @@
 """Render the workbench: the small posed scene that comes with Voxfield, in the NeRF-synthetic layout.
 
-    python make_workbench.py --output workbench            # everything, about half an hour on one core
+    python make_workbench.py --output workbench            # everything, about 20 minutes on one core
     python make_workbench.py --output /tmp/look --preview  # two pictures, to look at while changing the scene
 
 Needs an environment of its own with ``bpy==4.5.*`` and ``pillow`` (README.md). Camera poses are camera-to-world
@@ -27,7 +27,7 @@ RADIUS = 4.0
 FIELD_OF_VIEW = 0.6911112
 GOLDEN_TURN = math.pi * (3.0 - math.sqrt(5.0))
 # split: (views, phase in turns, lowest and highest elevation in degrees)
-SPLITS = {"train": (60, 0.0, -5.0, 82.0), "val": (4, 0.37, 12.0, 55.0), "test": (10, 0.71, 4.0, 62.0)}
+SPLITS = {"train": (60, 0.0, -5.0, 82.0), "val": (4, 0.35, 12.0, 55.0), "test": (10, 0.71, 4.0, 62.0)}
 
 
 def camera_positions(views: int, phase: float, lowest: float, highest: float) -> list[tuple[float, float, float]]:
@@ -127,12 +127,20 @@ def save_compact(rendered: Path, target: Path) -> None:
     Image.fromarray(pixels).save(target, optimize=True)
 
 
-def render_split(output: Path, split: str, indices: list[int] | None = None) -> list[dict[str, object]]:
-    """Render one split (or the views in `indices`) and write its JSON; returns, per view, the pins it sees."""
+def sightings(split: str) -> list[dict[str, object]]:
+    """Per view of a split, the pins it sees."""
+    return [
+        {"file_path": f"./{split}/r_{index}", "pins": visible_pins(position)}
+        for index, position in enumerate(camera_positions(*SPLITS[split]))
+    ]
+
+
+def render_split(output: Path, split: str, indices: list[int] | None = None) -> None:
+    """Render one split (or the views in `indices`) and write its JSON."""
     scene = bpy.context.scene
     folder = output / split
     folder.mkdir(parents=True, exist_ok=True)
-    frames, sightings = [], []
+    frames = []
     for index, position in enumerate(camera_positions(*SPLITS[split])):
         if indices is not None and index not in indices:
             continue
@@ -145,11 +153,9 @@ def render_split(output: Path, split: str, indices: list[int] | None = None) -> 
             save_compact(Path(scene.render.filepath), folder / f"r_{index}.png")
         name = f"./{split}/r_{index}"
         frames.append({"file_path": name, "transform_matrix": [[round(x, 9) for x in row] for row in matrix]})
-        sightings.append({"file_path": name, "pins": visible_pins(position)})
         print(f"{split} {index + 1}/{SPLITS[split][0]}", flush=True)
     document = {"camera_angle_x": FIELD_OF_VIEW, "frames": frames}
     (output / f"transforms_{split}.json").write_text(json.dumps(document, indent=1) + "\n")
-    return sightings
 
 
 def main() -> None:
@@ -158,6 +164,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder to write; existing views are replaced")
     parser.add_argument("--samples", type=int, default=64, help="light paths per pixel")
     parser.add_argument("--threads", type=int, default=1, help="processor cores to use")
+    parser.add_argument("--splits", nargs="+", choices=list(SPLITS), default=list(SPLITS), help="which to render")
     parser.add_argument("--preview", action="store_true", help="two training views only")
     options = parser.parse_args()
     bpy.ops.wm.read_factory_settings(use_empty=True)
@@ -167,9 +174,14 @@ def main() -> None:
     if options.preview:
         render_split(options.output, "train", [17, 24])
         return
-    sightings = [sighting for split in SPLITS for sighting in render_split(options.output, split)]
+    for split in options.splits:
+        render_split(options.output, split)
     pins = {name: {"centre": list(centre), "linear_rgb": list(rgb)} for name, rgb, centre in workbench_objects.PINS}
-    document = {"pin_radius": workbench_objects.PIN_RADIUS, "pins": pins, "visible": sightings}
+    document = {
+        "pin_radius": workbench_objects.PIN_RADIUS,
+        "pins": pins,
+        "visible": [view for split in SPLITS for view in sightings(split)],
+    }
     (options.output / "pins.json").write_text(json.dumps(document, indent=1) + "\n")
 
 

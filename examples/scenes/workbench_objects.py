@@ -252,7 +252,8 @@ def crockery() -> None:
     glaze = materials.banded_glaze("mug glaze", bands, height=0.3)
     outer = [(1e-4, 0.0), (0.12, 0.0), (0.135, 0.015), (0.15, 0.1), (0.145, 0.28), (0.14, 0.297)]
     inner = [(0.128, 0.297), (0.125, 0.27), (0.125, 0.06), (1e-4, 0.04)]
-    shapes.lathe("mug", outer + inner, glaze, location=(0.7, -0.3, TOP))
+    mug = shapes.lathe("mug", outer + inner, glaze, location=(0.7, -0.3, TOP))
+    mug.rotation_euler.z = 0.3
     ring = [
         (0.7 + dx, -0.3 + dy, TOP + z)
         for dx, dy, z in (

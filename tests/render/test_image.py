@@ -1,5 +1,3 @@
-import os
-
 import numpy as np
 import pytest
 import torch
@@ -29,7 +27,7 @@ def test_png_round_trip(tmp_path, channels):
     assert np.array_equal(read(path), image.numpy())
     write_png(path, image.float() / 255)
     assert np.array_equal(read(path), image.numpy())
-    assert os.listdir(path.parent) == ["a.png"]
+    assert [p.name for p in path.parent.iterdir()] == ["a.png"]
 
 
 def test_floats_are_clamped_and_rounded():
@@ -47,7 +45,7 @@ def test_png_of_non_contiguous_images(tmp_path):
 def test_png_of_other_shapes(tmp_path, shape):
     with pytest.raises(InputError, match=r"expected shape \(H, W, 3\) or \(H, W, 4\)"):
         write_png(tmp_path / "a.png", torch.zeros(shape))
-    assert os.listdir(tmp_path) == []
+    assert [p.name for p in tmp_path.iterdir()] == []
 
 
 def test_png_of_nothing_and_of_integers(tmp_path):
@@ -69,7 +67,7 @@ def test_failed_write_keeps_the_old_picture(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no space left"):
         write_png(path, image + 1)
     assert np.array_equal(read(path), np.zeros((4, 4, 3)))
-    assert os.listdir(tmp_path) == ["a.png"]
+    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
 
 
 def luminance(colours):
@@ -101,7 +99,8 @@ def test_depth_scale_comes_from_what_is_there():
 
 
 @pytest.mark.parametrize(
-    "depth", [torch.full((3, 4), 2.0), torch.full((1, 1), float("nan")), torch.zeros(0, 5), torch.tensor([[1e30, -1e30]])]
+    "depth",
+    [torch.full((3, 4), 2.0), torch.full((1, 1), float("nan")), torch.zeros(0, 5), torch.tensor([[1e30, -1e30]])],
 )
 def test_degenerate_depths_stay_in_range(depth):
     colours = depth_colours(depth)

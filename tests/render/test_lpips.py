@@ -40,7 +40,8 @@ def convolutions(layers, prefix):
 
 def heads(network):
     return {
-        f"lin{k}.model.1.weight": random_weights(1, c, 1, 1, seed=100 + k).abs() for k, c in enumerate(CHANNELS[network])
+        f"lin{k}.model.1.weight": random_weights(1, c, 1, 1, seed=100 + k).abs()
+        for k, c in enumerate(CHANNELS[network])
     }
 
 
@@ -97,6 +98,7 @@ def features_by_hand(network, state, image):
             x = F.relu(conv(x, f"features.{layer}", **options))
             taps.append(x)
     else:
+
         def blurred(x):
             kernel = torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]) / 16
             padded = F.pad(x, (2, 2, 2, 2), mode="reflect")

@@ -1,4 +1,3 @@
-import os
 import subprocess
 import sys
 
@@ -35,7 +34,7 @@ def test_frames_come_back(tmp_path):
     # Away from the edge between the halves, where the codec keeps colours to a few levels.
     assert np.abs(images[5][24, 10].astype(int) - [200, 40, 90]).max() <= 4
     assert np.abs(images[5][24, 54].astype(int) - 100).max() <= 4
-    assert os.listdir(tmp_path / "deep") == ["a.mp4"]
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["a.mp4"]
 
 
 def test_colours_are_tagged_bt709(tmp_path):
@@ -74,7 +73,7 @@ def test_lower_quality_is_smaller(tmp_path):
 def test_no_frames(tmp_path):
     with pytest.raises(InputError, match=r"a\.mp4: expected at least one frame to write, got none"):
         write_video(tmp_path / "a.mp4", [], fps=10)
-    assert os.listdir(tmp_path) == []
+    assert [p.name for p in tmp_path.iterdir()] == []
 
 
 def failing():
@@ -88,7 +87,7 @@ def test_failure_keeps_the_old_video(tmp_path):
     with pytest.raises(RuntimeError, match="renderer stopped"):
         write_video(tmp_path / "a.mp4", failing(), fps=10)
     assert (tmp_path / "a.mp4").read_bytes() == before
-    assert os.listdir(tmp_path) == ["a.mp4"]
+    assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
 
 
 def test_bad_frames(tmp_path):
@@ -98,7 +97,7 @@ def test_bad_frames(tmp_path):
             write_video(tmp_path / "a.mp4", [bad], fps=10)
     with pytest.raises(InputError, match=r"frame 2: expected the size of the first frame \(48, 64, 3\), got \(48, 60"):
         write_video(tmp_path / "a.mp4", [good, good, good[:, :60]], fps=10)
-    assert os.listdir(tmp_path) == []
+    assert [p.name for p in tmp_path.iterdir()] == []
 
 
 @pytest.mark.parametrize("options", [{"fps": 0}, {"fps": -1}, {"fps": 1000}, {"fps": 10, "quality": 99}])

@@ -1,5 +1,4 @@
 import json
-import os
 
 import pytest
 
@@ -15,17 +14,17 @@ def test_replaces_what_was_there_and_leaves_nothing_beside_it(tmp_path):
     write_bytes(tmp_path / "file", b"old")
     write_bytes(tmp_path / "file", b"new")
     assert (tmp_path / "file").read_bytes() == b"new"
-    assert os.listdir(tmp_path) == ["file"]
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_failure_keeps_the_old_file_and_removes_the_half_written_one(tmp_path, error):
     write_bytes(tmp_path / "file", b"old")
-    with pytest.raises(error), replacing(tmp_path / "file") as temporary:
+    with pytest.raises(error), replacing(tmp_path / "file") as temporary:  # noqa: PT012 - the block is what is tested
         temporary.write_bytes(b"half")
         raise error
     assert (tmp_path / "file").read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["file"]
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 def test_file_is_not_in_place_before_the_block_ends(tmp_path):
@@ -39,13 +38,13 @@ def test_file_is_not_in_place_before_the_block_ends(tmp_path):
 def test_block_that_writes_nothing_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError), replacing(tmp_path / "file"):
         pass
-    assert os.listdir(tmp_path) == []
+    assert [p.name for p in tmp_path.iterdir()] == []
 
 
 def test_long_names_fit(tmp_path):
     name = "n" * 250
     write_bytes(tmp_path / name, b"content")
-    assert os.listdir(tmp_path) == [name]
+    assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
 def test_json_round_trip_and_no_nan(tmp_path):

@@ -120,14 +120,16 @@ def _parse(verb: str, command: Callable[..., int], example: str, arguments: list
 
 
 def _reword(box: str) -> str:
-    """What the parser drew as a box, as a sentence or two."""
-    body = [line.strip("│╭╮╰╯ ") for line in box.splitlines()]
+    """What the parser drew as a box (of ASCII where the terminal has nothing else), as a sentence or two."""
+    body = [line.strip("│╭╮╰╯|+ ") for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()]
     text = "\n".join(line for line in body[1:] if line)
-    sections = [" ".join(section.split()) for section in re.split(r"\n?─{3,}\n?", text)]
+    sections = [" ".join(section.split()) for section in re.split(r"\n?[─-]{4,}\n?", text)]
     sections = [section for section in sections if section]
     if not sections:
         return "these options do not fit."
     said = sections[0]
+    if said.startswith("Missing from"):
+        said = "missing " + " and ".join(line for line in body if re.fullmatch(r"[A-Z_]+", line)) + "."
     value = re.match(r"Error parsing (\S+): .*?(\S+) could be instantiated from \['(.*?)'\]", said)
     if value is None:
         value = re.match(r"Error parsing (\S+): .*?()invalid literal for \w+\(\).*?: '(.*?)'", said)

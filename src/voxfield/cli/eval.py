@@ -32,7 +32,7 @@ def command(
         lpips_weights: file or folder of LPIPS weights, or trunk and heads with a comma between; without it LPIPS is
             not measured.
         max_images: measure only this many photographs, evenly chosen.
-        background: white, black, or three numbers from 0 to 1 with commas between; as trained when not given.
+        background: white, black, grey, #rrggbb, or r,g,b from 0 to 1; as the run says when not given.
         quiet: no progress bar.
     """
     import voxfield

@@ -1,8 +1,8 @@
 """A capture as a reader hands it over: frames with poses and intrinsics, before any image is opened.
 
-Readers (``data.formats``) turn a folder or file into a ``Capture``; ``data.posed_images`` opens the images, settles resolution
-and world, and makes ``PosedImages``. To add a format, write a module with ``recognises(path)`` and ``read(path, split, options)``
-and list it in ``data.posed_images``.
+Readers (``data.formats``) turn a folder or file into a ``Capture``; ``data.posed_images`` opens the images, settles
+resolution and world, and makes ``PosedImages``. To add a format, write a module with ``recognises(path)`` and
+``read(path, split, options)`` and list it in ``data.posed_images``.
 """
 
 import hashlib
@@ -32,12 +32,13 @@ class CaptureOptions:
     format: Literal["auto", "blender", "nerfstudio"] = "auto"
     """Layout of the data; ``auto`` looks at the files."""
     downscale: int | Literal["auto"] = "auto"
-    """Whole factor (>= 1) the pictures are reduced by; ``auto`` doubles it until the longest side is at most 1600 pixels."""
+    """Whole factor (>= 1) the pictures are reduced by; ``auto`` doubles it until the longest side is at most 1600
+    pixels."""
     orientation: Orientation = "up"
     """``up`` turns the cameras' mean up to +Z, ``none`` keeps the axes of the file. Blender scenes keep theirs."""
     centre: Centre = "auto"
-    """What goes to the origin: ``focus`` the point the cameras look at, ``poses`` their middle, ``none`` nothing moves; ``auto`` is
-    focus when they look inward, else poses. Blender scenes keep their origin."""
+    """What goes to the origin: ``focus`` the point the cameras look at, ``poses`` their middle, ``none`` nothing
+    moves; ``auto`` is focus when they look inward, else poses. Blender scenes keep their origin."""
     auto_scale: bool = True
     """Scale the world so that all camera centres fit in [-1, 1]^3. Blender scenes keep their units."""
     eval_every: int = 8
@@ -99,7 +100,9 @@ class Intrinsics:
     """The projection."""
 
     def resolve(self, size: tuple[int, int]) -> tuple[tuple[float, float], tuple[float, float]]:
-        """((fx, fy), (cx, cy)) in pixels for a picture of ``size``; an axis without focal length or angle takes the other's."""
+        """((fx, fy), (cx, cy)) in pixels for a picture of ``size``; an axis without focal length or angle takes the
+        other's.
+        """
         focal: list[float | None] = []
         for axis in range(2):
             stated, angle = self.focal[axis], self.angle[axis]
@@ -167,20 +170,23 @@ class Capture:
         return torch.tensor([frame.pose for frame in self.frames], dtype=torch.float64).reshape(-1, 3, 4)
 
 
-def resolve_inside(root: Path, relative: str, *, listed_in: Path, allow_outside: bool) -> Path:
+def resolve_inside(root: Path, relative: str, *, listed_in: str, allow_outside: bool) -> Path:
     """The file a capture's path names, refused when it leads outside the data folder.
 
     ``..`` and symbolic links are followed first, so that neither hides where a path really leads.
 
     Raises:
-        FormatError: naming the path, the file it stands in, and what to do.
+        FormatError: starting with ``listed_in`` (the file and frame the path stands in), naming the path and what to
+        do.
     """
     if "\0" in relative:
         raise FormatError(f"{listed_in}: a file path holds a NUL character; correct the entry.")
     try:
         resolved = (root / relative).resolve()
     except (OSError, RuntimeError) as error:
-        raise FormatError(f"{listed_in}: the path {relative!r} cannot be followed ({error}); correct the entry.") from error
+        raise FormatError(
+            f"{listed_in}: the path {relative!r} cannot be followed ({error}); correct the entry."
+        ) from error
     if not allow_outside and not resolved.is_relative_to(root.resolve()):
         raise FormatError(
             f"{listed_in}: the path {relative!r} leads outside the data folder {root}.\n"
@@ -190,14 +196,24 @@ def resolve_inside(root: Path, relative: str, *, listed_in: Path, allow_outside:
 
 
 def find_image(path: Path) -> Path:
-    """``path`` itself if it is a file, else with the first of ``IMAGE_SUFFIXES`` that exists, else ``path`` unchanged."""
-    if path.is_file():
+    """``path`` itself if it is a file, else with the first of ``IMAGE_SUFFIXES`` that exists, else ``path``
+    unchanged.
+    """
+    if is_file(path) or not path.name:
         return path
     for suffix in IMAGE_SUFFIXES:
         candidate = path.with_name(path.name + suffix)
-        if candidate.is_file():
+        if is_file(candidate):
             return candidate
     return path
+
+
+def is_file(path: Path) -> bool:
+    """Whether ``path`` is a file that can be reached: names the system refuses and closed folders count as absent."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def every_nth(count: int, split: Split, every: int) -> list[int]:

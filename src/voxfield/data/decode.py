@@ -1,8 +1,8 @@
 """One picture file to 8-bit RGB(A), whatever it holds, or an error that says what is wrong with it.
 
-EXIF orientation is ignored on purpose: camera poses and intrinsics come from tools (COLMAP and what builds on it) that look
-at the stored pixels. Grey, palette, CMYK and 16-bit pictures become 8 bits a channel in the file's own colour values
-(sRGB is assumed, profiles are ignored); premultiplied alpha becomes straight.
+EXIF orientation is ignored on purpose: camera poses and intrinsics come from tools (COLMAP and what builds on it)
+that look at the stored pixels. Grey, palette, CMYK and 16-bit pictures become 8 bits a channel in the file's own
+colour values (sRGB is assumed, profiles are ignored); premultiplied alpha becomes straight.
 """
 
 import struct
@@ -55,11 +55,13 @@ class Header(NamedTuple):
 def read_header(path: Path) -> Header:
     """Open a picture without decoding it, and check that it seems whole.
 
-    Files whose end mark is missing (PNG, JPEG: cut short) are decoded to make sure. Costs about 0.1 ms otherwise. Call it from one
+    Files whose end mark is missing (PNG, JPEG: cut short) are decoded to make sure. Costs about 0.1 ms otherwise.
+    Call it from one
     thread at a time: it turns Pillow's warning about very large pictures into an error, and warning filters are global.
 
     Raises:
-        FormatError: missing, not a picture, cut short, damaged, or above 89 megapixels. The message starts with the path.
+        FormatError: missing, not a picture, cut short, damaged, or above 89 megapixels. The message starts with the
+        path.
     """
     from PIL import Image
 

@@ -1,7 +1,8 @@
 """Pictures of a capture, decoded when they are needed, with a bound on the memory they take.
 
-Pixels stay uint8. ``read`` keeps the most recently used pictures up to ``cache_bytes``; ``decode_many`` bypasses the cache and decodes on
-several threads (the decoder releases Python's lock). A picture that turns out broken is recorded in ``failures``, never silently replaced.
+Pixels stay uint8. ``read`` keeps the most recently used pictures up to ``cache_bytes``; ``decode_many`` bypasses the
+cache and decodes on several threads (the decoder releases Python's lock). A picture that turns out broken is recorded
+in ``failures``, never silently replaced.
 """
 
 import threading
@@ -12,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from torch import Tensor
 import torch
+from torch import Tensor
 
 from voxfield.checks import check_dtype
 from voxfield.data.capture import Skipped
@@ -68,7 +69,11 @@ class ImageStore:
 
     @classmethod
     def from_tensors(
-        cls, images: Sequence[Tensor], *, masks: Sequence[Tensor | None] | None = None, names: Sequence[str] | None = None
+        cls,
+        images: Sequence[Tensor],
+        *,
+        masks: Sequence[Tensor | None] | None = None,
+        names: Sequence[str] | None = None,
     ) -> "ImageStore":
         """A store over pictures that are in memory already.
 
@@ -97,9 +102,12 @@ class ImageStore:
     @property
     def has_masks(self) -> bool:
         """Whether any picture has a mask."""
-        return any(
-            (picture.mask_path if isinstance(picture, Picture) else picture[1]) is not None for picture in self._pictures
-        )
+        return any(self.mask_is_stated(index) for index in range(len(self)))
+
+    def mask_is_stated(self, index: int) -> bool:
+        """Whether picture ``index`` has a mask, without decoding it."""
+        picture = self._pictures[index]
+        return (picture.mask_path if isinstance(picture, Picture) else picture[1]) is not None
 
     @property
     def failures(self) -> tuple[Skipped, ...]:
@@ -128,10 +136,7 @@ class ImageStore:
 
     def mask(self, index: int) -> Tensor | None:
         """The mask of picture ``index``: (H, W) bool, True where the picture counts; None when it has none."""
-        picture = self._pictures[index]
-        if isinstance(picture, Picture) and picture.mask_path is None:
-            return None
-        return self._fetch(index)[1]
+        return self._fetch(index)[1] if self.mask_is_stated(index) else None
 
     def decode(self, index: int) -> Decoded:
         """Decode picture ``index`` and its mask without keeping them.
@@ -157,8 +162,9 @@ class ImageStore:
 
         Args:
             indices: which pictures; ``position`` counts along them.
-            receive: called from the decoding threads, in any order, once a position; None stands for a broken picture. Decoded pictures
-                are not kept by the store, so no more than ``DECODE_THREADS`` are alive at a time unless it keeps them.
+            receive: called from the decoding threads, in any order, once a position; None stands for a broken
+                picture. Decoded pictures are not kept by the store, so no more than ``DECODE_THREADS`` are alive at a
+                time unless it keeps them.
         """
 
         def work(position: int) -> None:

@@ -1,7 +1,7 @@
 """Posed photographs: what every model is trained on and measured against.
 
-``read_capture`` recognises a capture's layout, opens its pictures' headers, leaves out (and lists) those that are missing or broken,
-settles the working resolution, and places the cameras in the world.
+``read_capture`` recognises a capture's layout, opens its pictures' headers, leaves out (and lists) those that are
+missing or broken, settles the working resolution, and places the cameras in the world.
 """
 
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from typing import Final
 import torch
 
 from voxfield.checks import check_choice
-from voxfield.data.capture import SPLITS, Capture, CaptureOptions, Frame, Skipped, Split, digest
+from voxfield.data.capture import SPLITS, Capture, CaptureOptions, Frame, Skipped, Split, digest, is_file
 from voxfield.data.decode import Size, read_header
 from voxfield.data.formats import blender, nerfstudio
 from voxfield.data.image_store import ImageStore, Picture
-from voxfield.errors import FormatError, InputError, MissingFileError
+from voxfield.errors import FormatError, MissingFileError
 from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.camera import Cameras
 from voxfield.geometry.pose import SceneTransform, normalise
@@ -72,9 +72,7 @@ class _Opened:
     alpha: bool
 
 
-def read_capture(
-    path: str | Path, *, split: Split = "train", options: CaptureOptions | None = None
-) -> PosedImages:
+def read_capture(path: str | Path, *, split: Split = "train", options: CaptureOptions | None = None) -> PosedImages:
     """Read one split of a capture.
 
     Args:
@@ -83,7 +81,8 @@ def read_capture(
         options: see ``CaptureOptions``.
 
     Returns:
-        The split. Pictures are checked by their headers and decoded later. Missing and broken pictures are left out and listed.
+        The split. Pictures are checked by their headers and decoded later. Missing and broken pictures are left out
+        and listed.
 
     Raises:
         MissingFileError: ``path`` or the split's file does not exist.
@@ -92,19 +91,20 @@ def read_capture(
     options = options or CaptureOptions()
     check_choice("split", split, SPLITS)
     capture = _reader(Path(path), options).read(Path(path), split, options)
-    if not capture.chosen and not capture.missing:
+    if not capture.chosen and len(capture.missing) < len(capture.frames):
         raise FormatError(f"{capture.file}: the {split} split is empty. Add pictures to it or use another split.")
     factor = _downscale(capture, options)
     opened, skipped = _open_all(capture, factor)
     if not opened:
-        raise _nothing_left(capture, split, skipped)
+        raise FormatError(
+            f"{capture.file}: none of the {len(skipped)} pictures of the {split} split can be read. The first: "
+            + skipped[0].reason
+        )
     opened = _evenly(opened, options.max_images)
     transform = _world(capture, options)
     bounds = _bounds(capture, options, transform)
     alpha = any(one.alpha for one in opened)
-    images = ImageStore(
-        [one.picture for one in opened], channels=4 if alpha else 3, cache_bytes=options.cache_bytes
-    )
+    images = ImageStore([one.picture for one in opened], channels=4 if alpha else 3, cache_bytes=options.cache_bytes)
     return PosedImages(
         cameras=_cameras(opened, transform, capture),
         images=images,
@@ -136,7 +136,9 @@ def _reader(path: Path, options: CaptureOptions) -> ModuleType:
 
 
 def _downscale(capture: Capture, options: CaptureOptions) -> int:
-    """The whole factor pictures are reduced by; ``auto`` looks at all frames' stated sizes, or at the first picture's."""
+    """The whole factor pictures are reduced by; ``auto`` looks at all frames' stated sizes, or at the first
+    picture's.
+    """
     if options.downscale != "auto":
         return int(options.downscale)
     sizes = [frame.intrinsics.size for frame in capture.frames if frame.intrinsics.size is not None]
@@ -191,9 +193,7 @@ def _open(frame: Frame, factor: int) -> _Opened:
                 f"{mask_path}: is {mask_size[0]}x{mask_size[1]} pixels, but its picture is {full[0]}x{full[1]}. "
                 "Make the mask again."
             )
-    picture = Picture(
-        name=frame.name, path=reduced or frame.path, mask_path=mask_path, size=size, full_size=full
-    )
+    picture = Picture(name=frame.name, path=reduced or frame.path, mask_path=mask_path, size=size, full_size=full)
     return _Opened(frame=frame, picture=picture, alpha=header.alpha)
 
 
@@ -203,11 +203,11 @@ def _reduced_copy(path: Path, factor: int) -> Path | None:
         return None
     folder = path.parent.with_name(f"{path.parent.name}_{factor}")
     same = folder / path.name
-    if same.is_file():
+    if is_file(same):
         return same
     for suffix in (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG"):
         other = same.with_suffix(suffix)
-        if other.is_file():
+        if is_file(other):
             return other
     return None
 
@@ -229,15 +229,6 @@ def _common_size(opened: list[_Opened]) -> tuple[list[_Opened], list[Skipped]]:
     return kept, odd
 
 
-def _nothing_left(capture: Capture, split: Split, skipped: tuple[Skipped, ...]) -> Exception:
-    first = skipped[0]
-    reason = first.reason if first.path in first.reason or ": " in first.reason else f"{first.path}: {first.reason}"
-    return FormatError(
-        f"{capture.file}: none of the {len(skipped)} pictures of the {split} split can be read. "
-        f"Restore them; the first: {reason}"
-    )
-
-
 def _evenly(opened: list[_Opened], most: int | None) -> list[_Opened]:
     if most is None or len(opened) <= most:
         return opened
@@ -245,7 +236,9 @@ def _evenly(opened: list[_Opened], most: int | None) -> list[_Opened]:
 
 
 def _world(capture: Capture, options: CaptureOptions) -> SceneTransform:
-    """File coordinates to world, from all frames the file lists: the same for every split, whatever files are missing."""
+    """File coordinates to world, from all frames the file lists: the same for every split, whatever files are
+    missing.
+    """
     if not capture.normalised:
         return SceneTransform.identity()
     return normalise(
@@ -265,7 +258,7 @@ def _bounds(capture: Capture, options: CaptureOptions, transform: SceneTransform
 def _cameras(opened: list[_Opened], transform: SceneTransform, capture: Capture) -> Cameras:
     models = {one.frame.intrinsics.model for one in opened}
     if len(models) != 1:
-        raise InputError(
+        raise FormatError(
             f"{capture.file}: perspective and fisheye pictures in one capture are not supported. Split the file in two."
         )
     focal, principal = [], []
@@ -289,7 +282,9 @@ def _cameras(opened: list[_Opened], transform: SceneTransform, capture: Capture)
 
 
 def _source(path: Path, capture: Capture, factor: int, opened: list[_Opened]) -> dict[str, object]:
-    """The record of where the pictures came from; the hash covers the JSON and the pictures' names and sizes in bytes."""
+    """The record of where the pictures came from; the hash covers the JSON and the pictures' names and sizes in
+    bytes.
+    """
     facts = dict(capture.source)
     json_hash = str(facts.pop("json_hash"))
     files = [f"{one.frame.name}:{one.picture.path.stat().st_size}".encode() for one in opened]

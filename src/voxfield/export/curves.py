@@ -9,10 +9,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-WIDTH, HEIGHT = 460, 230
+WIDTH, HEIGHT = 360, 220
 """Size of a chart in its own units; the page scales it."""
 
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 30, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 10, 30, 40
 _MOST_POINTS = 400
 
 Point = tuple[float, float]

@@ -22,7 +22,7 @@ class Bounds:
     """Highest x, y, z; above ``minimum`` on every axis."""
 
     def __post_init__(self) -> None:
-        fits = len(self.minimum) == 3 and len(self.maximum) == 3
+        fits = (len(self.minimum), len(self.maximum)) == (3, 3)
         fits = fits and all(math.isfinite(value) for value in (*self.minimum, *self.maximum))
         if not (fits and all(low < high for low, high in zip(self.minimum, self.maximum, strict=True))):
             raise InputError(f"Bounds: expected minimum < maximum on 3 axes, got {self.minimum} and {self.maximum}.")

@@ -31,7 +31,7 @@ _CHUNK: Final = 32_768
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Cameras:
-    """N cameras, immutable. Distortion is undone when rays are made; see ``geometry.distortion`` for the lens models."""
+    """N cameras, immutable. Distortion is undone when rays are made, by the lens models of ``geometry.distortion``."""
 
     camera_to_world: Tensor
     """(N, 3, 4) float32: rigid poses; the last column is the camera's centre."""
@@ -73,7 +73,7 @@ class Cameras:
                 raise IndexError(f"camera {index} of {len(self)}")
             index = slice(index, index + 1 or None)
         picked = {name: tensor[index] for name, tensor in self._tensors().items()}
-        return replace(self, **picked)
+        return self._with(picked)
 
     @property
     def device(self) -> torch.device:
@@ -92,7 +92,7 @@ class Cameras:
 
     def to(self, device: torch.device | str) -> "Cameras":
         """These cameras on ``device``."""
-        return replace(self, **{name: tensor.to(device) for name, tensor in self._tensors().items()})
+        return self._with({name: tensor.to(device) for name, tensor in self._tensors().items()})
 
     def rescaled(self, factor: float) -> "Cameras":
         """The same views at ``factor`` times the resolution (rounded to whole pixels, at least 1x1).
@@ -123,8 +123,8 @@ class Cameras:
             pixels: (R, 2) float32 (x, y); a pixel's centre is its column and row plus 0.5.
 
         Returns:
-            R rays. Directions are unit; ``pixel_area`` is the limit for small steps, |d direction/dx| * |d direction/dy|.
-            No gradient flows to the cameras.
+            R rays. Directions are unit; ``pixel_area`` is the limit for small steps, |d direction/dx| * |d
+            direction/dy|. No gradient flows to the cameras.
 
         Raises:
             InputError: wrong shapes or dtypes. IndexError: a camera that does not exist.
@@ -172,8 +172,8 @@ class Cameras:
             points: (R, 3) float32, world.
 
         Returns:
-            (pixels (R, 2), depth (R,)): depth is the distance along the optical axis, negative behind the camera, where a
-            perspective pixel means nothing.
+            (pixels (R, 2), depth (R,)): depth is the distance along the optical axis, negative behind the camera,
+            where a perspective pixel means nothing.
         """
         check_shape("points", points, ("R", 3))
         check_shape("camera_index", camera_index, (points.shape[0],))
@@ -194,6 +194,9 @@ class Cameras:
             image = torch.stack([x, y], dim=-1)
         return image * self.focal[camera_index] + self.principal[camera_index], depth
 
+    def _with(self, tensors: dict[str, Tensor]) -> "Cameras":
+        return Cameras(model=self.model, **tensors)
+
     def _tensors(self) -> dict[str, Tensor]:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, Tensor)}
@@ -208,8 +211,9 @@ class Cameras:
 
     @cached_property
     def _newton_steps(self) -> int:
-        """Newton steps that undistort all pictures to a hundredth of a pixel: tried on points along their borders, where distortion
-        is greatest. Most photographs need 2 or 3, and every step costs a sixth of making a ray."""
+        """Newton steps that undistort all pictures to a hundredth of a pixel: tried on points along their borders,
+        where distortion is greatest. Most photographs need 2 or 3, and every step costs a sixth of making a ray.
+        """
         if self.distortion is None or len(self) == 0:
             return 0
         along = torch.linspace(0, 1, 17, device=self.device)
@@ -251,8 +255,9 @@ def _perspective_directions(
 ) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
     """Unit directions in camera axes through image coordinates, and |d direction/dx| * |d direction/dy|.
 
-    With L = |(x, y, 1)| and no distortion the spread is sqrt((1 + x^2) * (1 + y^2)) / L^4. With distortion the columns of the inverse
-    Jacobian say how the ideal point moves, and a move m changes the unit direction n by |m - n (n.m)| / L.
+    With L = |(x, y, 1)| and no distortion the spread is sqrt((1 + x^2) * (1 + y^2)) / L^4. With distortion the
+    columns of the inverse Jacobian say how the ideal point moves, and a move m changes the unit direction n by |m - n
+    (n.m)| / L.
     """
     if lens is not None:
         x, y = undistort(x, y, lens, steps=steps)

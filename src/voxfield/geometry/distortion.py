@@ -13,8 +13,9 @@ Fisheye lenses follow OpenCV's equidistant model, with theta the angle between r
 
     r' = theta * (1 + k1*theta^2 + k2*theta^4 + k3*theta^6 + k4*theta^8)
 
-Sources: https://docs.opencv.org/4.x/d9/d0c/group__calib3d.html and .../db/d58/group__calib3d__fisheye.html. In OpenCV's own
-rational model k4 is a denominator; photogrammetry tools and ``transforms.json`` files mean the r^8 term, as here.
+Sources: https://docs.opencv.org/4.x/d9/d0c/group__calib3d.html and .../db/d58/group__calib3d__fisheye.html. In
+OpenCV's own rational model k4 is a denominator; photogrammetry tools and ``transforms.json`` files mean the r^8 term,
+as here.
 """
 
 from typing import Final, NamedTuple
@@ -23,8 +24,8 @@ import torch
 from torch import Tensor
 
 MOST_NEWTON_STEPS: Final = 10
-"""Newton's method converges quadratically from the distorted point: five steps reach float32 at k1 = -0.3, r = 0.9; lenses that
-need more than ten are not invertible within the picture."""
+"""Newton's method converges quadratically from the distorted point: five steps reach float32 at k1 = -0.3, r = 0.9;
+lenses that need more than ten are not invertible within the picture."""
 
 _SMALLEST_DETERMINANT: Final = 1e-3
 """Below this the lens model folds over itself (it is not invertible there); steps are damped to stay finite."""
@@ -84,8 +85,8 @@ def undistort(x: Tensor, y: Tensor, lens: Coefficients, *, steps: int = MOST_NEW
         steps: Newton steps, at least 1.
 
     Returns:
-        Ideal coordinates (x, y). Where the lens model is not invertible (beyond its fold) they are finite but arbitrary.
-        Meant for constant input; no useful gradient flows to the coefficients.
+        Ideal coordinates (x, y). Where the lens model is not invertible (beyond its fold) they are finite but
+        arbitrary. Meant for constant input; no useful gradient flows to the coefficients.
     """
     ideal_x, ideal_y = x, y
     for _ in range(steps):

@@ -1,12 +1,12 @@
 """Rigid poses, and the transform that puts a capture into a well-shaped world.
 
-Structure-from-motion leaves a capture in arbitrary axes, place and size. ``normalise`` finds the one similarity (rotation, uniform
-scale, shift) that turns the cameras' mean up to +Z, puts the subject or the cameras' middle at the origin, and
-scales so that every camera centre lies in [-1, 1]^3. It is kept with the data, and inverts.
+Structure-from-motion leaves a capture in arbitrary axes, place and size. ``normalise`` finds the one similarity
+(rotation, uniform scale, shift) that turns the cameras' mean up to +Z, puts the subject or the cameras' middle at the
+origin, and scales so that every camera centre lies in [-1, 1]^3. It is kept with the data, and inverts.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,13 +18,14 @@ from voxfield.errors import InputError
 Orientation = Literal["up", "none"]
 Centre = Literal["auto", "poses", "focus", "none"]
 
-RIGID_TOLERANCE = 1e-2
-"""Largest entry of R R^T - I still taken as rounding: files keep as few as three digits. Repaired by ``orthonormalise``."""
+RIGID_TOLERANCE: Final = 1e-2
+"""Largest entry of R R^T - I still taken as rounding: files keep as few as three digits. Repaired by
+``orthonormalise``."""
 
-_INWARD_SHARE = 0.9
-_INWARD_SPREAD = 0.05
-"""Smallest eigenvalue of mean(I - d d^T) for cameras that surround a subject: 0.05 is a cone of about 18 degrees' radius. A forward-
-facing capture has less, and its axes meet nowhere definite."""
+_INWARD_SHARE: Final = 0.9
+_INWARD_SPREAD: Final = 0.05
+"""Smallest eigenvalue of mean(I - d d^T) for cameras that surround a subject: 0.05 is a cone of about 18 degrees'
+radius. A forward-facing capture has less, and its axes meet nowhere definite."""
 
 
 def is_rigid(matrix: Tensor, tolerance: float = RIGID_TOLERANCE) -> Tensor:
@@ -67,7 +68,7 @@ class SceneTransform:
 
     @classmethod
     def from_parts(cls, rotation: Tensor, scale: float, shift: Tensor) -> "SceneTransform":
-        """x -> scale * (rotation @ x) + shift, from (3, 3), a number above 0 and (3,)."""
+        """The transform x -> scale * (rotation @ x) + shift, from (3, 3), a number above 0 and (3,)."""
         matrix = torch.eye(4, dtype=torch.float64)
         matrix[:3, :3] = rotation.double() * scale
         matrix[:3, 3] = shift.double()

@@ -17,8 +17,8 @@ class Rays:
     directions: Tensor
     """(R, 3) float32: unit vectors."""
     pixel_area: Tensor
-    """(R,) float32: the area one pixel covers at t = 1: the product of how far the direction moves from one pixel to the
-    next in x and in y. A pixel's width at distance t is about ``t * sqrt(pixel_area)``."""
+    """(R,) float32: the area one pixel covers at t = 1: the product of how far the direction moves from one pixel to
+    the next in x and in y. A pixel's width at distance t is about ``t * sqrt(pixel_area)``."""
     camera_index: Tensor
     """(R,) int64: the camera each ray came from."""
 

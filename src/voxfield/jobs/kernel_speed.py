@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 
@@ -49,28 +49,31 @@ class KernelSpeed:
     error: str | None = None
 
 
+class _Built(NamedTuple):
+    """A call to measure, and what it is differentiated by (nothing for a kernel without gradients)."""
+
+    call: Callable[[], torch.Tensor]
+    inputs: tuple[torch.Tensor, ...] = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Case:
     op: str
     unit: str
     count: int
-    build: Callable[[int, torch.device, Any], Callable[[], torch.Tensor]]
-    differentiable: bool = True
+    build: "Callable[[int, torch.device, Any], _Built]"
 
 
-def measure_kernels(
-    device: torch.device, *, scale: int = 18, seconds: float = 0.5, reference: bool = False
-) -> Iterable[KernelSpeed]:
+def measure_kernels(device: torch.device, *, scale: int = 18, seconds: float = 0.5) -> Iterable[KernelSpeed]:
     """Measure every kernel on ``device``, one after another, yielding each as it is done.
 
     Args:
         device: where the tensors live; decides which implementation runs.
         scale: log2 of the number of points (samples, rows); there are fewer rays. At least 10.
         seconds: how long each rate is measured for, at least three calls.
-        reference: measure the torch reference instead of what the device would run.
     """
     for case in _cases(scale):
-        chosen = "reference" if reference else _chosen(case.op, device)
+        chosen = _chosen(case.op, device)
         try:
             yield _measure(case, device, chosen, seconds)
         except Exception as error:  # noqa: BLE001  (a broken backend is a finding to report, not a reason to stop)
@@ -115,19 +118,20 @@ def _chosen(op: str, device: torch.device) -> str:
 
 
 def _measure(case: _Case, device: torch.device, implementation: str, seconds: float) -> KernelSpeed:
-    call = case.build(case.count, device, implementation)
+    call, inputs = case.build(case.count, device, implementation)
+
+    def both_ways() -> None:
+        result = call()
+        # Not backward(): adding to .grad would time a pass over the table that training does not make.
+        torch.autograd.grad(result, inputs, torch.ones_like(result))
+
     start = time.perf_counter()
-    result = call()
-    if case.differentiable:
-        result.sum().backward()
+    (both_ways if inputs else call)()
     _wait(device)
     first_call = time.perf_counter() - start
     with torch.no_grad():
         forward = _time(call, device, seconds)
-    both = None
-    if case.differentiable:
-        gradient = torch.ones_like(result)
-        both = case.count / _time(lambda: call().backward(gradient), device, seconds)
+    both = case.count / _time(both_ways, device, seconds) if inputs else None
     return KernelSpeed(
         op=case.op,
         implementation=implementation,
@@ -165,8 +169,8 @@ def _cases(scale: int) -> list[_Case]:
         _Case(op="spherical_harmonics", unit="points", count=points, build=_spherical_harmonics),
         _Case(op="fused_mlp", unit="rows", count=points, build=_fused_mlp),
         _Case(op="composite", unit="samples", count=points, build=_composite),
-        _Case(op="march_grid", unit="rays", count=points // SAMPLES_PER_RAY, build=_march_grid, differentiable=False),
-        _Case(op="ray_box", unit="rays", count=points, build=_ray_box, differentiable=False),
+        _Case(op="march_grid", unit="rays", count=points // SAMPLES_PER_RAY, build=_march_grid),
+        _Case(op="ray_box", unit="rays", count=points, build=_ray_box),
     ]
 
 
@@ -178,35 +182,39 @@ def _directions(count: int, device: torch.device) -> torch.Tensor:
     return torch.nn.functional.normalize(_random(count, 3, device=device) - 0.5, dim=-1)
 
 
-def _hash_encode(count: int, device: torch.device, implementation: Any) -> Callable[[], torch.Tensor]:
-    grid = HashGrid()
+def _hash_encode(count: int, device: torch.device, implementation: Any) -> _Built:
+    # Training's table at training's number of points; smaller ones keep a quick look quick.
+    grid = HashGrid(log2_table_size=min(19, count.bit_length()))
     positions = _random(count, 3, device=device)
     table = _random(grid.num_entries, grid.features, device=device).requires_grad_()
-    return lambda: hash_encode(positions, table, grid, implementation=implementation)
+    return _Built(lambda: hash_encode(positions, table, grid, implementation=implementation), (table,))
 
 
-def _spherical_harmonics(count: int, device: torch.device, implementation: Any) -> Callable[[], torch.Tensor]:
+def _spherical_harmonics(count: int, device: torch.device, implementation: Any) -> _Built:
     directions = _directions(count, device).requires_grad_()
-    return lambda: spherical_harmonics(directions, 4, implementation=implementation)
+    return _Built(lambda: spherical_harmonics(directions, 4, implementation=implementation), (directions,))
 
 
-def _fused_mlp(count: int, device: torch.device, implementation: Any) -> Callable[[], torch.Tensor]:
+def _fused_mlp(count: int, device: torch.device, implementation: Any) -> _Built:
     inputs = _random(32, count, device=device).T.detach().requires_grad_()
     shapes = ((64, 32), (64, 64), (16, 64))
     weights = [(_random(*shape, device=device) - 0.5).requires_grad_() for shape in shapes]
-    return lambda: fused_mlp(inputs, weights, implementation=implementation)
+    return _Built(lambda: fused_mlp(inputs, weights, implementation=implementation), (inputs, *weights))
 
 
-def _composite(count: int, device: torch.device, implementation: Any) -> Callable[[], torch.Tensor]:
+def _composite(count: int, device: torch.device, implementation: Any) -> _Built:
     density = _random(count, device=device).requires_grad_()
     colour = _random(count, 3, device=device).requires_grad_()
     rays = count // SAMPLES_PER_RAY
     offsets = torch.arange(rays + 1, device=device) * SAMPLES_PER_RAY
     start = (torch.arange(count, device=device) % SAMPLES_PER_RAY) * 0.05
-    return lambda: composite(density, colour, start, start + 0.05, offsets, implementation=implementation).rgb
+    end = start + 0.05
+    return _Built(
+        lambda: composite(density, colour, start, end, offsets, implementation=implementation).rgb, (density, colour)
+    )
 
 
-def _march_grid(count: int, device: torch.device, implementation: Any) -> Callable[[], torch.Tensor]:
+def _march_grid(count: int, device: torch.device, implementation: Any) -> _Built:
     # A solid ball in an empty box: most of a ray is skipped, as in a trained scene.
     axis = torch.linspace(-1.0, 1.0, OCCUPANCY_RESOLUTION)
     inside = (axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + axis[None, None, :] ** 2) < 0.25
@@ -215,11 +223,13 @@ def _march_grid(count: int, device: torch.device, implementation: Any) -> Callab
     directions = _directions(count, device)
     origins = -3.0 * directions + 0.3 * _random(count, 3, device=device)
     step = StepRule(min_step=1 / 64, max_step=1 / 64)
-    return lambda: march_grid(origins, directions, occupancy, box, step=step, implementation=implementation).t_start
+    return _Built(
+        lambda: march_grid(origins, directions, occupancy, box, step=step, implementation=implementation).t_start
+    )
 
 
-def _ray_box(count: int, device: torch.device, implementation: Any) -> Callable[[], torch.Tensor]:
+def _ray_box(count: int, device: torch.device, implementation: Any) -> _Built:
     directions = _directions(count, device)
     origins = -3.0 * directions
     box = torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]], device=device)
-    return lambda: ray_box(origins, directions, box, implementation=implementation)[0]
+    return _Built(lambda: ray_box(origins, directions, box, implementation=implementation)[0])

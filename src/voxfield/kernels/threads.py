@@ -6,9 +6,10 @@ workqueue layer aborts when two Python threads call kernels at once, its idle th
 cores, and parallel kernels take three times as long to compile. See docs/decisions/0002-own-threads-for-kernels.md.
 """
 
+import contextlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,6 +19,32 @@ _lock = threading.Lock()
 _pool: ThreadPoolExecutor | None = None
 _pool_owner = 0
 _pool_size = 0
+
+
+_threads: int | None = None
+
+
+def kernel_threads() -> int:
+    """Threads the CPU kernels use: ``torch.get_num_threads()``, unless `kernels_own_the_cores` is in force."""
+    return torch.get_num_threads() if _threads is None else _threads
+
+
+@contextlib.contextmanager
+def kernels_own_the_cores() -> Iterator[None]:
+    """Inside, kernels keep all threads and torch's own operators run on one.
+
+    Between kernels a step has dozens of small torch operators. Split over OpenMP threads each waits for the slowest
+    (milliseconds on a busy machine, for microseconds of work), and its idle threads spin against the kernels'.
+    """
+    global _threads
+    outer, torch_threads = _threads, torch.get_num_threads()
+    _threads = kernel_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        _threads = outer
+        torch.set_num_threads(torch_threads)
 
 
 def _executor(workers: int) -> ThreadPoolExecutor:
@@ -40,11 +67,11 @@ if hasattr(os, "register_at_fork"):
 
 
 def run_tasks(tasks: list[Callable[[], Any]], threads: int | None = None) -> None:
-    """Run every task once, on up to ``torch.get_num_threads()`` threads (the caller's included), and wait.
+    """Run every task once, on up to `kernel_threads` threads (the caller's included), and wait.
 
     Tasks are taken in order as threads become free, so uneven ones balance. The first exception is raised again.
     """
-    threads = min(torch.get_num_threads() if threads is None else threads, len(tasks))
+    threads = min(kernel_threads() if threads is None else threads, len(tasks))
     if threads <= 1:
         for task in tasks:
             task()
@@ -87,7 +114,7 @@ def run_split(
     """
     if count <= 0:
         return
-    chunks = min(torch.get_num_threads() * chunks_per_thread, max(1, count // grain))
+    chunks = min(kernel_threads() * chunks_per_thread, max(1, count // grain))
     if chunks <= 1:
         kernel(0, count, *arguments)
         return

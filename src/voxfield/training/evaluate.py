@@ -46,7 +46,7 @@ class EvaluateConfig:
     """How a model is measured."""
 
     background: str = "white"
-    """Colour behind the scene, of truth with alpha and of the model: white, black, grey, #rrggbb, or r,g,b from 0 to 1."""
+    """Colour behind the scene, of truth and of the model: white, black, grey, #rrggbb, or r,g,b from 0 to 1."""
     ssim_border: SsimBorder = "valid"
     """``valid``: windows inside the image (NeRF papers); ``reflect``: also over reflected borders (nerfstudio)."""
     lpips: str | None = None
@@ -265,10 +265,13 @@ def _notes(scores: Sequence[Mapping[str, Any]], skipped: Sequence[Mapping[str, s
         if missing and not (name == "lpips" and lpips is None):
             notes.append(f"{label} was not measured on {missing} of {len(scores)} images: too small for it, or masked.")
     if skipped:
-        notes.append(f"{len(skipped)} images were skipped: their files are missing or broken.")
+        were = "image was" if len(skipped) == 1 else "images were"
+        notes.append(f"{len(skipped)} {were} skipped: missing or broken files.")
     broken = sum("non_finite_pixels" in score for score in scores)
     if broken:
-        notes.append(f"The model gave NaN or infinite colours in {broken} images; those pixels counted as black.")
+        notes.append(
+            f"The model gave NaN or infinite colours in {broken} of {len(scores)} images; those pixels count as black."
+        )
     return notes
 
 

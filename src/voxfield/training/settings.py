@@ -264,6 +264,8 @@ def _coerce_union(value: Any, members: tuple[Any, ...]) -> Any:
 
 def _coerce_group(value: Any, kind: type) -> Any:
     """A group of settings that is absent in the template: read onto the class's own defaults."""
+    if isinstance(value, _Text):
+        value = _read_text(value)
     if not isinstance(value, Mapping):
         raise _MisfitError
     try:
@@ -381,4 +383,6 @@ def _describe(annotation: Any) -> str:
         return f"{len(inner)} values: " + ", ".join(_describe(one) for one in inner)
     if origin is dict:
         return f"a mapping from {_describe(inner[0])} to {_describe(inner[1])}"
+    if dataclasses.is_dataclass(annotation):
+        return "a group of settings"
     return _WORDS.get(annotation, str(annotation))

@@ -1,15 +1,15 @@
 """NeRF-synthetic ("Blender") captures: ``transforms_{train,val,test}.json`` beside folders of RGBA pictures.
 
-The layout is that of the data set of Mildenhall et al. 2020 (https://arxiv.org/abs/2003.08934): per split one JSON with ``camera_angle_x``
-and frames of ``file_path`` (without extension) and ``transform_matrix``. The world is Blender's, +Z up, and stays as it
-is: objects lie within 1.5 units of the origin, cameras about 4 away. Only files the JSON names are read: depth
-and normal maps lie beside the test pictures.
+The layout is that of the data set of Mildenhall et al. 2020 (https://arxiv.org/abs/2003.08934): per split one JSON
+with ``camera_angle_x`` and frames of ``file_path`` (without extension) and ``transform_matrix``. The world is
+Blender's, +Z up, and stays as it is: objects lie within 1.5 units of the origin, cameras about 4 away. Only files the
+JSON names are read: depth and normal maps lie beside the test pictures.
 """
 
 from pathlib import Path
 from typing import Final
 
-from voxfield.data.capture import Capture, CaptureOptions, Skipped, Split, digest
+from voxfield.data.capture import Capture, CaptureOptions, Skipped, Split, digest, is_file
 from voxfield.data.formats.transforms_json import read_frames, read_table
 from voxfield.errors import MissingFileError
 from voxfield.geometry.bounds import Bounds
@@ -19,7 +19,11 @@ HALF_SIZE: Final = 1.5
 NEAR: Final = 0.05
 """Cameras stand well outside the bounds: this only keeps samples off the lens."""
 
-_STAND_INS: Final[dict[Split, tuple[Split, ...]]] = {"train": ("train",), "val": ("val", "test"), "test": ("test", "val")}
+_STAND_INS: Final[dict[Split, tuple[Split, ...]]] = {
+    "train": ("train",),
+    "val": ("val", "test"),
+    "test": ("test", "val"),
+}
 
 
 def recognises(path: Path) -> bool:
@@ -39,20 +43,21 @@ def read(path: Path, split: Split, options: CaptureOptions) -> Capture:
     found = [name for name in _STAND_INS[split] if (root / f"transforms_{name}.json").is_file()]
     if not found:
         raise MissingFileError(
-            f"{root / f'transforms_{split}.json'}: no such file, so the capture has no {split} split. Add it or use another split."
+            f"{root / f'transforms_{split}.json'}: no such file, so the capture has no {split} split. "
+            "Add it or use another split."
         )
     file = root / f"transforms_{found[0]}.json"
     table, raw = read_table(file)
     frames = read_frames(table, file, root, allow_outside=options.allow_outside)
-    present = tuple(index for index, frame in enumerate(frames) if frame.path.is_file())
-    gone = (frame for frame in frames if not frame.path.is_file())
+    present = tuple(index for index, frame in enumerate(frames) if is_file(frame.path))
+    gone = (frame for frame in frames if not is_file(frame.path))
     return Capture(
         format="blender",
         file=file,
         root=root,
         frames=tuple(frames),
         chosen=present,
-        missing=tuple(Skipped(path=frame.name, reason="no such file") for frame in gone),
+        missing=tuple(Skipped(path=frame.name, reason=f"{frame.path}: no such file") for frame in gone),
         normalised=False,
         bounds=Bounds.from_cube(HALF_SIZE),
         bounds_in_capture=False,

@@ -1,12 +1,14 @@
 """nerfstudio and instant-ngp captures: one ``transforms.json`` beside the pictures.
 
-Keys read, for the whole file or per frame: ``fl_x fl_y cx cy w h``, ``camera_angle_x/_y``, ``k1 k2 k3 k4 p1 p2``, ``camera_model``; per frame
-``file_path transform_matrix mask_path``; for the file ``train_filenames val_filenames test_filenames``,
-``applied_transform applied_scale``, instant-ngp's ``aabb_scale scale offset``. Sources: https://docs.nerf.studio/quickstart/data_conventions.html
-and https://github.com/NVlabs/instant-ngp/blob/master/docs/nerf_dataset_tips.md.
+Keys read, for the whole file or per frame: ``fl_x fl_y cx cy w h``, ``camera_angle_x/_y``, ``k1 k2 k3 k4 p1 p2``,
+``camera_model``; per frame ``file_path transform_matrix mask_path``; for the file ``train_filenames val_filenames
+test_filenames``, ``applied_transform applied_scale``, instant-ngp's ``aabb_scale scale offset``. Sources:
+https://docs.nerf.studio/quickstart/data_conventions.html and
+https://github.com/NVlabs/instant-ngp/blob/master/docs/nerf_dataset_tips.md.
 
-Frames are taken in order of their path. Frames whose picture does not exist are skipped and listed. Without lists in the file, every
-8th of the pictures **that exist** is held out, starting with the first (``CaptureOptions.eval_every``).
+Frames are taken in order of their path. Frames whose picture does not exist are skipped and listed. Without lists in
+the file, every 8th of the pictures **that exist** is held out, starting with the first
+(``CaptureOptions.eval_every``).
 """
 
 import math
@@ -15,7 +17,7 @@ from typing import Final
 
 import torch
 
-from voxfield.data.capture import Capture, CaptureOptions, Frame, Skipped, Split, digest, every_nth
+from voxfield.data.capture import Capture, CaptureOptions, Frame, Skipped, Split, digest, every_nth, is_file
 from voxfield.data.formats.transforms_json import Table, read_frames, read_table
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.geometry.bounds import Bounds
@@ -26,7 +28,8 @@ NEAR: Final = 0.05
 """World units; all cameras lie in [-1, 1]^3."""
 NGP_SCALE: Final = 0.33
 NGP_OFFSET: Final = (0.5, 0.5, 0.5)
-"""instant-ngp maps capture coordinates p to scale * p + offset and bounds the scene by the unit cube times aabb_scale."""
+"""instant-ngp maps capture coordinates p to scale * p + offset and bounds the scene by the unit cube times
+aabb_scale."""
 
 
 def recognises(path: Path) -> bool:
@@ -49,9 +52,9 @@ def read(path: Path, split: Split, options: CaptureOptions) -> Capture:
     table, raw = read_table(file)
     # instant-ngp's stereo and split files are out of scope; the order by path makes splits independent of the exporter.
     frames = sorted(read_frames(table, file, root, allow_outside=options.allow_outside), key=lambda frame: frame.name)
-    present = [index for index, frame in enumerate(frames) if frame.path.is_file()]
+    present = [index for index, frame in enumerate(frames) if is_file(frame.path)]
     missing = tuple(
-        Skipped(path=frame.name, reason="no such file") for frame in frames if not frame.path.is_file()
+        Skipped(path=frame.name, reason=f"{frame.path}: no such file") for frame in frames if not is_file(frame.path)
     )
     chosen, rule = _choose(table, frames, present, split, options.eval_every)
     bounds, in_capture, unbounded, aabb_scale = _region(table)
@@ -123,8 +126,9 @@ def _applied(table: Table) -> SceneTransform:
 def _region(table: Table) -> tuple[Bounds, bool, bool, int | None]:
     """(bounds, whether they are in capture coordinates, unbounded, aabb_scale).
 
-    ``aabb_scale`` 1 says that all there is lies in instant-ngp's unit cube, whose place ``scale`` and ``offset`` state in the file's
-    coordinates. Otherwise the region of interest is the cube around the cameras, and the world goes on beyond it.
+    ``aabb_scale`` 1 says that all there is lies in instant-ngp's unit cube, whose place ``scale`` and ``offset``
+    state in the file's coordinates. Otherwise the region of interest is the cube around the cameras, and the world
+    goes on beyond it.
     """
     aabb_scale = table.whole("aabb_scale", minimum=1, maximum=128)
     if aabb_scale != 1:

@@ -39,8 +39,11 @@ class Table:
             return None
         number = _as_float(value)
         if number is None or abs(number) > LARGEST_NUMBER or not above < number < below:
-            span = "" if (above, below) == (-math.inf, math.inf) else f" between {above:g} and {below:g}"
-            raise FormatError(f"{self.where}: expected {key} to be a number{span}, got {_short(value)}. Correct the file.")
+            span = "" if above == -math.inf else f" above {above:g}"
+            span += "" if below == math.inf else f" and below {below:g}"
+            raise FormatError(
+                f"{self.where}: expected {key} to be a number{span}, got {_short(value)}. Correct the file."
+            )
         return number
 
     def whole(self, key: str, *, minimum: int, maximum: int) -> int | None:
@@ -66,7 +69,9 @@ class Table:
         """The list of strings at ``key``, or None when absent."""
         value = self.values.get(key)
         if value is not None and not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
-            raise FormatError(f"{self.where}: expected {key} to be a list of paths, got {_short(value)}. Correct the file.")
+            raise FormatError(
+                f"{self.where}: expected {key} to be a list of paths, got {_short(value)}. Correct the file."
+            )
         return value
 
     def matrix(self, key: str) -> torch.Tensor | None:
@@ -134,16 +139,16 @@ def read_frames(table: Table, file: Path, root: Path, *, allow_outside: bool) ->
             raise FormatError(f"{where}: no file_path. Add it or remove the frame.")
         own = Table(f"{where} ({name})", entry)
         mask = own.text("mask_path")
-        path = resolve_inside(root, name, listed_in=file, allow_outside=allow_outside)
+        path = resolve_inside(root, name, listed_in=where, allow_outside=allow_outside)
         found = find_image(path)
         if found is not path:
             # A link may hide behind the missing extension.
-            found = resolve_inside(root, str(found), listed_in=file, allow_outside=allow_outside)
+            found = resolve_inside(root, str(found), listed_in=where, allow_outside=allow_outside)
         frames.append(
             Frame(
                 name=name,
                 path=found,
-                mask_path=resolve_inside(root, mask, listed_in=file, allow_outside=allow_outside) if mask else None,
+                mask_path=resolve_inside(root, mask, listed_in=where, allow_outside=allow_outside) if mask else None,
                 pose=_read_pose(own),
                 intrinsics=read_intrinsics(Table(own.where, {**table.values, **entry})),
             )
@@ -188,7 +193,9 @@ def _read_model(table: Table) -> CameraModel:
     if stated in _FISHEYE:
         return "fisheye"
     known = ", ".join((*_PERSPECTIVE[:3], _FISHEYE[0]))
-    raise FormatError(f"{table.where}: camera_model {stated!r} is not supported (known: {known}). Undistort the pictures.")
+    raise FormatError(
+        f"{table.where}: camera_model {stated!r} is not supported (known: {known}). Undistort the pictures."
+    )
 
 
 def _read_pose(table: Table) -> tuple[tuple[float, ...], ...]:

@@ -64,15 +64,15 @@ class _Composite(torch.autograd.Function):
                 CHUNK=_CHUNK,
                 num_warps=1,
             )
-        ctx.save_for_backward(density, colour, t_start, t_end, ray_offsets, rgb, opacity, depth, weights)
+        ctx.save_for_backward(density, colour, t_start, t_end, ray_offsets, weights)
         ctx.early_stop = early_stop
         return rgb, opacity, depth, weights
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        density, colour, t_start, t_end, ray_offsets, rgb, opacity, depth, weights = ctx.saved_tensors
-        rays, channels = rgb.shape
+        density, colour, t_start, t_end, ray_offsets, weights = ctx.saved_tensors
+        rays, channels = len(ray_offsets) - 1, colour.shape[1]
         grad_density = torch.empty_like(density)
         grad_colour = density.new_empty(len(density), channels)
         if rays:
@@ -216,7 +216,7 @@ def _backward(
 
 @triton.jit
 def _optical_depth(density, delta):
-    """density * delta, at most 30: 1 - exp(-30) is 1 in float32, and what lies before a sample is its prefix sum less
+    """The product, at most 30: 1 - exp(-30) is 1 in float32, and what lies before a sample is its prefix sum less
     its own share, which would be lost in the rounding of a larger one.
     """
     optical = density * delta

@@ -24,7 +24,7 @@ from voxfield.kernels.simd import (
     transpose_tile,
 )
 from voxfield.kernels import workspace
-from voxfield.kernels.threads import run_tasks
+from voxfield.kernels.threads import kernel_threads, run_tasks
 from voxfield.kernels.workspace import empty_feature_major, feature_major
 
 BLOCK = 128
@@ -214,7 +214,7 @@ class _FusedMlp(torch.autograd.Function):
 
 def _ranges(blocks: int) -> list[tuple[int, int]]:
     """Block ranges, four a thread: a fixed partition, so that sums are reproducible for a thread count."""
-    count = min(blocks, 4 * torch.get_num_threads())
+    count = min(blocks, 4 * kernel_threads())
     edges = [blocks * index // count for index in range(count + 1)] if count else [0]
     return list(zip(edges[:-1], edges[1:], strict=True))
 

@@ -13,6 +13,8 @@ def hash_encode(
     table: torch.Tensor,
     grid: HashGrid,
     *,
+    table_grad: torch.Tensor | None = None,
+    encoded: torch.Tensor | None = None,
     implementation: Implementation | None = None,
 ) -> torch.Tensor:
     """Interpolate the features of every level of a hash grid at points of the unit cube.
@@ -31,6 +33,13 @@ def hash_encode(
             NaN gives unspecified features, but never reads outside the table.
         table: (grid.num_entries, grid.features), same dtype and device.
         grid: the topology.
+        table_grad: where the backward adds the table's gradient instead of returning it to autograd: same shape, dtype
+            and device as ``table``, contiguous. For optimisers that keep and clear one gradient buffer (`adam_step`):
+            a fresh full-size gradient each step costs as much memory traffic as the encoding itself. Nothing is added
+            unless ``table`` requires a gradient; its own ``.grad`` then stays as it was.
+        encoded: the result at these positions, if the caller has it already (from a pass that chose which samples
+            matter): (N, num_levels * features), same dtype and device. It is returned, connected to table and positions
+            for the backward, and not computed again. Whether it is the result is not checked; no gradient flows to it.
         implementation: None chooses by device.
 
     Returns:
@@ -53,5 +62,14 @@ def hash_encode(
         raise InputError(f"table: expected the dtype of positions, {positions.dtype}, got {table.dtype}.")
     device = check_same_device(positions=positions, table=table)
     chosen = resolve(implementation, device, "hash_encode", dtype=positions.dtype)
-    encoded: torch.Tensor = load_backend("hash_encode", chosen).hash_encode(positions, table, grid)
-    return encoded
+    if table_grad is not None:
+        check_shape("table_grad", table_grad, tuple(table.shape))
+        check_same_device(table=table, table_grad=table_grad)
+        if table_grad.dtype != table.dtype or not table_grad.is_contiguous():
+            raise InputError("table_grad: expected a contiguous tensor of the table's dtype.")
+    if encoded is not None:
+        check_shape("encoded", encoded, (len(positions), grid.num_outputs))
+        check_dtype("encoded", encoded, (table.dtype,))
+        check_same_device(table=table, encoded=encoded)
+    result: torch.Tensor = load_backend("hash_encode", chosen).hash_encode(positions, table, grid, table_grad, encoded)
+    return result

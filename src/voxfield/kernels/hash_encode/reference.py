@@ -1,14 +1,40 @@
 """Hash encoding in plain torch: the specification of ``api.hash_encode``, in the tensors' own precision."""
 
 import itertools
+from typing import Any
 
 import torch
 
 from voxfield.kernels.hash_encode.grid import HASH_PRIMES, HashGrid
 
 
-def hash_encode(positions: torch.Tensor, table: torch.Tensor, grid: HashGrid) -> torch.Tensor:
-    """See ``api.hash_encode``. Memory: 8 * (3 + features) numbers a point, one level at a time."""
+class _AddGradient(torch.autograd.Function):
+    """Identity whose backward adds the gradient into a buffer and stops it there."""
+
+    @staticmethod
+    def forward(ctx: Any, table: torch.Tensor, buffer: torch.Tensor) -> torch.Tensor:
+        ctx.buffer = buffer
+        return table.view_as(table)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[None, None]:
+        ctx.buffer += gradient
+        return None, None
+
+
+def hash_encode(
+    positions: torch.Tensor,
+    table: torch.Tensor,
+    grid: HashGrid,
+    table_grad: torch.Tensor | None = None,
+    encoded: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """See ``api.hash_encode``. Memory: 8 * (3 + features) numbers a point, one level at a time.
+
+    ``encoded`` is not used: the definition computes it again, with its graph.
+    """
+    if table_grad is not None:
+        table = _AddGradient.apply(table, table_grad)
     # where() rather than clamp(): its gradient passes on the closed interval [0, 1], the contract's rule.
     inside = (positions >= 0) & (positions <= 1)
     unit = torch.where(inside, positions, positions.detach().clamp(0, 1))

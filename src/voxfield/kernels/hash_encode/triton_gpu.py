@@ -12,15 +12,21 @@ import triton.language as tl
 
 from voxfield.kernels.hash_encode.grid import HASH_PRIMES, HashGrid
 
-_BLOCK = 256
+_BLOCK = 128
 
 _PRIME_Y, _PRIME_Z = (tl.constexpr(prime) for prime in HASH_PRIMES[1:])  # the factor of x is 1
 
 
-def hash_encode(positions: torch.Tensor, table: torch.Tensor, grid: HashGrid) -> torch.Tensor:
+def hash_encode(
+    positions: torch.Tensor,
+    table: torch.Tensor,
+    grid: HashGrid,
+    table_grad: torch.Tensor | None = None,
+    encoded: torch.Tensor | None = None,
+) -> torch.Tensor:
     """See ``api.hash_encode``. Returns a transposed view of feature-major storage, which is written coalesced."""
-    encoded: torch.Tensor = _HashEncode.apply(positions, table, grid)
-    return encoded
+    result: torch.Tensor = _HashEncode.apply(positions, table, grid, table_grad, encoded)
+    return result
 
 
 @lru_cache(maxsize=64)
@@ -32,9 +38,20 @@ def _level_table(grid: HashGrid, device: torch.device) -> torch.Tensor:
 
 class _HashEncode(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, positions: torch.Tensor, table: torch.Tensor, grid: HashGrid) -> torch.Tensor:
+    def forward(
+        ctx: Any,
+        positions: torch.Tensor,
+        table: torch.Tensor,
+        grid: HashGrid,
+        table_grad: torch.Tensor | None,
+        encoded: torch.Tensor | None,
+    ) -> torch.Tensor:
         table = table.contiguous()
         count = len(positions)
+        ctx.save_for_backward(positions, table)
+        ctx.grid, ctx.table_grad = grid, table_grad
+        if encoded is not None:
+            return encoded.view_as(encoded)
         encoded = table.new_empty(grid.num_outputs, count)
         if count:
             _forward[(triton.cdiv(count, _BLOCK), grid.num_levels)](
@@ -49,13 +66,11 @@ class _HashEncode(torch.autograd.Function):
                 SMOOTHSTEP=grid.smoothstep,
                 BLOCK=_BLOCK,
             )
-        ctx.save_for_backward(positions, table)
-        ctx.grid = grid
         return encoded.T
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         positions, table = ctx.saved_tensors
         grid: HashGrid = ctx.grid
         count = len(positions)
@@ -69,18 +84,19 @@ class _HashEncode(torch.autograd.Function):
         }
         grad_positions = grad_table = None
         if ctx.needs_input_grad[1]:
-            grad_table = torch.zeros_like(table)
+            target = torch.zeros_like(table) if ctx.table_grad is None else ctx.table_grad
             if count:
                 _backward_table[(triton.cdiv(count, _BLOCK), grid.num_levels)](
-                    positions, levels, grad, grad_table, count, *strides, **constants
+                    positions, levels, grad, target, count, *strides, **constants
                 )
+            grad_table = target if ctx.table_grad is None else None
         if ctx.needs_input_grad[0]:
             grad_positions = positions.new_empty(count, 3)
             if count:
                 _backward_positions[(triton.cdiv(count, _BLOCK),)](
                     positions, table, levels, grad, grad_positions, count, grid.num_levels, *strides, **constants
                 )
-        return grad_positions, grad_table, None
+        return grad_positions, grad_table, None, None, None
 
 
 @triton.jit

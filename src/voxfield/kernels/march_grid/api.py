@@ -52,7 +52,7 @@ def march_grid(
         implementation: None chooses by device.
 
     Returns:
-        The samples kept, packed. A ray that misses the box, or meets nothing, has none.
+        The samples kept, packed. A ray that misses the box, meets nothing or holds a NaN has none.
 
     Gradients:
         None: where samples lie is piecewise constant in everything but the ray, and the ray's share is not propagated.

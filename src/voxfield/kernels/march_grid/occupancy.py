@@ -33,9 +33,7 @@ class OccupancyBits:
     """Nested grids, 1 to 16."""
 
     def __post_init__(self) -> None:
-        check_range("resolution", self.resolution, minimum=16, maximum=1024)
-        if self.resolution & (self.resolution - 1):
-            raise InputError(f"resolution: expected a power of two, got {self.resolution}.")
+        _check_resolution(self.resolution)
         check_range("num_cascades", self.num_cascades, minimum=1, maximum=16)
         check_dtype("bits", self.bits, (torch.uint8,))
         check_shape("bits", self.bits, (self.num_cascades * sum(self.cascade_bytes),))
@@ -69,7 +67,7 @@ def pack_occupancy(occupied: torch.Tensor) -> OccupancyBits:
     check_shape("occupied", occupied, ("C", "R", "R", "R"))
     check_dtype("occupied", occupied, (torch.bool,))
     cascades, resolution = occupied.shape[:2]
-    check_range("occupied's resolution", resolution, minimum=16, maximum=1024)
+    _check_resolution(resolution)
     packed, level = [], occupied
     for _ in PYRAMID_FACTORS:
         packed.append(_pack_bits(level.reshape(cascades, -1)).flatten())
@@ -94,6 +92,12 @@ def cascade_box(box: torch.Tensor, cascade: int) -> torch.Tensor:
     """Corners (2, 3) of a cascade's box: ``box`` scaled by 2**cascade about its centre."""
     centre, half = (box[0] + box[1]) / 2, (box[1] - box[0]) / 2
     return torch.stack([centre - half * 2**cascade, centre + half * 2**cascade])
+
+
+def _check_resolution(resolution: int) -> None:
+    check_range("resolution", resolution, minimum=16, maximum=1024)
+    if resolution & (resolution - 1):
+        raise InputError(f"resolution: expected a power of two, got {resolution}.")
 
 
 def _pack_bits(flags: torch.Tensor) -> torch.Tensor:

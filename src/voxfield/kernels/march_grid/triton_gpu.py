@@ -162,7 +162,7 @@ def _march(
             tl.store(ray_index + slot, ray.to(tl.int32), mask=keep)
             tl.store(positions + slot, (x - cx) / (side_x * outer_scale) + 0.5, mask=keep)
             tl.store(positions + total + slot, (y - cy) / (side_y * outer_scale) + 0.5, mask=keep)
-            tl.store(positions + 2 * total.to(tl.int64) + slot, (z - cz) / (side_z * outer_scale) + 0.5, mask=keep)
+            tl.store(positions + total + total + slot, (z - cz) / (side_z * outer_scale) + 0.5, mask=keep)
         kept += keep.to(tl.int64)
 
         # Leave the largest empty block (a single cell at worst), but stay where this cascade keeps deciding.
@@ -194,7 +194,7 @@ def _march(
             x, y, z = ox + dx * t_stop, oy + dy * t_stop, oz + dz * t_stop
             tl.store(positions + slot, (x - cx) / (side_x * outer_scale) + 0.5, mask=missing)
             tl.store(positions + total + slot, (y - cy) / (side_y * outer_scale) + 0.5, mask=missing)
-            tl.store(positions + 2 * total.to(tl.int64) + slot, (z - cz) / (side_z * outer_scale) + 0.5, mask=missing)
+            tl.store(positions + total + total + slot, (z - cz) / (side_z * outer_scale) + 0.5, mask=missing)
             kept += missing.to(tl.int64)
     else:
         tl.store(counts + ray, kept, mask=valid)

@@ -33,7 +33,8 @@ def _slabs(origins, directions, box, t_near, t_far, rays, o_ray, o_axis, d_ray, 
         parallel = direction == 0.0
         # Division, not multiplication by 1 / direction, which is infinite for a tiny direction.
         divisor = tl.where(parallel, 1.0, direction)
-        first, second = (low - origin) / divisor, (high - origin) / divisor
+        # div_rn: the default division of Triton is off by up to two units in the last place.
+        first, second = tl.div_rn(low - origin, divisor), tl.div_rn(high - origin, divisor)
         enter, leave = tl.minimum(first, second), tl.maximum(first, second)
         between = (low <= origin) & (origin <= high)
         # Comparisons with NaN are false, so a ray with NaN misses.

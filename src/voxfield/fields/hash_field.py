@@ -1,0 +1,111 @@
+"""A radiance field: features of a hash grid, a small network for density, another for colour seen from a direction.
+
+Source: Mueller et al. 2022, Instant Neural Graphics Primitives (https://arxiv.org/abs/2201.05989), section 5.4.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from voxfield.checks import check_range
+from voxfield.fields.activations import truncated_exp
+from voxfield.kernels.fused_mlp import fused_mlp
+from voxfield.kernels.hash_encode import HashGrid, hash_encode
+from voxfield.kernels.spherical_harmonics import spherical_harmonics
+
+
+@dataclass(frozen=True, kw_only=True)
+class HashFieldConfig:
+    """Sizes of the field. The defaults are instant-ngp's networks on a smaller table (see docs/decisions)."""
+
+    num_levels: int = 16
+    """Resolutions of the hash grid, 1 to 32."""
+    features: int = 2
+    """Features of an entry: 1, 2, 4 or 8."""
+    log2_table_size: int = 18
+    """Base-2 logarithm of the entries of a level, 4 to 24. 15 learns a small scene soonest, 19 keeps the most detail."""
+    base_resolution: int = 16
+    """Cells along each axis of the coarsest level, at least 1."""
+    max_resolution: int = 2048
+    """Cells along each axis of the finest level, across the outermost box."""
+    hidden: int = 64
+    """Units of a hidden layer, at least 1."""
+    geometry_features: int = 16
+    """Outputs of the density network that the colour network sees; the first is the density's logarithm. At least 1."""
+    colour_layers: int = 2
+    """Hidden layers of the colour network, at least 1."""
+    sh_degree: int = 3
+    """Degree of the spherical harmonics of the viewing direction, 0 to 4."""
+
+    def __post_init__(self) -> None:
+        check_range("hidden", self.hidden, minimum=1, maximum=1024)
+        check_range("geometry_features", self.geometry_features, minimum=1, maximum=256)
+        check_range("colour_layers", self.colour_layers, minimum=1, maximum=8)
+        check_range("sh_degree", self.sh_degree, minimum=0, maximum=4)
+
+    @property
+    def grid(self) -> HashGrid:
+        """Topology of the hash grid."""
+        return HashGrid(
+            num_levels=self.num_levels,
+            features=self.features,
+            log2_table_size=self.log2_table_size,
+            base_resolution=self.base_resolution,
+            max_resolution=self.max_resolution,
+        )
+
+
+class HashField(torch.nn.Module):
+    """Density and colour anywhere in the unit cube."""
+
+    def __init__(self, config: HashFieldConfig, generator: torch.Generator) -> None:
+        super().__init__()
+        self.config, self.grid = config, config.grid
+        # numpy asks the system for huge pages, torch does not: they spare random reads most of their address look-ups.
+        table = torch.from_numpy(np.empty((self.grid.num_entries, config.features), np.float32))
+        self.table = torch.nn.Parameter(table.uniform_(-1e-4, 1e-4, generator=generator))
+        directions = (config.sh_degree + 1) ** 2
+        self.density_net = _layers([self.grid.num_outputs, config.hidden, config.geometry_features], generator)
+        self.colour_net = _layers(
+            [config.geometry_features + directions, *[config.hidden] * config.colour_layers, 3], generator
+        )
+        self.table_grad: torch.Tensor | None = None
+
+    def encode(self, positions: torch.Tensor, encoded: torch.Tensor | None = None) -> torch.Tensor:
+        """Features (N, levels * features) at ``positions`` (N, 3) in the unit cube; differentiable in table and positions.
+
+        ``encoded`` is the result if it is known already, see `hash_encode`.
+        """
+        return hash_encode(positions, self.table, self.grid, table_grad=self.table_grad, encoded=encoded)
+
+    def geometry(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Density (N,) and geometry features (N, geometry_features) from encoded positions."""
+        geometry = fused_mlp(features, list(self.density_net))
+        return truncated_exp(geometry[:, 0]), geometry
+
+    def density(self, positions: torch.Tensor) -> torch.Tensor:
+        """Density (N,), per unit of length the caller scales by, at ``positions`` (N, 3) in the unit cube."""
+        return self.geometry(self.encode(positions))[0]
+
+    def colour(self, geometry: torch.Tensor, directions: torch.Tensor, ray_index: torch.Tensor) -> torch.Tensor:
+        """Colour (N, 3) in [0, 1].
+
+        Args:
+            geometry: (N, geometry_features).
+            directions: (R, 3) unit vectors, one a ray.
+            ray_index: (N,) the ray of each sample.
+        """
+        harmonics = spherical_harmonics(directions, self.config.sh_degree)
+        # Concatenated feature by feature: the storage the networks read without a copy.
+        inputs = torch.cat([geometry.T, harmonics.T[:, ray_index.long()]]).T
+        return torch.sigmoid(fused_mlp(inputs, list(self.colour_net)))
+
+
+def _layers(widths: list[int], generator: torch.Generator) -> torch.nn.ParameterList:
+    """Weights of a ReLU network without biases, uniform with the variance of He et al. 2015."""
+    layers = []
+    for columns, rows in zip(widths[:-1], widths[1:], strict=True):
+        bound = (6.0 / columns) ** 0.5
+        layers.append(torch.nn.Parameter(torch.empty(rows, columns).uniform_(-bound, bound, generator=generator)))
+    return torch.nn.ParameterList(layers)

@@ -1,0 +1,61 @@
+"""What a model of posed photographs offers to the trainer, the evaluation and the renderer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from voxfield.data.ray_batches import RayBatch
+from voxfield.geometry.camera import Cameras
+from voxfield.geometry.rays import Rays
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """What one training step computed."""
+
+    loss: torch.Tensor
+    """Scalar; differentiable."""
+    squared_error: float
+    """Mean squared error of the batch's colours, for its PSNR."""
+    num_rays: int
+    """Rays of the batch."""
+    num_samples: int
+    """Samples placed along them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParameterGroup:
+    """Parameters that are optimised alike."""
+
+    name: str
+    """For logs and checkpoints."""
+    parameters: Sequence[torch.nn.Parameter]
+    """Leaves of the model."""
+    learning_rate_factor: float = 1.0
+    """Factor on the trainer's learning rate, at least 0."""
+    skip_zero: bool = False
+    """Leave entries without a gradient alone, see `voxfield.kernels.adam.AdamRule`."""
+
+
+class Model(Protocol):
+    """A model is a `torch.nn.Module` with these methods; all its state is in ``state_dict()``."""
+
+    def rays_per_batch(self) -> int:
+        """Rays of the next batch."""
+
+    def before_step(self, step: int, generator: torch.Generator) -> None:
+        """Called before step ``step`` (from 0): occupancy, schedules."""
+
+    def training_step(self, batch: RayBatch, generator: torch.Generator) -> StepResult:
+        """The loss of a batch."""
+
+    def render_rays(self, rays: Rays, *, background: torch.Tensor) -> dict[str, torch.Tensor]:
+        """``rgb`` (R, 3), ``opacity`` (R,), ``depth`` (R,) without gradients."""
+
+    def render_image(self, cameras: Cameras, i: int, *, background: torch.Tensor) -> dict[str, torch.Tensor]:
+        """``rgb`` (H, W, 3), ``opacity`` (H, W), ``depth`` (H, W) on the CPU."""
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """What is optimised."""

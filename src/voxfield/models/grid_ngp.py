@@ -1,0 +1,303 @@
+"""grid-ngp: a hash-grid radiance field with an occupancy grid, the fast default on every device.
+
+Source: Mueller et al. 2022, Instant Neural Graphics Primitives (https://arxiv.org/abs/2201.05989), section 5.4 and
+appendix E. What a CPU changes: a first pass without gradients finds which samples light reaches, and only those go
+through the colour network and the backward; batches and tables are smaller; see docs/decisions.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Final, Literal, cast
+
+import torch
+
+from voxfield.checks import check_choice, check_range
+from voxfield.data.ray_batches import RayBatch
+from voxfield.fields.hash_field import HashField, HashFieldConfig
+from voxfield.fields.occupancy import Occupancy, OccupancyConfig
+from voxfield.geometry.bounds import Bounds
+from voxfield.geometry.camera import Cameras
+from voxfield.geometry.rays import Rays
+from voxfield.kernels.composite import composite
+from voxfield.kernels.march_grid import PackedSamples, StepRule, march_grid
+from voxfield.models.base import ParameterGroup, StepResult
+from voxfield.render.sampling import keep_samples, take_wave, transmittance_above
+
+Background = Literal["white", "black", "random", "last_sample"]
+
+FIRST_WAVE: Final = 8
+"""Samples of each ray that rendering looks at first; most rays that hit a surface end within them."""
+LONGEST_WAVE: Final = 128
+"""Waves double up to this."""
+LEAST_LIGHT: Final = 1e-4
+"""Samples that send less light than this to the camera are not coloured in rendering."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridNgpConfig:
+    """The model. Lengths are relative to the capture's region of interest."""
+
+    field: HashFieldConfig = HashFieldConfig()
+    """The radiance field."""
+    occupancy: OccupancyConfig = OccupancyConfig()
+    """The occupancy grid."""
+    background: Literal["auto", "white", "black", "random", "last_sample"] = "auto"
+    """What training composites behind the field: ``random`` (a colour per ray, behind truth with alpha too, so that
+    opacity is learned), ``white``, ``black``, or ``last_sample`` (the farthest sample's colour fills what is left).
+    ``auto``: random, or black for bounded scenes without alpha."""
+    steps_across: int = 1024
+    """Samples along the diagonal of the region of interest if all of it were occupied, 16 to 16384."""
+    cone_angle: float | Literal["auto"] = "auto"
+    """Growth of the step with distance (0: constant). ``auto``: 0 for bounded scenes, 1/256 for unbounded ones."""
+    cascades: int | Literal["auto"] = "auto"
+    """Nested occupancy grids, each twice as large, 1 to 8. ``auto``: 1 for bounded scenes, 5 for unbounded ones."""
+    samples_per_batch: int = 65536
+    """Samples a training step aims at (the number of rays follows), at least 256."""
+    max_samples_per_ray: int = 1024
+    """Most samples on one ray, at least 1."""
+    early_stop: float = 1e-4
+    """Light below which a ray ends in training, 0 to 1."""
+    render_early_stop: float = 1e-3
+    """The same in rendering."""
+    huber_delta: float = 0.1
+    """Error above which the loss grows linearly, so that a few wrong pixels do not rule it; 0: squared error."""
+
+    def __post_init__(self) -> None:
+        check_choice("background", self.background, ("auto", "white", "black", "random", "last_sample"))
+        check_range("steps_across", self.steps_across, minimum=16, maximum=16384)
+        check_range("samples_per_batch", self.samples_per_batch, minimum=256)
+        check_range("max_samples_per_ray", self.max_samples_per_ray, minimum=1)
+        check_range("early_stop", self.early_stop, minimum=0.0, maximum=0.5)
+        check_range("render_early_stop", self.render_early_stop, minimum=0.0, maximum=0.5)
+        check_range("huber_delta", self.huber_delta, minimum=0.0)
+
+
+class GridNgp(torch.nn.Module):
+    """The model of one scene. See `voxfield.models.base.Model` for what the trainer asks of it."""
+
+    def __init__(
+        self, config: GridNgpConfig, bounds: Bounds, *, unbounded: bool, near: float, has_alpha: bool, seed: int = 0
+    ) -> None:
+        """A fresh model for the region ``bounds``; ``near`` is the least sampled distance, world units."""
+        super().__init__()
+        self.config, self.bounds, self.near = config, bounds, near
+        generator = torch.Generator().manual_seed(seed)
+        cascades = (5 if unbounded else 1) if config.cascades == "auto" else config.cascades
+        self.background: Background = _training_background(config.background, has_alpha, unbounded)
+        extent = torch.tensor(bounds.maximum) - torch.tensor(bounds.minimum)
+        cone = (1 / 256 if unbounded else 0.0) if config.cone_angle == "auto" else config.cone_angle
+        self.step_rule = StepRule(
+            min_step=float(extent.norm()) / config.steps_across,
+            cone_angle=cone,
+            max_step=float(extent.max()) * 2 ** (cascades - 1) / config.occupancy.resolution if cone else math.inf,
+        )
+        self.register_buffer("box", torch.tensor([bounds.minimum, bounds.maximum]), persistent=False)
+        # Densities are learned per side of the outermost box, so that scenes of any size start alike.
+        self.density_scale = 1.0 / (float(extent.max()) * 2 ** (cascades - 1))
+        self.field = HashField(config.field, generator)
+        self.occupancy = Occupancy(bounds, cascades, self.step_rule.min_step, config.occupancy)
+        # Before the first step: a ray that meets about 64 samples.
+        self.register_buffer("samples_per_ray", torch.tensor(64.0))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters live."""
+        return self.field.table.device
+
+    def rays_per_batch(self) -> int:
+        """Rays of the next batch, so that it has about ``samples_per_batch`` samples."""
+        rays = int(self.config.samples_per_batch / max(1.0, float(self.samples_per_ray)))
+        return max(128, min(rays, 4 * self.config.samples_per_batch))
+
+    def before_step(self, step: int, generator: torch.Generator) -> None:
+        """Refresh the occupancy grid when it is due: more often while it is new."""
+        config = self.config.occupancy
+        warming = int(self.occupancy.updates) < config.warm_up_updates
+        if step % (max(1, config.update_every // 4) if warming else config.update_every) == 0:
+            self.occupancy.update(self._density_at, generator)
+
+    def training_step(self, batch: RayBatch, generator: torch.Generator) -> StepResult:
+        """The loss of a batch of rays; ``loss.backward()`` is the caller's."""
+        rays = batch.rays
+        jitter = torch.rand(len(rays), generator=generator).to(self.device)
+        samples = self._march(rays, jitter)
+        marched = len(samples)
+        self.samples_per_ray.lerp_(torch.tensor(marched / max(1, len(rays))).to(self.device), 0.1)
+        samples, features = self._visible(samples)
+        density, geometry = self.field.geometry(features)
+        colour = self.field.colour(geometry, rays.directions, samples.ray_index)
+        seen = composite(
+            density * self.density_scale,
+            colour,
+            samples.t_start,
+            samples.t_end,
+            samples.ray_offsets,
+            early_stop=self.config.early_stop,
+        )
+        if self.background == "last_sample":
+            behind = _last_of_each_ray(colour, samples.ray_offsets)
+        else:
+            behind = self._backdrop(len(rays), generator)
+        alpha = batch.rgba[:, 3:]
+        # The same backdrop lies behind truth and prediction, so that only opacity can make up for alpha.
+        truth = batch.rgba[:, :3] * alpha + (1 - alpha) * behind.detach()
+        error = seen.rgb + (1 - seen.opacity)[:, None] * behind - truth
+        return StepResult(
+            loss=_robust(error, self.config.huber_delta),
+            squared_error=float(error.detach().square().mean()),
+            num_rays=len(rays),
+            num_samples=marched,
+        )
+
+    @torch.no_grad()
+    def render_rays(self, rays: Rays, *, background: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What rays see.
+
+        Args:
+            rays: R rays on the model's device; call with at most some ten thousand to bound memory.
+            background: (3,) colour behind the field.
+
+        Returns:
+            ``rgb`` (R, 3), ``opacity`` (R,), ``depth`` (R,): expected distance along the ray, 0 where nothing is met.
+        """
+        count, device, stop = len(rays), self.device, self.config.render_early_stop
+        samples = self._march(rays, None)
+        seen = _Seen(
+            rgb=torch.zeros(count, 3, device=device),
+            opacity=torch.zeros(count, device=device),
+            depth=torch.zeros(count, device=device),
+            last=torch.zeros(count, 3, device=device) + background.to(device),
+        )
+        cursor, length = samples.ray_offsets[:-1].clone(), FIRST_WAVE
+        while True:
+            alive = ((cursor < samples.ray_offsets[1:]) & (1 - seen.opacity > stop)).nonzero()[:, 0]
+            if not len(alive):
+                break
+            index, offsets = take_wave(samples.ray_offsets, cursor, alive, length)
+            self._add_wave(seen, samples, index, offsets, alive, rays.directions)
+            length = min(2 * length, LONGEST_WAVE)
+        behind = seen.last if self.background == "last_sample" else background.to(device)
+        rgb = seen.rgb + (1 - seen.opacity)[:, None] * behind
+        # Where a ray meets matter, the distance to it; a faint haze keeps its small contribution.
+        depth = torch.where(seen.opacity > 0.5, seen.depth / seen.opacity.clamp(min=1e-6), seen.depth)
+        return {"rgb": rgb, "opacity": seen.opacity, "depth": depth}
+
+    def render_image(
+        self, cameras: Cameras, i: int, *, background: torch.Tensor, rays_per_chunk: int = 1 << 15
+    ) -> dict[str, torch.Tensor]:
+        """What camera ``i`` sees: ``rgb`` (H, W, 3), ``opacity`` (H, W), ``depth`` (H, W), on the CPU."""
+        rays = cameras.image_rays(i)
+        height, width = int(cameras.height[i]), int(cameras.width[i])
+        parts = [
+            self.render_rays(rays[at : at + rays_per_chunk].to(self.device), background=background)
+            for at in range(0, len(rays), rays_per_chunk)
+        ]
+        return {
+            name: torch.cat([part[name] for part in parts]).cpu().reshape(height, width, *parts[0][name].shape[1:])
+            for name in parts[0]
+        }
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """The table, of which a batch touches a part, and the networks."""
+        networks = [*self.field.density_net, *self.field.colour_net]
+        return [
+            ParameterGroup(name="table", parameters=[self.field.table], skip_zero=True),
+            ParameterGroup(name="networks", parameters=networks),
+        ]
+
+    def _march(self, rays: Rays, jitter: torch.Tensor | None) -> PackedSamples:
+        return march_grid(
+            rays.origins,
+            rays.directions,
+            self.occupancy.bits,
+            self.box,
+            step=self.step_rule,
+            jitter=jitter,
+            near=self.near,
+            max_samples=self.config.max_samples_per_ray,
+        )
+
+    @torch.no_grad()
+    def _visible(self, samples: PackedSamples) -> tuple[PackedSamples, torch.Tensor]:
+        """The samples light reaches, with their features: what lies behind an opaque surface gets no gradient anyway."""
+        features = self.field.encode(samples.positions)
+        density, _ = self.field.geometry(features)
+        reached = transmittance_above(
+            density * self.density_scale * (samples.t_end - samples.t_start),
+            samples.ray_offsets,
+            self.config.early_stop,
+        )
+        return keep_samples(samples, features, reached)
+
+    def _add_wave(
+        self,
+        seen: "_Seen",
+        samples: PackedSamples,
+        index: torch.Tensor,
+        offsets: torch.Tensor,
+        alive: torch.Tensor,
+        directions: torch.Tensor,
+    ) -> None:
+        """Composite samples ``index`` (packed by ``offsets`` for the rays ``alive``) behind what was seen before."""
+        density, geometry = self.field.geometry(self.field.encode(samples.positions[index]))
+        t_start, t_end = samples.t_start[index], samples.t_end[index]
+        none = torch.zeros(len(index), 1, device=density.device)
+        wave = composite(density * self.density_scale, none, t_start, t_end, offsets, early_stop=0.0)
+        ray = samples.ray_index[index].long()
+        light = (1 - seen.opacity)[ray] * wave.weights
+        if self.background == "last_sample":
+            lit = torch.arange(len(index), device=ray.device)
+        else:
+            lit = (light > LEAST_LIGHT).nonzero()[:, 0]
+        colour = self.field.colour(geometry[lit], directions, ray[lit])
+        seen.rgb.index_add_(0, ray[lit], light[lit, None] * colour)
+        if self.background == "last_sample":
+            seen.last[alive] = colour[offsets[1:] - 1]
+        transmitted = 1 - seen.opacity[alive]
+        seen.depth[alive] += transmitted * wave.depth
+        seen.opacity[alive] += transmitted * wave.opacity
+
+    def _density_at(self, positions: torch.Tensor) -> torch.Tensor:
+        """Density (N,) per world unit at world ``positions`` (N, 3), for the occupancy grid."""
+        centre, extent = self.box.mean(0), (self.box[1] - self.box[0]) * 2 ** (self.occupancy.cascades - 1)
+        return self.field.density((positions - centre) / extent + 0.5) * self.density_scale
+
+    def _backdrop(self, rays: int, generator: torch.Generator) -> torch.Tensor:
+        """Background colours (R, 3) of a training batch."""
+        if self.background == "random":
+            return torch.rand(rays, 3, generator=generator).to(self.device)
+        return torch.full((rays, 3), 1.0 if self.background == "white" else 0.0, device=self.device)
+
+
+@dataclass
+class _Seen:
+    """What rays have gathered so far, front to back."""
+
+    rgb: torch.Tensor
+    opacity: torch.Tensor
+    depth: torch.Tensor
+    last: torch.Tensor
+    """(R, 3) colour of the farthest sample met."""
+
+
+def _training_background(chosen: str, has_alpha: bool, unbounded: bool) -> Background:
+    """``auto`` is random: with alpha it teaches opacity, without it that every ray must end somewhere."""
+    if chosen == "auto":
+        return "random" if has_alpha or unbounded else "black"
+    return cast(Background, chosen)
+
+
+def _last_of_each_ray(colour: torch.Tensor, ray_offsets: torch.Tensor) -> torch.Tensor:
+    """The colour (R, 3) of each ray's last sample; black for rays without."""
+    if not len(colour):
+        return torch.zeros(len(ray_offsets) - 1, 3, device=colour.device)
+    some = (ray_offsets.diff() > 0)[:, None]
+    return torch.where(some, colour[(ray_offsets[1:] - 1).clamp(min=0)], 0)
+
+
+def _robust(error: torch.Tensor, delta: float) -> torch.Tensor:
+    """Mean squared error, or twice the Huber loss: the same near zero, linear beyond ``delta``."""
+    if delta == 0.0:
+        return error.square().mean()
+    size = error.abs()
+    return torch.where(size <= delta, size * size, delta * (2 * size - delta)).mean()

@@ -1,0 +1,174 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from voxfield.data.synthetic import cameras_around
+from voxfield.errors import InputError
+from voxfield.geometry.camera import Cameras
+from voxfield.geometry.rays import Rays
+
+PHONE = (0.0578421, -0.0805099, 0.0, 0.0, -0.000980296, 0.00015575)
+KINDS = ("plain", "distorted", "fisheye", "distorted fisheye")
+
+
+def cameras_of(kind: str, count: int = 3, resolution: int = 40) -> Cameras:
+    cameras = cameras_around(count, resolution=resolution, field_of_view=1.0)
+    cameras = replace(cameras, focal=cameras.focal * torch.tensor([1.0, 1.1]), principal=cameras.principal + 1.5)
+    if "distorted" in kind:
+        cameras = replace(cameras, distortion=torch.tensor([PHONE]).repeat(count, 1))
+    return replace(cameras, model="fisheye") if "fisheye" in kind else cameras
+
+
+def one_camera(**changes) -> Cameras:
+    return replace(
+        Cameras(
+            camera_to_world=torch.eye(4)[None, :3].clone(),
+            focal=torch.tensor([[100.0, 100.0]]),
+            principal=torch.tensor([[32.0, 24.0]]),
+            width=torch.tensor([64]),
+            height=torch.tensor([48]),
+        ),
+        **changes,
+    )
+
+
+def test_axes_are_those_of_opengl():
+    index = torch.zeros(3, dtype=torch.int64)
+    rays = one_camera().rays(index, torch.tensor([[32.0, 24.0], [132.0, 24.0], [32.0, 124.0]]))
+    half = 0.5**0.5
+    expected = torch.tensor([[0.0, 0.0, -1.0], [half, 0.0, -half], [0.0, -half, -half]])
+    torch.testing.assert_close(rays.directions, expected)
+
+
+def test_the_centre_of_the_picture_looks_along_the_optical_axis_exactly():
+    cameras = one_camera(principal=torch.tensor([[32.5, 24.5]]))
+    middle = 24 * 64 + 32
+    torch.testing.assert_close(cameras.image_rays(0).directions[middle], torch.tensor([0.0, 0.0, -1.0]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_directions_are_unit_and_origins_are_the_cameras(kind):
+    cameras = cameras_of(kind)
+    rays = cameras.image_rays(1)
+    assert len(rays) == 1600
+    torch.testing.assert_close(rays.directions.norm(dim=-1), torch.ones(1600))
+    torch.testing.assert_close(rays.origins, cameras.origins[1].expand(1600, 3))
+    assert rays.camera_index.tolist() == [1] * 1600
+    for tensor in (rays.origins, rays.directions, rays.pixel_area):
+        assert tensor.is_contiguous()
+        assert tensor.dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_single_rays_equal_those_of_the_whole_picture(kind):
+    cameras = cameras_of(kind)
+    generator = torch.Generator().manual_seed(3)
+    index = torch.randint(3, (50,), generator=generator)
+    cells = torch.randint(40, (50, 2), generator=generator)
+    rays = cameras.rays(index, cells.float() + 0.5)
+    for number in range(50):
+        whole = cameras.image_rays(int(index[number]))
+        place = int(cells[number, 1]) * 40 + int(cells[number, 0])
+        torch.testing.assert_close(rays.directions[number], whole.directions[place])
+        torch.testing.assert_close(rays.pixel_area[number], whole.pixel_area[place])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_projecting_a_point_on_a_ray_gives_its_pixel_back(kind):
+    cameras = cameras_of(kind)
+    index = torch.arange(3).repeat_interleave(100)
+    pixels = torch.rand(300, 2, generator=torch.Generator().manual_seed(1)) * 40
+    rays = cameras.rays(index, pixels)
+    back, depth = cameras.project(index, rays.origins + 2.5 * rays.directions)
+    torch.testing.assert_close(back, pixels, atol=2e-3, rtol=0)
+    assert bool((depth > 0).all())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pixel_area_is_the_product_of_neighbouring_directions_differences(kind):
+    cameras = cameras_of(kind)
+    doubled = cameras.image_rays(0).directions.view(40, 40, 3).double()
+    across = (doubled[1:-1, 2:] - doubled[1:-1, :-2]).norm(dim=-1) / 2
+    down = (doubled[2:, 1:-1] - doubled[:-2, 1:-1]).norm(dim=-1) / 2
+    area = cameras.image_rays(0).pixel_area.view(40, 40)[1:-1, 1:-1].double()
+    # Central differences over a 40-pixel picture: second-order error, (1/40)^2.
+    torch.testing.assert_close(area, across * down, rtol=2e-3, atol=0)
+
+
+def test_a_fisheye_sees_behind_itself():
+    cameras = one_camera(model="fisheye", focal=torch.tensor([[10.0, 10.0]]))
+    # 20 pixels from the middle at 10 pixels a radian are 2 radians, behind the picture plane.
+    ray = cameras.rays(torch.zeros(1, dtype=torch.int64), torch.tensor([[52.0, 24.0]]))
+    expected = torch.tensor([2.0]).sin().item(), 0.0, -torch.tensor([2.0]).cos().item()
+    torch.testing.assert_close(ray.directions[0], torch.tensor(expected))
+
+
+def test_many_rays_are_made_in_chunks_without_seams():
+    cameras = cameras_of("distorted", resolution=40)
+    index = torch.zeros(70_001, dtype=torch.int64)
+    pixels = torch.tensor([[7.5, 9.5]]).repeat(70_001, 1)
+    directions = cameras.rays(index, pixels).directions
+    assert bool((directions == directions[0]).all())
+
+
+def test_rescaling_keeps_the_field_of_view():
+    cameras = cameras_of("distorted")
+    half = cameras.rescaled(0.5)
+    assert (int(half.width[0]), int(half.height[0])) == (20, 20)
+    corner = torch.zeros(1, dtype=torch.int64)
+    full_ray = cameras.rays(corner, torch.tensor([[40.0, 0.0]]))
+    half_ray = half.rays(corner, torch.tensor([[20.0, 0.0]]))
+    torch.testing.assert_close(full_ray.directions, half_ray.directions)
+    torch.testing.assert_close(half_ray.pixel_area, 4 * full_ray.pixel_area)
+
+
+def test_rescaling_rounds_to_whole_pixels_and_never_to_none():
+    tiny = one_camera().rescaled(0.001)
+    assert (int(tiny.width[0]), int(tiny.height[0])) == (1, 1)
+    with pytest.raises(InputError, match="factor"):
+        one_camera().rescaled(0.0)
+
+
+def test_cameras_are_picked_by_number_slice_and_mask():
+    cameras = cameras_of("distorted")
+    assert len(cameras[1]) == 1
+    torch.testing.assert_close(cameras[-1].camera_to_world[0], cameras.camera_to_world[2])
+    assert len(cameras[1:]) == 2
+    assert len(cameras[torch.tensor([True, False, True])]) == 2
+    assert cameras[1].distortion.shape == (1, 6)
+    with pytest.raises(IndexError):
+        cameras[3]
+
+
+def test_iterating_ends():
+    assert len(list(cameras_of("plain"))) == 3
+
+
+def test_wrong_shapes_are_named():
+    with pytest.raises(InputError, match=r"focal: expected shape \(1, 2\), got \(1, 3\)"):
+        one_camera(focal=torch.ones(1, 3))
+    with pytest.raises(InputError, match="camera_index"):
+        one_camera().rays(torch.zeros(2, dtype=torch.int64), torch.zeros(3, 2))
+    with pytest.raises(InputError, match="index"):
+        one_camera().image_rays(1)
+    with pytest.raises(InputError, match="model"):
+        one_camera(model="orthographic")
+
+
+def test_no_rays_are_fine():
+    rays = one_camera().rays(torch.zeros(0, dtype=torch.int64), torch.zeros(0, 2))
+    assert len(rays) == 0
+
+
+def test_rays_are_picked_by_slice_and_mask():
+    rays = cameras_of("plain").image_rays(0)
+    assert len(rays[10:20]) == 10
+    assert len(rays[rays.pixel_area > 1e9]) == 0
+    with pytest.raises(InputError, match="directions"):
+        Rays(
+            origins=torch.zeros(2, 3),
+            directions=torch.zeros(3, 3),
+            pixel_area=torch.zeros(2),
+            camera_index=torch.zeros(2, dtype=torch.int64),
+        )

@@ -1,0 +1,76 @@
+import math
+
+import pytest
+import torch
+
+from voxfield.geometry.distortion import Coefficients, distort, distort_angle, undistort, undistort_angle
+
+LENSES = {
+    "none": (0, 0, 0, 0, 0, 0),
+    "phone": (0.0578421, -0.0805099, 0, 0, -0.000980296, 0.00015575),
+    "barrel": (-0.3, 0.08, -0.01, 0, 0.002, -0.003),
+    "pincushion": (0.2, 0.05, 0.01, 0.002, -0.001, 0.002),
+}
+
+
+def lens_of(name: str, dtype: torch.dtype = torch.float64) -> Coefficients:
+    return Coefficients(*torch.tensor(LENSES[name], dtype=dtype)[:, None].unbind(0))
+
+
+def grid(reach: float, dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor]:
+    line = torch.linspace(-reach, reach, 21, dtype=dtype)
+    x, y = torch.meshgrid(line, line, indexing="xy")
+    return x.reshape(-1), y.reshape(-1)
+
+
+@pytest.mark.parametrize("name", LENSES)
+def test_undistort_inverts_distort(name):
+    lens = lens_of(name)
+    x, y = grid(0.7)
+    there = distort(x, y, lens)
+    back = undistort(there.x, there.y, lens)
+    torch.testing.assert_close(torch.stack(back), torch.stack([x, y]), atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("name", LENSES)
+def test_distort_inverts_undistort_in_single_precision(name):
+    lens = lens_of(name, torch.float32)
+    x, y = grid(0.6, torch.float32)
+    back = distort(*undistort(x, y, lens), lens)
+    # 1e-6 of the focal length is a thousandth of a pixel.
+    torch.testing.assert_close(torch.stack([back.x, back.y]), torch.stack([x, y]), atol=1e-6, rtol=0)
+
+
+def test_distort_follows_the_formula_of_opencv():
+    k1, k2, k3, _, p1, p2 = LENSES["barrel"]
+    x, y = 0.31, -0.42
+    r2 = x * x + y * y
+    radial = 1 + k1 * r2 + k2 * r2**2 + k3 * r2**3
+    came = distort(torch.tensor([x]).double(), torch.tensor([y]).double(), lens_of("barrel"))
+    assert float(came.x) == pytest.approx(x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x), abs=1e-7)
+    assert float(came.y) == pytest.approx(y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y, abs=1e-7)
+
+
+def test_the_jacobian_is_the_derivative():
+    x, y = (value.requires_grad_() for value in grid(0.6))
+    there = distort(x, y, lens_of("barrel"))
+    dxx, dxy = torch.autograd.grad(there.x.sum(), (x, y), retain_graph=True)
+    dyx, dyy = torch.autograd.grad(there.y.sum(), (x, y), retain_graph=True)
+    for came, expected in ((there.dxx, dxx), (there.dxy, dxy), (there.dxy, dyx), (there.dyy, dyy)):
+        torch.testing.assert_close(came, expected)
+
+
+def test_beyond_the_fold_results_stay_finite():
+    lens = Coefficients(*torch.tensor([-0.9, 0, 0, 0, 0, 0.0])[:, None].unbind(0))
+    x, y = grid(3.0, torch.float32)
+    assert all(bool(value.isfinite().all()) for value in undistort(x, y, lens))
+
+
+def test_fisheye_angles_invert():
+    lens = Coefficients(*torch.tensor([0.05, -0.02, 0.004, -0.0005, 0, 0]).double()[:, None].unbind(0))
+    theta = torch.linspace(0, math.radians(100), 50, dtype=torch.float64)
+    radius, slope = distort_angle(theta, lens)
+    torch.testing.assert_close(undistort_angle(radius, lens), theta, atol=1e-10, rtol=0)
+    step = 1e-6
+    numeric = (distort_angle(theta + step, lens)[0] - distort_angle(theta - step, lens)[0]) / (2 * step)
+    torch.testing.assert_close(slope, numeric, atol=1e-8, rtol=0)
