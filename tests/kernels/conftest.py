@@ -8,8 +8,11 @@ implementation are left out here and run by ``test_triton_interpreter.py`` in pr
 import os
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
+
+from voxfield.kernels import workspace
 
 
 def _triton_runs_here() -> bool:
@@ -37,8 +40,19 @@ def device(implementation: str) -> torch.device:
 
 
 @pytest.fixture(autouse=True)
-def _uninitialised_memory_is_nan() -> Iterator[None]:
-    """torch.empty and its kin come filled with NaN (integers: their maximum), so an unwritten output fails its test."""
+def _uninitialised_memory_is_nan(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Memory comes filled with NaN (integers: their maximum), so that an output never written fails its test.
+
+    torch does that for torch.empty and its kin in deterministic mode; the CPU kernels' recycled memory is done here.
+    """
+    empty = workspace.empty
+
+    def filled(*shape: int) -> np.ndarray:
+        array = empty(*shape)
+        array.fill(np.nan)
+        return array
+
+    monkeypatch.setattr(workspace, "empty", filled)
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)

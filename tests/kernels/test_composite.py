@@ -161,7 +161,9 @@ def test_weights_obey_their_laws(implementation, device):
     assert result.opacity.min() >= 0
     assert result.opacity.max() <= 1 + 1e-6
     sums = [float(part.double().sum()) for part in result.weights.cpu().split(LENGTHS["many"])]
-    torch.testing.assert_close(result.opacity.cpu().double(), torch.tensor(sums, dtype=torch.float64), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        result.opacity.cpu().double(), torch.tensor(sums, dtype=torch.float64), rtol=0, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("implementation", ["reference", *IMPLEMENTATIONS])

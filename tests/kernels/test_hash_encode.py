@@ -24,7 +24,6 @@ GRIDS = {
 }
 
 
-
 def tolerance(grid: HashGrid) -> dict[str, float]:
     """Of the encoding, for features of order 1."""
     return {"rtol": 1e-5, "atol": 1e-6 * max(grid.resolutions)}
@@ -102,9 +101,7 @@ def test_takes_any_strides(implementation, device):
     )
     assert not any(tensor.is_contiguous() for tensor in strided)
     for variant in (strided, (positions, table, grad.T.contiguous().T)):
-        for actual, expected in zip(
-            evaluate(*variant, SMALL, implementation, device=device), plain, strict=True
-        ):
+        for actual, expected in zip(evaluate(*variant, SMALL, implementation, device=device), plain, strict=True):
             # Table gradients are sums whose order a GPU does not fix.
             torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
 

@@ -74,7 +74,9 @@ def lattice_keys(samples: PackedSamples, first: torch.Tensor, step: StepRule) ->
     """(ray, k) of every sample -> its row."""
     steps = step.to_steps(samples.t_start.double()) - first[samples.ray_index.long()]
     assert (steps - steps.round()).abs().max() < 0.05 if len(steps) else True
-    return {key: row for row, key in enumerate(zip(samples.ray_index.tolist(), steps.round().int().tolist(), strict=True))}
+    return {
+        key: row for row, key in enumerate(zip(samples.ray_index.tolist(), steps.round().int().tolist(), strict=True))
+    }
 
 
 # (occupied, step, options, rays). 32 rays are one program on a GPU: the interpreter takes its time over each.
@@ -153,9 +155,7 @@ def test_axis_parallel_rays_exactly(implementation, max_samples, device):
     directions = torch.tensor([[1.0, 0, 0], [1.0, 0, 0], [-1.0, 0, 0]])
     step = StepRule(min_step=1 / 32)
     occupancy = pack_occupancy(occupied)
-    samples = march(
-        implementation, device, origins, directions, occupancy, CUBE, step=step, max_samples=max_samples
-    )
+    samples = march(implementation, device, origins, directions, occupancy, CUBE, step=step, max_samples=max_samples)
     assert_packed(samples, 3)
     forward = [1 + k / 32 for k in (4, 5, 6, 7, 30, 31)][:max_samples]
     backward = [1 + k / 32 for k in (0, 1, 24, 25, 26, 27)][:max_samples]
@@ -244,7 +244,13 @@ def test_nothing_to_march(implementation, device):
         assert_packed(samples, rays)
         assert len(samples) == 0
     missing = march(
-        implementation, device, origins * 0 + 50, torch.eye(3)[[0, 1, 2, 0, 1]], pack_occupancy(occupied), BOX, step=step
+        implementation,
+        device,
+        origins * 0 + 50,
+        torch.eye(3)[[0, 1, 2, 0, 1]],
+        pack_occupancy(occupied),
+        BOX,
+        step=step,
     )
     assert_packed(missing, 5)
     assert len(missing) == 0

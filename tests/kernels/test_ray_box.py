@@ -64,7 +64,9 @@ CASES = {
 @pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")  # numpy's, under Triton's interpreter
 @pytest.mark.parametrize("implementation", ["reference", *IMPLEMENTATIONS])
 def test_hand_made_cases(implementation, device):
-    origins, directions, near, far = (torch.tensor(column, device=device) for column in zip(*CASES.values(), strict=True))
+    origins, directions, near, far = (
+        torch.tensor(column, device=device) for column in zip(*CASES.values(), strict=True)
+    )
     t_near, t_far = ray_box(origins, directions, BOX.to(device), implementation=implementation)
     for i, name in enumerate(CASES):
         assert (t_near[i], t_far[i]) == (near[i], far[i]), name

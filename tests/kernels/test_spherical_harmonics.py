@@ -45,9 +45,7 @@ def test_takes_any_strides(implementation, device):
     strided[::2, ::2] = directions.T
     spread = torch.zeros(33, 32, device=device)
     spread[:, ::2] = grad
-    for actual, expected in zip(
-        evaluate(strided[::2, ::2].T, 3, spread[:, ::2], implementation), plain, strict=True
-    ):
+    for actual, expected in zip(evaluate(strided[::2, ::2].T, 3, spread[:, ::2], implementation), plain, strict=True):
         assert torch.equal(actual, expected)
 
 
@@ -105,9 +103,7 @@ def test_each_degree_extends_the_one_below():
 @pytest.mark.parametrize("degree", range(5))
 def test_reference_gradient_by_finite_differences(degree):
     directions = unit_directions(4).requires_grad_()
-    assert torch.autograd.gradcheck(
-        lambda d: spherical_harmonics(d, degree, implementation="reference"), (directions,)
-    )
+    assert torch.autograd.gradcheck(lambda d: spherical_harmonics(d, degree, implementation="reference"), (directions,))
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,13 @@ Source: Mueller et al. 2022, Instant Neural Graphics Primitives (https://arxiv.o
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from voxfield.checks import check_range
 from voxfield.fields.activations import truncated_exp
 from voxfield.kernels.fused_mlp import fused_mlp
 from voxfield.kernels.hash_encode import HashGrid, hash_encode
+from voxfield.kernels.workspace import huge_zeros
 from voxfield.kernels.spherical_harmonics import spherical_harmonics
 
 
@@ -62,8 +62,7 @@ class HashField(torch.nn.Module):
     def __init__(self, config: HashFieldConfig, generator: torch.Generator) -> None:
         super().__init__()
         self.config, self.grid = config, config.grid
-        # numpy asks the system for huge pages, torch does not: they spare random reads most of their address look-ups.
-        table = torch.from_numpy(np.empty((self.grid.num_entries, config.features), np.float32))
+        table = huge_zeros(torch.Size((self.grid.num_entries, config.features)))
         self.table = torch.nn.Parameter(table.uniform_(-1e-4, 1e-4, generator=generator))
         directions = (config.sh_degree + 1) ** 2
         self.density_net = _layers([self.grid.num_outputs, config.hidden, config.geometry_features], generator)

@@ -23,8 +23,8 @@ class OccupancyConfig:
     """Cells along each axis of a cascade: a power of two, 16 to 512."""
     update_every: int = 16
     """Training steps between updates, at least 1."""
-    decay: float = 0.95
-    """Factor on a cell's estimate each time it is looked at, 0 to 1."""
+    decay: float = 0.6
+    """Factor on a cell's estimate each time it is looked at, 0 to 1. A cell is looked at about every 30 updates."""
     cells_per_update: float = 0.0625
     """Fraction of all cells looked at in one update, 0 (exclusive) to 1."""
     minimum_thickness: float = 0.01

@@ -4,6 +4,7 @@ A training step needs the same hundred megabytes again and again. Asking the sys
 arithmetic: fresh pages are zeroed and mapped on first touch (measured: 7 to 170 ms for 50 MB, against 10 ms to fill it).
 """
 
+import os
 import sys
 import threading
 
@@ -15,6 +16,15 @@ _SMALL_BYTES = 1 << 16
 
 _lock = threading.Lock()
 _buffers: list[np.ndarray] = []
+
+
+def _reset_lock_after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reset_lock_after_fork)
 
 
 def empty(*shape: int) -> np.ndarray:
@@ -47,6 +57,16 @@ def _make_room(needed: int) -> None:
             return
         if sys.getrefcount(_buffers[index]) == 2:
             held -= _buffers.pop(index).nbytes
+
+
+def huge_zeros(shape: torch.Size) -> torch.Tensor:
+    """Zeros (float32, CPU) on huge pages where the system grants them, which numpy asks for and torch does not.
+
+    Tables that are read at random or streamed every step then need a few address translations instead of thousands.
+    """
+    array = np.empty(tuple(shape), np.float32)
+    array.fill(0.0)  # np.zeros would leave the pages to be mapped one by one on first use
+    return torch.from_numpy(array)
 
 
 def empty_feature_major(points: int, channels: int) -> torch.Tensor:

@@ -6,7 +6,7 @@ through the colour network and the backward; batches and tables are smaller; see
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, cast
 
 import torch
@@ -21,10 +21,14 @@ from voxfield.geometry.rays import Rays
 from voxfield.kernels.composite import composite
 from voxfield.kernels.march_grid import PackedSamples, StepRule, march_grid
 from voxfield.models.base import ParameterGroup, StepResult
-from voxfield.render.sampling import keep_samples, take_wave, transmittance_above
+from voxfield.render.sampling import keep_first, take_wave, visible_counts
 
 Background = Literal["white", "black", "random", "last_sample"]
 
+COARSEST_STEP: Final = 8
+"""Longest training step, in multiples of the final one."""
+MOST_SAMPLES_PER_RAY: Final = 80
+"""Mean samples per ray above which training takes longer steps."""
 FIRST_WAVE: Final = 8
 """Samples of each ray that rendering looks at first; most rays that hit a surface end within them."""
 LONGEST_WAVE: Final = 128
@@ -52,7 +56,7 @@ class GridNgpConfig:
     cascades: int | Literal["auto"] = "auto"
     """Nested occupancy grids, each twice as large, 1 to 8. ``auto``: 1 for bounded scenes, 5 for unbounded ones."""
     samples_per_batch: int = 65536
-    """Samples a training step aims at (the number of rays follows), at least 256."""
+    """Samples that light reaches which a training step aims at (the number of rays follows), at least 256."""
     max_samples_per_ray: int = 1024
     """Most samples on one ray, at least 1."""
     early_stop: float = 1e-4
@@ -96,8 +100,9 @@ class GridNgp(torch.nn.Module):
         self.density_scale = 1.0 / (float(extent.max()) * 2 ** (cascades - 1))
         self.field = HashField(config.field, generator)
         self.occupancy = Occupancy(bounds, cascades, self.step_rule.min_step, config.occupancy)
-        # Before the first step: a ray that meets about 64 samples.
+        # Before the first step: a ray that meets about 64 samples, eight times as far apart as later.
         self.register_buffer("samples_per_ray", torch.tensor(64.0))
+        self.register_buffer("step_scale", torch.tensor(float(COARSEST_STEP)))
 
     @property
     def device(self) -> torch.device:
@@ -120,11 +125,9 @@ class GridNgp(torch.nn.Module):
         """The loss of a batch of rays; ``loss.backward()`` is the caller's."""
         rays = batch.rays
         jitter = torch.rand(len(rays), generator=generator).to(self.device)
-        samples = self._march(rays, jitter)
-        marched = len(samples)
-        self.samples_per_ray.lerp_(torch.tensor(marched / max(1, len(rays))).to(self.device), 0.1)
-        samples, features = self._visible(samples)
-        density, geometry = self.field.geometry(features)
+        samples = self._visible(self._march(rays, jitter, float(self.step_scale)))
+        self._note_samples(len(samples) / max(1, len(rays)))
+        density, geometry = self.field.geometry(self.field.encode(samples.positions))
         colour = self.field.colour(geometry, rays.directions, samples.ray_index)
         seen = composite(
             density * self.density_scale,
@@ -146,7 +149,7 @@ class GridNgp(torch.nn.Module):
             loss=_robust(error, self.config.huber_delta),
             squared_error=float(error.detach().square().mean()),
             num_rays=len(rays),
-            num_samples=marched,
+            num_samples=len(samples),
         )
 
     @torch.no_grad()
@@ -205,29 +208,50 @@ class GridNgp(torch.nn.Module):
             ParameterGroup(name="networks", parameters=networks),
         ]
 
-    def _march(self, rays: Rays, jitter: torch.Tensor | None) -> PackedSamples:
+    def _note_samples(self, per_ray: float) -> None:
+        """Follow the mean samples per ray, and take longer steps while there are too many for one batch to hold many rays.
+
+        Before empty space is known as such a ray has hundreds of samples: a batch would hold a hundred rays and learn
+        next to nothing.
+        """
+        self.samples_per_ray.lerp_(torch.tensor(per_ray), 0.2)
+        mean, scale = float(self.samples_per_ray), float(self.step_scale)
+        if mean > MOST_SAMPLES_PER_RAY and scale < COARSEST_STEP:
+            change = 2.0
+        elif mean < MOST_SAMPLES_PER_RAY / 4 and scale > 1.0:
+            change = 0.5
+        else:
+            return
+        self.step_scale.mul_(change)
+        self.samples_per_ray.div_(change)
+
+    def _march(self, rays: Rays, jitter: torch.Tensor | None, step_scale: float = 1.0) -> PackedSamples:
+        rule = self.step_rule
+        if step_scale != 1.0:
+            coarse = rule.min_step * step_scale
+            rule = replace(rule, min_step=coarse, max_step=max(coarse, rule.max_step))
         return march_grid(
             rays.origins,
             rays.directions,
             self.occupancy.bits,
             self.box,
-            step=self.step_rule,
+            step=rule,
             jitter=jitter,
             near=self.near,
             max_samples=self.config.max_samples_per_ray,
         )
 
     @torch.no_grad()
-    def _visible(self, samples: PackedSamples) -> tuple[PackedSamples, torch.Tensor]:
-        """The samples light reaches, with their features: what lies behind an opaque surface gets no gradient anyway."""
-        features = self.field.encode(samples.positions)
-        density, _ = self.field.geometry(features)
-        reached = transmittance_above(
-            density * self.density_scale * (samples.t_end - samples.t_start),
-            samples.ray_offsets,
-            self.config.early_stop,
-        )
-        return keep_samples(samples, features, reached)
+    def _visible(self, samples: PackedSamples) -> PackedSamples:
+        """The samples light reaches: those behind an opaque surface would get no gradient anyway."""
+        if self.config.early_stop == 0.0:
+            return samples
+
+        def thickness(index: torch.Tensor) -> torch.Tensor:
+            density = self.field.density(samples.positions.T.index_select(1, index).T)
+            return density * self.density_scale * (samples.t_end[index] - samples.t_start[index])
+
+        return keep_first(samples, visible_counts(samples, thickness, self.config.early_stop))
 
     def _add_wave(
         self,

@@ -1,44 +1,67 @@
 """Choosing among packed samples: those that light reaches, or the next few along each ray."""
 
+import math
+from collections.abc import Callable
+
 import torch
 
 from voxfield.kernels.march_grid import PackedSamples
 
 
-def transmittance_above(thickness: torch.Tensor, ray_offsets: torch.Tensor, threshold: float) -> torch.Tensor:
-    """Which samples (S,) bool are reached by more than ``threshold`` of the light: ``T_i >= threshold``.
+def visible_counts(
+    samples: PackedSamples,
+    thickness_of: Callable[[torch.Tensor], torch.Tensor],
+    threshold: float,
+    *,
+    first: int = 16,
+    longest: int = 64,
+) -> torch.Tensor:
+    """How many of each ray's first samples light reaches: those with transmittance T_i >= ``threshold``.
+
+    Rays are followed in waves, so that samples far behind a surface are never looked at.
 
     Args:
-        thickness: (S,) optical depth of each sample, density times length.
-        ray_offsets: (R + 1,) int64.
-        threshold: in (0, 1). 0 reaches all.
+        samples: packed samples of R rays.
+        thickness_of: optical depth (N,), density times length and at least 0, of the samples with the given indices.
+        threshold: in (0, 1).
+        first: samples of a ray in the first wave; waves double up to ``longest``.
+
+    Returns:
+        (R,) int64.
     """
-    if threshold <= 0.0 or not len(thickness):
-        return torch.ones_like(thickness, dtype=torch.bool)
-    # In float64: the difference of two sums over the whole batch keeps what one ray adds.
-    total = torch.cat([thickness.new_zeros(1, dtype=torch.float64), thickness.double().cumsum(0)])
-    before_ray = total[ray_offsets[:-1]].repeat_interleave(ray_offsets.diff())
-    limit = -torch.log(torch.tensor(threshold, dtype=torch.float64))
-    reached: torch.Tensor = total[:-1] - before_ray <= limit.to(total.device)
-    return reached
+    limit = -math.log(threshold)
+    ends = samples.ray_offsets[1:]
+    cursor = samples.ray_offsets[:-1].clone()
+    counts, passed = torch.zeros_like(cursor), torch.zeros(len(cursor), dtype=torch.float64, device=cursor.device)
+    length = first
+    while True:
+        alive = ((cursor < ends) & (passed <= limit)).nonzero()[:, 0]
+        if not len(alive):
+            return counts
+        index, offsets = take_wave(samples.ray_offsets, cursor, alive, length)
+        # Clamped and in float64, so that one opaque ray does not drown its successors in the running sum.
+        total = thickness_of(index).double().clamp_(max=2 * limit).cumsum(0)
+        total = torch.cat([total.new_zeros(1), total])
+        share = offsets.diff()
+        before = total[:-1] + (passed[alive] - total[offsets[:-1]]).repeat_interleave(share)
+        reached = torch.cat([offsets.new_zeros(1), (before <= limit).cumsum(0)])
+        counts[alive] += reached[offsets[1:]] - reached[offsets[:-1]]
+        passed[alive] += total[offsets[1:]] - total[offsets[:-1]]
+        length = min(2 * length, longest)
 
 
-def keep_samples(
-    samples: PackedSamples, features: torch.Tensor, keep: torch.Tensor
-) -> tuple[PackedSamples, torch.Tensor]:
-    """The samples where ``keep`` (S,) is true, and their rows of ``features`` (S, C), stored feature by feature."""
-    index = keep.nonzero()[:, 0]
-    if len(index) == len(keep):
-        return samples, features
-    kept_before = torch.cat([keep.new_zeros(1, dtype=torch.int64), keep.cumsum(0)])
-    kept = PackedSamples(
+def keep_first(samples: PackedSamples, counts: torch.Tensor) -> PackedSamples:
+    """The first ``counts`` (R,) int64 samples of each ray."""
+    offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    shift = (samples.ray_offsets[:-1] - offsets[:-1]).repeat_interleave(counts)
+    index = torch.arange(len(shift), device=shift.device) + shift
+    return PackedSamples(
         t_start=samples.t_start[index],
         t_end=samples.t_end[index],
         ray_index=samples.ray_index[index],
-        ray_offsets=kept_before[samples.ray_offsets],
+        ray_offsets=offsets,
         positions=samples.positions.T.index_select(1, index).T,
     )
-    return kept, features.T.index_select(1, index).T
 
 
 def take_wave(

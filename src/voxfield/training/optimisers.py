@@ -8,6 +8,7 @@ import torch
 
 from voxfield.errors import FormatError
 from voxfield.kernels.adam import AdamRule, adam_step
+from voxfield.kernels.workspace import huge_zeros
 from voxfield.models.base import ParameterGroup
 
 
@@ -19,8 +20,8 @@ class Adam:
         self.groups, self.rule, self.steps = list(groups), rule, 0
         self._moments: list[tuple[torch.Tensor, torch.Tensor]] = []
         for parameter in self._parameters():
-            self._moments.append((torch.zeros_like(parameter.data), torch.zeros_like(parameter.data)))
-            parameter.grad = torch.zeros_like(parameter.data)
+            self._moments.append((_zeros(parameter), _zeros(parameter)))
+            parameter.grad = _zeros(parameter)
 
     def step(self, learning_rate: float) -> None:
         """Update every parameter from its ``.grad`` and clear that."""
@@ -59,3 +60,10 @@ class Adam:
 
     def _parameters(self) -> list[torch.nn.Parameter]:
         return [parameter for group in self.groups for parameter in group.parameters]
+
+
+def _zeros(parameter: torch.nn.Parameter) -> torch.Tensor:
+    """Zeros like ``parameter``, in memory that suits being streamed every step."""
+    if parameter.device.type == "cpu" and parameter.dtype == torch.float32:
+        return huge_zeros(parameter.shape)
+    return torch.zeros_like(parameter.data)

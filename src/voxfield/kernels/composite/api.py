@@ -49,13 +49,14 @@ def composite(
     quadrature of Mildenhall et al., https://arxiv.org/abs/2003.08934, equation 3.
 
     Args:
-        density: (S,), float32 (float64: reference only), per world unit, at least 0 (not checked).
+        density: (S,), float32 (float64: reference only), per world unit, at least 0 (not checked). A NaN
+            reaches the sums of its ray, and no other's.
         colour: (S, C), 1 <= C <= 8, same dtype. Any strides.
         t_start: (S,) start of each sample's interval, world units, same dtype.
         t_end: (S,) end of each sample's interval, at least t_start (not checked).
         ray_offsets: (R + 1,) int64: samples of ray r are ray_offsets[r] to ray_offsets[r + 1]. First 0, last S, never
             falling (not checked). A ray may have no samples.
-        early_stop: in [0, 1); 0 never stops.
+        early_stop: transmittance below which a ray ends, 0 to 1; 0 never stops.
         implementation: None chooses by device.
 
     Returns:

@@ -63,6 +63,7 @@ class _Composite(torch.autograd.Function):
                 PADDED_CHANNELS=triton.next_power_of_2(channels),
                 CHUNK=_CHUNK,
                 num_warps=1,
+                enable_fp_fusion=True,
             )
         ctx.save_for_backward(density, colour, t_start, t_end, ray_offsets, weights)
         ctx.early_stop = early_stop
@@ -92,6 +93,7 @@ class _Composite(torch.autograd.Function):
                 PADDED_CHANNELS=triton.next_power_of_2(channels),
                 CHUNK=_CHUNK,
                 num_warps=1,
+                enable_fp_fusion=True,
             )
         return grad_density, grad_colour, None, None, None, None
 

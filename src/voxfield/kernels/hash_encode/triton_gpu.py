@@ -65,6 +65,7 @@ class _HashEncode(torch.autograd.Function):
                 FEATURES=grid.features,
                 SMOOTHSTEP=grid.smoothstep,
                 BLOCK=_BLOCK,
+                enable_fp_fusion=True,
             )
         return encoded.T
 
@@ -81,6 +82,7 @@ class _HashEncode(torch.autograd.Function):
             "FEATURES": grid.features,
             "SMOOTHSTEP": grid.smoothstep,
             "BLOCK": _BLOCK,
+            "enable_fp_fusion": True,
         }
         grad_positions = grad_table = None
         if ctx.needs_input_grad[1]:

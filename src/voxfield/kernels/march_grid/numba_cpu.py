@@ -43,6 +43,8 @@ def _clip(origin, direction, box, reach, near, far):  # type: ignore[no-untyped-
     """[t_enter, t_exit) of one ray in ``box`` scaled by ``reach`` about its centre, cut with [near, far)."""
     t_enter, t_exit = near, far
     for axis in range(3):
+        if not (abs(origin[axis]) < np.inf and abs(direction[axis]) < np.inf):
+            return 0.0, -1.0
         centre = 0.5 * (box[0, axis] + box[1, axis])
         half = 0.5 * (box[1, axis] - box[0, axis]) * reach
         if direction[axis] == 0.0:

@@ -53,6 +53,8 @@ def march_grid(
         "CAPPED": math.isfinite(t2),
         "BLOCK": _BLOCK,
         "num_warps": 1,
+        # Fused multiply-adds could be chosen differently in the two passes, which have to keep the same samples.
+        "enable_fp_fusion": False,
     }
     counts = torch.zeros(rays, dtype=torch.int64, device=origins.device)
     programs = (triton.cdiv(rays, _BLOCK),)
@@ -184,7 +186,7 @@ def _march(
         active = active & (kept < limit)
 
     if WRITE:
-        # Should the compiler round the two passes differently, the slots left are empty intervals, not garbage.
+        # Should a compiler round the two passes differently all the same, the slots left are empty intervals.
         while tl.max((kept < limit).to(tl.int32), 0) > 0:
             missing = kept < limit
             slot = base + kept

@@ -14,7 +14,9 @@ def ray_box(origins: torch.Tensor, directions: torch.Tensor, box: torch.Tensor) 
     t_near, t_far = origins.new_empty(rays), origins.new_empty(rays)
     if rays:
         strides = *origins.stride(), *directions.stride()
-        _slabs[(triton.cdiv(rays, _BLOCK),)](origins, directions, box, t_near, t_far, rays, *strides, BLOCK=_BLOCK)
+        _slabs[(triton.cdiv(rays, _BLOCK),)](
+            origins, directions, box, t_near, t_far, rays, *strides, BLOCK=_BLOCK, enable_fp_fusion=False
+        )
     return t_near, t_far
 
 

@@ -32,7 +32,9 @@ class _SphericalHarmonics(torch.autograd.Function):
         values = directions.new_empty(count, (degree + 1) ** 2)
         if count:
             grid = (triton.cdiv(count, _BLOCK),)
-            _forward[grid](directions, values, count, *directions.stride(), DEGREE=degree, BLOCK=_BLOCK)
+            _forward[grid](
+                directions, values, count, *directions.stride(), DEGREE=degree, BLOCK=_BLOCK, enable_fp_fusion=True
+            )
         ctx.save_for_backward(directions)
         ctx.degree = degree
         return values
@@ -46,7 +48,16 @@ class _SphericalHarmonics(torch.autograd.Function):
         if count:
             strides = *directions.stride(), *grad.stride()
             grid = (triton.cdiv(count, _BLOCK),)
-            _backward[grid](directions, grad, grad_directions, count, *strides, DEGREE=ctx.degree, BLOCK=_BLOCK)
+            _backward[grid](
+                directions,
+                grad,
+                grad_directions,
+                count,
+                *strides,
+                DEGREE=ctx.degree,
+                BLOCK=_BLOCK,
+                enable_fp_fusion=True,
+            )
         return grad_directions, None
 
 
@@ -67,9 +78,9 @@ def _forward(directions, values, count, d_row, d_axis, DEGREE: tl.constexpr, BLO
     if DEGREE >= 2:
         tl.store(out + 4, (x * y) * _C0, mask=valid)
         tl.store(out + 5, (y * z) * _C1, mask=valid)
-        tl.store(out + 6, ((2 * zz - xx - yy)) * _C2, mask=valid)
+        tl.store(out + 6, (2 * zz - xx - yy) * _C2, mask=valid)
         tl.store(out + 7, (x * z) * _C3, mask=valid)
-        tl.store(out + 8, ((xx - yy)) * _C4, mask=valid)
+        tl.store(out + 8, (xx - yy) * _C4, mask=valid)
     if DEGREE >= 3:
         tl.store(out + 9, (y * (3 * xx - yy)) * _D0, mask=valid)
         tl.store(out + 10, (x * y * z) * _D1, mask=valid)
@@ -83,11 +94,11 @@ def _forward(directions, values, count, d_row, d_axis, DEGREE: tl.constexpr, BLO
         tl.store(out + 17, (y * z * (3 * xx - yy)) * _E1, mask=valid)
         tl.store(out + 18, (x * y * (7 * zz - 1)) * _E2, mask=valid)
         tl.store(out + 19, (y * z * (7 * zz - 3)) * _E3, mask=valid)
-        tl.store(out + 20, ((zz * (35 * zz - 30) + 3)) * _E4, mask=valid)
+        tl.store(out + 20, (zz * (35 * zz - 30) + 3) * _E4, mask=valid)
         tl.store(out + 21, (x * z * (7 * zz - 3)) * _E5, mask=valid)
         tl.store(out + 22, ((xx - yy) * (7 * zz - 1)) * _E6, mask=valid)
         tl.store(out + 23, (x * z * (xx - 3 * yy)) * _E7, mask=valid)
-        tl.store(out + 24, ((xx * (xx - 3 * yy) - yy * (3 * xx - yy))) * _E8, mask=valid)
+        tl.store(out + 24, (xx * (xx - 3 * yy) - yy * (3 * xx - yy)) * _E8, mask=valid)
 
 
 @triton.jit

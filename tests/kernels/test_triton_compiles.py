@@ -1,0 +1,138 @@
+"""Every Triton kernel compiles for GPUs, on machines without one.
+
+The interpreter runs kernels as Python and so accepts what the compiler refuses (a variable that changes its type in a
+loop, a method call on an argument that happens to be 1 and is therefore a constant). Here the launchers run with
+kernels that compile what they are given, specialised as a launch would be, instead of running it.
+"""
+
+import importlib
+import inspect
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+triton = pytest.importorskip("triton", reason="Triton is installed on Linux only")
+
+pytestmark = pytest.mark.skipif(
+    os.environ.get("TRITON_INTERPRET") == "1", reason="under the interpreter kernels are plain functions"
+)
+
+TARGETS = {"cuda": ("cuda", 90, 32), "rocm": ("hip", "gfx942", 64)}
+_POINTERS = {
+    torch.float32: "*fp32",
+    torch.int64: "*i64",
+    torch.int32: "*i32",
+    torch.uint8: "*u8",
+    torch.bool: "*i1",
+}
+
+
+class CompileOnly:
+    """Stands in for a kernel: a launch compiles it for ``target`` and leaves the outputs as they are."""
+
+    def __init__(self, kernel: Any, target: Any, compiled: list[str], on_launch: Callable[[dict[str, Any]], None]):
+        self.kernel, self.target, self.compiled, self.on_launch = kernel, target, compiled, on_launch
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        return self.compile
+
+    def compile(self, *arguments: Any, **keywords: Any) -> None:
+        options = {name: keywords.pop(name) for name in ("num_warps", "enable_fp_fusion") if name in keywords}
+        bound = inspect.signature(self.kernel.fn).bind(*arguments, **keywords).arguments
+        signature, constants = {}, {}
+        for parameter in self.kernel.params:
+            value = bound[parameter.name]
+            # As a launch does: constants, and integers that are 1, are compiled in.
+            if parameter.is_constexpr or (isinstance(value, int) and value == 1):
+                signature[parameter.name], constants[parameter.name] = "constexpr", value
+            elif isinstance(value, torch.Tensor):
+                signature[parameter.name] = _POINTERS[value.dtype]
+            else:
+                signature[parameter.name] = "fp32" if isinstance(value, float) else "i32"
+        source = triton.compiler.ASTSource(self.kernel, signature, constants)
+        triton.compile(source, target=self.target, options=options)
+        self.compiled.append(self.kernel.fn.__name__)
+        self.on_launch(bound)
+
+
+@pytest.fixture(autouse=True)
+def _cache_in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+
+
+@pytest.fixture(params=TARGETS.values(), ids=TARGETS)
+def compile_kernels_of(request, monkeypatch):
+    """Make a backend's launchers compile; returns (module, names of the kernels compiled so far)."""
+    from triton.backends.compiler import GPUTarget
+    from triton.runtime.jit import JITFunction
+
+    def prepare(op: str, on_launch: Callable[[dict[str, Any]], None] = lambda bound: None) -> tuple[Any, list[str]]:
+        module = importlib.import_module(f"voxfield.kernels.{op}.triton_gpu")
+        compiled: list[str] = []
+        launched = ("_forward", "_backward", "_backward_table", "_backward_positions", "_march", "_slabs")
+        for name in launched:
+            kernel = getattr(module, name, None)
+            if isinstance(kernel, JITFunction):
+                monkeypatch.setattr(module, name, CompileOnly(kernel, GPUTarget(*request.param), compiled, on_launch))
+        return module, compiled
+
+    return prepare
+
+
+@pytest.mark.parametrize(("count", "smoothstep"), [(1, False), (1000, True)])
+def test_hash_encode(compile_kernels_of, count, smoothstep):
+    from voxfield.kernels.hash_encode import HashGrid
+
+    module, compiled = compile_kernels_of("hash_encode")
+    grid = HashGrid(num_levels=3 if smoothstep else 1, features=1 if smoothstep else 4, smoothstep=smoothstep)
+    positions = torch.zeros(count, 3, requires_grad=True)
+    table = torch.zeros(grid.num_entries, grid.features, requires_grad=True)
+    module.hash_encode(positions, table, grid).backward(torch.zeros(count, grid.num_outputs))
+    assert compiled == ["_forward", "_backward_table", "_backward_positions"]
+
+
+def test_spherical_harmonics(compile_kernels_of):
+    module, compiled = compile_kernels_of("spherical_harmonics")
+    module.spherical_harmonics(torch.zeros(9, 3, requires_grad=True), 4).sum().backward()
+    assert compiled == ["_forward", "_backward"]
+
+
+@pytest.mark.parametrize(("rays", "channels"), [(1, 1), (5, 3)])
+def test_composite(compile_kernels_of, rays, channels):
+    module, compiled = compile_kernels_of("composite")
+    density = torch.zeros(2 * rays, requires_grad=True)
+    colour, t = torch.zeros(2 * rays, channels, requires_grad=True), torch.zeros(2 * rays)
+    outputs = module.composite(density, colour, t, t, torch.arange(rays + 1) * 2, 1e-4)
+    torch.autograd.backward(outputs, [torch.zeros_like(output) for output in outputs])
+    assert compiled == ["_forward", "_backward"]
+
+
+def test_ray_box(compile_kernels_of):
+    module, compiled = compile_kernels_of("ray_box")
+    module.ray_box(torch.zeros(7, 3), torch.ones(7, 3), torch.zeros(2, 3))
+    assert compiled == ["_slabs"]
+
+
+@pytest.mark.parametrize(
+    ("rays", "cascades", "rule"),
+    [(1, 1, {}), (40, 3, {"cone_angle": 0.01}), (40, 2, {"cone_angle": 0.01, "max_step": 1.0})],
+    ids=["one ray", "growing steps", "capped steps"],
+)
+def test_march_grid(compile_kernels_of, monkeypatch, rays, cascades, rule):
+    from voxfield.kernels.march_grid import StepRule, pack_occupancy
+    from voxfield.kernels.ray_box import reference
+
+    def one_sample_a_ray(bound: dict[str, Any]) -> None:
+        bound["counts"].fill_(1)  # so that the writing pass is launched too
+
+    module, compiled = compile_kernels_of("march_grid", one_sample_a_ray)
+    monkeypatch.setattr(module, "ray_box", reference.ray_box)
+    occupancy = pack_occupancy(torch.ones(cascades, 16, 16, 16, dtype=torch.bool))
+    origins, directions = torch.zeros(rays, 3), torch.eye(3)[[0]].expand(rays, 3)
+    box = torch.tensor([[-1.0, -1, -1], [1.0, 1, 1]])
+    step = StepRule(min_step=0.1, **rule)
+    module.march_grid(origins, directions, occupancy, box, step, None, 0.0, 10.0, 1 if rays == 1 else 1024)
+    assert compiled == ["_march", "_march"]
