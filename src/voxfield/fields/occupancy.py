@@ -23,8 +23,8 @@ class OccupancyConfig:
     """Cells along each axis of a cascade: a power of two, 16 to 512."""
     update_every: int = 16
     """Training steps between updates, at least 1."""
-    decay: float = 0.6
-    """Factor on a cell's estimate each time it is looked at, 0 to 1. A cell is looked at about every 30 updates."""
+    decay: float = 0.95
+    """Factor on every cell's estimate at each update, 0 to 1."""
     cells_per_update: float = 0.0625
     """Fraction of all cells looked at in one update, 0 (exclusive) to 1."""
     minimum_thickness: float = 0.01
@@ -69,6 +69,11 @@ class Occupancy(torch.nn.Module):
             self._bits = pack_occupancy(self.occupied)
         return self._bits
 
+    @property
+    def warming_up(self) -> bool:
+        """Whether updates still sweep over all cells in turn."""
+        return int(self.updates) < self.config.warm_up_updates
+
     def fraction(self) -> float:
         """Share of cells that are occupied, 0 to 1."""
         return float(self.occupied.float().mean())
@@ -91,8 +96,13 @@ class Occupancy(torch.nn.Module):
         jitter = torch.rand(len(cells), 3, generator=generator).to(cells.device)
         seen = density_at(self._positions(cells, jitter))
         flat = self.density.view(-1)
-        # A cell drawn twice keeps one of its two readings: either is as good.
-        flat[cells] = torch.maximum(flat[cells] * self.config.decay, seen.float())
+        if self.warming_up:
+            flat[cells] = seen.float()
+        else:
+            # All cells decay, looked at or not. Slowly: a thin surface is missed by most looks at its cell.
+            self.density *= self.config.decay
+            # A cell drawn twice keeps one of its two readings: either is as good.
+            flat[cells] = torch.maximum(flat[cells], seen.float())
         self.updates += 1
         mean = float(flat[self.visible.view(-1)].mean()) if bool(self.visible.any()) else 0.0
         threshold = min(mean, self.config.minimum_thickness / self.min_step)
@@ -103,7 +113,7 @@ class Occupancy(torch.nn.Module):
         """Cells to look at, as flat indices."""
         total, device = self.density.numel(), self.density.device
         wanted = max(1, int(total * self.config.cells_per_update))
-        if int(self.updates) < self.config.warm_up_updates:
+        if self.warming_up:
             stride = max(1, total // wanted)
             # An odd multiplier visits every residue once in ``stride`` updates, but not neighbours in turn.
             offset = int(self.updates) * 5 % stride

@@ -45,8 +45,8 @@ class Model(Protocol):
     def rays_per_batch(self) -> int:
         """Rays of the next batch."""
 
-    def before_step(self, step: int, generator: torch.Generator) -> None:
-        """Called before step ``step`` (from 0): occupancy, schedules."""
+    def before_step(self, step: int, progress: float, generator: torch.Generator) -> None:
+        """Called before step ``step`` (from 0) at ``progress`` (0 to 1) of the run: occupancy, schedules."""
 
     def training_step(self, batch: RayBatch, generator: torch.Generator) -> StepResult:
         """The loss of a batch."""
@@ -56,6 +56,9 @@ class Model(Protocol):
 
     def render_image(self, cameras: Cameras, i: int, *, background: torch.Tensor) -> dict[str, torch.Tensor]:
         """``rgb`` (H, W, 3), ``opacity`` (H, W), ``depth`` (H, W) on the CPU."""
+
+    def accumulate_gradients_in_place(self) -> None:
+        """Called once the parameters have gradient buffers: kernels may add to those directly."""
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """What is optimised."""

@@ -55,8 +55,10 @@ class GridNgpConfig:
     """Growth of the step with distance (0: constant). ``auto``: 0 for bounded scenes, 1/256 for unbounded ones."""
     cascades: int | Literal["auto"] = "auto"
     """Nested occupancy grids, each twice as large, 1 to 8. ``auto``: 1 for bounded scenes, 5 for unbounded ones."""
-    samples_per_batch: int = 65536
+    samples_per_batch: int = 49152
     """Samples that light reaches which a training step aims at (the number of rays follows), at least 256."""
+    final_samples_per_batch: int = 131072
+    """The same at the end of training: batches grow geometrically, small while steps count, large for less noise."""
     max_samples_per_ray: int = 1024
     """Most samples on one ray, at least 1."""
     early_stop: float = 1e-4
@@ -70,6 +72,7 @@ class GridNgpConfig:
         check_choice("background", self.background, ("auto", "white", "black", "random", "last_sample"))
         check_range("steps_across", self.steps_across, minimum=16, maximum=16384)
         check_range("samples_per_batch", self.samples_per_batch, minimum=256)
+        check_range("final_samples_per_batch", self.final_samples_per_batch, minimum=256)
         check_range("max_samples_per_ray", self.max_samples_per_ray, minimum=1)
         check_range("early_stop", self.early_stop, minimum=0.0, maximum=0.5)
         check_range("render_early_stop", self.render_early_stop, minimum=0.0, maximum=0.5)
@@ -86,6 +89,7 @@ class GridNgp(torch.nn.Module):
         super().__init__()
         self.config, self.bounds, self.near = config, bounds, near
         generator = torch.Generator().manual_seed(seed)
+        self.samples_per_batch = config.samples_per_batch
         cascades = (5 if unbounded else 1) if config.cascades == "auto" else config.cascades
         self.background: Background = _training_background(config.background, has_alpha, unbounded)
         extent = torch.tensor(bounds.maximum) - torch.tensor(bounds.minimum)
@@ -111,14 +115,20 @@ class GridNgp(torch.nn.Module):
 
     def rays_per_batch(self) -> int:
         """Rays of the next batch, so that it has about ``samples_per_batch`` samples."""
-        rays = int(self.config.samples_per_batch / max(1.0, float(self.samples_per_ray)))
-        return max(128, min(rays, 4 * self.config.samples_per_batch))
+        rays = int(self.samples_per_batch / max(1.0, float(self.samples_per_ray)))
+        return max(128, min(rays, self.samples_per_batch))
 
-    def before_step(self, step: int, generator: torch.Generator) -> None:
-        """Refresh the occupancy grid when it is due: more often while it is new."""
+    def accumulate_gradients_in_place(self) -> None:
+        """Let the hash grid's backward add to the table's ``.grad`` rather than return a new tensor each time."""
+        self.field.table_grad = self.field.table.grad
+
+    def before_step(self, step: int, progress: float, generator: torch.Generator) -> None:
+        """Refresh the occupancy grid when it is due (more often while it is new), and let the batch grow."""
+        growth = self.config.final_samples_per_batch / self.config.samples_per_batch
+        self.samples_per_batch = int(self.config.samples_per_batch * growth**progress)
         config = self.config.occupancy
-        warming = int(self.occupancy.updates) < config.warm_up_updates
-        if step % (max(1, config.update_every // 4) if warming else config.update_every) == 0:
+        every = max(1, config.update_every // 4) if self.occupancy.warming_up else config.update_every
+        if step % every == 0:
             self.occupancy.update(self._density_at, generator)
 
     def training_step(self, batch: RayBatch, generator: torch.Generator) -> StepResult:

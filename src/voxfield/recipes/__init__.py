@@ -1,0 +1,37 @@
+"""Whole experiments by name: what ``voxfield train NAME`` runs."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from voxfield.checks import nearest_names
+from voxfield.errors import InputError
+
+if TYPE_CHECKING:
+    from voxfield.data.posed_images import PosedImages
+    from voxfield.models.base import Model
+    from voxfield.training.experiment import Experiment
+
+RECIPES = {"grid-ngp": "grid_ngp"}
+"""Name to module; a module has ``experiment()`` and ``build_model(config, captures, seed)``."""
+
+
+def load_recipe(name: str) -> "Experiment":
+    """The default settings of a recipe.
+
+    Raises:
+        InputError: there is no such recipe; the nearest names are given.
+    """
+    experiment: Experiment = _module(name).experiment()
+    return experiment
+
+
+def build_model(name: str, config: Any, captures: "PosedImages", seed: int) -> "Model":
+    """A fresh model of recipe ``name`` for the scene of ``captures``, on the CPU."""
+    model: Model = _module(name).build_model(config, captures, seed)
+    return model
+
+
+def _module(name: str) -> Any:
+    if name not in RECIPES:
+        raise InputError(f"There is no recipe {name!r}. {nearest_names(name, RECIPES)}")
+    return importlib.import_module(f"voxfield.recipes.{RECIPES[name]}")

@@ -23,6 +23,21 @@ class Adam:
             self._moments.append((_zeros(parameter), _zeros(parameter)))
             parameter.grad = _zeros(parameter)
 
+    def unscale(self, scaler: "torch.amp.GradScaler | None") -> bool:
+        """Divide gradients by ``scaler``'s factor; False, with gradients cleared, where they overflowed.
+
+        Torch's scaler expects one of torch's own optimisers; this does the same for ours.
+        """
+        if scaler is None:
+            return True
+        gradients = [parameter.grad for parameter in self._parameters() if parameter.grad is not None]
+        inverse = 1.0 / scaler.get_scale()
+        finite = all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
+        for gradient in gradients:
+            gradient.mul_(inverse) if finite else gradient.zero_()
+        scaler.update(scaler.get_scale() * (1.0005 if finite else 0.5))
+        return finite
+
     def step(self, learning_rate: float) -> None:
         """Update every parameter from its ``.grad`` and clear that."""
         self.steps += 1

@@ -1,0 +1,336 @@
+"""The training loop: batches, steps, schedules, checkpoints, evaluations, and what to do when something goes wrong."""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import torch
+
+from voxfield.checks import check_range
+from voxfield.data.ray_batches import RayBatch
+from voxfield.distributed.devices import Placement, synchronise
+from voxfield.errors import FormatError, InputError, TrainingDivergedError
+from voxfield.kernels.adam import AdamRule
+from voxfield.kernels.threads import kernels_own_the_cores
+from voxfield.models.base import Model
+from voxfield.render.metrics import psnr_from_mse
+from voxfield.storage.checkpoint import list_checkpoints, save_checkpoint
+from voxfield.training.log import RunLog
+from voxfield.training.optimisers import Adam
+from voxfield.training.progress import Progress
+from voxfield.training.schedules import LearningRate
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerConfig:
+    """How long and how a model is trained."""
+
+    steps: int | None = 20_000
+    """Stop after this many steps, at least 1; None: no limit."""
+    minutes: float | None = None
+    """Stop after this many minutes of training (compilation and evaluation do not count), above 0; None: no limit.
+    Schedules follow whichever limit is nearer."""
+    learning_rate: LearningRate = LearningRate()
+    """Schedule of the learning rate."""
+    beta1: float = 0.9
+    """Decay of Adam's first moment, 0 to below 1."""
+    beta2: float = 0.99
+    """Decay of Adam's second moment, 0 to below 1."""
+    epsilon: float = 1e-15
+    """Adam's epsilon, at least 0."""
+    ema_decay: float = 0.0
+    """Decay a step of the moving average of the parameters that is evaluated and rendered, 0 (off) to below 1."""
+    evaluate_every: float = 60.0
+    """Seconds of training between evaluations on a few held-out images, above 0; the waits grow by half each time."""
+    evaluation_images: int = 2
+    """Images of such an evaluation; 0 leaves them out."""
+    checkpoint_every: float = 60.0
+    """Seconds of training between checkpoints, above 0."""
+    keep_checkpoints: int = 2
+    """Checkpoints kept, at least 1."""
+    log_every: int = 25
+    """Steps between lines of the log, at least 1."""
+    tensorboard: bool | None = None
+    """Write TensorBoard files: True, False, or None if it is installed."""
+
+    def __post_init__(self) -> None:
+        if self.steps is None and self.minutes is None:
+            raise InputError("trainer: give a limit, steps or minutes.")
+        if self.steps is not None:
+            check_range("steps", self.steps, minimum=1)
+        if self.minutes is not None:
+            check_range("minutes", self.minutes, above=0.0)
+        check_range("ema_decay", self.ema_decay, minimum=0.0, maximum=1.0 - 1e-9)
+        check_range("evaluate_every", self.evaluate_every, above=0.0)
+        check_range("evaluation_images", self.evaluation_images, minimum=0)
+        check_range("checkpoint_every", self.checkpoint_every, above=0.0)
+        check_range("keep_checkpoints", self.keep_checkpoints, minimum=1)
+        check_range("log_every", self.log_every, minimum=1)
+
+    def progress(self, step: int, seconds: float) -> float:
+        """The finished share of the run, 0 to 1."""
+        by_steps = step / self.steps if self.steps else 0.0
+        by_time = seconds / (60.0 * self.minutes) if self.minutes else 0.0
+        return min(1.0, max(by_steps, by_time))
+
+
+class Batches(Protocol):
+    """Where training rays come from."""
+
+    def sample(self, num_rays: int, step: int) -> RayBatch:
+        """A batch, a pure function of its arguments."""
+
+
+Evaluation = Callable[[Model], dict[str, Any]]
+"""Measures a model on a few held-out images: psnr, ssim, ... and the name of the split under ``split``."""
+
+
+class Trainer:
+    """Trains one model into one run directory."""
+
+    def __init__(
+        self,
+        model: Model,
+        batches: Batches,
+        config: TrainerConfig,
+        *,
+        run_dir: Path,
+        placement: Placement,
+        seed: int,
+        evaluation: Evaluation | None = None,
+    ) -> None:
+        """Prepare to train ``model``, which is on ``placement.device`` already, from step 0."""
+        self.model, self.batches, self.config = model, batches, config
+        self.run_dir, self.placement, self.seed, self.evaluation = run_dir, placement, seed, evaluation
+        self.step, self.seconds = 0, 0.0
+        rule = AdamRule(beta1=config.beta1, beta2=config.beta2, epsilon=config.epsilon)
+        self.optimiser = Adam(model.parameter_groups(), rule)
+        model.accumulate_gradients_in_place()
+        self._scaler = placement.gradient_scaler()
+        self._average = MovingAverage(self._module, config.ema_decay) if config.ema_decay else None
+        self._stop_requested = threading.Event()
+        self._next_evaluation, self._wait = config.evaluate_every, config.evaluate_every
+        self._next_checkpoint = config.checkpoint_every
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from a checkpoint: the same steps follow as if training had not stopped.
+
+        Raises:
+            FormatError: the checkpoint belongs to a model of another size.
+        """
+        try:
+            self._module.load_state_dict(state["model"])
+            self.optimiser.load_state_dict(state["optimiser"])
+        except (RuntimeError, KeyError) as error:
+            reason = str(error).splitlines()[0]
+            raise FormatError(
+                f"{self.run_dir}: the checkpoint does not fit the settings ({reason}). Train into another --output."
+            ) from None
+        if self._average is not None and state.get("average") is not None:
+            self._average.load_state_dict(state["average"])
+        self.step, self.seconds = int(state["step"]), float(state["seconds"])
+        self._next_checkpoint = self.seconds + self.config.checkpoint_every
+        while self._next_evaluation <= self.seconds:
+            self._schedule_evaluation()
+
+    def train(self, log: RunLog, progress: Progress) -> str:
+        """Train until a limit is reached or a signal asks to stop.
+
+        Returns:
+            ``"finished"`` or ``"interrupted"``; a checkpoint of the last step is written either way.
+
+        Raises:
+            TrainingDivergedError: the loss became NaN or infinite. Checkpoints written before stay.
+        """
+        config = self.config
+        total_seconds = 60.0 * config.minutes if config.minutes else None
+        with (
+            self._stopping_on_signals(),
+            kernels_own_the_cores(),
+            progress.training(total_steps=config.steps, total_seconds=total_seconds) as bar,
+        ):
+            while config.progress(self.step, self.seconds) < 1.0 and not self._stop_requested.is_set():
+                began = time.perf_counter()
+                line = self._one_step(log)
+                if self.placement.device.type != "cpu" and self.step % config.log_every == 0:
+                    synchronise(self.placement.device)
+                elapsed = time.perf_counter() - began
+                self.seconds += elapsed
+                self.step += 1
+                if self.step % config.log_every == 0:
+                    line["rays_per_second"] = line["num_rays"] / elapsed
+                    log.train(self.step, self.seconds, **line)
+                    bar.update(
+                        self.step,
+                        self.seconds,
+                        loss=line["loss"],
+                        psnr=line["psnr"],
+                        rays_per_second=line["rays_per_second"],
+                    )
+                if self.seconds >= self._next_evaluation:
+                    self._evaluate(log)
+                if self.seconds >= self._next_checkpoint:
+                    self.save()
+            self.save()
+            if config.progress(self.step, self.seconds) < 1.0:
+                return "interrupted"
+            self._evaluate(log)
+        return "finished"
+
+    def rehearse(self) -> None:
+        """Do one step's work and discard it, so that every kernel has been compiled. For a model that is thrown away."""
+        self.model.before_step(0, 0.0, torch.Generator().manual_seed(0))
+        self._one_step(None)
+
+    def save(self) -> Path:
+        """Write a checkpoint of the present step."""
+        self._next_checkpoint = self.seconds + self.config.checkpoint_every
+        state = {
+            "seconds": self.seconds,
+            "model": self._module.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "average": self._average.state_dict() if self._average is not None else None,
+        }
+        return save_checkpoint(self.run_dir, self.step, state, keep=self.config.keep_checkpoints)
+
+    @property
+    def _module(self) -> torch.nn.Module:
+        return cast(torch.nn.Module, self.model)
+
+    def _one_step(self, log: RunLog | None) -> dict[str, float]:
+        """Step ``self.step``; returns what the log says of it."""
+        progress = self.config.progress(self.step, self.seconds)
+        # Seeded by the step alone: a resumed run draws what an uninterrupted one would.
+        generator = torch.Generator().manual_seed((self.seed * 0x9E3779B97F4A7C15 + self.step) % 2**63)
+        self.model.before_step(self.step, progress, generator)
+        batch = self.batches.sample(self.model.rays_per_batch(), self.step)
+        with self.placement.autocast():
+            result = self.model.training_step(batch, generator)
+        loss = float(result.loss.detach())
+        if not math.isfinite(loss):
+            self._diverged(log, loss)
+        if self._scaler is None:
+            result.loss.backward()  # type: ignore[no-untyped-call]
+        else:
+            self._scaler.scale(result.loss).backward()  # type: ignore[no-untyped-call]
+        rate = self.config.learning_rate.at(self.step, progress)
+        if self.optimiser.unscale(self._scaler):
+            self.optimiser.step(rate)
+        if self._average is not None:
+            self._average.update(self.step)
+        return {
+            "loss": loss,
+            "psnr": psnr_from_mse(result.squared_error),
+            "samples_per_ray": result.num_samples / max(1, result.num_rays),
+            "num_rays": float(result.num_rays),
+            "lr": rate,
+        }
+
+    def _diverged(self, log: RunLog | None, loss: float) -> None:
+        saved = list_checkpoints(self.run_dir)
+        kept = f"The checkpoint {saved[-1].name} was kept" if saved else "No checkpoint had been written yet"
+        message = (
+            f"The loss became {loss} at step {self.step}. {kept}. "
+            f"Try a lower rate: --set trainer.learning_rate.initial={self.config.learning_rate.initial / 4:g}"
+        )
+        if log is not None:
+            log.event(message)
+            log.end("diverged")
+        raise TrainingDivergedError(message)
+
+    def _evaluate(self, log: RunLog) -> None:
+        """Measure the model; the time this takes is not training time."""
+        self._schedule_evaluation()
+        if self.evaluation is None:
+            return
+        with self.averaged():
+            measured = self.evaluation(self.model)
+        split = str(measured.pop("split", "val"))
+        numbers = {name: measured.get(name) for name in ("psnr", "ssim", "lpips")}
+        log.evaluation(self.step, self.seconds, split, **numbers)
+
+    def _schedule_evaluation(self) -> None:
+        self._wait *= 1.5
+        self._next_evaluation += self._wait
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the model has its averaged parameters, if an average is kept."""
+        if self._average is None:
+            yield
+            return
+        with self._average.swapped_in():
+            yield
+
+    @contextmanager
+    def _stopping_on_signals(self) -> Iterator[None]:
+        """SIGINT and SIGTERM ask for a clean stop after the step under way; a second one acts as usual."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # only the main thread may set handlers; the caller's own thread has other ways to stop
+            return
+        previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+        def stop(number: int, _frame: object) -> None:
+            self._stop_requested.set()
+            signal.signal(number, previous[signal.Signals(number)])
+
+        for number in previous:
+            signal.signal(number, stop)
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+class MovingAverage:
+    """An exponential moving average of a module's parameters, updated every few steps to spare memory traffic."""
+
+    EVERY = 8
+
+    def __init__(self, module: torch.nn.Module, decay: float) -> None:
+        """Start from the parameters as they are; ``decay`` is that of one step."""
+        self._parameters = list(module.parameters())
+        self._values = [parameter.detach().clone() for parameter in self._parameters]
+        self._decay = decay
+
+    def update(self, step: int) -> None:
+        """Called after step ``step`` (from 0)."""
+        if (step + 1) % self.EVERY:
+            return
+        # Early on the average follows closely: what it started from is worth nothing.
+        decay = min(self._decay, step / (step + 50.0)) ** self.EVERY
+        with torch.no_grad():
+            for value, parameter in zip(self._values, self._parameters, strict=True):
+                value.lerp_(parameter, 1.0 - decay)
+
+    @contextmanager
+    def swapped_in(self) -> Iterator[None]:
+        """Exchange average and parameters inside."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The averages, in the order of the module's parameters."""
+        return {"values": self._values}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        for own, saved in zip(self._values, state["values"], strict=True):
+            own.copy_(saved)
+
+    def _swap(self) -> None:
+        with torch.no_grad():
+            for value, parameter in zip(self._values, self._parameters, strict=True):
+                held = parameter.detach().clone()
+                parameter.copy_(value)
+                value.copy_(held)
