@@ -4,34 +4,35 @@ import dataclasses
 import functools
 import os
 import platform
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 
-from voxfield.data.posed_images import PosedImages, Split, read_capture
+from voxfield.data.posed_images import PosedImages, Skipped, Split, read_capture
 from voxfield.data.ray_batches import RaySampler
-from voxfield.data.synthetic import SyntheticScene
 from voxfield.distributed.devices import Placement, place
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.export.report import write_report
 from voxfield.geometry.camera import Cameras
-from voxfield.geometry.paths import camera_path
+from voxfield.geometry.paths import PathKind, camera_path
+from voxfield.jobs.doctor import cpu_name
 from voxfield.kernels.threads import kernel_threads, kernels_own_the_cores
 from voxfield.models.base import Model
 from voxfield.recipes import build_model, load_recipe
+from voxfield.recipes.rehearsal import compile_kernels
 from voxfield.render.image import colour_from_name, to_uint8, write_png
 from voxfield.render.lpips import load_lpips
 from voxfield.render.video import require_video, write_video
+from voxfield.storage.atomic import write_json
 from voxfield.storage.checkpoint import list_checkpoints, load_latest
 from voxfield.storage.run_log import read_log
 from voxfield.training.evaluate import EvaluateConfig, evaluate
 from voxfield.training.experiment import Experiment, RunRecord, read_experiment, resolve, write_experiment
 from voxfield.training.log import RunLog
 from voxfield.training.progress import Progress
-from voxfield.training.trainer import MovingAverage, Trainer
+from voxfield.training.trainer import Trainer
 
 RenderFormat = Literal["video", "images", "both"]
 
@@ -59,7 +60,8 @@ def train(
         output: run directory; ``runs/<name of data>-<recipe>`` when None.
         steps: stop after this many steps. Given without ``minutes`` it replaces the recipe's limits.
         minutes: stop after this many minutes of training; compiling and evaluating do not count.
-        resume: continue the run in ``output`` from its newest checkpoint (of a finished run: nothing to do).
+        resume: continue the run in ``output`` from its newest readable checkpoint, with its settings and seed; those
+            given here replace its own. Of a finished run: nothing to do.
         seed: seed of every random choice.
         device: ``auto``, or a torch device.
         precision: ``auto``, ``float32``, ``bfloat16``, ``float16``: of the networks.
@@ -68,32 +70,46 @@ def train(
         config: a YAML file of settings, or the ``experiment.json`` of another run.
 
     Returns:
-        The run; ``run.outcome`` says whether it was ``"finished"`` or ``"interrupted"`` (resume to continue).
+        The run; ``run.outcome`` says whether it was ``"finished"`` or ``"interrupted"`` (resume to continue), and
+        ``run.left_out`` which pictures could not be used (also in ``failures.json``).
 
     Raises:
-        VoxfieldError: bad settings, data that cannot be read, a loss that diverged.
+        InputError: bad settings, or ``output`` holds a run already (or one of another recipe).
+        MissingFileError, FormatError: data, or the run to resume, that is absent or cannot be read.
+        UnavailableError: the device or precision is not to be had here.
+        TrainingDivergedError: the loss became NaN or infinite; checkpoints written before stay.
     """
     placement = place(device, precision)
     run_dir = Path(output) if output is not None else _default_run_dir(recipe, Path(data))
+    experiment, record = load_recipe(recipe), None
     if resume:
         record = read_experiment(run_dir, load_recipe, recipe=recipe)
         experiment, seed = record.experiment, record.seed
     else:
         _refuse_to_overwrite(run_dir)
-        experiment = load_recipe(recipe)
-    experiment = resolve(experiment, config=config, overrides=overrides)
-    experiment = _with_limits(experiment, steps, minutes)
-    # Weights that cannot be loaded are better found now than after an hour.
-    lpips = load_lpips(experiment.evaluation.lpips) if experiment.evaluation.lpips else None
+    experiment = _with_limits(resolve(experiment, config=config, overrides=overrides), steps, minutes)
+    if experiment.evaluation.lpips:
+        # Weights that cannot be loaded are better found now than after an hour.
+        load_lpips(experiment.evaluation.lpips)
+    state, notes = _resume_state(run_dir, placement) if resume else (None, [])
     with Progress(quiet=quiet) as progress:
-        captures = read_capture(data, split="train", options=experiment.capture)
+        if state is not None and experiment.trainer.progress(state["step"], state["seconds"]) >= 1.0:
+            progress.say(f"{run_dir} is finished. To train it further, give a larger --steps or --minutes.")
+            return Run(run_dir, outcome="finished")
+        captures = read_capture(Path(data), split="train", options=experiment.capture)
+        if record is not None and record.data_hash not in (None, captures.source.get("hash")):
+            notes.append("The pictures changed since the run was started: it does not continue as it would have.")
         if captures.skipped:
-            progress.say(_skipped_line(captures))
-        held_out = _held_out(data, experiment)
-        seconds = compile_kernels(placement, progress)
+            notes.append(_skipped_line(captures.skipped))
+        held_out = _held_out(data, experiment, notes)
+        for note in notes:
+            progress.say(note)
+        compile_seconds = compile_kernels(placement, progress)
         model = cast(torch.nn.Module, build_model(recipe, experiment.model, captures, seed)).to(placement.device)
         with RaySampler(captures, seed, device=placement.device) as batches:
-            measure = functools.partial(_quick_evaluation, captures=held_out, experiment=experiment, run_dir=run_dir)
+            measure = None
+            if held_out is not None and experiment.trainer.evaluation_images:
+                measure = functools.partial(_quick_evaluation, held_out, experiment, run_dir)
             trainer = Trainer(
                 cast(Model, model),
                 batches,
@@ -101,40 +117,32 @@ def train(
                 run_dir=run_dir,
                 placement=placement,
                 seed=seed,
-                evaluation=measure if held_out is not None and experiment.trainer.evaluation_images else None,
+                evaluation=measure,
             )
-            resume_step, problems = None, []
-            if resume:
-                _, state, problems = load_latest(run_dir, device=placement.device)
+            if state is not None:
                 trainer.restore(state)
-                resume_step = trainer.step
+                del state
+            about = {"machine": machine(), "device": str(placement)}
             write_experiment(
                 run_dir,
                 experiment,
                 seed=seed,
                 data_path=str(Path(data).resolve()),
                 data_hash=cast("str | None", captures.source.get("hash")),
-                extra={"machine": machine(), "device": str(placement)},
+                extra=about,
             )
-            with RunLog(run_dir, resume_step=resume_step, tensorboard=experiment.trainer.tensorboard) as log:
-                log.start(
-                    recipe=recipe,
-                    data=str(data),
-                    seed=seed,
-                    device=str(placement),
-                    machine=machine(),
-                    compile_seconds=seconds,
-                )
-                for problem in problems:
-                    log.event(f"{problem} Continued from the one before.")
-                if captures.skipped:
-                    log.event(_skipped_line(captures))
+            resumed = trainer.step if resume else None
+            with RunLog(run_dir, resume_step=resumed, tensorboard=experiment.trainer.tensorboard) as log:
+                log.start(recipe=recipe, data=str(data), seed=seed, compile_seconds=compile_seconds, **about)
+                for note in notes:
+                    log.event(note)
                 outcome = trainer.train(log, progress)
-                for failure in captures.images.failures:
-                    log.event(f"A picture could not be decoded and was left out: {failure}")
+                left_out = (*captures.skipped, *captures.images.failures)
+                _record_failures(run_dir, left_out)
+                if captures.images.failures:
+                    log.event(_skipped_line(captures.images.failures))
                 log.end(outcome, step=trainer.step, train_seconds=trainer.seconds)
-    del lpips
-    run = Run(run_dir, outcome=outcome)
+    run = Run(run_dir, outcome=outcome, left_out=left_out)
     run.report()
     return run
 
@@ -151,9 +159,11 @@ def open(run: str | os.PathLike[str]) -> "Run":  # noqa: A001  (voxfield.open re
 class Run:
     """A trained field and what belongs to it. The model is loaded when first needed."""
 
-    def __init__(self, path: Path, *, outcome: str | None = None, device: str = "auto") -> None:
-        """Open ``path``; ``outcome`` is how a training in this process ended."""
-        self.path, self.outcome = path, outcome
+    def __init__(
+        self, path: Path, *, outcome: str | None = None, left_out: Sequence[Skipped] = (), device: str = "auto"
+    ) -> None:
+        """Open ``path``; ``outcome`` is how a training in this process ended, ``left_out`` pictures it did without."""
+        self.path, self.outcome, self.left_out = path, outcome, tuple(left_out)
         self.record: RunRecord = read_experiment(path, load_recipe)
         self.placement: Placement = place(device, "auto")
 
@@ -172,7 +182,7 @@ class Run:
         source = self.record.data_path if data is None else data
         if not Path(source).exists():
             raise MissingFileError(f"{source}: the capture of this run is not there. Name it with --data.")
-        return read_capture(source, split=split, options=self.experiment.capture)
+        return read_capture(Path(source), split=split, options=self.experiment.capture)
 
     @functools.cached_property
     def model(self) -> Model:
@@ -187,10 +197,9 @@ class Run:
         try:
             module.load_state_dict(state["model"])
         except (RuntimeError, KeyError) as error:
-            raise FormatError(f"{path}: does not fit {self.path / 'experiment.json'}: {error}") from None
+            reason = " ".join(str(error).split())[:160]
+            raise FormatError(f"{path}: does not fit {self.path / 'experiment.json'} ({reason}).") from None
         if state.get("average") is not None:
-            average = MovingAverage(module, self.experiment.trainer.ema_decay)
-            average.load_state_dict(state["average"])
             with torch.no_grad():
                 for parameter, value in zip(module.parameters(), state["average"]["values"], strict=True):
                     parameter.copy_(value)
@@ -241,7 +250,7 @@ class Run:
         model, about = self._loaded
         count = min(len(captures), settings.max_images or len(captures))
         with Progress(quiet=quiet) as progress:
-            compile_kernels(self.placement, progress)
+            compile_kernels(self.placement, progress, training=False)
             with progress.stage(f"Evaluating {split}", count, "images") as stage, kernels_own_the_cores():
                 return evaluate(
                     model.render_image,
@@ -254,7 +263,7 @@ class Run:
 
     def render_path(
         self,
-        kind: str,
+        kind: PathKind,
         *,
         frames: int | None = None,
         height: int | None = None,
@@ -296,7 +305,7 @@ class Run:
         model = self.model
         written: list[Path] = []
         with Progress(quiet=quiet) as progress:
-            compile_kernels(self.placement, progress)
+            compile_kernels(self.placement, progress, training=False)
             with progress.stage(f"Rendering {kind}", len(cameras), "frames") as stage, kernels_own_the_cores():
 
                 def pictures() -> Iterator[torch.Tensor]:
@@ -326,8 +335,8 @@ class Run:
     def info(self) -> dict[str, Any]:
         """What the run is: recipe, data, settings, progress, checkpoints, last metrics."""
         log = read_log(self.path / "log.jsonl")
-        last = next((entry for entry in reversed(log) if entry.get("kind") == "train"), {})
-        end = next((entry for entry in reversed(log) if entry.get("kind") in ("start", "end")), {})
+        last: dict[str, Any] = next((entry for entry in reversed(log) if entry.get("kind") == "train"), {})
+        end: dict[str, Any] = next((entry for entry in reversed(log) if entry.get("kind") in ("start", "end")), {})
         return {
             "path": str(self.path),
             "recipe": self.experiment.recipe,
@@ -344,52 +353,13 @@ class Run:
         }
 
 
-def compile_kernels(placement: Placement, progress: Progress) -> float:
-    """Have the kernels compiled (the first time) or loaded from their cache, so that no training time goes into it.
-
-    Returns:
-        Seconds it took.
-    """
-    began = time.perf_counter()
-    if placement.device.type != "cpu":
-        return 0.0
-    scene = SyntheticScene.example().posed_images(count=2, resolution=16)
-    experiment = load_recipe("grid-ngp")
-    small = dataclasses.replace(
-        experiment.model,
-        field=dataclasses.replace(experiment.model.field, log2_table_size=8, max_resolution=64),
-        occupancy=dataclasses.replace(experiment.model.occupancy, resolution=16),
-        samples_per_batch=512,
-        final_samples_per_batch=512,
-    )
-    with progress.stage("Preparing kernels (compiled once, then cached)", 3) as stage, kernels_own_the_cores():
-        model = build_model("grid-ngp", small, scene, 0)
-        with RaySampler(scene, 0) as batches:
-            trainer = Trainer(
-                model, batches, experiment.trainer, run_dir=Path(), placement=placement, seed=0
-            )
-            stage.advance(1)
-            trainer.rehearse()
-            stage.advance(1)
-            with torch.inference_mode():
-                model.render_image(scene.cameras, 0, background=torch.ones(3))
-            stage.advance(1)
-    return time.perf_counter() - began
-
-
 def machine() -> str:
     """One line that names the processor, its threads and torch, for logs and results."""
-    name = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
-    return f"{name}, {kernel_threads()} threads, {platform.system()}, torch {torch.__version__}"
+    return f"{cpu_name()}, {kernel_threads()} threads, {platform.system()}, torch {torch.__version__}"
 
 
 def _quick_evaluation(
-    model: Model, *, captures: PosedImages, experiment: Experiment, run_dir: Path
+    captures: PosedImages, experiment: Experiment, run_dir: Path, model: Model
 ) -> dict[str, Any]:
     """Metrics on a few held-out images while training; no pictures but the panels of the last time."""
     settings: EvaluateConfig = dataclasses.replace(
@@ -399,14 +369,34 @@ def _quick_evaluation(
     return {"split": captures.split, **{name: result[name] for name in ("psnr", "ssim", "lpips")}}
 
 
-def _held_out(data: str | os.PathLike[str], experiment: Experiment) -> PosedImages | None:
+def _resume_state(run_dir: Path, placement: Placement) -> tuple[dict[str, Any] | None, list[str]]:
+    """The newest readable checkpoint, or None for a run stopped before its first; and what there is to say."""
+    if not list_checkpoints(run_dir):
+        return None, ["The run had no checkpoint yet: it starts again from the first step."]
+    path, state, problems = load_latest(run_dir, device=placement.device)
+    return state, [f"{problem} Continued from {path.name}." for problem in problems]
+
+
+def _held_out(data: str | os.PathLike[str], experiment: Experiment, notes: list[str]) -> PosedImages | None:
     """The validation split, else the test split, else None: a capture without either can still be trained."""
-    for split in ("val", "test"):
+    faults: list[str] = []
+    splits: tuple[Split, ...] = ("val", "test")
+    for split in splits:
         try:
-            return read_capture(data, split=cast(Split, split), options=experiment.capture)
-        except (FormatError, MissingFileError):
-            continue
+            return read_capture(Path(data), split=split, options=experiment.capture)
+        except (FormatError, MissingFileError) as error:
+            faults.append(str(error))
+    notes.append(f"Nothing is measured while training: {faults[-1]}")
     return None
+
+
+def _record_failures(run_dir: Path, left_out: Sequence[Skipped]) -> None:
+    """``failures.json`` lists the pictures that were left out; there is none when all were used."""
+    path = run_dir / "failures.json"
+    if left_out:
+        write_json(path, [dataclasses.asdict(item) for item in left_out])
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _with_limits(experiment: Experiment, steps: int | None, minutes: float | None) -> Experiment:
@@ -424,14 +414,15 @@ def _default_run_dir(recipe: str, data: Path) -> Path:
 
 
 def _refuse_to_overwrite(run_dir: Path) -> None:
-    if (run_dir / "experiment.json").exists() or list_checkpoints(run_dir):
+    if any((run_dir / name).exists() for name in ("experiment.json", "log.jsonl")) or list_checkpoints(run_dir):
         raise InputError(f"{run_dir}: holds a run already. Continue it with --resume, or name another --output.")
 
 
-def _skipped_line(captures: PosedImages) -> str:
-    names = ", ".join(f"{item.path} ({item.reason})" for item in captures.skipped[:2])
-    more = len(captures.skipped) - 2
-    return f"{len(captures.skipped)} pictures left out: {names}{f' and {more} more' if more > 0 else ''}."
+def _skipped_line(left_out: Sequence[Skipped]) -> str:
+    names = ", ".join(f"{item.path} ({item.reason})" for item in left_out[:2])
+    more = f" and {len(left_out) - 2} more" if len(left_out) > 2 else ""
+    were = "picture was" if len(left_out) == 1 else "pictures were"
+    return f"{len(left_out)} {were} left out: {names}{more}."
 
 
 def _frame_size(cameras: Cameras, width: int | None, height: int | None) -> tuple[int, int]:

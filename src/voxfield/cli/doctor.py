@@ -29,8 +29,10 @@ def command(*, device: Annotated[str, arg(metavar="NAME")] = "auto") -> int:
         print("\r\033[K", end="", file=sys.stderr)
 
     memory = "" if found.memory_bytes is None else f", {found.memory_bytes / 2**30:.0f} GiB memory"
+    lanes = "" if found.lanes is None else f", kernels {found.lanes} numbers at a time"
     print(f"Device     {found.device}: {found.device_name}")
-    print(f"Processor  {found.cores} cores, {found.threads} threads in use, {found.instructions}{memory}")
+    print(f"Precision  {found.precision} (what --precision auto takes here)")
+    print(f"Processor  {found.cores} cores, {found.threads} threads in use, {found.instructions}{lanes}{memory}")
     print("Packages   " + ", ".join(f"{name} {version or 'absent'}" for name, version in found.versions.items()))
     products = ", ".join(f"{name} {rate:,.0f}" for name, rate in found.matrix_gflops.items())
     print(f"Matrices   {products} GFLOP/s")

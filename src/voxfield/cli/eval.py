@@ -57,4 +57,7 @@ def command(
         print(f"LPIPS  {format_metric(metrics, 'lpips', 4)}  [{network}]")
     print(f"Speed  {metrics['num_rays_per_sec']:,.0f} rays/s, {metrics['fps']:.3g} images/s")
     print(f"Wrote  {opened.path / 'eval' / split / 'metrics.json'}")
+    if metrics["skipped"]:
+        print(f"Measured without {len(metrics['skipped'])} pictures that could not be used: listed there.")
+        return 1
     return 0

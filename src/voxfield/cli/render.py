@@ -34,7 +34,7 @@ def command(
         height: picture height; the photographs' when not given, or in proportion to --width.
         width: picture width; the photographs' when not given, or in proportion to --height.
         fps: frames a second of the video.
-        seconds: length of the video; 4 when neither this nor --frames is given.
+        seconds: length of the video; 5 when neither this nor --frames is given.
         output: where to write; renders/PATH inside the run when not given.
         format: an MP4 video, PNG images, or both.
         quiet: no progress bar.

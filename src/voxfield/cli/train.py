@@ -7,7 +7,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from voxfield.cli.options import optional
 
-EXAMPLE = "voxfield train grid-ngp path/to/capture --minutes 5 --set model.log2_table_size=17"
+EXAMPLE = "voxfield train grid-ngp path/to/capture --minutes 5 --set model.field.log2_table_size=17"
 
 
 def command(
@@ -29,6 +29,7 @@ def command(
     """Train a radiance field from posed photographs.
 
     Which value of a setting wins: a flag here, then --set, then the --config file, then the recipe.
+    Ctrl-C saves and stops; --resume continues. The exit code is 1 when pictures had to be left out.
 
     Args:
         recipe: what to train: grid-ngp.
@@ -39,7 +40,7 @@ def command(
         resume: continue the run in --output from its last checkpoint.
         seed: seed of every random choice; the same seed gives the same run.
         device: auto, cpu, cuda, cuda:1, xpu or mps.
-        precision: auto, float32 or bfloat16, for the networks.
+        precision: auto, float32, bfloat16 or float16, for the networks.
         quiet: no progress bar.
         settings: change one setting; give the option again for more.
         config: YAML file of settings, or the experiment.json of another run.
@@ -62,4 +63,10 @@ def command(
     )
     print(f"Run:     {run.path}")
     print(f"Report:  {run.path / 'report.html'}")
+    if run.outcome == "interrupted":
+        print(f"Interrupted and saved. Continue: voxfield train {recipe} {data} --output {run.path} --resume")
+        return 130
+    if run.left_out:
+        print(f"Trained without {len(run.left_out)} pictures that could not be used: {run.path / 'failures.json'}")
+        return 1
     return 0

@@ -9,6 +9,8 @@ from voxfield.checks import check_choice
 from voxfield.errors import InputError, UnavailableError
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+DEVICE_TYPES = ("cpu", "cuda", "xpu", "mps")
+"""Where training can run; torch has further types, such as ``meta``, that cannot."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,7 @@ def place(device: str = "auto", precision: str = "auto") -> Placement:
     Args:
         device: ``auto`` takes the accelerator torch reports (CUDA, ROCm, XPU, MPS), else the CPU; or a torch device name.
         precision: ``float32``, ``bfloat16``, ``float16``; ``auto`` is float32 on a CPU and on MPS, bfloat16 elsewhere
-            where supported. On a CPU float32 wins: the fused networks are faster than torch's bfloat16 ones on
+            (float16 on NVIDIA cards that only imitate bfloat16). On a CPU float32 wins: the fused networks are faster than torch's bfloat16 ones on
             processors without bfloat16 units, and no slower to a given PSNR on those with them (docs/decisions).
 
     Raises:
@@ -48,25 +50,40 @@ def place(device: str = "auto", precision: str = "auto") -> Placement:
         UnavailableError: torch cannot use the device here, or the precision on it.
     """
     check_choice("precision", precision, PRECISIONS)
-    if device == "auto":
-        chosen = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        chosen = chosen or torch.device("cpu")
-    else:
-        try:
-            chosen = torch.device(device)
-        except RuntimeError:
-            raise InputError(f"device: expected auto, cpu, cuda, cuda:1, xpu or mps, got {device!r}.") from None
-        try:
-            torch.empty(1, device=chosen)
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
-            raise UnavailableError(f"device {device!r} cannot be used here: {reason} Use --device cpu.") from None
+    chosen = _device(device)
     if precision == "auto":
-        precision = "bfloat16" if chosen.type in ("cuda", "xpu") else "float32"
+        precision = _fastest_precision(chosen)
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
     if chosen.type == "cpu" and dtype == torch.float16:
         raise UnavailableError("precision float16 is 75 times slower than bfloat16 on a CPU. Use float32 or bfloat16.")
     return Placement(device=chosen, dtype=dtype)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        best = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return best or torch.device("cpu")
+    expected = f"device: expected auto, cpu, cuda, cuda:1, xpu or mps, got {name!r}."
+    try:
+        chosen = torch.device(name)
+    except RuntimeError:
+        raise InputError(expected) from None
+    if chosen.type not in DEVICE_TYPES:
+        raise InputError(expected)
+    try:
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UnavailableError(f"device {name!r} cannot be used here: {reason}. Use --device cpu.") from None
+    return chosen
+
+
+def _fastest_precision(device: torch.device) -> str:
+    """What ``auto`` means: half the bits where the device computes with them itself."""
+    if device.type == "cuda":
+        # Older cards only imitate bfloat16, slowly; all have float16.
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+    return "bfloat16" if device.type == "xpu" else "float32"
 
 
 def synchronise(device: torch.device) -> None:

@@ -96,9 +96,8 @@ class HashField(torch.nn.Module):
             ray_index: (N,) the ray of each sample.
         """
         harmonics = spherical_harmonics(directions, self.config.sh_degree)
-        # Concatenated feature by feature: the storage the networks read without a copy.
-        inputs = torch.cat([geometry.T, harmonics.T[:, ray_index.long()]]).T
-        return torch.sigmoid(fused_mlp(inputs, list(self.colour_net)))
+        raw = fused_mlp(geometry, list(self.colour_net), shared=harmonics, shared_index=ray_index)
+        return torch.sigmoid(raw)
 
 
 def _layers(widths: list[int], generator: torch.Generator) -> torch.nn.ParameterList:

@@ -51,6 +51,8 @@ class Occupancy(torch.nn.Module):
     """(C, R, R, R) bool: what `bits` packs; starts all true."""
     visible: torch.Tensor
     """(C, R, R, R) bool: cells that may ever be occupied; see `restrict`."""
+    updates: torch.Tensor
+    """Scalar int64: updates so far."""
 
     def __init__(self, bounds: Bounds, cascades: int, min_step: float, config: OccupancyConfig) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ from typing import Final
 import torch
 
 import voxfield
-from voxfield.errors import InputError, UnavailableError
+from voxfield.distributed.devices import place
 from voxfield.jobs.kernel_speed import KernelSpeed, matrix_speed, measure_kernels
 
 EXTRAS: Final = {
@@ -37,7 +37,9 @@ class Examination:
         device_name: what that is in words.
         cores: cores this process may use.
         threads: threads torch and the kernels use on the CPU.
+        precision: what ``--precision auto`` means on the device, such as "float32".
         instructions: vector instructions torch uses, such as "AVX512".
+        lanes: float32 numbers in a vector of the CPU kernels, or None when training runs elsewhere.
         memory_bytes: memory of the machine, or None when the system does not say.
         versions: of Python, Voxfield and the packages; None for one that is not installed.
         kernels: every kernel, measured, in the implementation that would run.
@@ -50,7 +52,9 @@ class Examination:
     device_name: str
     cores: int
     threads: int
+    precision: str
     instructions: str
+    lanes: int | None
     memory_bytes: int | None
     versions: dict[str, str | None]
     kernels: list[KernelSpeed] = field(default_factory=list)
@@ -83,7 +87,8 @@ def examine(
         InputError: for a device that torch does not know.
         UnavailableError: for a device that this machine lacks.
     """
-    chosen = _device(device)
+    placement = place(device)
+    chosen = placement.device
     kernels = []
     for kernel in measure_kernels(chosen, scale=scale, seconds=seconds):
         kernels.append(kernel)
@@ -96,7 +101,9 @@ def examine(
         device_name=_device_name(chosen),
         cores=cores,
         threads=torch.get_num_threads(),
+        precision=str(placement.dtype).removeprefix("torch."),
         instructions=torch.backends.cpu.get_cpu_capability(),
+        lanes=_lanes() if chosen.type == "cpu" else None,
         memory_bytes=_memory_bytes(),
         versions=_versions(),
         kernels=kernels,
@@ -109,19 +116,6 @@ def examine(
     return found
 
 
-def _device(name: str) -> torch.device:
-    best = torch.accelerator.current_accelerator(check_available=True)
-    if name == "auto":
-        return torch.device("cpu") if best is None else best
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise InputError(f"device: expected auto, cpu, cuda, cuda:1, xpu or mps, got {name!r}.") from None
-    if device.type != "cpu" and (best is None or best.type != device.type):
-        raise UnavailableError(f"device {name!r}: this torch ({torch.__version__}) finds none here. Use --device auto.")
-    return device
-
-
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
@@ -130,6 +124,14 @@ def _device_name(device: torch.device) -> str:
     if device.type != "cpu":
         return platform.platform()
     return cpu_name()
+
+
+def _lanes() -> int | None:
+    try:
+        from voxfield.kernels.simd import LANES
+    except ImportError:  # without numba every kernel's line says that it fails
+        return None
+    return LANES
 
 
 def cpu_name() -> str:

@@ -48,8 +48,8 @@ class Model(Protocol):
     def before_step(self, step: int, progress: float, generator: torch.Generator) -> None:
         """Called before step ``step`` (from 0) at ``progress`` (0 to 1) of the run: occupancy, schedules."""
 
-    def training_step(self, batch: RayBatch, generator: torch.Generator) -> StepResult:
-        """The loss of a batch."""
+    def training_step(self, batch: RayBatch, step: int, generator: torch.Generator) -> StepResult:
+        """The loss of the batch of step ``step`` (from 0)."""
 
     def render_rays(self, rays: Rays, *, background: torch.Tensor) -> dict[str, torch.Tensor]:
         """``rgb`` (R, 3), ``opacity`` (R,), ``depth`` (R,) without gradients."""

@@ -29,6 +29,10 @@ COARSEST_STEP: Final = 8
 """Longest training step, in multiples of the final one."""
 MOST_SAMPLES_PER_RAY: Final = 80
 """Mean samples per ray above which training takes longer steps."""
+MOST_VISIBLE: Final = 0.6
+"""Share of visible samples above which training does not look for hidden ones."""
+CHECK_VISIBLE_EVERY: Final = 16
+"""Steps between looks at that share while it is high."""
 FIRST_WAVE: Final = 8
 """Samples of each ray that rendering looks at first; most rays that hit a surface end within them."""
 LONGEST_WAVE: Final = 128
@@ -82,6 +86,13 @@ class GridNgpConfig:
 class GridNgp(torch.nn.Module):
     """The model of one scene. See `voxfield.models.base.Model` for what the trainer asks of it."""
 
+    box: torch.Tensor
+    """(2, 3): corners of the region of interest, world units."""
+    samples_per_ray: torch.Tensor
+    """Scalar: running mean of the samples of a training ray."""
+    step_scale: torch.Tensor
+    """Scalar: how much longer training steps are than the final ones, a power of two."""
+
     def __init__(
         self, config: GridNgpConfig, bounds: Bounds, *, unbounded: bool, near: float, has_alpha: bool, seed: int = 0
     ) -> None:
@@ -106,6 +117,7 @@ class GridNgp(torch.nn.Module):
         self.occupancy = Occupancy(bounds, cascades, self.step_rule.min_step, config.occupancy)
         # Before the first step: a ray that meets about 64 samples, eight times as far apart as later.
         self.register_buffer("samples_per_ray", torch.tensor(64.0))
+        self.register_buffer("visible_share", torch.tensor(1.0))
         self.register_buffer("step_scale", torch.tensor(float(COARSEST_STEP)))
 
     @property
@@ -131,11 +143,16 @@ class GridNgp(torch.nn.Module):
         if step % every == 0:
             self.occupancy.update(self._density_at, generator)
 
-    def training_step(self, batch: RayBatch, generator: torch.Generator) -> StepResult:
+    def training_step(self, batch: RayBatch, step: int, generator: torch.Generator) -> StepResult:
         """The loss of a batch of rays; ``loss.backward()`` is the caller's."""
         rays = batch.rays
         jitter = torch.rand(len(rays), generator=generator).to(self.device)
-        samples = self._visible(self._march(rays, jitter, float(self.step_scale)))
+        samples = self._march(rays, jitter, float(self.step_scale))
+        # While most samples are visible, finding out which are costs more than it saves.
+        if float(self.visible_share) < MOST_VISIBLE or step % CHECK_VISIBLE_EVERY == 0:
+            visible = self._visible(samples)
+            self.visible_share.fill_(len(visible) / max(1, len(samples)))
+            samples = visible
         self._note_samples(len(samples) / max(1, len(rays)))
         density, geometry = self.field.geometry(self.field.encode(samples.positions))
         colour = self.field.colour(geometry, rays.directions, samples.ray_index)
@@ -228,7 +245,7 @@ class GridNgp(torch.nn.Module):
         mean, scale = float(self.samples_per_ray), float(self.step_scale)
         if mean > MOST_SAMPLES_PER_RAY and scale < COARSEST_STEP:
             change = 2.0
-        elif mean < MOST_SAMPLES_PER_RAY / 4 and scale > 1.0:
+        elif mean < MOST_SAMPLES_PER_RAY / 2.5 and scale > 1.0:
             change = 0.5
         else:
             return

@@ -100,7 +100,7 @@ def from_dict(template: Experiment, values: Mapping[str, Any], *, source: str = 
 
 
 def apply_overrides(experiment: Experiment, overrides: Iterable[str]) -> Experiment:
-    """Replace settings by ``["model.log2_table_size=19", ...]``, each read as its field's type.
+    """Replace settings by ``["model.field.log2_table_size=19", ...]``, each read as its field's type.
 
     Raises:
         InputError: for an unknown path (the nearest are named), a value of the wrong type, or a missing "=".

@@ -5,8 +5,8 @@ none of those classes: it walks whatever dataclass *instance* it is given, whose
 whose annotations say what each field takes. Reading therefore always starts from a template (a recipe's defaults), and
 never from a class name in a file.
 
-A *path* names a setting with dots, ``model.log2_table_size``. *Plain values* are what JSON has: dictionaries with text
-keys, lists, text, numbers, true, false and null; infinities are the text "inf" and "-inf".
+A *path* names a setting with dots, ``model.field.log2_table_size``. *Plain values* are what JSON has: dictionaries
+with text keys, lists, text, numbers, true, false and null; infinities are the text "inf" and "-inf".
 """
 
 import dataclasses
@@ -125,7 +125,7 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
     for item in overrides:
         path, equals, text = item.partition("=")
         if not equals or not path.strip():
-            raise InputError(f"--set {item}: expected path=value, such as --set model.log2_table_size=17.")
+            raise InputError(f"--set {item}: expected path=value, such as --set model.field.log2_table_size=17.")
         _insert(nested, path.strip(), _Text(text.strip()), f"--set {item}")
     return nested
 

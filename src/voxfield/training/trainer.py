@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, NoReturn, Protocol, cast
 
 import torch
 
 from voxfield.checks import check_range
 from voxfield.data.ray_batches import RayBatch
 from voxfield.distributed.devices import Placement, synchronise
-from voxfield.errors import FormatError, InputError, TrainingDivergedError
+from voxfield.errors import FormatError, InputError, TrainingDivergedError, VoxfieldError
 from voxfield.kernels.adam import AdamRule
 from voxfield.kernels.threads import kernels_own_the_cores
 from voxfield.models.base import Model
@@ -127,13 +127,17 @@ class Trainer:
         try:
             self._module.load_state_dict(state["model"])
             self.optimiser.load_state_dict(state["optimiser"])
-        except (RuntimeError, KeyError) as error:
-            reason = str(error).splitlines()[0]
+        except (RuntimeError, KeyError, FormatError) as error:
+            reason = " ".join(str(error).split())[:160]
             raise FormatError(
-                f"{self.run_dir}: the checkpoint does not fit the settings ({reason}). Train into another --output."
+                f"{self.run_dir}: the checkpoint does not fit the settings ({reason}).\n"
+                "Resume with the settings the run was made with, or train into another --output."
             ) from None
-        if self._average is not None and state.get("average") is not None:
-            self._average.load_state_dict(state["average"])
+        if self._average is not None:
+            if state.get("average") is not None:
+                self._average.load_state_dict(state["average"])
+            else:  # averaging was switched on since: it starts here, not at the parameters of a fresh model
+                self._average = MovingAverage(self._module, self.config.ema_decay)
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
         self._next_checkpoint = self.seconds + self.config.checkpoint_every
         while self._next_evaluation <= self.seconds:
@@ -146,7 +150,7 @@ class Trainer:
             ``"finished"`` or ``"interrupted"``; a checkpoint of the last step is written either way.
 
         Raises:
-            TrainingDivergedError: the loss became NaN or infinite. Checkpoints written before stay.
+            TrainingDivergedError: the loss or a parameter became NaN or infinite. Checkpoints written before stay.
         """
         config = self.config
         total_seconds = 60.0 * config.minutes if config.minutes else None
@@ -155,16 +159,19 @@ class Trainer:
             kernels_own_the_cores(),
             progress.training(total_steps=config.steps, total_seconds=total_seconds) as bar,
         ):
+            logged_rays, logged_seconds = 0.0, self.seconds
             while config.progress(self.step, self.seconds) < 1.0 and not self._stop_requested.is_set():
                 began = time.perf_counter()
                 line = self._one_step(log)
-                if self.placement.device.type != "cpu" and self.step % config.log_every == 0:
+                if self.placement.device.type != "cpu" and (self.step + 1) % config.log_every == 0:
                     synchronise(self.placement.device)
-                elapsed = time.perf_counter() - began
-                self.seconds += elapsed
+                self.seconds += time.perf_counter() - began
                 self.step += 1
+                logged_rays += line["num_rays"]
                 if self.step % config.log_every == 0:
-                    line["rays_per_second"] = line["num_rays"] / elapsed
+                    # Over all steps since the last line: a single one may have met an occupancy update or none.
+                    line["rays_per_second"] = logged_rays / max(self.seconds - logged_seconds, 1e-9)
+                    logged_rays, logged_seconds = 0.0, self.seconds
                     log.train(self.step, self.seconds, **line)
                     bar.update(
                         self.step,
@@ -176,20 +183,26 @@ class Trainer:
                 if self.seconds >= self._next_evaluation:
                     self._evaluate(log)
                 if self.seconds >= self._next_checkpoint:
-                    self.save()
-            self.save()
+                    self.save(log)
+            self.save(log)
             if config.progress(self.step, self.seconds) < 1.0:
                 return "interrupted"
             self._evaluate(log)
         return "finished"
 
     def rehearse(self) -> None:
-        """Do one step's work and discard it, so that every kernel has been compiled. For a model that is thrown away."""
+        """Do one step, so that every kernel has been compiled. For a model that is then thrown away."""
         self.model.before_step(0, 0.0, torch.Generator().manual_seed(0))
         self._one_step(None)
 
-    def save(self) -> Path:
-        """Write a checkpoint of the present step."""
+    def save(self, log: RunLog | None = None) -> Path:
+        """Write a checkpoint of the present step.
+
+        Raises:
+            TrainingDivergedError: a parameter is NaN or infinite: such a state must not push out a good one.
+        """
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in self._module.parameters()):
+            self._diverged(log, "A parameter became NaN or infinite")
         self._next_checkpoint = self.seconds + self.config.checkpoint_every
         state = {
             "seconds": self.seconds,
@@ -211,10 +224,10 @@ class Trainer:
         self.model.before_step(self.step, progress, generator)
         batch = self.batches.sample(self.model.rays_per_batch(), self.step)
         with self.placement.autocast():
-            result = self.model.training_step(batch, generator)
+            result = self.model.training_step(batch, self.step, generator)
         loss = float(result.loss.detach())
         if not math.isfinite(loss):
-            self._diverged(log, loss)
+            self._diverged(log, f"The loss became {loss}")
         if self._scaler is None:
             result.loss.backward()  # type: ignore[no-untyped-call]
         else:
@@ -232,16 +245,16 @@ class Trainer:
             "lr": rate,
         }
 
-    def _diverged(self, log: RunLog | None, loss: float) -> None:
+    def _diverged(self, log: RunLog | None, what: str) -> NoReturn:
         saved = list_checkpoints(self.run_dir)
         kept = f"The checkpoint {saved[-1].name} was kept" if saved else "No checkpoint had been written yet"
         message = (
-            f"The loss became {loss} at step {self.step}. {kept}. "
+            f"{what} at step {self.step}. {kept}.\n"
             f"Try a lower rate: --set trainer.learning_rate.initial={self.config.learning_rate.initial / 4:g}"
         )
         if log is not None:
             log.event(message)
-            log.end("diverged")
+            log.end("diverged", step=self.step, train_seconds=self.seconds)
         raise TrainingDivergedError(message)
 
     def _evaluate(self, log: RunLog) -> None:
@@ -249,8 +262,14 @@ class Trainer:
         self._schedule_evaluation()
         if self.evaluation is None:
             return
-        with self.averaged():
-            measured = self.evaluation(self.model)
+        try:
+            with self.averaged():
+                measured = self.evaluation(self.model)
+        except VoxfieldError as error:
+            # Held-out pictures that cannot be read are no reason to lose a training.
+            log.event(f"Evaluation while training was given up: {error}")
+            self.evaluation = None
+            return
         split = str(measured.pop("split", "val"))
         numbers = {name: measured.get(name) for name in ("psnr", "ssim", "lpips")}
         log.evaluation(self.step, self.seconds, split, **numbers)

@@ -58,6 +58,19 @@ def _load_block(source, first, count, block):  # type: ignore[no-untyped-def]
 
 
 @_jit
+def _load_shared(shared, index, first, count, block, at):  # type: ignore[no-untyped-def]
+    """Rows of ``shared`` (R, K) picked by ``index`` into ``block`` from element ``at``, feature by feature."""
+    width = shared.shape[1]
+    for p in range(count):
+        ray = index[first + p]
+        for k in range(width):
+            block[at + k * PITCH + p] = shared[ray, k]
+    for k in range(width):
+        for p in range(count, BLOCK):
+            block[at + k * PITCH + p] = np.float32(0.0)
+
+
+@_jit
 def _store_block(block, target, first, count):  # type: ignore[no-untyped-def]
     """The inverse of `_load_block`, for the rows that ``target`` has."""
     for channel in range(target.shape[0]):
@@ -68,7 +81,7 @@ def _store_block(block, target, first, count):  # type: ignore[no-untyped-def]
 
 
 @_jit
-def _forward(block_start, block_stop, inputs, weights, widths, hidden, keep, outputs):  # type: ignore[no-untyped-def]
+def _forward(block_start, block_stop, inputs, shared, index, weights, widths, hidden, keep, outputs):  # type: ignore[no-untyped-def]
     """Blocks [block_start, block_stop). ``hidden`` (slots, units * PITCH) has a slot per block if ``keep``.
 
     ``widths``: inputs, then rows of each layer padded to whole tiles.
@@ -80,6 +93,7 @@ def _forward(block_start, block_stop, inputs, weights, widths, hidden, keep, out
         first = block * BLOCK
         count = min(BLOCK, inputs.shape[1] - first)
         _load_block(inputs, first, count, x)
+        _load_shared(shared, index, first, count, x, inputs.shape[0] * PITCH)
         slot = hidden[block if keep else block_start]
         source = x
         w_at, at = 0, 0
@@ -112,7 +126,7 @@ def _transpose(source, rows, padded, target):  # type: ignore[no-untyped-def]
 
 
 @_jit
-def _backward(block_start, block_stop, inputs, hidden, grad_outputs, transposed, widths, grad_inputs, grad_weights):  # type: ignore[no-untyped-def]
+def _backward(block_start, block_stop, inputs, shared, index, hidden, grad_outputs, transposed, widths, grad_inputs, grad_weights):  # type: ignore[no-untyped-def]
     """Gradients of blocks [block_start, block_stop); ``grad_weights`` belongs to this task alone.
 
     ``transposed`` holds W^T of every layer, padded, one after another; ``grad_inputs`` without rows is not computed.
@@ -127,6 +141,7 @@ def _backward(block_start, block_stop, inputs, hidden, grad_outputs, transposed,
         first = block * BLOCK
         count = min(BLOCK, inputs.shape[1] - first)
         _load_block(inputs, first, count, x)
+        _load_shared(shared, index, first, count, x, inputs.shape[0] * PITCH)
         _load_block(grad_outputs, first, count, grad)
         grad[grad_outputs.shape[0] * PITCH : widths[layers] * PITCH] = np.float32(0.0)
         slot = hidden[block]
@@ -160,10 +175,10 @@ def _pad_rows(matrix: torch.Tensor) -> torch.Tensor:
 
 class _FusedMlp(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, inputs, *weights):  # type: ignore[no-untyped-def]
-        x = feature_major(inputs)
+    def forward(ctx, inputs, shared, index, *weights):  # type: ignore[no-untyped-def]
+        x, common, rays = _arrays(inputs, shared, index)
         points, keep = inputs.shape[0], any(ctx.needs_input_grad)
-        widths = np.array([inputs.shape[1], *(_up(weight.shape[0], TILE_ROWS) for weight in weights)], np.int64)
+        widths = np.array([weights[0].shape[1], *(_up(weight.shape[0], TILE_ROWS) for weight in weights)], np.int64)
         # Hidden units that only pad a tile have no column in the next layer's matrix: give them zero ones.
         columns = [0, *(int(widths[i]) - weights[i - 1].shape[0] for i in range(1, len(weights)))]
         matrices = [
@@ -175,15 +190,15 @@ class _FusedMlp(torch.autograd.Function):
         hidden = workspace.empty(slots, int(widths[1:-1].sum()) * PITCH)
         outputs = empty_feature_major(points, weights[-1].shape[0])
         turned = outputs.T.numpy()
-        run_tasks([lambda a=a, b=b: _forward(a, b, x, flat, widths, hidden, keep, turned) for a, b in tasks])  # type: ignore[misc]
+        run_tasks([lambda a=a, b=b: _forward(a, b, x, common, rays, flat, widths, hidden, keep, turned) for a, b in tasks])  # type: ignore[misc]
         if keep:
-            ctx.save_for_backward(inputs, *weights)
+            ctx.save_for_backward(inputs, shared, index, *weights)
             ctx.hidden, ctx.widths, ctx.matrices = hidden, widths, matrices
         return outputs
 
     @staticmethod
     def backward(ctx, grad_outputs):  # type: ignore[no-untyped-def]
-        inputs, *weights = ctx.saved_tensors
+        inputs, shared, index, *weights = ctx.saved_tensors
         widths, points = ctx.widths, inputs.shape[0]
         # W^T: rows of the padded matrix, which are its columns, must be whole tiles, and so must be its depth.
         transposed = torch.cat(
@@ -196,11 +211,15 @@ class _FusedMlp(torch.autograd.Function):
         sizes = [int(rows) * pitch for rows, pitch in zip(widths[1:], pitches, strict=True)]
         tasks = _ranges(-(-points // BLOCK))
         partial = np.zeros((len(tasks), sum(sizes)), np.float32)
-        grad_inputs = empty_feature_major(points, inputs.shape[1] if ctx.needs_input_grad[0] else 0)
-        x, g, gx = feature_major(inputs), feature_major(grad_outputs), grad_inputs.T.numpy()
+        to_inputs, to_shared = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
+        # The gradient of all inputs, of the first ones alone, or of none.
+        rows = int(widths[0]) if to_shared else inputs.shape[1] if to_inputs else 0
+        grad_all = empty_feature_major(points, rows)
+        x, common, rays = _arrays(inputs, shared, index)
+        g, gx = feature_major(grad_outputs), grad_all.T.numpy()
         run_tasks(
             [
-                lambda a=a, b=b, out=out: _backward(a, b, x, ctx.hidden, g, transposed, widths, gx, out)  # type: ignore[misc]
+                lambda a=a, b=b, out=out: _backward(a, b, x, common, rays, ctx.hidden, g, transposed, widths, gx, out)  # type: ignore[misc]
                 for (a, b), out in zip(tasks, partial, strict=True)
             ]
         )
@@ -209,7 +228,17 @@ class _FusedMlp(torch.autograd.Function):
             part.view(-1, pitch)[: weight.shape[0], : weight.shape[1]]
             for part, weight, pitch in zip(total, weights, pitches, strict=True)
         ]
-        return (grad_inputs if ctx.needs_input_grad[0] else None, *grads)
+        grad_shared = None
+        if to_shared:
+            grad_shared = torch.zeros_like(shared).index_add_(0, index.long(), grad_all[:, inputs.shape[1] :])
+        return (grad_all[:, : inputs.shape[1]] if to_inputs else None, grad_shared, None, *grads)
+
+
+def _arrays(inputs, shared, index):  # type: ignore[no-untyped-def]
+    """Inputs (C, N), shared inputs (R, K) and their index (N,) as arrays; without shared inputs K is 0."""
+    if shared is None:
+        return feature_major(inputs), np.empty((1, 0), np.float32), np.zeros(len(inputs), np.int32)
+    return feature_major(inputs), shared.detach().contiguous().numpy(), index.int().contiguous().numpy()
 
 
 def _ranges(blocks: int) -> list[tuple[int, int]]:
@@ -219,6 +248,11 @@ def _ranges(blocks: int) -> list[tuple[int, int]]:
     return list(zip(edges[:-1], edges[1:], strict=True))
 
 
-def fused_mlp(inputs: torch.Tensor, weights: Sequence[torch.Tensor]) -> torch.Tensor:
+def fused_mlp(
+    inputs: torch.Tensor,
+    weights: Sequence[torch.Tensor],
+    shared: torch.Tensor | None = None,
+    shared_index: torch.Tensor | None = None,
+) -> torch.Tensor:
     """See `voxfield.kernels.fused_mlp.api.fused_mlp`."""
-    return _FusedMlp.apply(inputs, *weights)  # type: ignore[no-any-return, no-untyped-call]
+    return _FusedMlp.apply(inputs, shared, shared_index, *weights)  # type: ignore[no-any-return, no-untyped-call]

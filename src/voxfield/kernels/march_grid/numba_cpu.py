@@ -69,6 +69,8 @@ def _mark(  # type: ignore[no-untyped-def]
 ):
     """Note in ``kept`` (rows of ``most``) which lattice points of rays [first, stop) are samples."""
     origin, direction, p = np.empty(3), np.empty(3), np.empty(3)
+    # The ray in units of cascade 0's half box, and how far along the ray one such unit is: no divisions on the way.
+    start, along, per_unit = np.empty(3), np.empty(3), np.empty(3)
     centre, half = np.empty(3), np.empty(3)
     longest = 0.0
     for axis in range(3):
@@ -83,6 +85,10 @@ def _mark(  # type: ignore[no-untyped-def]
         count = 0
         t_enter, t_exit = _clip(origin, direction, box, outermost, near, far)
         if t_enter < t_exit:
+            for axis in range(3):
+                start[axis] = (origin[axis] - centre[axis]) / half[axis]
+                along[axis] = direction[axis] / half[axis]
+                per_unit[axis] = 1.0 / along[axis] if along[axis] != 0.0 else 0.0
             begin = _to_steps(t_enter, rule) + jitter[ray]
             s0[ray] = begin
             k = 0
@@ -92,7 +98,7 @@ def _mark(  # type: ignore[no-untyped-def]
                     break
                 reach = 0.0
                 for axis in range(3):
-                    p[axis] = (origin[axis] + direction[axis] * t - centre[axis]) / half[axis]
+                    p[axis] = start[axis] + along[axis] * t
                     reach = max(reach, abs(p[axis]))
                 dt = min(max(t * rule[2], rule[0]), rule[1])
                 cascade, scale = 0, 1.0
@@ -121,10 +127,11 @@ def _mark(  # type: ignore[no-untyped-def]
                             continue
                 # Leave the block, or what makes this cascade the right one, whichever is first.
                 leave = t_exit
+                to_units = 1.0 / to_cells
                 for axis in range(3):
                     cell = x if axis == 0 else (y if axis == 1 else z)
-                    low = ((cell >> shift) << shift) / to_cells - scale
-                    high = (((cell >> shift) + 1) << shift) / to_cells - scale
+                    low = ((cell >> shift) << shift) * to_units - scale
+                    high = (((cell >> shift) + 1) << shift) * to_units - scale
                     inner = 0.5 * scale
                     if cascade > 0 and shift > 0:
                         # A block may straddle the next smaller cascade's box: stop at its faces too.
@@ -135,9 +142,9 @@ def _mark(  # type: ignore[no-untyped-def]
                         else:
                             low, high = max(low, -inner), min(high, inner)
                     if direction[axis] > 0.0:
-                        leave = min(leave, ((high * half[axis] + centre[axis]) - origin[axis]) / direction[axis])
+                        leave = min(leave, (high - start[axis]) * per_unit[axis])
                     elif direction[axis] < 0.0:
-                        leave = min(leave, ((low * half[axis] + centre[axis]) - origin[axis]) / direction[axis])
+                        leave = min(leave, (low - start[axis]) * per_unit[axis])
                 if rule[2] > 0.0 and cascade < cascades - 1:
                     # Beyond this distance the growing step asks for larger cells.
                     leave = min(leave, max(t, 2.0 * cell_size * scale / rule[2]))

@@ -1,0 +1,246 @@
+"""Results as Markdown tables, the documentation's results page, and the curve of quality against minutes."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from measuring import machine_line
+
+KINDS = ("train-curve", "rates", "memory", "startup", "kernels")
+"""Kinds of results, in the order of the page."""
+
+TITLES = {
+    "train-curve": "Quality against training time: {name}",
+    "rates": "Speed of training and rendering: {name}",
+    "memory": "Memory of a training: {name}",
+    "startup": "Start-up",
+    "kernels": "Kernels",
+}
+
+PAGE_HEAD = """<!-- Made by: python benchmarks/run.py results-page. Edit benchmarks/pages.py instead. -->
+# Results
+
+Every table says how it was made and on which machine; the files behind them are in `benchmarks/results/`. Training
+time leaves out compilation and evaluation. Each training of a curve is a run of its own, whose learning rate falls to
+its end within the time it was given: a shorter run is not a piece of a longer one. PSNR is of the mean squared error
+per image over a white background, averaged over all held-out images; SSIM is Gaussian, window 11, sigma 1.5, inside
+the image.
+
+On a machine that others use too, look at the best and at the processor time beside the median. What a method computes
+is told in [its own page](methods/grid-ngp.md), why it is done so in the [decisions](decisions/index.md).
+"""
+
+CURVE = "assets/psnr-minutes.svg"
+
+README_BEGIN, README_END = "<!-- results: begin -->", "<!-- results: end -->"
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: int = 1) -> str:
+    """A Markdown table; columns after the first ``text_columns`` are aligned right, as numbers are."""
+    marks = ["---" if index < text_columns else "---:" for index in range(len(head))]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, marks, *rows)) + "\n"
+
+
+def result_table(result: dict[str, Any]) -> str:
+    """The table of one results file."""
+    return _TABLES[result["kind"]](result)
+
+
+def result_section(result: dict[str, Any]) -> str:
+    """A results file as a section: title, command, machine, table."""
+    title = TITLES[result["kind"]].format(name=result.get("name", ""))
+    machines = dict.fromkeys(machine_line(machine) for machine in _machines(result))
+    commands = "\n".join(dict.fromkeys(result["commands"]))
+    on = "\n".join(f"- {line}" for line in machines)
+    return f"## {title}\n\n```text\n{commands}\n```\n\nMeasured on\n\n{on}\n\n{result_table(result)}"
+
+
+def results_page(results: Sequence[dict[str, Any]]) -> str:
+    """``docs/results.md``."""
+    parts = [PAGE_HEAD]
+    if curve_series(results):
+        parts.append(f"![PSNR of the test views against minutes of training]({CURVE})\n")
+    parts += [result_section(result) for result in in_order(results)]
+    if len(parts) == 1:
+        parts.append("Nothing has been measured yet: `python benchmarks/run.py --help` lists what can be.\n")
+    return "\n".join(parts)
+
+
+def in_order(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Results as the page shows them: by kind, then by name."""
+    return sorted(results, key=lambda result: (KINDS.index(result["kind"]), result.get("name", "")))
+
+
+def readme_results(results: Sequence[dict[str, Any]]) -> str:
+    """The README's table: test PSNR by capture and training time."""
+    rows = [
+        [
+            str(result["name"]),
+            f"{point['minutes']:.0f} min" if point["minutes"] >= 1.5 else f"{60 * point['minutes']:.0f} s",
+            _number(point["psnr"], ".2f", " dB"),
+            _number(point["ssim"], ".3f"),
+            _rate(point["rays_per_second"]),
+            _rate(point["render_rays_per_second"]),
+        ]
+        for result in in_order(results)
+        if result["kind"] == "train-curve"
+        for point in result["points"]
+    ]
+    if not rows:
+        return ""
+    head = ["capture", "training", "test PSNR", "SSIM", "rays/s training", "rays/s rendering"]
+    machine = next(machine for result in in_order(results) for machine in _machines(result))
+    return (
+        f"{markdown_table(head, rows)}\n"
+        f"On {machine['line']}; no GPU. [All results](docs/results.md), with their commands.\n"
+    )
+
+
+def replace_block(text: str, content: str) -> str:
+    """``text`` with what stands between the README's markers replaced.
+
+    Raises:
+        ValueError: the markers are not there.
+    """
+    head, begin, rest = text.partition(README_BEGIN)
+    _, end, tail = rest.partition(README_END)
+    if not begin or not end:
+        raise ValueError(f"README.md: expected the lines {README_BEGIN} and {README_END}. Put them back.")
+    return f"{head}{begin}\n{content}{end}{tail}"
+
+
+def curve_series(results: Sequence[dict[str, Any]]) -> list[tuple[str, list[tuple[float, float]]]]:
+    """Name and (minutes, PSNR) of every curve."""
+    curves = []
+    for result in in_order(results):
+        if result["kind"] == "train-curve":
+            points = [(point["minutes"], point["psnr"]) for point in result["points"] if point["psnr"] is not None]
+            if points:
+                curves.append((str(result["name"]), points))
+    return curves
+
+
+def curve_svg(results: Sequence[dict[str, Any]]) -> str | None:
+    """The curves as a picture that stands alone, or None without any."""
+    from voxfield.export.curves import HEIGHT, WIDTH, Series, chart
+
+    curves = curve_series(results)[:4]
+    if not curves:
+        return None
+    series = [Series(label=name, points=points, dots=True) for name, points in curves]
+    drawn = chart("PSNR of the test views, dB", "minutes of training", series)
+    # A page's style sheet does not reach into a picture, so it brings its own, for light and dark.
+    opened = f'<svg xmlns="http://www.w3.org/2000/svg" width="{2 * WIDTH}" height="{2 * HEIGHT}" '
+    body = drawn.replace("<svg ", opened, 1)
+    return body.replace(">", f">{_STYLE}", 1) + "\n"
+
+
+_STYLE = (
+    "<style>text{font-family:system-ui,sans-serif;fill:#5c6670}.title{font-size:13px;font-weight:600}"
+    ".axis{font-size:11px}.mid{text-anchor:middle}.end{text-anchor:end}.grid{stroke:#8fa3b5;stroke-opacity:.35}"
+    "polyline{fill:none;stroke-width:1.6}"
+    ".s0{stroke:#0b8f82}.s1{stroke:#c2571a}.s2{stroke:#0b6fb8}.s3{stroke:#8a5cc2}"
+    "circle.s0{fill:#0b8f82}circle.s1{fill:#c2571a}circle.s2{fill:#0b6fb8}circle.s3{fill:#8a5cc2}"
+    "@media (prefers-color-scheme:dark){text{fill:#b8c2cc}}</style>"
+)
+
+
+def _machines(result: dict[str, Any]) -> list[dict[str, Any]]:
+    return [point["machine"] for point in result["points"]] if "points" in result else [result["machine"]]
+
+
+def _kernels(result: dict[str, Any]) -> str:
+    rows = []
+    for row in result["rows"]:
+        rows.append(
+            [
+                f"`{row['op']}`",
+                row["case"],
+                row["variant"],
+                f"{row['count'] / row['median'] / 1e6:.3g}",
+                f"{row['count'] / row['best'] / 1e6:.3g}",
+                f"{1e9 * row['processor'] / row['count']:.3g}",
+                row["unit"],
+            ]
+        )
+    head = ["kernel", "case", "variant", "median, M/s", "best, M/s", "processor time, ns each", "of"]
+    return markdown_table(head, rows, text_columns=3)
+
+
+def _train_curve(result: dict[str, Any]) -> str:
+    speeds = ["rays/s training", "rays/s rendering"]
+    return markdown_table(
+        ["given", "minutes", "steps", "PSNR, dB", "SSIM", "LPIPS", *speeds, "peak memory"],
+        [
+            [
+                point["budget"] + "".join(f"<br>`{override}`" for override in point["overrides"]),
+                f"{point['minutes']:.1f}",
+                f"{point['steps']:,}",
+                _number(point["psnr"], ".2f"),
+                _number(point["ssim"], ".4f"),
+                _number(point["lpips"], ".4f"),
+                _rate(point["rays_per_second"]),
+                _rate(point["render_rays_per_second"]),
+                _memory(point["peak_memory_bytes"]),
+            ]
+            for point in result["points"]
+        ],
+    )
+
+
+def _rates(result: dict[str, Any]) -> str:
+    (point,) = result["points"]
+    return markdown_table(
+        ["what", "value"],
+        [
+            ["training, rays/s, all of a step's work included", _rate(point["rays_per_second"])],
+            ["training, rays/s of the middle step", _rate(point["rays_per_second_median"])],
+            ["visible samples a ray", _number(point["samples_per_ray"], ".1f")],
+            ["rendering test views, rays/s", _rate(point["render_rays_per_second"])],
+            ["after training for, minutes", f"{point['minutes']:.1f}"],
+        ],
+    )
+
+
+def _memory_table(result: dict[str, Any]) -> str:
+    (point,) = result["points"]
+    rows = [
+        ["peak memory of the process", _memory(point["peak_memory_bytes"])],
+        ["steps", f"{point['steps']:,}"],
+    ]
+    return markdown_table(["what", "value"], rows)
+
+
+def _startup(result: dict[str, Any]) -> str:
+    found = result["startup"]
+    rows = [
+        ["`import voxfield`", _number(found["import_seconds"], ".3f", " s")],
+        ["`voxfield --help`, the whole process", _number(found["help_seconds"], ".2f", " s")],
+        [
+            f"compiling every kernel, first run ({found['compiled_functions']} functions)",
+            _number(found["compile_seconds"], ".1f", " s"),
+        ],
+        ["finding them compiled, later runs", _number(found["load_seconds"], ".1f", " s")],
+        ["functions a second run compiles", str(found["compiled_again"])],
+    ]
+    return markdown_table(["what", "best"], rows)
+
+
+_TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "kernels": _kernels,
+    "train-curve": _train_curve,
+    "rates": _rates,
+    "memory": _memory_table,
+    "startup": _startup,
+}
+
+
+def _number(value: float | None, how: str, unit: str = "") -> str:
+    return "–" if value is None else f"{value:{how}}{unit}"
+
+
+def _rate(value: float | None) -> str:
+    return "–" if value is None else f"{float(f'{value:.3g}'):,.0f}"
+
+
+def _memory(value: int | None) -> str:
+    return "–" if value is None else f"{value / 2**30:.2f} GiB"

@@ -1,0 +1,325 @@
+"""What the kernel benchmark measures: every operation at a training step's sizes, beside what plain torch does.
+
+Points lie in ray order, 4,096 rays of 64 samples, as marching makes them: neighbours in memory are neighbours in space,
+which caches notice.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+
+RAYS, SAMPLES = 4096, 64
+POINTS = RAYS * SAMPLES
+TABLE_SIZES = (19, 17, 15)
+MLP_WIDTHS = (32, 64, 64, 4)
+CHUNK = 8192
+"""Rows that a chunked torch network takes at a time: its activations then stay in the second-level cache."""
+
+
+class Prepared(NamedTuple):
+    """A call to measure, and what must be done before each without being measured."""
+
+    call: Callable[[], Any]
+    before: Callable[[], Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One thing to measure."""
+
+    op: str
+    """The kernel's folder; its tests run first."""
+    case: str
+    """What is done, at which size."""
+    variant: str
+    """Whose code: ``voxfield`` or a way to do it in torch."""
+    unit: str
+    """What is counted."""
+    count: int
+    """How many of them a call does."""
+    prepare: Callable[[], Prepared]
+    """Makes the inputs."""
+    own_cores: bool = True
+    """Run as the trainer does: the kernels on all threads, torch's operators on one. False: torch as it comes."""
+
+    def surroundings(self) -> AbstractContextManager[None]:
+        """The context to measure in."""
+        from voxfield.kernels.threads import kernels_own_the_cores
+
+        return kernels_own_the_cores() if self.own_cores else nullcontext()
+
+
+def cases() -> Iterator[Case]:
+    """All of them, operation by operation."""
+    yield from _hash_encode()
+    yield from _fused_mlp()
+    yield from _composite()
+    yield from _march_grid()
+    yield from _spherical_harmonics()
+    yield from _ray_box()
+    yield from _adam()
+
+
+def ops() -> list[str]:
+    """Names of the operations, in order."""
+    return list(dict.fromkeys(case.op for case in cases()))
+
+
+def ray_points(rays: int = RAYS, samples: int = SAMPLES, seed: int = 0) -> torch.Tensor:
+    """Midpoints (rays * samples, 3) of equal intervals along random chords of the unit cube, ray after ray.
+
+    Stored coordinate by coordinate, as ``march_grid`` returns them.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    ends = torch.rand(2, rays, 3, generator=generator)
+    along = (torch.arange(samples) + 0.5) / samples
+    points = ends[0][:, None] + (ends[1] - ends[0])[:, None] * along[None, :, None]
+    return points.reshape(-1, 3).T.contiguous().T
+
+
+def _random(*shape: int) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(1))
+
+
+def _directions(count: int) -> torch.Tensor:
+    return torch.nn.functional.normalize(_random(count, 3) - 0.5, dim=-1)
+
+
+# ------------------------------------------------------------------------------------------------------- hash_encode
+def _hash_encode() -> Iterator[Case]:
+    for size in TABLE_SIZES:
+        for backward in (False, True):
+            for variant in ("voxfield", "torch index_select"):
+                yield Case(
+                    op="hash_encode",
+                    case=f"{'backward' if backward else 'forward'}, T = 2^{size}",
+                    variant=variant,
+                    unit="points",
+                    count=POINTS,
+                    prepare=lambda size=size, backward=backward, variant=variant: _prepare_hash(
+                        size, backward, variant
+                    ),
+                    own_cores=variant == "voxfield",
+                )
+
+
+def _prepare_hash(log2_table_size: int, backward: bool, variant: str) -> Prepared:
+    from voxfield.kernels.hash_encode import HashGrid, hash_encode
+    from voxfield.kernels.workspace import huge_zeros
+
+    grid, points = HashGrid(log2_table_size=log2_table_size), ray_points()
+    table = huge_zeros(torch.Size((grid.num_entries, grid.features)))
+    table.copy_(_random(grid.num_entries, grid.features)).requires_grad_(backward)
+    gradient_buffer = huge_zeros(table.shape)
+
+    def forward() -> torch.Tensor:
+        if variant == "voxfield":
+            return hash_encode(points, table, grid, table_grad=gradient_buffer)
+        return hash_encode_index_select(points, table, grid)
+
+    if not backward:
+        return Prepared(torch.no_grad()(forward))
+    encoded = forward()
+    gradient = _random(grid.num_outputs, POINTS).T
+    if variant == "voxfield":  # adds to gradient_buffer
+        return Prepared(lambda: torch.autograd.backward(encoded, gradient, retain_graph=True))
+    return Prepared(lambda: torch.autograd.grad(encoded, table, gradient, retain_graph=True))
+
+
+def hash_encode_index_select(points: torch.Tensor, table: torch.Tensor, grid: Any) -> torch.Tensor:
+    """The encoding as one writes it in torch: for every level and vertex, look up the entries and add them up."""
+    from voxfield.kernels.hash_encode.reference import vertex_rows
+
+    levels = []
+    for level, resolution in enumerate(grid.resolutions):
+        scaled = points * resolution
+        cell = scaled.long().clamp(max=resolution - 1)
+        weight = scaled - cell
+        total: Any = 0.0
+        for corner in range(8):
+            offset = torch.tensor([corner & 1, corner >> 1 & 1, corner >> 2])
+            share = torch.where(offset.bool(), weight, 1 - weight).prod(dim=1, keepdim=True)
+            total = total + share * table.index_select(0, vertex_rows(cell + offset, grid, level))
+        levels.append(total)
+    return torch.cat(levels, dim=1)
+
+
+# --------------------------------------------------------------------------------------------------------- fused_mlp
+def _fused_mlp() -> Iterator[Case]:
+    shape = " -> ".join(str(width) for width in MLP_WIDTHS)
+    for both in (False, True):
+        for variant in MLP_VARIANTS:
+            yield Case(
+                op="fused_mlp",
+                case=f"{shape}, {'forward and backward' if both else 'forward'}",
+                variant=variant,
+                unit="rows",
+                count=POINTS,
+                prepare=lambda both=both, variant=variant: _prepare_mlp(both, variant),
+                own_cores=variant == "voxfield",
+            )
+
+
+MLP_VARIANTS = {
+    "voxfield": (torch.float32, "highest", 0),
+    "torch float32, one call": (torch.float32, "highest", POINTS),
+    f"torch float32, chunks of {CHUNK}": (torch.float32, "highest", CHUNK),
+    f"torch float32 'medium', chunks of {CHUNK}": (torch.float32, "medium", CHUNK),
+    f"torch bfloat16, chunks of {CHUNK}": (torch.bfloat16, "highest", CHUNK),
+}
+"""Variant to the type of numbers, torch's precision of float32 products, and rows a call (0: our kernel)."""
+
+
+def _prepare_mlp(both: bool, variant: str) -> Prepared:
+    from voxfield.kernels.fused_mlp import fused_mlp
+
+    dtype, precision, chunk = MLP_VARIANTS[variant]
+    # Each gets its inputs as it likes them: ours feature by feature, torch's row by row.
+    inputs = (_random(MLP_WIDTHS[0], POINTS).T if chunk == 0 else _random(POINTS, MLP_WIDTHS[0])).to(dtype)
+    weights = [
+        ((_random(rows, columns) - 0.5) * (6 / columns) ** 0.5).to(dtype).requires_grad_(both)
+        for columns, rows in zip(MLP_WIDTHS[:-1], MLP_WIDTHS[1:], strict=True)
+    ]
+    inputs.requires_grad_(both)
+    gradient = _random(MLP_WIDTHS[-1], POINTS).T.to(dtype)
+    parts = inputs.detach().split(chunk) if chunk else ()
+    if both:
+        parts = tuple(part.clone().requires_grad_() for part in parts)
+
+    def through(part: torch.Tensor, share: torch.Tensor) -> None:
+        result = fused_mlp(part, weights, implementation="numba" if chunk == 0 else "reference")
+        if both:
+            torch.autograd.grad(result, (part, *weights), share)
+
+    def call() -> None:
+        held = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision(precision)
+        try:
+            if chunk == 0:
+                through(inputs, gradient)
+            else:
+                for part, share in zip(parts, gradient.split(chunk), strict=True):
+                    through(part, share)
+        finally:
+            torch.set_float32_matmul_precision(held)
+
+    return Prepared(call if both else torch.no_grad()(call))
+
+
+# ----------------------------------------------------------------------------------------- compositing and its rays
+def _both_implementations(
+    op: str, case: str, unit: str, count: int, prepare: Callable[..., Prepared]
+) -> Iterator[Case]:
+    for variant, implementation in (("voxfield", None), ("torch reference", "reference")):
+        yield Case(
+            op=op,
+            case=case,
+            variant=variant,
+            unit=unit,
+            count=count,
+            prepare=lambda implementation=implementation: prepare(implementation),
+            own_cores=implementation is None,
+        )
+
+
+def _composite() -> Iterator[Case]:
+    def prepare(implementation: Any, both: bool) -> Prepared:
+        from voxfield.kernels.composite import composite
+
+        density = (20 * _random(POINTS)).requires_grad_(both)
+        colour = _random(POINTS, 3).requires_grad_(both)
+        offsets = torch.arange(RAYS + 1) * SAMPLES
+        start = (torch.arange(POINTS) % SAMPLES) * 0.02
+        end = start + 0.02
+
+        def call() -> None:
+            seen = composite(density, colour, start, end, offsets, implementation=implementation)
+            if both:
+                torch.autograd.grad(seen.rgb.sum() + seen.opacity.sum(), (density, colour))
+
+        return Prepared(call if both else torch.no_grad()(call))
+
+    for both in (False, True):
+        yield from _both_implementations(
+            "composite",
+            f"{SAMPLES} samples a ray, {'forward and backward' if both else 'forward'}",
+            "samples",
+            POINTS,
+            lambda implementation, both=both: prepare(implementation, both),
+        )
+
+
+def _march_grid() -> Iterator[Case]:
+    def prepare(implementation: Any) -> Prepared:
+        from voxfield.kernels.march_grid import StepRule, march_grid, pack_occupancy
+
+        # A shell of a ball: rays cross empty space, a thin surface, and empty space again, as in a trained scene.
+        axis = torch.linspace(-1.0, 1.0, 128)
+        radius = (axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + axis[None, None, :] ** 2).sqrt()
+        occupancy = pack_occupancy(((radius - 0.5).abs() < 0.03)[None])
+        box = torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
+        directions = _directions(RAYS)
+        origins = -3.0 * directions + 0.5 * (_random(RAYS, 3) - 0.5)
+        step, jitter = StepRule(min_step=3**0.5 / 512), _random(RAYS)
+        return Prepared(
+            lambda: march_grid(
+                origins, directions, occupancy, box, step=step, jitter=jitter, implementation=implementation
+            )
+        )
+
+    yield from _both_implementations("march_grid", "128^3 cells, a thin shell", "rays", RAYS, prepare)
+
+
+def _spherical_harmonics() -> Iterator[Case]:
+    def prepare(implementation: Any) -> Prepared:
+        from voxfield.kernels.spherical_harmonics import spherical_harmonics
+
+        directions = _directions(POINTS)
+        return Prepared(lambda: spherical_harmonics(directions, 3, implementation=implementation))
+
+    yield from _both_implementations("spherical_harmonics", "degree 3, forward", "directions", POINTS, prepare)
+
+
+def _ray_box() -> Iterator[Case]:
+    def prepare(implementation: Any) -> Prepared:
+        from voxfield.kernels.ray_box import ray_box
+
+        box = torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
+        directions = _directions(POINTS)
+        origins = -3.0 * directions + _random(POINTS, 3)
+        return Prepared(lambda: ray_box(origins, directions, box, implementation=implementation))
+
+    yield from _both_implementations("ray_box", "forward", "rays", POINTS, prepare)
+
+
+# -------------------------------------------------------------------------------------------------------------- adam
+def _adam() -> Iterator[Case]:
+    from voxfield.kernels.hash_encode import HashGrid
+
+    size = 18
+    count = HashGrid(log2_table_size=size).num_entries * 2
+
+    def prepare(implementation: Any, touched: float) -> Prepared:
+        from voxfield.kernels.adam import AdamRule, adam_step
+        from voxfield.kernels.workspace import huge_zeros
+
+        parameter, gradient, first, second = (huge_zeros(torch.Size((count,))) for _ in range(4))
+        # Entries of two features are touched together, in no order: hashing scatters them.
+        fresh = (_random(count // 2) < touched).float().repeat_interleave(2) * (_random(count) + 0.1)
+        rule = AdamRule(skip_zero=touched < 1.0)
+        return Prepared(
+            lambda: adam_step(parameter, gradient, first, second, step=100, rule=rule, implementation=implementation),
+            lambda: gradient.copy_(fresh),
+        )
+
+    for touched in (1.0, 0.1):
+        yield from _both_implementations(
+            "adam",
+            f"table of T = 2^{size}, {touched:.0%} of the entries touched",
+            "numbers",
+            count,
+            lambda implementation, touched=touched: prepare(implementation, touched),
+        )

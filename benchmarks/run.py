@@ -1,0 +1,238 @@
+"""Benchmarks: what this code does on this machine, written down so that others can compare.
+
+    python benchmarks/run.py kernels [OP ...] [--no-tests] [--seconds S]
+    python benchmarks/run.py train-curve --data PATH [--minutes 1,5,20,full] [--run RUN ...] [--keep DIR]
+    python benchmarks/run.py rates --data PATH [--minutes 2] | --run RUN
+    python benchmarks/run.py memory --data PATH [--steps 300]
+    python benchmarks/run.py startup
+    python benchmarks/run.py results-page
+
+Each writes a JSON file and a Markdown table into ``benchmarks/results/`` (``--output`` names another file) and prints
+the table under a line that names the machine. ``results-page`` makes ``docs/results.md``, its curve and the README's
+table from those files. Close other programs first; where that is not possible, say so beside the numbers.
+"""
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import kernel_rates
+import pages
+import registry
+import startup
+import trainings
+from measuring import describe_machine, machine_line
+from trainings import data_name
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+SCHEMA_VERSION = 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one benchmark; 0, or 1 when what it measures failed."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    options = build_parser().parse_args(words)
+    try:
+        options.action(options, shown_command(words))
+    except kernel_rates.TestsFailedError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except subprocess.CalledProcessError as error:
+        print((error.stderr or "").strip()[-2000:] or f"A measured process failed: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="benchmarks/run.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    verbs = parser.add_subparsers(dest="kind", required=True, metavar="WHAT")
+
+    kernels = verbs.add_parser("kernels", help="rates of the kernels, beside plain torch's; their tests run first")
+    kernels.add_argument("ops", nargs="*", type=parse_op, metavar="OP", help="only these kernels")
+    kernels.add_argument("--no-tests", action="store_true", help="measure without testing first")
+    kernels.add_argument("--seconds", type=float, default=1.0, help="how long to measure each case")
+    kernels.set_defaults(action=run_kernels)
+
+    curve = verbs.add_parser("train-curve", help="test PSNR after trainings of several lengths")
+    curve.add_argument("--minutes", type=parse_budgets, default=None, help="list such as 1,5,20,full")
+    curve.add_argument("--run", type=Path, dest="runs", action="append", default=[], help="measure this run too")
+    curve.set_defaults(action=run_train_curve)
+
+    rates = verbs.add_parser("rates", help="training and rendering speed in the steady state")
+    rates.add_argument("--minutes", type=float, default=2.0, help="how long to train first")
+    rates.add_argument("--run", type=Path, help="take this run instead of training")
+    rates.set_defaults(action=run_rates)
+
+    memory = verbs.add_parser("memory", help="peak memory of a training")
+    memory.add_argument("--steps", type=int, default=300, help="how long to train")
+    memory.set_defaults(action=run_memory)
+
+    for trained in (curve, rates, memory):
+        trained.add_argument("--data", type=Path, help="a capture: a folder or its JSON file")
+        trained.add_argument("--recipe", default="grid-ngp")
+        trained.add_argument("--seed", type=int, default=42)
+        trained.add_argument("--set", dest="overrides", action="append", default=[], metavar="PATH=VALUE")
+        trained.add_argument("--max-images", type=int, help="measure only this many test views")
+        trained.add_argument("--keep", type=Path, help="keep the run directories in this folder")
+
+    verbs.add_parser("startup", help="import, --help, first compilation").set_defaults(action=run_startup)
+    verbs.add_parser("results-page", help="make docs/results.md").set_defaults(action=write_results_page)
+    for verb in verbs.choices.values():
+        verb.add_argument("--output", type=Path, help="the JSON file to write")
+    return parser
+
+
+def parse_budgets(text: str) -> list[float | None]:
+    """``"1,5,full"`` to minutes, None for the full recipe."""
+    budgets: list[float | None] = []
+    for word in text.split(","):
+        if word.strip() == "full":
+            budgets.append(None)
+            continue
+        try:
+            minutes = float(word)
+        except ValueError:
+            minutes = 0.0
+        if not 0 < minutes < 1e6:
+            raise argparse.ArgumentTypeError(f"expected minutes above 0 or 'full', separated by commas, got {word!r}")
+        budgets.append(minutes)
+    return budgets
+
+
+def parse_op(text: str) -> str:
+    """The name of a measured kernel."""
+    if text not in registry.ops():
+        raise argparse.ArgumentTypeError(f"expected one of {', '.join(registry.ops())}, got {text!r}")
+    return text
+
+
+def shown_command(words: Sequence[str]) -> str:
+    """The command for the results file: folders of this machine are left out, they mean nothing elsewhere."""
+    shown = [Path(word).name if Path(word).is_absolute() else word for word in words]
+    return shlex.join(["python", "benchmarks/run.py", *shown])
+
+
+def run_kernels(options: argparse.Namespace, command: str) -> None:
+    """``kernels``."""
+    ops = options.ops or registry.ops()
+    machine = describe_machine()  # before the tests: their load is not the machine's
+    if not options.no_tests:
+        kernel_rates.run_tests(ops)
+    print(machine_line(machine))
+    rows = kernel_rates.measure(ops, options.seconds)
+    write(options, {"kind": "kernels", "commands": [command], "machine": machine, "rows": rows}, "kernels")
+
+
+def run_train_curve(options: argparse.Namespace, command: str) -> None:
+    """``train-curve``: points are added to what the file holds already, so that they can be measured one by one."""
+    if options.data is None and not options.runs:
+        raise SystemExit("train-curve: name a capture with --data, or runs with --run.")
+    budgets = options.minutes or ([1.0, 5.0, 20.0] if not options.runs else [])
+    if budgets and options.data is None:
+        raise SystemExit("train-curve: --minutes needs --data.")
+    name = data_name(options.data) if options.data is not None else run_data_name(options.runs[0])
+    path = options.output or RESULTS / f"train-curve-{name}.json"
+    held = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"points": [], "commands": []}
+
+    def add(point: dict[str, Any]) -> None:
+        held["points"] = trainings.merge_points(held["points"], [point])
+        held["commands"] = list(dict.fromkeys([*held["commands"], command]))
+        # After every training: an hour's work must not hang on the next one.
+        write(options, {**held, "kind": "train-curve", "name": name}, path.stem)
+
+    for run in options.runs:
+        add(trainings.measure_existing(run, max_images=options.max_images))
+    for minutes in budgets:
+        add(trainings.train_and_measure(options.data, minutes=minutes, **training_options(options)))
+
+
+def run_rates(options: argparse.Namespace, command: str) -> None:
+    """``rates``."""
+    if (options.data is None) == (options.run is None):
+        raise SystemExit("rates: name a capture with --data, or a run with --run.")
+    if options.run is not None:
+        name, point = run_data_name(options.run), trainings.measure_existing(options.run, max_images=options.max_images)
+    else:
+        name = data_name(options.data)
+        point = trainings.train_and_measure(options.data, minutes=options.minutes, **training_options(options))
+    write(options, {"kind": "rates", "name": name, "commands": [command], "points": [point]}, f"rates-{name}")
+
+
+def run_memory(options: argparse.Namespace, command: str) -> None:
+    """``memory``."""
+    if options.data is None:
+        raise SystemExit("memory: name a capture with --data.")
+    name = data_name(options.data)
+    point = trainings.train_and_measure(options.data, steps=options.steps, evaluate=False, **training_options(options))
+    write(options, {"kind": "memory", "name": name, "commands": [command], "points": [point]}, f"memory-{name}")
+
+
+def run_startup(options: argparse.Namespace, command: str) -> None:
+    """``startup``."""
+    machine = describe_machine()
+    found = startup.measure()
+    write(options, {"kind": "startup", "commands": [command], "machine": machine, "startup": found}, "startup")
+
+
+def training_options(options: argparse.Namespace) -> dict[str, Any]:
+    """What every training takes from the command line."""
+    return {
+        "recipe": options.recipe,
+        "seed": options.seed,
+        "overrides": options.overrides,
+        "keep_in": options.keep,
+        "max_images": options.max_images,
+    }
+
+
+def run_data_name(run: Path) -> str:
+    """What the capture of a run is called."""
+    record = json.loads((run / "experiment.json").read_text(encoding="utf-8"))
+    return data_name(Path(record["data_path"]))
+
+
+def write(options: argparse.Namespace, result: dict[str, Any], stem: str) -> Path:
+    """Write a result as JSON and as Markdown, and print the latter."""
+    from voxfield.storage.atomic import write_json, write_text
+
+    path = options.output or RESULTS / f"{stem}.json"
+    write_json(path, {"schema_version": SCHEMA_VERSION, **result})
+    section = pages.result_section(result)
+    write_text(path.with_suffix(".md"), section)
+    print(f"\n{section}\nWrote {path} and the table beside it.")
+    return path
+
+
+def read_results(folder: Path = RESULTS) -> list[dict[str, Any]]:
+    """All results files."""
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    return [result for result in results if result.get("kind") in pages.KINDS]
+
+
+def write_results_page(options: argparse.Namespace, command: str) -> None:  # noqa: ARG001  (one signature for all)
+    """``results-page``: the page, its curve, and the README's table."""
+    from voxfield.storage.atomic import write_text
+
+    results = read_results()
+    page = options.output or ROOT / "docs" / "results.md"
+    write_text(page, pages.results_page(results))
+    curve = pages.curve_svg(results)
+    if curve is not None:
+        write_text(page.parent / pages.CURVE, curve)
+    readme = ROOT / "README.md"
+    if options.output is None:
+        write_text(readme, pages.replace_block(readme.read_text(encoding="utf-8"), pages.readme_results(results)))
+    print(f"Wrote {page} from {len(results)} results files.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,378 @@
+"""The benchmarks' own arithmetic and pages. Nothing is timed here, and nothing trained."""
+
+import importlib
+import json
+import subprocess
+import sys
+from argparse import ArgumentTypeError
+from pathlib import Path
+from types import ModuleType
+from xml.etree import ElementTree
+
+import pytest
+import torch
+
+MACHINE = {
+    "line": "A processor, 2 threads",
+    "vectors": ["avx2"],
+    "cores": 2,
+    "load": 0.1,
+    "date": "2026-11-21 12:00 +0000",
+    "git": {"commit": "0123456789abcdef", "dirty": False},
+}
+
+
+@pytest.fixture
+def benchmark(repository: Path, monkeypatch: pytest.MonkeyPatch):
+    """Imports a module of ``benchmarks/`` as running its script would."""
+    monkeypatch.syspath_prepend(str(repository / "benchmarks"))
+    before = set(sys.modules)
+
+    def load(name: str) -> ModuleType:
+        return importlib.import_module(name)
+
+    yield load
+    # Their plain names must not stay behind for other tests.
+    for name in set(sys.modules) - before:
+        file = getattr(sys.modules[name], "__file__", None)
+        if file is not None and Path(file).parent == repository / "benchmarks":
+            del sys.modules[name]
+
+
+def point(budget: str, minutes: float, psnr: float | None = 30.0, **changes: object) -> dict:
+    return {
+        "budget": budget,
+        "minutes": minutes,
+        "steps": 100,
+        "seed": 42,
+        "overrides": [],
+        "psnr": psnr,
+        "ssim": 0.95,
+        "lpips": None,
+        "num_images": 25,
+        "render_rays_per_second": 250_000.0,
+        "rays_per_second": 61_234.0,
+        "rays_per_second_median": 62_000.0,
+        "samples_per_ray": 12.0,
+        "peak_memory_bytes": 2**30,
+        "machine": MACHINE,
+        **changes,
+    }
+
+
+def curve(*points: dict) -> dict:
+    return {"kind": "train-curve", "name": "lego", "commands": ["python benchmarks/run.py x"], "points": list(points)}
+
+
+def kernels(*variants: str) -> dict:
+    rows = [
+        {
+            "op": "composite",
+            "case": "forward",
+            "variant": variant,
+            "unit": "samples",
+            "count": 2_000_000,
+            "median": 0.5,
+            "best": 0.25,
+            "processor": 1.0,
+            "calls": 3,
+        }
+        for variant in variants
+    ]
+    return {"kind": "kernels", "commands": ["python benchmarks/run.py kernels"], "machine": MACHINE, "rows": rows}
+
+
+def train_line(step: int, seconds: float, rays: float, rate: float = 1.0) -> dict:
+    return {
+        "kind": "train",
+        "step": step,
+        "train_seconds": seconds,
+        "num_rays": rays,
+        "rays_per_second": rate,
+        "samples_per_ray": 10.0,
+    }
+
+
+# ------------------------------------------------------------------------------------------------------------ timing
+def test_a_call_is_timed_without_its_preparation(benchmark) -> None:
+    measuring = benchmark("measuring")
+    now = [0.0]
+    durations = iter([9.0, 3.0, 1.0, 2.0, 4.0])
+
+    def call() -> None:
+        now[0] += next(durations)
+
+    def before() -> None:
+        now[0] += 100.0
+
+    timing = measuring.time_call(
+        call, before=before, seconds=10.0, least=3, clock=lambda: now[0], processor_clock=lambda: 2 * now[0]
+    )
+    # The first call, 9 s, is not counted; 3 + 1 + 2 + 4 reach 10.
+    assert (timing.calls, timing.median, timing.best, timing.processor) == (4, 2.5, 1.0, 5.0)
+
+
+def test_the_vector_flags_of_a_processor_are_found(benchmark) -> None:
+    measuring = benchmark("measuring")
+    assert measuring.vector_flags("processor\t: 0\nflags\t\t: fpu avx2 fma avx512f\n") == ["avx2", "avx512f"]
+    assert measuring.vector_flags("Features\t: fp asimd sve\n") == ["asimd", "sve"]
+    assert measuring.vector_flags("") == []
+
+
+def test_the_machine_line_leaves_out_what_is_not_known(benchmark) -> None:
+    measuring = benchmark("measuring")
+    assert measuring.machine_line(MACHINE) == (
+        "A processor, 2 threads, avx2, 2 cores, load average 0.1, 2026-11-21 12:00 +0000, commit 0123456789"
+    )
+    bare = {**MACHINE, "load": None, "git": None, "vectors": []}
+    assert measuring.machine_line(bare) == (
+        "A processor, 2 threads, no vector extensions named, 2 cores, 2026-11-21 12:00 +0000"
+    )
+
+
+def test_peak_memory_is_this_processs_own(benchmark) -> None:
+    held = benchmark("measuring").peak_memory_bytes()
+    assert held is None or 2**20 < held < 2**40
+
+
+# ---------------------------------------------------------------------------------------------------------- registry
+def test_every_kernel_folder_is_measured(benchmark, repository: Path) -> None:
+    folders = {path.parent.name for path in (repository / "src/voxfield/kernels").glob("*/api.py")}
+    assert set(benchmark("registry").ops()) == folders
+
+
+def test_cases_are_told_apart_and_compared_with_torch(benchmark) -> None:
+    cases = list(benchmark("registry").cases())
+    names = [(case.op, case.case, case.variant) for case in cases]
+    assert len(set(names)) == len(names)
+    by_case: dict = {}
+    for case in cases:
+        by_case.setdefault((case.op, case.case), set()).add(case.variant)
+    assert all("voxfield" in variants and len(variants) > 1 for variants in by_case.values())
+    assert all(case.own_cores == (case.variant == "voxfield") for case in cases)
+
+
+def test_points_lie_on_rays_inside_the_cube(benchmark) -> None:
+    points = benchmark("registry").ray_points(rays=5, samples=8)
+    assert points.shape == (40, 3)
+    assert points.min() >= 0
+    assert points.max() <= 1
+    steps = points.reshape(5, 8, 3).diff(dim=1)
+    torch.testing.assert_close(steps, steps[:, :1].expand_as(steps), rtol=0, atol=1e-6)
+
+
+def test_the_torch_encoding_is_the_same_function(benchmark) -> None:
+    from voxfield.kernels.hash_encode import HashGrid, hash_encode
+
+    registry = benchmark("registry")
+    grid = HashGrid(num_levels=4, log2_table_size=8, base_resolution=4, max_resolution=64)
+    points = registry.ray_points(rays=5, samples=7)
+    table = torch.rand(grid.num_entries, grid.features, generator=torch.Generator().manual_seed(0))
+    expected = hash_encode(points, table, grid, implementation="reference")
+    torch.testing.assert_close(registry.hash_encode_index_select(points, table, grid), expected)
+
+
+def test_tests_come_before_numbers(benchmark, monkeypatch: pytest.MonkeyPatch, repository: Path) -> None:
+    rates = benchmark("kernel_rates")
+    ran: list[list[str]] = []
+
+    def fail(command: list[str], **_: object) -> subprocess.CompletedProcess:
+        ran.append(command)
+        return subprocess.CompletedProcess(command, 1)
+
+    monkeypatch.setattr(rates.subprocess, "run", fail)
+    with pytest.raises(rates.TestsFailedError, match="nothing was measured"):
+        rates.run_tests(["composite"])
+    assert str(repository / "tests/kernels/test_composite.py") in ran[0]
+    with pytest.raises(rates.TestsFailedError, match=r"test_nothing\.py"):
+        rates.run_tests(["nothing"])
+
+
+# --------------------------------------------------------------------------------------------------------- trainings
+def test_the_steady_state_counts_every_second_of_the_second_half(benchmark) -> None:
+    trainings = benchmark("trainings")
+    lines = [
+        train_line(25, 10.0, 1e6),
+        train_line(50, 20.0, 1000.0, rate=500.0),
+        train_line(75, 30.0, 3000.0, rate=700.0),
+        train_line(100, 40.0, 3000.0, rate=900.0),
+    ]
+    found = trainings.steady_state(lines)
+    # 25 steps of 2000 rays on average, 25 of 3000, in 20 seconds.
+    assert found["rays_per_second"] == pytest.approx(25 * 5000 / 20)
+    assert found["rays_per_second_median"] == 700.0
+    assert found["samples_per_ray"] == 10.0
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_a_short_log_has_no_steady_state(benchmark, count: int) -> None:
+    lines = [train_line(25 * (i + 1), float(i + 1), 100.0) for i in range(count)]
+    assert set(benchmark("trainings").steady_state(lines).values()) == {None}
+
+
+def test_a_run_becomes_a_point_without_folders_of_the_machine(benchmark) -> None:
+    log = [
+        {"kind": "start", "compile_seconds": 3.0},
+        *[train_line(25 * i, 30.0 * i, 1000.0) for i in range(1, 5)],
+        {"kind": "eval", "step": 100, "train_seconds": 120.0, "split": "val", "psnr": 29.0},
+        {"kind": "end", "reason": "finished"},
+    ]
+    metrics = {
+        "psnr": 31.5,
+        "ssim": 0.97,
+        "lpips": None,
+        "num_images": 25,
+        "num_rays_per_sec": 3e5,
+        "protocol": {"background": "white", "source": {"path": "/somewhere"}, "images": ["a"]},
+    }
+    found = benchmark("trainings").summarise(log, metrics, budget="2 min", seed=1, overrides=["a.b=1"])
+    assert (found["minutes"], found["steps"], found["psnr"], found["compile_seconds"]) == (2.0, 100, 31.5, 3.0)
+    assert found["while_training"] == [[2.0, 29.0]]
+    assert found["protocol"] == {"background": "white"}
+
+
+def test_a_new_point_replaces_the_old_one_of_its_budget(benchmark) -> None:
+    merged = benchmark("trainings").merge_points(
+        [point("5 min", 5.0, 30.0), point("full", 60.0, 35.0)], [point("1 min", 1.0, 27.0), point("5 min", 5.1, 31.0)]
+    )
+    assert [(one["budget"], one["psnr"]) for one in merged] == [("1 min", 27.0), ("5 min", 31.0), ("full", 35.0)]
+
+
+def test_a_capture_is_called_like_its_folder(benchmark, tmp_path: Path) -> None:
+    name = benchmark("trainings").data_name
+    assert name(tmp_path / "lego") == name(tmp_path / "lego" / "transforms.json") == "lego"
+
+
+# ------------------------------------------------------------------------------------------------------ command line
+def test_budgets_are_minutes_or_the_full_recipe(benchmark) -> None:
+    parse = benchmark("run").parse_budgets
+    assert parse("1, 5,full") == [1.0, 5.0, None]
+    for bad in ("0", "-1", "soon", "", "nan"):
+        with pytest.raises(ArgumentTypeError, match="minutes above 0 or 'full'"):
+            parse(bad)
+
+
+def test_the_recorded_command_names_no_folder_of_the_machine(benchmark, tmp_path: Path) -> None:
+    shown = benchmark("run").shown_command(["rates", "--data", str(tmp_path / "lego"), "--set", "a=b c"])
+    assert shown == "python benchmarks/run.py rates --data lego --set 'a=b c'"
+
+
+def test_unknown_kernels_are_refused_by_name(benchmark, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        benchmark("run").main(["kernels", "hash_encod"])
+    assert "hash_encode" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["train-curve"], ["rates"], ["memory"]])
+def test_what_is_missing_is_said(benchmark, words: list[str]) -> None:
+    with pytest.raises(SystemExit, match="--data"):
+        benchmark("run").main(words)
+
+
+def test_results_are_written_as_json_and_markdown(
+    benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = benchmark("run")
+    trained: list[dict] = []
+
+    def train(data: Path, **options: object) -> dict:
+        trained.append({"data": data, **options})
+        return point(f"{options['minutes']:g} min", options["minutes"])
+
+    monkeypatch.setattr(run.trainings, "train_and_measure", train)
+    output = tmp_path / "curve.json"
+    for minutes in ("1", "5"):
+        words = ["train-curve", "--data", str(tmp_path / "lego"), "--minutes", minutes, "--output", str(output)]
+        assert run.main(words) == 0
+    written = json.loads(output.read_text(encoding="utf-8"))
+    assert (written["kind"], written["name"], written["schema_version"]) == ("train-curve", "lego", 1)
+    assert [one["budget"] for one in written["points"]] == ["1 min", "5 min"]
+    assert len(written["commands"]) == 2
+    assert "| 5 min |" in output.with_suffix(".md").read_text(encoding="utf-8")
+    assert "A processor" in capsys.readouterr().out
+    assert [one["recipe"] for one in trained] == ["grid-ngp"] * 2
+
+
+def test_compiled_files_are_counted_wherever_they_lie(benchmark, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for name in ("a/one.nbc", "two.nbc", "a/index.nbi"):
+        (tmp_path / name).touch()
+    assert len(benchmark("startup").compiled_files(tmp_path)) == 2
+
+
+# ------------------------------------------------------------------------------------------------------------- pages
+def test_tables_are_whole(benchmark) -> None:
+    pages = benchmark("pages")
+    startup = {
+        "kind": "startup",
+        "commands": ["x"],
+        "machine": MACHINE,
+        "startup": {
+            "import_seconds": 0.01,
+            "help_seconds": 0.3,
+            "compile_seconds": 20.0,
+            "load_seconds": 1.0,
+            "compiled_functions": 30,
+            "compiled_again": 0,
+        },
+    }
+    single = {"name": "lego", "commands": ["x"], "points": [point("2 min", 2.0, None)]}
+    results = [
+        kernels("voxfield", "torch"),
+        curve(point("1 min", 1.0), point("full", 60.0, overrides=["a.b=1"], peak_memory_bytes=None)),
+        {"kind": "rates", **single},
+        {"kind": "memory", **single},
+        startup,
+    ]
+    assert {result["kind"] for result in results} == set(pages.KINDS)
+    for result in results:
+        lines = pages.result_table(result).splitlines()
+        assert len({line.count("|") for line in lines}) == 1
+        assert len(lines) > 2
+    assert "| 4 | 8 | 500 | samples |" in pages.result_table(results[0])
+    page = pages.results_page(results)
+    assert page.index("Quality against") < page.index("Start-up") < page.index("Kernels")
+    assert "61,200" in page
+    assert pages.CURVE in page
+
+
+def test_a_page_without_results_says_so(benchmark) -> None:
+    pages = benchmark("pages")
+    assert "Nothing has been measured yet" in pages.results_page([])
+    assert pages.curve_svg([]) is None
+    assert pages.readme_results([kernels("voxfield")]) == ""
+
+
+def test_the_curve_is_a_picture_of_its_own(benchmark) -> None:
+    drawn = benchmark("pages").curve_svg([curve(point("1 min", 1.0, 28.0), point("5 min", 5.0, 31.0)), kernels("a")])
+    root = ElementTree.fromstring(drawn)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert "<style>" in drawn
+    assert len(root.findall(".//{http://www.w3.org/2000/svg}circle")) == 2
+
+
+def test_the_readmes_table_lies_between_its_markers(benchmark) -> None:
+    pages = benchmark("pages")
+    text = f"before\n{pages.README_BEGIN}\nold\n{pages.README_END}\nafter\n"
+    filled = pages.replace_block(text, pages.readme_results([curve(point("1 min", 1.0))]))
+    assert "old" not in filled
+    assert filled.startswith("before\n")
+    assert filled.endswith(f"{pages.README_END}\nafter\n")
+    assert "| lego | 60 s | 30.00 dB | 0.950 | 61,200 | 250,000 |" in filled
+    assert pages.replace_block(filled, "") == pages.replace_block(text, "")
+    with pytest.raises(ValueError, match=r"README\.md"):
+        pages.replace_block("no markers", "")
+
+
+# ---------------------------------------------------------------------------------------------------- the repository
+def test_pages_of_the_repository_show_the_committed_results(benchmark, repository: Path) -> None:
+    run, pages = benchmark("run"), benchmark("pages")
+    results = run.read_results()
+    again = "is out of date: python benchmarks/run.py results-page"
+    page = (repository / "docs" / "results.md").read_text(encoding="utf-8")
+    assert page == pages.results_page(results), f"docs/results.md {again}"
+    readme = (repository / "README.md").read_text(encoding="utf-8")
+    assert readme == pages.replace_block(readme, pages.readme_results(results)), f"README.md {again}"
+    svg = pages.curve_svg(results)
+    if svg is not None:
+        assert (repository / "docs" / pages.CURVE).read_text(encoding="utf-8") == svg, f"The curve {again}"
