@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 IMPORT = "import time; t = time.perf_counter(); import voxfield; print(time.perf_counter() - t)"
-PREPARE = (
-    "from voxfield.api import compile_kernels; from voxfield.distributed.devices import place; "
-    "from voxfield.training.progress import Progress; "
-    "print(compile_kernels(place('cpu'), Progress(quiet=True)))"
-)
+PREPARE = """
+from voxfield.api import compile_kernels
+from voxfield.distributed.devices import place
+from voxfield.training.progress import Progress
+with Progress(quiet=True) as progress:
+    print(compile_kernels(place("cpu"), progress))
+"""
 
 
 def measure(repeats: int = 5) -> dict[str, Any]:

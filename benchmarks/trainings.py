@@ -95,7 +95,9 @@ def summarise(
     """One point of a curve, from a run's log and its metrics on the test views."""
     lines = [line for line in log if line["kind"] == "train"]
     start = next((line for line in log if line["kind"] == "start"), {})
-    step, seconds = (lines[-1]["step"], lines[-1]["train_seconds"]) if lines else (0, 0.0)
+    # A finished run's last line counts every step; a killed one's has none, and the log's steps are all there is.
+    last: dict[str, Any] = next((line for line in reversed(log) if line["kind"] in ("train", "end")), {})
+    step, seconds = last.get("step", 0), last.get("train_seconds", 0.0)
     metrics = metrics or {}
     return {
         "budget": budget,
@@ -122,7 +124,7 @@ def steady_state(lines: Sequence[dict[str, Any]]) -> dict[str, float | None]:
         too; ``rays_per_second_median``: the middle of the rates in the log, each of a single step;
         ``samples_per_ray``: the middle of the mean visible samples per ray. None where the log is too short.
     """
-    none = {"rays_per_second": None, "rays_per_second_median": None, "samples_per_ray": None}
+    none: dict[str, float | None] = {"rays_per_second": None, "rays_per_second_median": None, "samples_per_ray": None}
     if len(lines) < 3:
         return none
     half = lines[-1]["train_seconds"] / 2

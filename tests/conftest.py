@@ -37,3 +37,41 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("needs real captures: set VOXFIELD_TEST_DATA to their folder")
     return folder
+
+
+TINY = (
+    "model.field.hidden=32",
+    "model.field.colour_layers=1",
+    "model.field.num_levels=6",
+    "model.field.base_resolution=8",
+    "model.field.max_resolution=64",
+    "model.field.log2_table_size=12",
+    "model.steps_across=128",
+    "model.occupancy.resolution=32",
+    "model.occupancy.update_every=4",
+    "model.occupancy.cells_per_update=0.25",
+    "model.occupancy.warm_up_updates=8",
+    "model.samples_per_batch=4096",
+    "model.final_samples_per_batch=4096",
+    "trainer.tensorboard=false",
+    "trainer.log_every=5",
+)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> tuple[str, ...]:
+    """Settings that make ``grid-ngp`` small enough for a test: about 10 ms a step."""
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def tiny_capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A NeRF-synthetic capture of the analytic example scene. Tests that alter files copy it first."""
+    from voxfield.data.synthetic import posed_images, write_blender
+
+    folder = tmp_path_factory.mktemp("captures") / "spheres"
+    splits = [
+        posed_images(count=count, resolution=32, split=split) for split, count in (("train", 10), ("val", 2), ("test", 2))
+    ]
+    write_blender(folder, splits)
+    return folder

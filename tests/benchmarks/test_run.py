@@ -215,7 +215,7 @@ def test_a_run_becomes_a_point_without_folders_of_the_machine(benchmark) -> None
         {"kind": "start", "compile_seconds": 3.0},
         *[train_line(25 * i, 30.0 * i, 1000.0) for i in range(1, 5)],
         {"kind": "eval", "step": 100, "train_seconds": 120.0, "split": "val", "psnr": 29.0},
-        {"kind": "end", "reason": "finished"},
+        {"kind": "end", "reason": "finished", "step": 110, "train_seconds": 132.0},
     ]
     metrics = {
         "psnr": 31.5,
@@ -226,7 +226,7 @@ def test_a_run_becomes_a_point_without_folders_of_the_machine(benchmark) -> None
         "protocol": {"background": "white", "source": {"path": "/somewhere"}, "images": ["a"]},
     }
     found = benchmark("trainings").summarise(log, metrics, budget="2 min", seed=1, overrides=["a.b=1"])
-    assert (found["minutes"], found["steps"], found["psnr"], found["compile_seconds"]) == (2.0, 100, 31.5, 3.0)
+    assert (found["minutes"], found["steps"], found["psnr"], found["compile_seconds"]) == (2.2, 110, 31.5, 3.0)
     assert found["while_training"] == [[2.0, 29.0]]
     assert found["protocol"] == {"background": "white"}
 

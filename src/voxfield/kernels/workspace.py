@@ -36,12 +36,7 @@ def empty(*shape: int) -> np.ndarray:
     if count * 4 < _SMALL_BYTES:
         return np.empty(shape, np.float32)
     with _lock:
-        fitting = None
-        for buffer in _buffers:
-            # Views keep a reference to their base: 3 = the list, the loop variable and getrefcount's argument.
-            free = sys.getrefcount(buffer) == 3
-            if free and buffer.size >= count and (fitting is None or buffer.size < fitting.size):
-                fitting = buffer
+        fitting = _smallest_free(count)
         if fitting is None or fitting.size > 4 * count:
             fitting = np.empty(count + count // 4, np.float32)
             _make_room(fitting.nbytes)
@@ -49,14 +44,34 @@ def empty(*shape: int) -> np.ndarray:
         return fitting[:count].reshape(shape)
 
 
+def _smallest_free(count: int) -> np.ndarray | None:
+    """The smallest buffer of at least ``count`` floats that nobody uses."""
+    fitting = [i for i in range(len(_buffers)) if _buffers[i].size >= count and _is_free(i)]
+    return _buffers[min(fitting, key=lambda i: _buffers[i].size)] if fitting else None
+
+
+def _references(buffers: list[np.ndarray], index: int) -> int:
+    """References to a buffer; views of it hold one each."""
+    return sys.getrefcount(buffers[index])
+
+
+_UNUSED = _references([np.empty(1, np.float32)], 0)
+"""References to a buffer that only its list knows, counted the same way: the number differs between Python versions."""
+
+
+def _is_free(index: int) -> bool:
+    return _references(_buffers, index) <= _UNUSED
+
+
 def _make_room(needed: int) -> None:
     """Forget free buffers, oldest first, until ``needed`` more bytes fit the limit."""
     held = sum(buffer.nbytes for buffer in _buffers)
-    for index in range(len(_buffers) - 1, -1, -1):
-        if held + needed <= _LIMIT_BYTES:
-            return
-        if sys.getrefcount(_buffers[index]) == 2:
+    index = 0
+    while index < len(_buffers) and held + needed > _LIMIT_BYTES:
+        if _is_free(index):
             held -= _buffers.pop(index).nbytes
+        else:
+            index += 1
 
 
 def huge_zeros(shape: torch.Size) -> torch.Tensor:

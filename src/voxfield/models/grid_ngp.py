@@ -55,10 +55,12 @@ class GridNgpConfig:
     ``auto``: random, or black for bounded scenes without alpha."""
     steps_across: int = 1024
     """Samples along the diagonal of the region of interest if all of it were occupied, 16 to 16384."""
+    coarse_until: float = 0.5
+    """Progress (0 to 1) until which training steps are twice as long: rays cost half while detail is still to come."""
     cone_angle: float | Literal["auto"] = "auto"
     """Growth of the step with distance (0: constant). ``auto``: 0 for bounded scenes, 1/256 for unbounded ones."""
     cascades: int | Literal["auto"] = "auto"
-    """Nested occupancy grids, each twice as large, 1 to 8. ``auto``: 1 for bounded scenes, 5 for unbounded ones."""
+    """Nested occupancy grids, each twice as large, 1 to 8. ``auto``: 1 for bounded scenes, 4 for unbounded ones."""
     samples_per_batch: int = 49152
     """Samples that light reaches which a training step aims at (the number of rays follows), at least 256."""
     final_samples_per_batch: int = 131072
@@ -77,6 +79,7 @@ class GridNgpConfig:
         check_range("steps_across", self.steps_across, minimum=16, maximum=16384)
         check_range("samples_per_batch", self.samples_per_batch, minimum=256)
         check_range("final_samples_per_batch", self.final_samples_per_batch, minimum=256)
+        check_range("coarse_until", self.coarse_until, minimum=0.0, maximum=1.0)
         check_range("max_samples_per_ray", self.max_samples_per_ray, minimum=1)
         check_range("early_stop", self.early_stop, minimum=0.0, maximum=0.5)
         check_range("render_early_stop", self.render_early_stop, minimum=0.0, maximum=0.5)
@@ -100,8 +103,8 @@ class GridNgp(torch.nn.Module):
         super().__init__()
         self.config, self.bounds, self.near = config, bounds, near
         generator = torch.Generator().manual_seed(seed)
-        self.samples_per_batch = config.samples_per_batch
-        cascades = (5 if unbounded else 1) if config.cascades == "auto" else config.cascades
+        self.samples_per_batch, self.least_step_scale = config.samples_per_batch, 1.0
+        cascades = (4 if unbounded else 1) if config.cascades == "auto" else config.cascades
         self.background: Background = _training_background(config.background, has_alpha, unbounded)
         extent = torch.tensor(bounds.maximum) - torch.tensor(bounds.minimum)
         cone = (1 / 256 if unbounded else 0.0) if config.cone_angle == "auto" else config.cone_angle
@@ -113,7 +116,9 @@ class GridNgp(torch.nn.Module):
         self.register_buffer("box", torch.tensor([bounds.minimum, bounds.maximum]), persistent=False)
         # Densities are learned per side of the outermost box, so that scenes of any size start alike.
         self.density_scale = 1.0 / (float(extent.max()) * 2 ** (cascades - 1))
-        self.field = HashField(config.field, generator)
+        # The finest cells keep their size in the region of interest, however far the cascades reach beyond it.
+        finest = min(65535, config.field.max_resolution * 2 ** (cascades - 1))
+        self.field = HashField(replace(config.field, max_resolution=finest), generator)
         self.occupancy = Occupancy(bounds, cascades, self.step_rule.min_step, config.occupancy)
         # Before the first step: a ray that meets about 64 samples, eight times as far apart as later.
         self.register_buffer("samples_per_ray", torch.tensor(64.0))
@@ -138,6 +143,7 @@ class GridNgp(torch.nn.Module):
         """Refresh the occupancy grid when it is due (more often while it is new), and let the batch grow."""
         growth = self.config.final_samples_per_batch / self.config.samples_per_batch
         self.samples_per_batch = int(self.config.samples_per_batch * growth**progress)
+        self.least_step_scale = 2.0 if progress < self.config.coarse_until else 1.0
         config = self.config.occupancy
         every = max(1, config.update_every // 4) if self.occupancy.warming_up else config.update_every
         if step % every == 0:
@@ -245,7 +251,7 @@ class GridNgp(torch.nn.Module):
         mean, scale = float(self.samples_per_ray), float(self.step_scale)
         if mean > MOST_SAMPLES_PER_RAY and scale < COARSEST_STEP:
             change = 2.0
-        elif mean < MOST_SAMPLES_PER_RAY / 2.5 and scale > 1.0:
+        elif mean < MOST_SAMPLES_PER_RAY / 2.5 and scale > self.least_step_scale:
             change = 0.5
         else:
             return

@@ -12,16 +12,20 @@ if TYPE_CHECKING:
     from voxfield.training.experiment import Experiment
 
 RECIPES = {"grid-ngp": "grid_ngp"}
-"""Name to module; a module has ``experiment()`` and ``build_model(config, captures, seed)``."""
+"""Name to module; a module has ``experiment(minutes)`` and ``build_model(config, captures, seed)``."""
 
 
-def load_recipe(name: str) -> "Experiment":
+def load_recipe(name: str, minutes: float | None = None) -> "Experiment":
     """The default settings of a recipe.
+
+    Args:
+        name: a key of `RECIPES`.
+        minutes: training time that sizes should suit; None is the full recipe.
 
     Raises:
         InputError: there is no such recipe; the nearest names are given.
     """
-    experiment: Experiment = _module(name).experiment()
+    experiment: Experiment = _module(name).experiment(minutes)
     return experiment
 
 

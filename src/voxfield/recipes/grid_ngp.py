@@ -1,21 +1,85 @@
 """``grid-ngp``: photographs to a hash-grid field; the fast default."""
 
+import math
+from dataclasses import dataclass
+
 from voxfield.data.posed_images import CaptureOptions, PosedImages
+from voxfield.fields.hash_field import HashFieldConfig
 from voxfield.models.grid_ngp import GridNgp, GridNgpConfig
 from voxfield.training.evaluate import EvaluateConfig
 from voxfield.training.experiment import Experiment
+from voxfield.training.schedules import LearningRate
 from voxfield.training.trainer import TrainerConfig
 
 
-def experiment() -> Experiment:
-    """The full recipe; docs/results.md has its curve of PSNR against minutes."""
+def experiment(minutes: float | None = None) -> Experiment:
+    """The recipe for a training of ``minutes`` on a CPU's few cores; None is the full one, for the best picture.
+
+    A short training gets a small table (it stays in cache and every entry is seen often), small batches (steps count)
+    and long ray steps (rays count); a long one gets the detail it has time to learn. See docs/decisions/0008.
+    """
+    limit = math.inf if minutes is None else minutes
+    size = next(size for size in _SIZES if limit <= size.up_to_minutes)
     return Experiment(
         recipe="grid-ngp",
-        model=GridNgpConfig(),
+        model=GridNgpConfig(
+            field=HashFieldConfig(log2_table_size=size.log2_table_size, colour_layers=size.colour_layers),
+            samples_per_batch=size.samples_per_batch,
+            final_samples_per_batch=4 * size.samples_per_batch,
+            steps_across=size.steps_across,
+        ),
         capture=CaptureOptions(),
-        trainer=TrainerConfig(),
+        trainer=TrainerConfig(learning_rate=LearningRate(initial=size.learning_rate)),
         evaluation=EvaluateConfig(),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Size:
+    """Settings for trainings of up to so many minutes."""
+
+    up_to_minutes: float
+    log2_table_size: int
+    colour_layers: int
+    samples_per_batch: int
+    steps_across: int
+    learning_rate: float
+
+
+_SIZES = (
+    _Size(
+        up_to_minutes=2,
+        log2_table_size=15,
+        colour_layers=1,
+        samples_per_batch=1 << 14,
+        steps_across=320,
+        learning_rate=2e-2,
+    ),
+    _Size(
+        up_to_minutes=10,
+        log2_table_size=17,
+        colour_layers=1,
+        samples_per_batch=3 << 13,
+        steps_across=512,
+        learning_rate=1.5e-2,
+    ),
+    _Size(
+        up_to_minutes=40,
+        log2_table_size=18,
+        colour_layers=2,
+        samples_per_batch=1 << 15,
+        steps_across=768,
+        learning_rate=1e-2,
+    ),
+    _Size(
+        up_to_minutes=math.inf,
+        log2_table_size=19,
+        colour_layers=2,
+        samples_per_batch=3 << 14,
+        steps_across=1024,
+        learning_rate=1e-2,
+    ),
+)
 
 
 def build_model(config: GridNgpConfig, captures: PosedImages, seed: int) -> GridNgp:

@@ -66,7 +66,7 @@ def fused_mlp(
     if implementation is None and (inputs.device.type != "cpu" or inputs.dtype != torch.float32):
         chosen = "reference"
     else:
-        chosen = resolve(implementation, inputs.device, "fused_mlp")
+        chosen = resolve(implementation, inputs.device, "fused_mlp", dtype=inputs.dtype)
     if chosen == "numba":
         from voxfield.kernels.fused_mlp import numba_cpu
 

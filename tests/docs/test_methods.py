@@ -1,0 +1,39 @@
+"""What a method's page says of its settings is what the recipe does."""
+
+import functools
+import re
+from pathlib import Path
+
+import pytest
+
+from voxfield.recipes import load_recipe
+
+ROW = re.compile(r"^\| `([\w.]+)` \| ([^|]+) \|", re.MULTILINE)
+BUDGETS = (1.0, 5.0, 20.0, None)
+
+
+@pytest.mark.parametrize("recipe", ["grid-ngp"])
+def test_the_settings_of_a_page_have_their_defaults(recipe: str, repository: Path) -> None:
+    page = (repository / "docs" / "methods" / f"{recipe}.md").read_text(encoding="utf-8")
+    rows = ROW.findall(page)
+    assert len(rows) > 10
+    experiments = [load_recipe(recipe, minutes) for minutes in BUDGETS]
+    wrong = []
+    for path, shown in rows:
+        values = {str(functools.reduce(getattr, path.split("."), experiment)) for experiment in experiments}
+        actual = values.pop() if len(values) == 1 else "by time"
+        if actual != shown:
+            wrong.append(f"{path}: the page says {shown}, the recipe {actual}")
+    assert not wrong, f"Correct docs/methods/{recipe}.md: " + "; ".join(wrong)
+
+
+def test_every_recipe_has_its_page(repository: Path) -> None:
+    from voxfield.recipes import RECIPES
+
+    assert [name for name in RECIPES if not (repository / "docs" / "methods" / f"{name}.md").is_file()] == []
+
+
+def test_equations_are_numbered_in_order(repository: Path) -> None:
+    for page in sorted((repository / "docs" / "methods").glob("*.md")):
+        numbers = [int(number) for number in re.findall(r" \((\d+)\)$", page.read_text(encoding="utf-8"), re.MULTILINE)]
+        assert numbers == list(range(1, len(numbers) + 1)), page.name
