@@ -71,7 +71,8 @@ def tiny_capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("captures") / "spheres"
     splits = [
-        posed_images(count=count, resolution=32, split=split) for split, count in (("train", 10), ("val", 2), ("test", 2))
+        posed_images(count=count, resolution=32, split=split)
+        for split, count in (("train", 10), ("val", 2), ("test", 2))
     ]
     write_blender(folder, splits)
     return folder

@@ -121,7 +121,7 @@ def test_architecture_page_shows_the_enforced_layers(repository: Path, settings:
     block = re.search(r"```text\n(cli .*?)```", page, re.DOTALL)
     assert block is not None
     shown = [re.split(r"\s{2,}", line)[0].strip() for line in block.group(1).strip().splitlines()]
-    assert shown == [layer for layer in contract["layers"]]
+    assert shown == contract["layers"]
 
 
 def test_ignored_rules_carry_their_reason(repository: Path) -> None:

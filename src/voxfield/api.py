@@ -1,4 +1,4 @@
-"""The public calls: train a field, open a run, measure it, render it, report on it. The command line calls only these."""
+"""The public calls: train a field, open a run, measure, render and report on it. The command line calls only these."""
 
 import dataclasses
 import functools
@@ -280,8 +280,8 @@ class Run:
         """Render a camera path to PNGs, an MP4, or both, into ``renders/<kind>``.
 
         Args:
-            kind: ``orbit``, ``spiral``, ``interpolate`` (between the training cameras) or ``dataset`` (the held-out ones).
-            frames: number of frames; None: ``seconds`` times ``fps``.
+            kind: ``orbit``, ``spiral``, ``interpolate`` (between the training cameras) or ``dataset`` (the held-out
+            ones). frames: number of frames; None: ``seconds`` times ``fps``.
             height, width: pixels; None: the capture's, one follows from the other.
             fps: frames a second of the video, above 0.
             seconds: length, used when ``frames`` is None; None: 5.
@@ -361,9 +361,7 @@ def machine() -> str:
     return f"{cpu_name()}, {kernel_threads()} threads, {platform.system()}, torch {torch.__version__}"
 
 
-def _quick_evaluation(
-    captures: PosedImages, experiment: Experiment, run_dir: Path, model: Model
-) -> dict[str, Any]:
+def _quick_evaluation(captures: PosedImages, experiment: Experiment, run_dir: Path, model: Model) -> dict[str, Any]:
     """Metrics on a few held-out images while training; no pictures but the panels of the last time."""
     settings: EvaluateConfig = dataclasses.replace(
         experiment.evaluation, max_images=experiment.trainer.evaluation_images, lpips=None

@@ -41,6 +41,8 @@ class FakeRun:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.outcome, self.left_out = "finished", ()
+        self.skipped: list[dict[str, str]] = []
         self.calls: list[tuple[str, dict[str, Any]]] = []
 
     def evaluate(self, **options: Any) -> dict[str, Any]:
@@ -55,6 +57,7 @@ class FakeRun:
             "num_rays_per_sec": 250_000.0,
             "fps": 0.39,
             "num_images": 25,
+            "skipped": self.skipped,
             "protocol": {"lpips": None},
         }
 
@@ -216,6 +219,22 @@ def test_train_passes_every_option_on(fake: SimpleNamespace, capsys: pytest.Capt
         "config": Path("c.yaml"),
     }
     assert "runs/x/report.html" in capsys.readouterr().out.replace("\\", "/")
+
+
+def test_an_interrupted_training_says_how_to_go_on(fake: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
+    fake.run.outcome = "interrupted"
+    assert main(["train", "grid-ngp", "data/lego"]) == 130
+    said = capsys.readouterr().out.replace("\\", "/")
+    assert "Continue: voxfield train grid-ngp data/lego --output runs/x --resume\n" in said
+
+
+def test_pictures_left_out_make_exit_1(fake: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
+    fake.run.left_out = ("a", "b")
+    fake.run.skipped = [{"name": "c", "reason": "cut short"}]
+    assert main(["train", "grid-ngp", "data/lego"]) == 1
+    assert "Trained without 2 pictures that could not be used" in capsys.readouterr().out
+    assert main(["eval", "runs/x"]) == 1
+    assert "Measured without 1 pictures that could not be used" in capsys.readouterr().out
 
 
 def test_defaults_are_the_librarys() -> None:

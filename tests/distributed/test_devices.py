@@ -24,9 +24,7 @@ def test_auto_takes_the_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("native", "precision"), [(True, torch.bfloat16), (False, torch.float16)])
-def test_older_nvidia_cards_get_float16(
-    monkeypatch: pytest.MonkeyPatch, native: bool, precision: torch.dtype
-) -> None:
+def test_older_nvidia_cards_get_float16(monkeypatch: pytest.MonkeyPatch, native: bool, precision: torch.dtype) -> None:
     monkeypatch.setattr(devices.torch.accelerator, "is_available", lambda: True)
     monkeypatch.setattr(devices.torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
     monkeypatch.setattr(devices.torch.cuda, "is_bf16_supported", lambda including_emulation: native)

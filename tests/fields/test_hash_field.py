@@ -79,9 +79,7 @@ def test_seeds_decide_parameters() -> None:
         assert not torch.equal(a, c), name
 
 
-@pytest.mark.parametrize(
-    "bad", [{"hidden": 0}, {"geometry_features": 0}, {"colour_layers": 0}, {"sh_degree": 5}]
-)
+@pytest.mark.parametrize("bad", [{"hidden": 0}, {"geometry_features": 0}, {"colour_layers": 0}, {"sh_degree": 5}])
 def test_settings_are_checked(bad: dict[str, int]) -> None:
     with pytest.raises(InputError, match=next(iter(bad))):
         HashFieldConfig(**bad)

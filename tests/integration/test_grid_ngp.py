@@ -1,4 +1,4 @@
-"""The main job from end to end through the command line, on a tiny scene, and everything that may go wrong on the way."""
+"""The main job from end to end through the command line on a tiny scene, and everything that may go wrong."""
 
 import json
 import os
@@ -70,9 +70,7 @@ def assert_same_state(one: dict[str, Any], other: dict[str, Any]) -> None:
 @pytest.fixture(scope="module")
 def trained(tiny: tuple[str, ...], tiny_capture: Path, tmp_path_factory: pytest.TempPathFactory) -> voxfield.Run:
     output = tmp_path_factory.mktemp("runs") / "spheres"
-    return voxfield.train(
-        "grid-ngp", tiny_capture, output=output, steps=300, device="cpu", quiet=True, overrides=tiny
-    )
+    return voxfield.train("grid-ngp", tiny_capture, output=output, steps=300, device="cpu", quiet=True, overrides=tiny)
 
 
 def test_training_learns_the_scene(trained: voxfield.Run) -> None:
@@ -178,7 +176,9 @@ def test_seeds_decide_the_run(tiny_capture: Path, tmp_path: Path, train: Train) 
     for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
         assert train(tiny_capture, tmp_path / name, "--steps", "10", "--seed", seed) == 0
     assert_same_state(state_of(tmp_path / "a"), state_of(tmp_path / "b"))
-    assert not torch.equal(state_of(tmp_path / "a")["model"]["field.table"], state_of(tmp_path / "c")["model"]["field.table"])
+    assert not torch.equal(
+        state_of(tmp_path / "a")["model"]["field.table"], state_of(tmp_path / "c")["model"]["field.table"]
+    )
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
@@ -254,7 +254,11 @@ def test_a_run_stopped_before_its_first_checkpoint_can_be_resumed(
 
 
 def test_a_loss_that_becomes_nan(
-    tiny_capture: Path, tmp_path: Path, train: Train, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tiny_capture: Path,
+    tmp_path: Path,
+    train: Train,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from voxfield.models.grid_ngp import GridNgp
 
@@ -312,7 +316,9 @@ def test_an_unbounded_scene(tmp_path: Path, train: Train) -> None:
 
 
 @pytest.mark.parametrize("settings", [("model.cascades=2",), ("model.cone_angle=0.01", "model.cascades=3")])
-def test_cascades_and_cones_by_hand(settings: tuple[str, ...], tiny_capture: Path, tmp_path: Path, train: Train) -> None:
+def test_cascades_and_cones_by_hand(
+    settings: tuple[str, ...], tiny_capture: Path, tmp_path: Path, train: Train
+) -> None:
     options = [part for setting in settings for part in ("--set", setting)]
     assert train(tiny_capture, tmp_path / "run", "--steps", "10", *options) == 0
 

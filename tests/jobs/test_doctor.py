@@ -13,7 +13,7 @@ from voxfield.jobs.doctor import examine
 from voxfield.jobs.kernel_speed import KernelSpeed, matrix_speed, measure_kernels
 
 CPU = torch.device("cpu")
-OPS = {"hash_encode", "spherical_harmonics", "fused_mlp", "composite", "march_grid", "ray_box"}
+OPS = {"hash_encode", "spherical_harmonics", "fused_mlp", "composite", "march_grid", "ray_box", "adam"}
 
 
 @pytest.fixture
@@ -49,7 +49,8 @@ def test_a_healthy_machine_gets_no_alarm_about_kernels(few_kernels: list[KernelS
     seen: list[str] = []
     found = examine("cpu", on_kernel=lambda kernel: seen.append(kernel.op))
     assert found.healthy
-    assert found.device == "cpu"
+    assert (found.device, found.precision) == ("cpu", "float32")
+    assert found.lanes in {8, 16}
     assert seen == ["ray_box"]
     assert found.versions["torch"] is not None
     assert not any("kernel" in sentence or "fails" in sentence for sentence in found.advice)
@@ -98,7 +99,7 @@ def test_wrong_devices() -> None:
     with pytest.raises(InputError, match="expected auto, cpu, cuda"):
         examine("gpu")
     if not torch.accelerator.is_available():
-        with pytest.raises(UnavailableError, match="finds none here"):
+        with pytest.raises(UnavailableError, match="cannot be used here"):
             examine("cuda")
 
 

@@ -46,7 +46,11 @@ def assert_matches(inputs, weights, grad):
         assert ours.shape == theirs.shape
         scale = float(theirs.abs().max()) if theirs.numel() else 1.0
         torch.testing.assert_close(
-            ours, theirs, rtol=RELATIVE, atol=RELATIVE * max(scale, 1e-3), msg=lambda text, i=index: f"tensor {i}: {text}"
+            ours,
+            theirs,
+            rtol=RELATIVE,
+            atol=RELATIVE * max(scale, 1e-3),
+            msg=lambda text, i=index: f"tensor {i}: {text}",
         )
 
 
@@ -186,7 +190,9 @@ def test_dtypes_are_checked():
         )
 
 
-@pytest.mark.parametrize(("rows", "rays", "channels", "common"), [(0, 2, 4, 3), (1, 1, 4, 3), (300, 7, 16, 16), (129, 40, 1, 5)])
+@pytest.mark.parametrize(
+    ("rows", "rays", "channels", "common"), [(0, 2, 4, 3), (1, 1, 4, 3), (300, 7, 16, 16), (129, 40, 1, 5)]
+)
 @pytest.mark.parametrize("index_dtype", [torch.int32, torch.int64])
 def test_shared_inputs(rows, rays, channels, common, index_dtype):
     generator = torch.Generator().manual_seed(rows)
@@ -197,9 +203,7 @@ def test_shared_inputs(rows, rays, channels, common, index_dtype):
 
     def run(implementation, dtype):
         leaves = [tensor.to(dtype).detach().requires_grad_() for tensor in (inputs, shared, *weights)]
-        output = fused_mlp(
-            leaves[0], leaves[2:], shared=leaves[1], shared_index=index, implementation=implementation
-        )
+        output = fused_mlp(leaves[0], leaves[2:], shared=leaves[1], shared_index=index, implementation=implementation)
         found = torch.autograd.grad(output, leaves, grad.to(dtype))
         return [tensor.detach().double() for tensor in (output, *found)]
 

@@ -26,16 +26,16 @@ def test_memory_comes_back_when_nobody_holds_it():
 
 @pytest.mark.parametrize("view", ["slice", "tensor", "transposed", "row"])
 def test_views_keep_their_memory(view):
-    array = workspace.empty(4, LARGE)
     make = {
-        "slice": lambda: array[:, 5:],
-        "tensor": lambda: torch.from_numpy(array),
-        "transposed": lambda: torch.from_numpy(array)[:, :7].T,
-        "row": lambda: array[2],
+        "slice": lambda array: array[:, 5:],
+        "tensor": torch.from_numpy,
+        "transposed": lambda array: torch.from_numpy(array)[:, :7].T,
+        "row": lambda array: array[2],
     }
-    held = make[view]()
+    array = workspace.empty(4, LARGE)
+    held = make[view](array)
     address = array.ctypes.data
-    del array, make
+    del array
     assert workspace.empty(4, LARGE).ctypes.data != address
     del held
     assert workspace.empty(4, LARGE).ctypes.data == address

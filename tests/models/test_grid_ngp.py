@@ -243,9 +243,9 @@ def test_training_finds_the_empty_space() -> None:
     with RaySampler(scene, 0) as sampler:
         optimiser = torch.optim.Adam(model.parameters(), lr=2e-2)
         losses = []
-        for step in range(60):
+        for step in range(150):
             generator = torch.Generator().manual_seed(step)
-            model.before_step(step, step / 60, generator)
+            model.before_step(step, step / 150, generator)
             result = model.training_step(sampler.sample(model.rays_per_batch(), step), step, generator)
             optimiser.zero_grad()
             result.loss.backward()  # type: ignore[no-untyped-call]

@@ -16,7 +16,9 @@ def packed(lengths: list[int]) -> PackedSamples:
     return PackedSamples(
         t_start=start,
         t_end=start + 0.1,
-        ray_index=torch.arange(len(lengths), dtype=torch.int32).repeat_interleave(torch.tensor(lengths)),
+        ray_index=torch.arange(len(lengths), dtype=torch.int32).repeat_interleave(
+            torch.tensor(lengths, dtype=torch.int64)
+        ),
         ray_offsets=offsets,
         positions=torch.rand(3, count, generator=torch.Generator().manual_seed(0)).T,
     )

@@ -26,10 +26,7 @@ def test_it_is_torchs_adam() -> None:
     ours, theirs = groups(70, 5), groups(70, 5)
     adam = Adam(ours, RULE)
     oracle = torch.optim.Adam(
-        [
-            {"params": list(group.parameters), "lr": 0.1 * group.learning_rate_factor}
-            for group in theirs
-        ],
+        [{"params": list(group.parameters), "lr": 0.1 * group.learning_rate_factor} for group in theirs],
         betas=(0.9, 0.99),
         eps=1e-8,
     )

@@ -3,7 +3,7 @@
 import math
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +68,7 @@ class Dial(torch.nn.Module):
 
 def make(model: Dial, run_dir: Path, *, evaluation: Any = None, **settings: Any) -> Trainer:
     config = TrainerConfig(**{"steps": 20, "log_every": 5, "learning_rate": RATE, "tensorboard": False, **settings})
-    return Trainer(
-        model, Batches(), config, run_dir=run_dir, placement=place("cpu"), seed=0, evaluation=evaluation
-    )
+    return Trainer(model, Batches(), config, run_dir=run_dir, placement=place("cpu"), seed=0, evaluation=evaluation)
 
 
 def run(trainer: Trainer, resume_step: int | None = None) -> str:
@@ -93,10 +91,10 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     held = Clock()
     monkeypatch.setattr(trainer_module, "time", held)
-    yield held
+    return held
 
 
 def test_it_learns_and_its_log_is_complete(tmp_path: Path) -> None:

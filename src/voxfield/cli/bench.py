@@ -36,9 +36,12 @@ def command(
     from dataclasses import asdict
 
     from voxfield.cli.tables import format_kernel_speeds, format_rate
+    from voxfield.errors import MissingFileError
     from voxfield.jobs.doctor import examine
     from voxfield.storage.atomic import write_json
 
+    if data is not None and not data.exists():
+        raise MissingFileError(f"--data {data}: there is no such capture.")
     if sys.stderr.isatty():
         print("Measuring kernels, about half a minute ...", file=sys.stderr)
     found = examine(device, scale=18, seconds=seconds)

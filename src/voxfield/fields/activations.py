@@ -1,5 +1,7 @@
 """Activations whose gradients stay finite."""
 
+from typing import Any
+
 import torch
 
 _EXPONENT_LIMIT = 15.0
@@ -7,12 +9,12 @@ _EXPONENT_LIMIT = 15.0
 
 class _TruncatedExp(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, exponent: torch.Tensor) -> torch.Tensor:  # type: ignore[no-untyped-def, override]
+    def forward(ctx: Any, exponent: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         ctx.save_for_backward(exponent)
         return torch.exp(exponent)
 
     @staticmethod
-    def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[no-untyped-def, override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         (exponent,) = ctx.saved_tensors
         return gradient * torch.exp(exponent.clamp(-_EXPONENT_LIMIT, _EXPONENT_LIMIT))
 

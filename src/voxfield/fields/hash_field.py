@@ -11,8 +11,8 @@ from voxfield.checks import check_range
 from voxfield.fields.activations import truncated_exp
 from voxfield.kernels.fused_mlp import fused_mlp
 from voxfield.kernels.hash_encode import HashGrid, hash_encode
-from voxfield.kernels.workspace import huge_zeros
 from voxfield.kernels.spherical_harmonics import spherical_harmonics
+from voxfield.kernels.workspace import huge_zeros
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,8 @@ class HashFieldConfig:
     features: int = 2
     """Features of an entry: 1, 2, 4 or 8."""
     log2_table_size: int = 18
-    """Base-2 logarithm of the entries of a level, 4 to 24. 15 learns a small scene soonest, 19 keeps the most detail."""
+    """Base-2 logarithm of the entries of a level, 4 to 24. 15 learns a small scene soonest, 19 keeps the most
+    detail."""
     base_resolution: int = 16
     """Cells along each axis of the coarsest level, at least 1."""
     max_resolution: int = 2048
@@ -72,7 +73,8 @@ class HashField(torch.nn.Module):
         self.table_grad: torch.Tensor | None = None
 
     def encode(self, positions: torch.Tensor, encoded: torch.Tensor | None = None) -> torch.Tensor:
-        """Features (N, levels * features) at ``positions`` (N, 3) in the unit cube; differentiable in table and positions.
+        """Features (N, levels * features) at ``positions`` (N, 3) in the unit cube; differentiable in table and
+        positions.
 
         ``encoded`` is the result if it is known already, see `hash_encode`.
         """

@@ -1,4 +1,5 @@
-"""Where a field has matter: nested grids of density estimates that decay unless confirmed, packed into bits for marching.
+"""Where a field has matter: nested grids of density estimates that decay unless confirmed, packed into bits for
+marching.
 
 Source: Mueller et al. 2022 (https://arxiv.org/abs/2201.05989), appendix C. Differences, for CPUs: an update looks at a
 fraction of the cells (three quarters of them drawn among the occupied), during warm-up it sweeps all cells in turn, and
@@ -8,6 +9,7 @@ into a cell that was once found empty, and its pictures would show cell-shaped n
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -83,7 +85,9 @@ class Occupancy(torch.nn.Module):
         return float(self.occupied.float().mean())
 
     def restrict(self, visible: torch.Tensor) -> None:
-        """Mark cells outside ``visible`` (C, R, R, R) as empty for good: no camera sees them, or all see through them."""
+        """Mark cells outside ``visible`` (C, R, R, R) as empty for good: no camera sees them, or all see through
+        them.
+        """
         self.visible.copy_(visible)
         self.occupied &= visible
         self._bits = None
@@ -141,7 +145,7 @@ class Occupancy(torch.nn.Module):
         side = (maximum - minimum) * torch.exp2(cascade.float())[:, None]
         return (minimum + maximum) / 2 + unit * side
 
-    def _load_from_state_dict(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self._bits = None
 

@@ -25,6 +25,9 @@ EXTRAS: Final = {
 }
 """Optional parts in use: extra's name to the module it brings and what that is for."""
 
+_PLAIN_ON_GPUS: Final = ("fused_mlp", "adam")
+"""Kernels for which torch's own operators are what a GPU wants."""
+
 PACKAGES: Final = ("torch", "numpy", "numba", "triton", "pillow")
 
 
@@ -171,7 +174,11 @@ def _versions() -> dict[str, str | None]:
 def _advice(found: Examination) -> list[str]:
     advice = []
     advice += [f"{kernel.op} fails here: {kernel.error}" for kernel in found.kernels if kernel.error is not None]
-    slow = [kernel.op for kernel in found.kernels if kernel.implementation == "reference" and kernel.op != "fused_mlp"]
+    slow = [
+        kernel.op
+        for kernel in found.kernels
+        if kernel.implementation == "reference" and kernel.op not in _PLAIN_ON_GPUS
+    ]
     if slow:
         advice.append(
             f"{', '.join(slow)} run in plain torch on {found.device}: right, but slow. --device cpu may be quicker."

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import torch
 
+from voxfield.kernels.adam import AdamRule, adam_step
 from voxfield.kernels.composite import composite
 from voxfield.kernels.dispatch import resolve
 from voxfield.kernels.fused_mlp import fused_mlp
@@ -112,7 +113,7 @@ def matrix_speed(
 
 
 def _chosen(op: str, device: torch.device) -> str:
-    if op == "fused_mlp":  # on GPUs torch's own matrix products are the kernel
+    if op in {"fused_mlp", "adam"}:  # on GPUs torch's own operators are the kernel
         return "numba" if device.type == "cpu" else "reference"
     return resolve(None, device, op)
 
@@ -171,6 +172,7 @@ def _cases(scale: int) -> list[_Case]:
         _Case(op="composite", unit="samples", count=points, build=_composite),
         _Case(op="march_grid", unit="rays", count=points // SAMPLES_PER_RAY, build=_march_grid),
         _Case(op="ray_box", unit="rays", count=points, build=_ray_box),
+        _Case(op="adam", unit="parameters", count=points, build=_adam),
     ]
 
 
@@ -233,3 +235,15 @@ def _ray_box(count: int, device: torch.device, implementation: Any) -> _Built:
     origins = -3.0 * directions
     box = torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]], device=device)
     return _Built(lambda: ray_box(origins, directions, box, implementation=implementation)[0])
+
+
+def _adam(count: int, device: torch.device, implementation: Any) -> _Built:
+    parameter, first, second = (torch.zeros(count, device=device) for _ in range(3))
+    gradient, rule = _random(count, device=device), AdamRule()
+
+    def call() -> torch.Tensor:
+        # The first update clears the gradient; the work is the same, as no entry is skipped.
+        adam_step(parameter, gradient, first, second, step=1, rule=rule, implementation=implementation)
+        return parameter
+
+    return _Built(call)

@@ -20,7 +20,8 @@ LANES = 16 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 8
 
 TILE_ROWS = 4
 TILE_VECTORS = 2
-"""Accumulators of the matrix product: 4 rows x 2 vectors. Measured on 2 cores of a Zen 3 server, 64x64 times 64x64 blocks:
+"""Accumulators of the matrix product: 4 rows x 2 vectors. Measured on 2 cores of a Zen 3 server, 64x64 times 64x64
+blocks:
 4x2 81 GFLOP/s a thread, 6x2 62, 3x4 51, 5x2 67 (torch: 57), because only 4x2 leaves LLVM registers to unroll."""
 
 POINT_STEP = LANES * TILE_VECTORS
@@ -107,9 +108,7 @@ def matrix_tile(typingctx, w, w_at, w_pitch, depth, x, x_at, pitch, y, y_at, mas
                 for j in range(TILE_VECTORS):
                     total = multiply_add(builder, weight, x_vectors[j], builder.load(sums[i, j]))
                     builder.store(total, sums[i, j])
-        y_index = {
-            (i, j): builder.add(builder.add(y_at, builder.mul(pitch, I64(i))), I64(LANES * j)) for i, j in tile
-        }
+        y_index = {(i, j): builder.add(builder.add(y_at, builder.mul(pitch, I64(i))), I64(LANES * j)) for i, j in tile}
         # Only what the mode needs is loaded: Y may be uninitialised memory and the mask a dummy.
         with builder.if_then(builder.icmp_signed("==", mode, mode.type(STORE_RELU))):
             for ij in tile:

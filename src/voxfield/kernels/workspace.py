@@ -1,7 +1,8 @@
 """Recycled memory for the CPU kernels' large temporaries.
 
 A training step needs the same hundred megabytes again and again. Asking the system each time costs more than the
-arithmetic: fresh pages are zeroed and mapped on first touch (measured: 7 to 170 ms for 50 MB, against 10 ms to fill it).
+arithmetic: fresh pages are zeroed and mapped on first touch (measured: 7 to 170 ms for 50 MB, against 10 ms to fill
+it).
 """
 
 import os

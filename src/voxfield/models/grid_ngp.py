@@ -93,6 +93,8 @@ class GridNgp(torch.nn.Module):
     """(2, 3): corners of the region of interest, world units."""
     samples_per_ray: torch.Tensor
     """Scalar: running mean of the samples of a training ray."""
+    visible_share: torch.Tensor
+    """Scalar: share of the samples that light reached, when last looked at."""
     step_scale: torch.Tensor
     """Scalar: how much longer training steps are than the final ones, a power of two."""
 
@@ -242,7 +244,8 @@ class GridNgp(torch.nn.Module):
         ]
 
     def _note_samples(self, per_ray: float) -> None:
-        """Follow the mean samples per ray, and take longer steps while there are too many for one batch to hold many rays.
+        """Follow the mean samples per ray, and take longer steps while there are too many for one batch to hold many
+        rays.
 
         Before empty space is known as such a ray has hundreds of samples: a batch would hold a hundred rays and learn
         next to nothing.

@@ -25,8 +25,9 @@ def experiment(minutes: float | None = None) -> Experiment:
         model=GridNgpConfig(
             field=HashFieldConfig(log2_table_size=size.log2_table_size, colour_layers=size.colour_layers),
             samples_per_batch=size.samples_per_batch,
-            final_samples_per_batch=4 * size.samples_per_batch,
+            final_samples_per_batch=size.final_factor * size.samples_per_batch,
             steps_across=size.steps_across,
+            coarse_until=size.coarse_until,
         ),
         capture=CaptureOptions(),
         trainer=TrainerConfig(learning_rate=LearningRate(initial=size.learning_rate)),
@@ -42,25 +43,31 @@ class _Size:
     log2_table_size: int
     colour_layers: int
     samples_per_batch: int
+    final_factor: int
     steps_across: int
+    coarse_until: float
     learning_rate: float
 
 
 _SIZES = (
     _Size(
         up_to_minutes=2,
-        log2_table_size=15,
+        log2_table_size=16,
         colour_layers=1,
-        samples_per_batch=1 << 14,
-        steps_across=320,
-        learning_rate=2e-2,
+        samples_per_batch=3 << 13,
+        final_factor=1,
+        steps_across=512,
+        coarse_until=0.0,
+        learning_rate=1.5e-2,
     ),
     _Size(
         up_to_minutes=10,
         log2_table_size=17,
         colour_layers=1,
         samples_per_batch=3 << 13,
+        final_factor=4,
         steps_across=512,
+        coarse_until=0.0,
         learning_rate=1.5e-2,
     ),
     _Size(
@@ -68,7 +75,9 @@ _SIZES = (
         log2_table_size=18,
         colour_layers=2,
         samples_per_batch=1 << 15,
+        final_factor=4,
         steps_across=768,
+        coarse_until=0.3,
         learning_rate=1e-2,
     ),
     _Size(
@@ -76,7 +85,9 @@ _SIZES = (
         log2_table_size=19,
         colour_layers=2,
         samples_per_batch=3 << 14,
+        final_factor=4,
         steps_across=1024,
+        coarse_until=0.3,
         learning_rate=1e-2,
     ),
 )

@@ -44,7 +44,8 @@ def adam_step(
 ) -> None:
     """Update ``parameter`` and both moments in place and set ``gradient`` to zero.
 
-    ``m = b1 m + (1 - b1) g``, ``v = b2 v + (1 - b2) g^2``, ``p -= lr (m / (1 - b1^step)) / (sqrt(v / (1 - b2^step)) + eps)``.
+    ``m = b1 m + (1 - b1) g``, ``v = b2 v + (1 - b2) g^2``,
+    ``p -= lr (m / (1 - b1^step)) / (sqrt(v / (1 - b2^step)) + eps)``.
     Clearing the gradient in the same pass saves a pass over memory, which is what the update costs.
 
     Args:

@@ -31,16 +31,16 @@ def _update_lanes(typingctx, at, parameter, gradient, first, second, constants, 
     signature = types.void(at, parameter, gradient, first, second, constants, skip_zero)
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        p_ptr, g_ptr, m_ptr, v_ptr = (
-            array_pointer(context, builder, signature.args[i], args[i]) for i in (1, 2, 3, 4)
-        )
+        p_ptr, g_ptr, m_ptr, v_ptr = (array_pointer(context, builder, signature.args[i], args[i]) for i in (1, 2, 3, 4))
         at, skip_zero = args[0], args[6]
         scalars = [builder.extract_value(args[5], i) for i in range(5)]
         rate, beta1, beta2, root, epsilon = (splat(builder, scalar) for scalar in scalars)
         one, zero = constant(1.0), constant(0.0)
         g = load_vector(builder, g_ptr, at)
         nonzero = builder.icmp_signed("!=", builder.bitcast(g, VECTOR_I32), constant(0, I32))
-        touched = builder.or_(nonzero, builder.icmp_signed("==", splat(builder, skip_zero), constant(0, skip_zero.type)))
+        touched = builder.or_(
+            nonzero, builder.icmp_signed("==", splat(builder, skip_zero), constant(0, skip_zero.type))
+        )
         some = builder.icmp_unsigned(
             "!=", builder.bitcast(touched, ir.IntType(LANES)), ir.Constant(ir.IntType(LANES), 0)
         )

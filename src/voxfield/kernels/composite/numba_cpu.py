@@ -1,7 +1,8 @@
 """Compositing on a CPU: one pass along each ray, rays split between threads.
 
-Backward: with v_i = dL/dw_i the gradient of the optical depth is T_(i+1) v_i - sum over j > i of w_j v_j, so one pass sums
-w v over the ray and a second subtracts as it goes. Transmittance is computed again, which is cheaper than keeping it.
+Backward: with v_i = dL/dw_i the gradient of the optical depth is T_(i+1) v_i - sum over j > i of w_j v_j, so one pass
+sums w v over the ray and a second subtracts as it goes. Transmittance is computed again, which costs less than
+keeping it.
 """
 
 import math
@@ -42,8 +43,21 @@ def _forward(start, stop, density, colour, t_start, t_end, offsets, early_stop, 
 
 @_jit
 def _backward(  # type: ignore[no-untyped-def]
-    start, stop, density, colour, t_start, t_end, offsets, early_stop, weights,
-    grad_rgb, grad_opacity, grad_depth, grad_weights, grad_density, grad_colour,
+    start,
+    stop,
+    density,
+    colour,
+    t_start,
+    t_end,
+    offsets,
+    early_stop,
+    weights,
+    grad_rgb,
+    grad_opacity,
+    grad_depth,
+    grad_weights,
+    grad_density,
+    grad_colour,
 ):
     channels = colour.shape[0]
     one, half = np.float32(1.0), np.float32(0.5)

@@ -9,7 +9,6 @@ from voxfield.checks import check_shape
 from voxfield.errors import InputError
 from voxfield.kernels.dispatch import resolve
 
-
 _AUTOCAST_ROWS: Final = 1 << 14
 """Rows that go through all layers at once on a CPU, so that their activations stay in its cache."""
 
@@ -26,7 +25,8 @@ def fused_mlp(
 
     Args:
         inputs: (N, C). Any strides; the Numba path reads feature-major storage (a transposed (C, N) tensor) fastest.
-        weights: one (out, in) matrix a layer, the first with C (+ K) columns; hidden widths of 16 to 128 suit the caches.
+        weights: one (out, in) matrix a layer, the first with C (+ K) columns; hidden widths of 16 to 128 suit the
+        caches.
         shared: (R, K) further inputs that many rows have in common, such as a ray's direction: row n's inputs are
             ``inputs[n]`` followed by ``shared[shared_index[n]]``, which the Numba path never writes out.
         shared_index: (N,) integers in [0, R); required with ``shared``.
@@ -39,8 +39,8 @@ def fused_mlp(
     Returns:
         (N, out), of the inputs' dtype. The Numba path returns a view of feature-major storage.
 
-    Gradients flow to ``inputs``, ``shared`` and every weight. Cost: the Numba path keeps the hidden activations of all N rows
-    (4 bytes x hidden units each) for the backward.
+    Gradients flow to ``inputs``, ``shared`` and every weight. Cost: the Numba path keeps the hidden activations of
+    all N rows (4 bytes x hidden units each) for the backward.
 
     Raises:
         InputError: the shapes do not chain, or dtypes differ.

@@ -1,9 +1,9 @@
 """`fused_mlp` on a CPU: blocks of BLOCK points go through all layers while they stay in the L2 cache.
 
 Every product is the same register-blocked tile (`voxfield.kernels.simd`) on (feature, point) blocks:
-forward ``H = W X``; backward ``dX = W^T dH`` with the ReLU mask applied on the way out, and ``dW = dH X^T`` with the block
-of X transposed first, so that no horizontal sums are needed. Matrices are padded with zero rows to whole tiles. Weight
-gradients are summed per task, then over tasks, in a fixed order: the result does not depend on which thread ran what.
+forward ``H = W X``; backward ``dX = W^T dH`` with the ReLU mask applied on the way out, and ``dW = dH X^T`` with the
+block of X transposed first, so that no horizontal sums are needed. Matrices are padded with zero rows to whole tiles.
+Weight gradients are summed per task, then over tasks, in a fixed order: the result does not depend on which thread ran what.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numba import njit
 
+from voxfield.kernels import workspace
 from voxfield.kernels.simd import (
     ACCUMULATE,
     LANES,
@@ -23,7 +24,6 @@ from voxfield.kernels.simd import (
     matrix_tile,
     transpose_tile,
 )
-from voxfield.kernels import workspace
 from voxfield.kernels.threads import kernel_threads, run_tasks
 from voxfield.kernels.workspace import empty_feature_major, feature_major
 
@@ -31,8 +31,8 @@ BLOCK = 128
 """Points a block: 64 units x 128 points x 4 bytes = 32 KiB a layer, three layers and weights within a 512 KiB L2."""
 
 PITCH = BLOCK + 16
-"""Floats from one row of a block to the next. A power of two would put the 64 rows a tile reads into 8 of the L1 cache's
-64 sets: measured 26 instead of 70 GFLOP/s a thread."""
+"""Floats from one row of a block to the next. A power of two would put the 64 rows a tile reads into 8 of the L1
+cache's 64 sets: measured 26 instead of 70 GFLOP/s a thread."""
 
 _jit = njit(cache=True, nogil=True, fastmath=True, boundscheck=False, error_model="numpy")
 
@@ -112,7 +112,7 @@ def _forward(block_start, block_stop, inputs, shared, index, weights, widths, hi
 
 @_jit
 def _transpose(source, rows, padded, target):  # type: ignore[no-untyped-def]
-    """``target[p * padded + k] = source[k * PITCH + p]``; ``padded`` is ``rows`` rounded up to POINT_STEP, the rest zero."""
+    """``target[p * padded + k] = source[k * PITCH + p]``; ``padded``: ``rows`` rounded up to POINT_STEP, rest 0."""
     whole = rows // LANES * LANES
     for k in range(0, whole, LANES):
         for p in range(0, BLOCK, LANES):
@@ -126,7 +126,9 @@ def _transpose(source, rows, padded, target):  # type: ignore[no-untyped-def]
 
 
 @_jit
-def _backward(block_start, block_stop, inputs, shared, index, hidden, grad_outputs, transposed, widths, grad_inputs, grad_weights):  # type: ignore[no-untyped-def]
+def _backward(
+    block_start, block_stop, inputs, shared, index, hidden, grad_outputs, transposed, widths, grad_inputs, grad_weights
+):  # type: ignore[no-untyped-def]
     """Gradients of blocks [block_start, block_stop); ``grad_weights`` belongs to this task alone.
 
     ``transposed`` holds W^T of every layer, padded, one after another; ``grad_inputs`` without rows is not computed.
@@ -190,7 +192,9 @@ class _FusedMlp(torch.autograd.Function):
         hidden = workspace.empty(slots, int(widths[1:-1].sum()) * PITCH)
         outputs = empty_feature_major(points, weights[-1].shape[0])
         turned = outputs.T.numpy()
-        run_tasks([lambda a=a, b=b: _forward(a, b, x, common, rays, flat, widths, hidden, keep, turned) for a, b in tasks])  # type: ignore[misc]
+        run_tasks(
+            [lambda a=a, b=b: _forward(a, b, x, common, rays, flat, widths, hidden, keep, turned) for a, b in tasks]
+        )  # type: ignore[misc]
         if keep:
             ctx.save_for_backward(inputs, shared, index, *weights)
             ctx.hidden, ctx.widths, ctx.matrices = hidden, widths, matrices

@@ -1,7 +1,7 @@
 """Hash encoding on a CPU: level by level, LANES points at a time.
 
-A level's table (4 MB at 2**19 entries of 2 float32) stays in cache while all points pass through it; going point by point
-instead would read all 16 tables at random, three times slower. Forward: points are split between threads. Backward to
+A level's table (4 MB at 2**19 entries of 2 float32) stays in cache while all points pass through it; going point by
+point instead would read all 16 tables at random, three times slower. Forward: points are split between threads. Backward to
 the table: levels are split between threads, so no two threads write one entry. Where a processor gathers slowly (AVX2)
 scalar loads of whole entries beat its gather instruction: an entry's features are loaded as one short vector and
 transposed in registers.
@@ -94,13 +94,12 @@ def _row_pitch(context, builder, array_type, value):  # type: ignore[no-untyped-
 
 @intrinsic
 def _encode_lanes(typingctx, positions, n, table, first_row, resolution, dense, mask, smooth, outputs, channel, entry):  # type: ignore[no-untyped-def]
-    """Encode LANES points from column ``n`` of ``positions`` (3, N) at one level, into rows ``channel + f`` of ``outputs``.
+    """Encode LANES points from column ``n`` of ``positions`` (3, N) at one level, into rows ``channel + f`` of
+    ``outputs``.
 
     ``entry`` is any tuple with one item a feature: its length is known when this is compiled.
     """
-    signature = types.void(
-        positions, n, table, first_row, resolution, dense, mask, smooth, outputs, channel, entry
-    )
+    signature = types.void(positions, n, table, first_row, resolution, dense, mask, smooth, outputs, channel, entry)
     features = len(entry)
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
@@ -130,14 +129,14 @@ def _encode_lanes(typingctx, positions, n, table, first_row, resolution, dense, 
 
 
 @intrinsic
-def _scatter_lanes(typingctx, positions, n, grads, channel, first_row, resolution, dense, mask, smooth, table_grad, entry):  # type: ignore[no-untyped-def]
+def _scatter_lanes(
+    typingctx, positions, n, grads, channel, first_row, resolution, dense, mask, smooth, table_grad, entry
+):  # type: ignore[no-untyped-def]
     """Add LANES points' gradients (rows ``channel + f`` of ``grads``) to the 8 entries around each point.
 
     Nothing is done where all of them are zero, as behind an opaque surface.
     """
-    signature = types.void(
-        positions, n, grads, channel, first_row, resolution, dense, mask, smooth, table_grad, entry
-    )
+    signature = types.void(positions, n, grads, channel, first_row, resolution, dense, mask, smooth, table_grad, entry)
     features = len(entry)
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]

@@ -65,7 +65,24 @@ def _is_set(bits, start, index):  # type: ignore[no-untyped-def]
 
 @_jit
 def _mark(  # type: ignore[no-untyped-def]
-    first, stop, origins, directions, bits, resolution, cascades, starts, sizes, box, rule, jitter, near, far, most, kept, counts, s0,
+    first,
+    stop,
+    origins,
+    directions,
+    bits,
+    resolution,
+    cascades,
+    starts,
+    sizes,
+    box,
+    rule,
+    jitter,
+    near,
+    far,
+    most,
+    kept,
+    counts,
+    s0,
 ):
     """Note in ``kept`` (rows of ``most``) which lattice points of rays [first, stop) are samples."""
     origin, direction, p = np.empty(3), np.empty(3), np.empty(3)
@@ -154,8 +171,12 @@ def _mark(  # type: ignore[no-untyped-def]
 
 
 @_jit
-def _write(first, stop, origins, directions, corner, extent, rule, kept, s0, offsets, t_start, t_end, ray_index, positions):  # type: ignore[no-untyped-def]
-    """Samples of rays [first, stop) from the lattice points in ``kept``; positions in the unit cube of the outermost box."""
+def _write(
+    first, stop, origins, directions, corner, extent, rule, kept, s0, offsets, t_start, t_end, ray_index, positions
+):  # type: ignore[no-untyped-def]
+    """Samples of rays [first, stop) from the lattice points in ``kept``; positions in the unit cube of the outermost
+    box.
+    """
     for ray in range(first, stop):
         at = offsets[ray]
         for n in range(offsets[ray + 1] - at):
