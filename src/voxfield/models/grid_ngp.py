@@ -58,7 +58,7 @@ class GridNgpConfig:
     coarse_until: float = 0.5
     """Progress (0 to 1) until which training steps are twice as long: rays cost half while detail is still to come."""
     cone_angle: float | Literal["auto"] = "auto"
-    """Growth of the step with distance (0: constant). ``auto``: 0 for bounded scenes, 1/256 for unbounded ones."""
+    """Growth of the step with distance (0: constant). ``auto``: 0 for bounded scenes, 1/64 for unbounded ones."""
     cascades: int | Literal["auto"] = "auto"
     """Nested occupancy grids, each twice as large, 1 to 8. ``auto``: 1 for bounded scenes, 4 for unbounded ones."""
     samples_per_batch: int = 49152
@@ -109,7 +109,7 @@ class GridNgp(torch.nn.Module):
         cascades = (4 if unbounded else 1) if config.cascades == "auto" else config.cascades
         self.background: Background = _training_background(config.background, has_alpha, unbounded)
         extent = torch.tensor(bounds.maximum) - torch.tensor(bounds.minimum)
-        cone = (1 / 256 if unbounded else 0.0) if config.cone_angle == "auto" else config.cone_angle
+        cone = (1 / 64 if unbounded else 0.0) if config.cone_angle == "auto" else config.cone_angle
         self.step_rule = StepRule(
             min_step=float(extent.norm()) / config.steps_across,
             cone_angle=cone,
@@ -264,8 +264,11 @@ class GridNgp(torch.nn.Module):
     def _march(self, rays: Rays, jitter: torch.Tensor | None, step_scale: float = 1.0) -> PackedSamples:
         rule = self.step_rule
         if step_scale != 1.0:
-            coarse = rule.min_step * step_scale
-            rule = replace(rule, min_step=coarse, max_step=max(coarse, rule.max_step))
+            rule = StepRule(
+                min_step=rule.min_step * step_scale,
+                cone_angle=min(1.0, rule.cone_angle * step_scale),
+                max_step=rule.max_step * step_scale,
+            )
         return march_grid(
             rays.origins,
             rays.directions,

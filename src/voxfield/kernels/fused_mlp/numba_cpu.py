@@ -3,7 +3,8 @@
 Every product is the same register-blocked tile (`voxfield.kernels.simd`) on (feature, point) blocks:
 forward ``H = W X``; backward ``dX = W^T dH`` with the ReLU mask applied on the way out, and ``dW = dH X^T`` with the
 block of X transposed first, so that no horizontal sums are needed. Matrices are padded with zero rows to whole tiles.
-Weight gradients are summed per task, then over tasks, in a fixed order: the result does not depend on which thread ran what.
+Weight gradients are summed per task, then over tasks, in a fixed order: the result does not depend on which thread
+ran what.
 """
 
 from collections.abc import Sequence
