@@ -3,8 +3,8 @@
 A level's table (4 MB at 2**19 entries of 2 float32) stays in cache while all points pass through it; going point by
 point instead would read all 16 tables at random, three times slower. Forward: points are split between threads.
 Backward to the table: levels are split between threads, so no two threads write one entry. Where a processor gathers
-slowly (AVX2) scalar loads of whole entries beat its gather instruction: an entry's features are loaded as one short vector and
-transposed in registers.
+slowly (AVX2), scalar loads of whole entries beat its gather instruction: an entry's features are loaded as one short
+vector and transposed in registers.
 """
 
 import numpy as np
