@@ -69,6 +69,7 @@ def test_rendering_is_the_sum_over_all_samples() -> None:
     from voxfield.kernels.composite import composite
 
     model = textured(make(render_early_stop=0.0), 3.0)
+    model.step_scale.fill_(1.0)
     seen = model.render_rays(rays(200), background=torch.zeros(3))
     with torch.no_grad():
         samples = model._march(rays(200), None)

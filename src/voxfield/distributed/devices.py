@@ -43,9 +43,9 @@ def place(device: str = "auto", precision: str = "auto") -> Placement:
         device: ``auto`` takes the accelerator torch reports (CUDA, ROCm, XPU, MPS), else the CPU; or a torch device
         name.
         precision: ``float32``, ``bfloat16``, ``float16``; ``auto`` is float32 on a CPU and on MPS, bfloat16 elsewhere
-            (float16 on NVIDIA cards that only imitate bfloat16). On a CPU float32 wins: the fused networks are faster
-            than torch's bfloat16 ones on
-            processors without bfloat16 units, and no slower to a given PSNR on those with them (docs/decisions).
+            (float16 on NVIDIA cards that only imitate bfloat16). On a CPU the fused
+            float32 networks are faster than torch's bfloat16 ones on processors without bfloat16 units; whether
+            that holds on those with them has not been measured (docs/decisions/0004).
 
     Raises:
         InputError: the name is no device or precision.
