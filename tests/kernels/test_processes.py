@@ -50,10 +50,18 @@ def _in_child(connection, seed):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-@pytest.mark.usefixtures("_four_threads")
 def test_a_forked_worker_after_use_in_the_parent():
-    """Data loaders fork by default on Linux; Numba's own thread pool crashes in such a child."""
+    """Data loaders fork by default on Linux; Numba's own thread pool crashes in such a child.
+
+    In a process of its own: earlier tests have started torch's OpenMP pool, which no fork survives, whatever we do.
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", __file__], capture_output=True, text=True, timeout=110, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def _fork_after_use():
     torch.set_num_threads(1)  # torch's own OpenMP pool does not survive a fork either; ours, below, has to
     expected = render(0)
     torch.set_num_threads(4)
@@ -63,7 +71,7 @@ def test_a_forked_worker_after_use_in_the_parent():
     for thread in threads:
         thread.join()
     receiver, sender = multiprocessing.Pipe(duplex=False)
-    child = multiprocessing.get_context("fork").Process(target=_in_child, args=(sender, 0))
+    child = multiprocessing.get_context("fork").Process(target=_in_child, args=(sender, 0), daemon=True)
     child.start()
     sender.close()
     assert receiver.poll(60), "the child hangs"
@@ -121,3 +129,7 @@ def test_importing_loads_no_compiler():
         [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
+
+
+if __name__ == "__main__":
+    _fork_after_use()
