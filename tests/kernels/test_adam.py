@@ -3,6 +3,7 @@ import torch
 
 from voxfield.errors import InputError, UnavailableError
 from voxfield.kernels.adam import AdamRule, adam_step
+from voxfield.kernels.dispatch import Implementation
 
 # Three float32 updates, each of a few roundings of values of order 1.
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}
@@ -109,3 +110,11 @@ def test_arguments_are_checked():
 def test_rules_are_checked(bad):
     with pytest.raises(InputError, match=next(iter(bad))):
         AdamRule(**bad)
+
+
+@pytest.mark.parametrize("implementation", ["reference", "numba"])
+def test_a_negative_zero_is_a_zero_gradient(implementation: Implementation) -> None:
+    tensors = [torch.ones(40), torch.full((40,), -0.0), torch.ones(40), torch.ones(40)]
+    adam_step(*tensors, step=3, rule=AdamRule(skip_zero=True), implementation=implementation)
+    for tensor in (tensors[0], tensors[2], tensors[3]):
+        assert torch.equal(tensor, torch.ones(40))

@@ -24,7 +24,7 @@ class HashFieldConfig:
     features: int = 2
     """Features of an entry: 1, 2, 4 or 8."""
     log2_table_size: int = 18
-    """Base-2 logarithm of the entries of a level, 4 to 24. 15 learns a small scene soonest, 19 keeps the most
+    """Base-2 logarithm of the entries of a level, 4 to 24. A small table stays in cache, a large one keeps more
     detail."""
     base_resolution: int = 16
     """Cells along each axis of the coarsest level, at least 1."""

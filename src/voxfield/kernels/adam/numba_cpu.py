@@ -9,10 +9,8 @@ from numba.extending import intrinsic
 
 from voxfield.kernels.adam.api import AdamRule
 from voxfield.kernels.simd import (
-    I32,
     LANES,
     VECTOR_F32,
-    VECTOR_I32,
     array_pointer,
     constant,
     load_vector,
@@ -37,7 +35,8 @@ def _update_lanes(typingctx, at, parameter, gradient, first, second, constants, 
         rate, beta1, beta2, root, epsilon = (splat(builder, scalar) for scalar in scalars)
         one, zero = constant(1.0), constant(0.0)
         g = load_vector(builder, g_ptr, at)
-        nonzero = builder.icmp_signed("!=", builder.bitcast(g, VECTOR_I32), constant(0, I32))
+        # As numbers, not as bits: -0.0 is zero, as in the reference; NaN is not, so that it is noticed.
+        nonzero = builder.fcmp_unordered("!=", g, zero)
         touched = builder.or_(
             nonzero, builder.icmp_signed("==", splat(builder, skip_zero), constant(0, skip_zero.type))
         )
