@@ -107,47 +107,81 @@ def train(
         held_out = _held_out(data, experiment, notes)
         for note in notes:
             progress.say(note)
-        compile_seconds = compile_kernels(placement, progress)
-        model = cast(torch.nn.Module, build_model(recipe, experiment.model, captures, seed)).to(placement.device)
-        with RaySampler(captures, seed, device=placement.device) as batches:
-            measure = None
-            if held_out is not None and experiment.trainer.evaluation_images:
-                measure = functools.partial(_quick_evaluation, held_out, experiment, run_dir)
-            trainer = Trainer(
-                cast(Model, model),
-                batches,
-                experiment.trainer,
-                run_dir=run_dir,
-                placement=placement,
-                seed=seed,
-                evaluation=measure,
-            )
-            if state is not None:
-                trainer.restore(state)
-                del state
-            about = {"machine": machine(), "device": str(placement)}
-            write_experiment(
-                run_dir,
-                experiment,
-                seed=seed,
-                data_path=str(Path(data).resolve()),
-                data_hash=cast("str | None", captures.source.get("hash")),
-                extra=about,
-            )
-            resumed = trainer.step if resume else None
-            with RunLog(run_dir, resume_step=resumed, tensorboard=experiment.trainer.tensorboard) as log:
-                log.start(recipe=recipe, data=str(data), seed=seed, compile_seconds=compile_seconds, **about)
-                for note in notes:
-                    log.event(note)
-                outcome = trainer.train(log, progress)
-                left_out = (*captures.skipped, *captures.images.failures)
-                _record_failures(run_dir, left_out)
-                if captures.images.failures:
-                    log.event(_skipped_line(captures.images.failures))
-                log.end(outcome, step=trainer.step, train_seconds=trainer.seconds)
+        outcome, left_out = _train_into(
+            run_dir,
+            experiment,
+            captures,
+            held_out,
+            seed=seed,
+            placement=placement,
+            resume=resume,
+            state=state,
+            notes=notes,
+            data=data,
+            progress=progress,
+        )
     run = Run(run_dir, outcome=outcome, left_out=left_out)
     run.report()
     return run
+
+
+def _train_into(
+    run_dir: Path,
+    experiment: Experiment,
+    captures: PosedImages,
+    held_out: PosedImages | None,
+    *,
+    seed: int,
+    placement: Placement,
+    resume: bool,
+    state: dict[str, Any] | None,
+    notes: list[str],
+    data: str | os.PathLike[str],
+    progress: Progress,
+) -> tuple[str, tuple[Skipped, ...]]:
+    """Train on ``captures`` from ``state``, or from nothing if None, and keep the run directory's books.
+
+    Returns:
+        How it ended, and the pictures that could not be used.
+    """
+    compile_seconds = compile_kernels(placement, progress)
+    model = cast(torch.nn.Module, build_model(experiment.recipe, experiment.model, captures, seed))
+    measure = None
+    if held_out is not None and experiment.trainer.evaluation_images:
+        measure = functools.partial(_quick_evaluation, held_out, experiment, run_dir)
+    with RaySampler(captures, seed, device=placement.device) as batches:
+        trainer = Trainer(
+            cast(Model, model.to(placement.device)),
+            batches,
+            experiment.trainer,
+            run_dir=run_dir,
+            placement=placement,
+            seed=seed,
+            evaluation=measure,
+        )
+        if state is not None:
+            trainer.restore(state)
+        about = {"machine": machine(), "device": str(placement)}
+        write_experiment(
+            run_dir,
+            experiment,
+            seed=seed,
+            data_path=str(Path(data).resolve()),
+            data_hash=cast("str | None", captures.source.get("hash")),
+            extra=about,
+        )
+        resume_step = trainer.step if resume else None
+        with RunLog(run_dir, resume_step=resume_step, tensorboard=experiment.trainer.tensorboard) as log:
+            log.start(recipe=experiment.recipe, data=str(data), seed=seed, compile_seconds=compile_seconds, **about)
+            for note in notes:
+                log.event(note)
+            outcome = trainer.train(log, progress)
+            left_out = (*captures.skipped, *captures.images.failures)
+            _record_failures(run_dir, left_out)
+            if captures.images.failures:
+                log.event(_skipped_line(captures.images.failures))
+            log.end(outcome, step=trainer.step, train_seconds=trainer.seconds)
+    return outcome, left_out
 
 
 def open(run: str | os.PathLike[str]) -> "Run":  # noqa: A001  (voxfield.open reads well and shadows nothing here)

@@ -48,7 +48,7 @@ def test_after_the_warm_up_it_knows_where_matter_is(cascades: int) -> None:
     assert not occupancy.warming_up
     for cascade in range(cascades):
         distance = (centres(occupancy, cascade) - torch.tensor([0.0, 0.0, 1.5])).norm(dim=-1)
-        # A look falls somewhere in its cell: cells that the surface cuts may go either way. Neighbours count too.
+        # A look falls somewhere in its cell: cells that the surface cuts may go either way.
         cell = (torch.tensor([2.0, 4.0, 3.0]) * 2**cascade / 16).norm()
         occupied = occupancy.occupied[cascade]
         assert bool(occupied[distance < 0.5 - 0.5 * cell].all())
@@ -70,14 +70,73 @@ def test_a_sweep_looks_at_every_cell_once() -> None:
     assert float(cells.max()) == 15.0
 
 
-def test_matter_that_moves_is_forgotten_here_and_found_there() -> None:
+def observe_everywhere(occupancy: Occupancy, density: Any, per_cell: int = 4) -> None:
+    """Samples in every cell of cascade 0."""
+    generator = torch.Generator().manual_seed(1)
+    unit = torch.rand(per_cell * occupancy.config.resolution**3, 3, generator=generator)
+    world = (unit - 0.5) * torch.tensor([2.0, 4.0, 3.0]) + torch.tensor([0.0, 0.0, 1.5])
+    outermost = (unit - 0.5) / 2 ** (occupancy.cascades - 1) + 0.5
+    occupancy.observe(outermost, torch.full((len(unit),), 0.01), density(world))
+
+
+def test_matter_that_moves_is_forgotten_where_samples_meet_nothing_and_found_where_it_went() -> None:
     def moved(positions: torch.Tensor) -> torch.Tensor:
         return ball(positions - torch.tensor([0.0, 1.4, 0.0]))
 
-    occupancy = run(run(make(decay=0.5), 4), 60, moved)
+    occupancy = run(make(), 4)
+    for _ in range(20):
+        observe_everywhere(occupancy, moved)
+        run(occupancy, 1, moved)
     here, there = ((centres(occupancy) - torch.tensor([0.0, y, 1.5])).norm(dim=-1) < 0.3 for y in (0.0, 1.4))
     assert not bool(occupancy.occupied[0][here].any())
     assert bool(occupancy.occupied[0][there].all())
+
+
+def test_a_cell_no_sample_falls_into_keeps_its_estimate() -> None:
+    occupancy = run(make(), 4)
+    before = occupancy.density.clone()
+    run(occupancy, 20, lambda positions: torch.zeros(len(positions)))
+    assert torch.equal(occupancy.density, before)
+
+
+def test_matter_grows_into_neighbouring_cells_without_a_sample() -> None:
+    def grown(positions: torch.Tensor) -> torch.Tensor:
+        return 100.0 * ((positions - torch.tensor([0.0, 0.0, 1.5])).norm(dim=1) < 0.9)
+
+    occupancy = run(run(make(cells_per_update=0.2), 4), 40, grown)
+    distance = (centres(occupancy) - torch.tensor([0.0, 0.0, 1.5])).norm(dim=-1)
+    assert bool(occupancy.occupied[0][distance < 0.7].all())
+
+
+@pytest.mark.parametrize("cascades", [1, 3])
+def test_samples_count_in_the_cell_and_cascade_that_marching_looks_at(cascades: int) -> None:
+    occupancy = make(cascades)
+    reach = 2.0 ** (cascades - 1)
+    generator = torch.Generator().manual_seed(2)
+    unit = torch.rand(2000, 3, generator=generator)
+    lengths = torch.full((2000,), 0.01)
+    lengths[::5] = 1.5  # longer than two of the smallest cells: a coarser cascade's turn
+    occupancy.observe(unit, lengths, torch.arange(2000.0))
+    local = (unit - 0.5) * 2 * reach
+    for n in range(1000, 2000, 7):
+        cascade = 0
+        while cascade < cascades - 1 and (
+            float(local[n].abs().max()) > 2**cascade or 4.0 / 16 * 2**cascade < 0.5 * float(lengths[n])
+        ):
+            cascade += 1
+        x, y, z = ((local[n] / 2**cascade + 1) * 8).floor().int().clamp(0, 15).tolist()
+        assert float(occupancy.seen[cascade, z, y, x]) >= n
+    assert float(occupancy.seen.max()) == 1999.0
+    assert int((occupancy.seen >= 0).sum()) <= 2000
+
+
+def test_the_largest_density_met_is_a_lower_limit() -> None:
+    occupancy = run(make(decay=0.0), 4)
+    position = torch.full((3, 3), 0.03)
+    occupancy.observe(position, torch.full((3,), 0.01), torch.tensor([5.0, 70.0, 6.0]))
+    run(occupancy, 1, lambda positions: torch.zeros(len(positions)))
+    assert float(occupancy.density[0, 0, 0, 0]) == 70.0
+    assert bool((occupancy.seen == -1.0).all())
 
 
 def test_the_bits_follow_the_cells() -> None:
@@ -89,23 +148,6 @@ def test_the_bits_follow_the_cells() -> None:
     assert not torch.equal(occupancy.bits.bits, before.bits)
 
 
-def test_cells_outside_the_visible_region_stay_empty() -> None:
-    occupancy = make()
-    visible = torch.zeros_like(occupancy.visible)
-    visible[:, :8] = True
-    occupancy.restrict(visible)
-    run(occupancy, 10, lambda positions: torch.full((len(positions),), 50.0))
-    assert bool(occupancy.occupied[:, :8].all())
-    assert not bool(occupancy.occupied[:, 8:].any())
-
-
-def test_nothing_visible_is_nothing_occupied() -> None:
-    occupancy = make()
-    occupancy.restrict(torch.zeros_like(occupancy.visible))
-    run(occupancy, 6)
-    assert occupancy.fraction() == 0.0
-
-
 def test_state_goes_there_and_back() -> None:
     one, other = run(make(2), 3), make(2)
     _ = other.bits
@@ -113,6 +155,7 @@ def test_state_goes_there_and_back() -> None:
     assert torch.equal(other.bits.bits, one.bits.bits)
     for occupancy in (one, other):
         run(occupancy, 5)
+        observe_everywhere(occupancy, ball)
     for name, tensor in one.state_dict().items():
         assert torch.equal(tensor, other.state_dict()[name]), name
 

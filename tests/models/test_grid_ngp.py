@@ -188,6 +188,11 @@ def test_what_background_auto_means(chosen: str, has_alpha: bool, unbounded: boo
     assert make(background=chosen, has_alpha=has_alpha, unbounded=unbounded).background == expected
 
 
+def test_the_last_samples_colour_needs_pictures_without_alpha() -> None:
+    with pytest.raises(InputError, match="last_sample"):
+        make(background="last_sample", has_alpha=True)
+
+
 def test_bounded_and_unbounded_scenes() -> None:
     bounded, unbounded = make(), make(unbounded=True)
     assert (bounded.occupancy.cascades, bounded.step_rule.cone_angle) == (1, 0.0)

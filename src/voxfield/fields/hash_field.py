@@ -72,13 +72,11 @@ class HashField(torch.nn.Module):
         )
         self.table_grad: torch.Tensor | None = None
 
-    def encode(self, positions: torch.Tensor, encoded: torch.Tensor | None = None) -> torch.Tensor:
+    def encode(self, positions: torch.Tensor) -> torch.Tensor:
         """Features (N, levels * features) at ``positions`` (N, 3) in the unit cube; differentiable in table and
         positions.
-
-        ``encoded`` is the result if it is known already, see `hash_encode`.
         """
-        return hash_encode(positions, self.table, self.grid, table_grad=self.table_grad, encoded=encoded)
+        return hash_encode(positions, self.table, self.grid, table_grad=self.table_grad)
 
     def geometry(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Density (N,) and geometry features (N, geometry_features) from encoded positions."""

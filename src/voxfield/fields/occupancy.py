@@ -1,10 +1,10 @@
-"""Where a field has matter: nested grids of density estimates that decay unless confirmed, packed into bits for
-marching.
+"""Where a field has matter: nested grids of density estimates, packed into bits for marching.
 
-Source: Mueller et al. 2022 (https://arxiv.org/abs/2201.05989), appendix C. Differences, for CPUs: an update looks at a
-fraction of the cells (three quarters of them drawn among the occupied), during warm-up it sweeps all cells in turn, and
-the neighbours of cells with matter count as occupied too: with so few looks a surface could otherwise never grow back
-into a cell that was once found empty, and its pictures would show cell-shaped notches.
+Source: Mueller et al. 2022 (https://arxiv.org/abs/2201.05989), appendix C. Differences, for CPUs: training evaluates
+the density at hundreds of thousands of points between two updates anyway, and those are what empties a cell, within a
+few updates; an update itself only looks for matter that appeared where no sample falls, mostly next to cells that have
+some, since surfaces grow. A cell is thus as good as always right: twice as few samples fall into empty space as with
+slowly decaying estimates, and no picture shows cell-shaped notches. See docs/decisions/0007.
 """
 
 from collections.abc import Callable
@@ -27,10 +27,12 @@ class OccupancyConfig:
     """Cells along each axis of a cascade: a power of two, 16 to 512."""
     update_every: int = 16
     """Training steps between updates, at least 1."""
-    decay: float = 0.95
-    """Factor on every cell's estimate at each update, 0 to 1."""
+    decay: float = 0.5
+    """Factor on the estimate of a cell that samples fell into since the last update, 0 to 1; the largest density they
+    met is its lower limit."""
     cells_per_update: float = 0.03125
-    """Fraction of all cells looked at in one update after the warm-up, 0 (exclusive) to 1."""
+    """Largest fraction of all cells that an update after the warm-up looks into, 0 (exclusive) to 1: a quarter of them
+    anywhere, the others next to occupied ones."""
     minimum_thickness: float = 0.01
     """A cell counts as empty when its density times the least step is below this (or below the mean), at least 0."""
     warm_up_updates: int = 16
@@ -50,11 +52,11 @@ class Occupancy(torch.nn.Module):
     """Density estimates of nested grids. Cascade c covers ``bounds`` scaled by 2**c about its centre."""
 
     density: torch.Tensor
-    """(C, R, R, R) float32, axes cascade, z, y, x: decayed maximum of the densities seen; starts at 0."""
+    """(C, R, R, R) float32, axes cascade, z, y, x: estimates per world unit; starts at 0."""
+    seen: torch.Tensor
+    """(C, R, R, R) float32: largest density that samples met since the last update; -1 where none fell."""
     occupied: torch.Tensor
     """(C, R, R, R) bool: what `bits` packs; starts all true."""
-    visible: torch.Tensor
-    """(C, R, R, R) bool: cells that may ever be occupied; see `restrict`."""
     updates: torch.Tensor
     """Scalar int64: updates so far."""
 
@@ -63,8 +65,8 @@ class Occupancy(torch.nn.Module):
         self.config, self.bounds, self.cascades, self.min_step = config, bounds, cascades, min_step
         shape = (cascades, config.resolution, config.resolution, config.resolution)
         self.register_buffer("density", torch.zeros(shape))
+        self.register_buffer("seen", torch.full(shape, -1.0))
         self.register_buffer("occupied", torch.ones(shape, dtype=torch.bool))
-        self.register_buffer("visible", torch.ones(shape, dtype=torch.bool))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self._bits: OccupancyBits | None = None
 
@@ -84,17 +86,31 @@ class Occupancy(torch.nn.Module):
         """Share of cells that are occupied, 0 to 1."""
         return float(self.occupied.float().mean())
 
-    def restrict(self, visible: torch.Tensor) -> None:
-        """Mark cells outside ``visible`` (C, R, R, R) as empty for good: no camera sees them, or all see through
-        them.
+    @torch.no_grad()
+    def observe(self, positions: torch.Tensor, lengths: torch.Tensor, density: torch.Tensor) -> None:
+        """Note what samples met.
+
+        Args:
+            positions: (N, 3) in the unit cube of the outermost cascade's box; a transposed (3, N) tensor is fastest.
+            lengths: (N,) of the samples' intervals, world units: with the positions they decide the cascade.
+            density: (N,) per world unit.
         """
-        self.visible.copy_(visible)
-        self.occupied &= visible
-        self._bits = None
+        r, outermost = self.config.resolution, 2.0 ** (self.cascades - 1)
+        unit = (positions.T - 0.5) * (2 * outermost)  # cascade 0's box is [-1, 1]
+        if self.cascades == 1:
+            scale, start = unit.new_ones(1), unit.new_zeros(1, dtype=torch.int64)
+        else:
+            longest = max(self.bounds.size) / r
+            least = torch.maximum(unit.abs().amax(0), 0.5 * lengths / longest).clamp_(max=outermost)
+            cascade = least.log2_().ceil_().clamp_(min=0)
+            scale, start = torch.exp2(cascade), cascade.long() * r**3
+        x, y, z = unit.add_(scale).mul_(0.5 * r / scale).int().clamp_(0, r - 1)
+        cells = (x + (y + z * r) * r).long() + start
+        self.seen.view(-1).scatter_reduce_(0, cells, density.float(), "amax")
 
     @torch.no_grad()
     def update(self, density_at: Callable[[torch.Tensor], torch.Tensor], generator: torch.Generator) -> None:
-        """Look at some cells again.
+        """Look into some cells, and draw conclusions from this and from what samples met.
 
         Args:
             density_at: densities (N,) per world unit at world positions (N, 3).
@@ -102,38 +118,36 @@ class Occupancy(torch.nn.Module):
         """
         cells = self._choose(generator)
         jitter = torch.rand(len(cells), 3, generator=generator).to(cells.device)
-        seen = density_at(self._positions(cells, jitter))
+        found = density_at(self._positions(cells, jitter)).float()
         flat = self.density.view(-1)
-        if self.warming_up:
-            flat[cells] = seen.float()
-        else:
-            # All cells decay, looked at or not. Slowly: a thin surface is missed by most looks at its cell.
-            self.density *= self.config.decay
-            # A cell drawn twice keeps one of its two readings: either is as good.
-            flat[cells] = torch.maximum(flat[cells], seen.float())
+        # One look that meets nothing does not empty a cell: thin surfaces are easily missed.
+        flat[cells] = found if self.warming_up else torch.maximum(flat[cells], found)
+        lowered = torch.maximum(self.density * self.config.decay, self.seen)
+        torch.where(self.seen >= 0, lowered, self.density, out=self.density)
+        self.seen.fill_(-1.0)
         self.updates += 1
-        mean = float(flat[self.visible.view(-1)].mean()) if bool(self.visible.any()) else 0.0
-        threshold = min(mean, self.config.minimum_thickness / self.min_step)
-        self.occupied = _with_neighbours(self.density > threshold) & self.visible
+        self.occupied = self.density > self._threshold()
         self._bits = None
 
+    def _threshold(self) -> float:
+        """The density above which a cell is occupied."""
+        return min(float(self.density.mean()), self.config.minimum_thickness / self.min_step)
+
     def _choose(self, generator: torch.Generator) -> torch.Tensor:
-        """Cells to look at, as flat indices."""
+        """Cells to look into, as flat indices."""
         total, device = self.density.numel(), self.density.device
         wanted = max(1, int(total * self.config.cells_per_update))
         if self.warming_up:
             wanted = max(wanted, -(-total // max(1, self.config.warm_up_updates)))
             stride = max(1, total // wanted)
             # Each sweep visits every residue once; the odd factor keeps neighbours apart in time.
-            offset = int(self.updates) * 5 % stride
-            cells = torch.arange(offset, total, stride)
-            return cells[self.visible.view(-1)[cells.to(device)].cpu()].to(device)
-        uniform = torch.randint(total, (wanted // 4,), generator=generator).to(device)
-        occupied = self.occupied.view(-1).nonzero()[:, 0]
-        if not len(occupied):
-            return uniform
-        drawn = torch.randint(len(occupied), (wanted - wanted // 4,), generator=generator).to(device)
-        return torch.cat([uniform, occupied[drawn]])
+            return torch.arange(int(self.updates) * 5 % stride, total, stride, device=device)
+        anywhere = torch.randint(total, (wanted // 4,), generator=generator).to(device)
+        shell = (_with_neighbours(self.occupied) & ~self.occupied).view(-1).nonzero()[:, 0]
+        if len(shell) > wanted - len(anywhere):
+            drawn = torch.randint(len(shell), (wanted - len(anywhere),), generator=generator)
+            shell = shell[drawn.to(device)]
+        return torch.cat([anywhere, shell])
 
     def _positions(self, cells: torch.Tensor, jitter: torch.Tensor) -> torch.Tensor:
         """World positions (N, 3) inside ``cells``."""

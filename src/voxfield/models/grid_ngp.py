@@ -13,6 +13,7 @@ import torch
 
 from voxfield.checks import check_choice, check_range
 from voxfield.data.ray_batches import RayBatch
+from voxfield.errors import InputError
 from voxfield.fields.hash_field import HashField, HashFieldConfig
 from voxfield.fields.occupancy import Occupancy, OccupancyConfig
 from voxfield.geometry.bounds import Bounds
@@ -51,7 +52,8 @@ class GridNgpConfig:
     """The occupancy grid."""
     background: Literal["auto", "white", "black", "random", "last_sample"] = "auto"
     """What training composites behind the field: ``random`` (a colour per ray, behind truth with alpha too, so that
-    opacity is learned), ``white``, ``black``, or ``last_sample`` (the farthest sample's colour fills what is left).
+    opacity is learned), ``white``, ``black``, or ``last_sample`` (the farthest sample's colour fills what is left; for
+    photographs without alpha, whose transparent parts it would otherwise be compared with itself in).
     ``auto``: random, or black for bounded scenes without alpha."""
     steps_across: int = 1024
     """Samples along the diagonal of the region of interest if all of it were occupied, 16 to 16384."""
@@ -67,7 +69,7 @@ class GridNgpConfig:
     """The same at the end of training: batches grow geometrically, small while steps count, large for less noise."""
     max_samples_per_ray: int = 1024
     """Most samples on one ray, at least 1."""
-    early_stop: float = 1e-4
+    early_stop: float = 1e-3
     """Light below which a ray ends in training, 0 to 1."""
     render_early_stop: float = 1e-3
     """The same in rendering."""
@@ -157,12 +159,15 @@ class GridNgp(torch.nn.Module):
         jitter = torch.rand(len(rays), generator=generator).to(self.device)
         samples = self._march(rays, jitter, float(self.step_scale))
         # While most samples are visible, finding out which are costs more than it saves.
-        if float(self.visible_share) < MOST_VISIBLE or step % CHECK_VISIBLE_EVERY == 0:
+        looked = float(self.visible_share) < MOST_VISIBLE or step % CHECK_VISIBLE_EVERY == 0
+        if looked:
             visible = self._visible(samples)
             self.visible_share.fill_(len(visible) / max(1, len(samples)))
             samples = visible
         self._note_samples(len(samples) / max(1, len(rays)))
         density, geometry = self.field.geometry(self.field.encode(samples.positions))
+        if not looked:
+            self._observe(samples.positions, samples.t_end - samples.t_start, density.detach())
         colour = self.field.colour(geometry, rays.directions, samples.ray_index)
         seen = composite(
             density * self.density_scale,
@@ -289,10 +294,17 @@ class GridNgp(torch.nn.Module):
             return samples
 
         def thickness(index: torch.Tensor) -> torch.Tensor:
-            density = self.field.density(samples.positions.T.index_select(1, index).T)
-            return density * self.density_scale * (samples.t_end[index] - samples.t_start[index])
+            positions = samples.positions.T.index_select(1, index).T
+            lengths = samples.t_end[index] - samples.t_start[index]
+            density = self.field.density(positions)
+            self._observe(positions, lengths, density)
+            return density * self.density_scale * lengths
 
         return keep_first(samples, visible_counts(samples, thickness, self.config.early_stop))
+
+    def _observe(self, positions: torch.Tensor, lengths: torch.Tensor, density: torch.Tensor) -> None:
+        """Tell the occupancy grid what samples met."""
+        self.occupancy.observe(positions, lengths, density * self.density_scale)
 
     def _add_wave(
         self,
@@ -347,6 +359,8 @@ class _Seen:
 
 def _training_background(chosen: str, has_alpha: bool, unbounded: bool) -> Background:
     """``auto`` is random: with alpha it teaches opacity, without it that every ray must end somewhere."""
+    if chosen == "last_sample" and has_alpha:
+        raise InputError("background: last_sample teaches nothing where pictures are transparent; use random or white.")
     if chosen == "auto":
         return "random" if has_alpha or unbounded else "black"
     return cast(Background, chosen)

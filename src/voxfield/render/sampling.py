@@ -13,7 +13,7 @@ def visible_counts(
     thickness_of: Callable[[torch.Tensor], torch.Tensor],
     threshold: float,
     *,
-    first: int = 16,
+    first: int = 6,
     longest: int = 64,
 ) -> torch.Tensor:
     """How many of each ray's first samples light reaches: those with transmittance T_i >= ``threshold``.

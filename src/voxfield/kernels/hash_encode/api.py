@@ -14,7 +14,6 @@ def hash_encode(
     grid: HashGrid,
     *,
     table_grad: torch.Tensor | None = None,
-    encoded: torch.Tensor | None = None,
     implementation: Implementation | None = None,
 ) -> torch.Tensor:
     """Interpolate the features of every level of a hash grid at points of the unit cube.
@@ -37,9 +36,6 @@ def hash_encode(
             and device as ``table``, contiguous. For optimisers that keep and clear one gradient buffer (`adam_step`):
             a fresh full-size gradient each step costs as much memory traffic as the encoding itself. Nothing is added
             unless ``table`` requires a gradient; its own ``.grad`` then stays as it was.
-        encoded: the result at these positions, if the caller has it already (from a pass that chose which samples
-            matter): (N, num_levels * features), same dtype and device. It is returned, connected to table and positions
-            for the backward, and not computed again. Whether it is the result is not checked; no gradient flows to it.
         implementation: None chooses by device.
 
     Returns:
@@ -67,9 +63,5 @@ def hash_encode(
         check_same_device(table=table, table_grad=table_grad)
         if table_grad.dtype != table.dtype or not table_grad.is_contiguous():
             raise InputError("table_grad: expected a contiguous tensor of the table's dtype.")
-    if encoded is not None:
-        check_shape("encoded", encoded, (len(positions), grid.num_outputs))
-        check_dtype("encoded", encoded, (table.dtype,))
-        check_same_device(table=table, encoded=encoded)
-    result: torch.Tensor = load_backend("hash_encode", chosen).hash_encode(positions, table, grid, table_grad, encoded)
+    result: torch.Tensor = load_backend("hash_encode", chosen).hash_encode(positions, table, grid, table_grad)
     return result

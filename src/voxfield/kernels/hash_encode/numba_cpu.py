@@ -249,13 +249,11 @@ def _whole_lanes(array: np.ndarray) -> np.ndarray:
 
 class _HashEncode(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, positions, table, grid, table_grad, encoded):  # type: ignore[no-untyped-def]
+    def forward(ctx, positions, table, grid, table_grad):  # type: ignore[no-untyped-def]
         points = positions.shape[0]
         columns = _whole_lanes(feature_major(positions))
         ctx.save_for_backward(positions, table)
         ctx.grid, ctx.levels, ctx.columns, ctx.table_grad = grid, _level_table(grid), columns, table_grad
-        if encoded is not None:
-            return encoded.view_as(encoded)
         encoded = empty_feature_major(columns.shape[1], grid.num_outputs)
         levels, entry = ctx.levels, (0,) * grid.features
         values, outputs = table.detach().contiguous().numpy(), encoded.T.numpy()
@@ -301,7 +299,7 @@ class _HashEncode(torch.autograd.Function):
                 target_columns,
             )
             position_grad = position_grad[:, : positions.shape[0]].T
-        return position_grad, table_grad, None, None, None
+        return position_grad, table_grad, None, None
 
 
 def hash_encode(
@@ -309,7 +307,6 @@ def hash_encode(
     table: torch.Tensor,
     grid: HashGrid,
     table_grad: torch.Tensor | None = None,
-    encoded: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """See `voxfield.kernels.hash_encode.api.hash_encode`."""
-    return _HashEncode.apply(positions, table, grid, table_grad, encoded)  # type: ignore[no-any-return, no-untyped-call]
+    return _HashEncode.apply(positions, table, grid, table_grad)  # type: ignore[no-any-return, no-untyped-call]

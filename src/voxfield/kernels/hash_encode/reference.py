@@ -27,12 +27,8 @@ def hash_encode(
     table: torch.Tensor,
     grid: HashGrid,
     table_grad: torch.Tensor | None = None,
-    encoded: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """See ``api.hash_encode``. Memory: 8 * (3 + features) numbers a point, one level at a time.
-
-    ``encoded`` is not used: the definition computes it again, with its graph.
-    """
+    """See ``api.hash_encode``. Memory: 8 * (3 + features) numbers a point, one level at a time."""
     if table_grad is not None:
         table = _AddGradient.apply(table, table_grad)
     # where() rather than clamp(): its gradient passes on the closed interval [0, 1], the contract's rule.

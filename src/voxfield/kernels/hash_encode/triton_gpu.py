@@ -22,10 +22,9 @@ def hash_encode(
     table: torch.Tensor,
     grid: HashGrid,
     table_grad: torch.Tensor | None = None,
-    encoded: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """See ``api.hash_encode``. Returns a transposed view of feature-major storage, which is written coalesced."""
-    result: torch.Tensor = _HashEncode.apply(positions, table, grid, table_grad, encoded)
+    result: torch.Tensor = _HashEncode.apply(positions, table, grid, table_grad)
     return result
 
 
@@ -44,14 +43,11 @@ class _HashEncode(torch.autograd.Function):
         table: torch.Tensor,
         grid: HashGrid,
         table_grad: torch.Tensor | None,
-        encoded: torch.Tensor | None,
     ) -> torch.Tensor:
         table = table.contiguous()
         count = len(positions)
         ctx.save_for_backward(positions, table)
         ctx.grid, ctx.table_grad = grid, table_grad
-        if encoded is not None:
-            return encoded.view_as(encoded)
         encoded = table.new_empty(grid.num_outputs, count)
         if count:
             _forward[(triton.cdiv(count, _BLOCK), grid.num_levels)](
@@ -98,7 +94,7 @@ class _HashEncode(torch.autograd.Function):
                 _backward_positions[(triton.cdiv(count, _BLOCK),)](
                     positions, table, levels, grad, grad_positions, count, grid.num_levels, *strides, **constants
                 )
-        return grad_positions, grad_table, None, None, None
+        return grad_positions, grad_table, None, None
 
 
 @triton.jit

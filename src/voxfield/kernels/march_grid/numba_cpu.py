@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numba import njit
 
+from voxfield.kernels import workspace
 from voxfield.kernels.march_grid.occupancy import OccupancyBits
 from voxfield.kernels.march_grid.samples import PackedSamples, StepRule
 from voxfield.kernels.threads import run_split
@@ -64,6 +65,25 @@ def _is_set(bits, start, index):  # type: ignore[no-untyped-def]
 
 
 @_jit
+def _leave(position, cell, shift, to_units, scale, straddles, start, along, per_unit):  # type: ignore[no-untyped-def]
+    """Distance at which a ray leaves, along one axis, the block of 2**shift cells around ``cell``."""
+    if along == 0.0:
+        return np.inf
+    low = ((cell >> shift) << shift) * to_units - scale
+    high = (((cell >> shift) + 1) << shift) * to_units - scale
+    if straddles:
+        # The block may straddle the next smaller cascade's box: stop at its faces too.
+        inner = 0.5 * scale
+        if position < -inner:
+            high = min(high, -inner)
+        elif position > inner:
+            low = max(low, inner)
+        else:
+            low, high = max(low, -inner), min(high, inner)
+    return ((high if along > 0.0 else low) - start) * per_unit
+
+
+@_jit
 def _mark(  # type: ignore[no-untyped-def]
     first,
     stop,
@@ -81,13 +101,15 @@ def _mark(  # type: ignore[no-untyped-def]
     far,
     most,
     kept,
+    begins,
     counts,
     s0,
 ):
-    """Note in ``kept`` (rows of ``most``) which lattice points of rays [first, stop) are samples."""
-    origin, direction, p = np.empty(3), np.empty(3), np.empty(3)
-    # The ray in units of cascade 0's half box, and how far along the ray one such unit is: no divisions on the way.
-    start, along, per_unit = np.empty(3), np.empty(3), np.empty(3)
+    """Note in ``kept``, from element ``begins[ray]``, which lattice points of rays [first, stop) are samples.
+
+    ``kept`` has ``most`` elements a ray; rays [first, stop) fill theirs without gaps.
+    """
+    origin, direction = np.empty(3), np.empty(3)
     centre, half = np.empty(3), np.empty(3)
     longest = 0.0
     for axis in range(3):
@@ -96,91 +118,103 @@ def _mark(  # type: ignore[no-untyped-def]
         longest = max(longest, 2.0 * half[axis])
     cell_size = longest / resolution
     outermost = float(1 << (cascades - 1))
+    # Scalars, not arrays, in the inner loop: the compiler need not fear that writing ``kept`` changes them.
+    least, most_step, cone = rule[0], rule[1], rule[2]
+    per_step, constant = 1.0 / rule[0], rule[2] == 0.0
+    start0, start1, start2 = starts[0], starts[1], starts[2]
+    size0, size1, size2 = sizes[0], sizes[1], sizes[2]
+    at = first * most
     for ray in range(first, stop):
         for axis in range(3):
             origin[axis], direction[axis] = origins[ray, axis], directions[ray, axis]
-        count = 0
+        count, begins[ray] = 0, at
         t_enter, t_exit = _clip(origin, direction, box, outermost, near, far)
         if t_enter < t_exit:
-            for axis in range(3):
-                start[axis] = (origin[axis] - centre[axis]) / half[axis]
-                along[axis] = direction[axis] / half[axis]
-                per_unit[axis] = 1.0 / along[axis] if along[axis] != 0.0 else 0.0
+            # The ray in units of cascade 0's half box, and how far along the ray one such unit is: no divisions below.
+            ox, oy, oz = (
+                (origin[0] - centre[0]) / half[0],
+                (origin[1] - centre[1]) / half[1],
+                (origin[2] - centre[2]) / half[2],
+            )
+            dx, dy, dz = direction[0] / half[0], direction[1] / half[1], direction[2] / half[2]
+            ix = 1.0 / dx if dx != 0.0 else 0.0
+            iy = 1.0 / dy if dy != 0.0 else 0.0
+            iz = 1.0 / dz if dz != 0.0 else 0.0
             begin = _to_steps(t_enter, rule) + jitter[ray]
             s0[ray] = begin
             k = 0
             while count < most:
-                t = _to_distance(begin + k + 0.5, rule)
+                t = (begin + k + 0.5) * least if constant else _to_distance(begin + k + 0.5, rule)
                 if not t < t_exit:
                     break
-                reach = 0.0
-                for axis in range(3):
-                    p[axis] = start[axis] + along[axis] * t
-                    reach = max(reach, abs(p[axis]))
-                dt = min(max(t * rule[2], rule[0]), rule[1])
+                px, py, pz = ox + dx * t, oy + dy * t, oz + dz * t
                 cascade, scale = 0, 1.0
-                while cascade < cascades - 1 and (reach > scale or cell_size * scale < 0.5 * dt):
-                    cascade += 1
-                    scale *= 2.0
+                if cascades > 1:
+                    reach = max(abs(px), abs(py), abs(pz))
+                    half_step = 0.5 * min(max(t * cone, least), most_step)
+                    while cascade < cascades - 1 and (reach > scale or cell_size * scale < half_step):
+                        cascade += 1
+                        scale *= 2.0
                 to_cells = 0.5 * resolution / scale
-                x = min(max(int((p[0] + scale) * to_cells), 0), resolution - 1)
-                y = min(max(int((p[1] + scale) * to_cells), 0), resolution - 1)
-                z = min(max(int((p[2] + scale) * to_cells), 0), resolution - 1)
+                x = min(max(int((px + scale) * to_cells), 0), resolution - 1)
+                y = min(max(int((py + scale) * to_cells), 0), resolution - 1)
+                z = min(max(int((pz + scale) * to_cells), 0), resolution - 1)
                 # Largest empty block around the midpoint: 16 cells, 4 cells, 1 cell.
                 shift = 4
                 side = resolution >> 4
                 index = (x >> 4) + ((y >> 4) + (z >> 4) * side) * side
-                if _is_set(bits, starts[2] + cascade * sizes[2], index):
+                if _is_set(bits, start2 + cascade * size2, index):
                     shift = 2
                     side = resolution >> 2
                     index = (x >> 2) + ((y >> 2) + (z >> 2) * side) * side
-                    if _is_set(bits, starts[1] + cascade * sizes[1], index):
+                    if _is_set(bits, start1 + cascade * size1, index):
                         shift = 0
                         index = x + (y + z * resolution) * resolution
-                        if _is_set(bits, starts[0] + cascade * sizes[0], index):
-                            kept[ray, count] = k
+                        if _is_set(bits, start0 + cascade * size0, index):
+                            kept[at + count] = k
                             count += 1
                             k += 1
                             continue
                 # Leave the block, or what makes this cascade the right one, whichever is first.
-                leave = t_exit
                 to_units = 1.0 / to_cells
-                for axis in range(3):
-                    cell = x if axis == 0 else (y if axis == 1 else z)
-                    low = ((cell >> shift) << shift) * to_units - scale
-                    high = (((cell >> shift) + 1) << shift) * to_units - scale
-                    inner = 0.5 * scale
-                    if cascade > 0 and shift > 0:
-                        # A block may straddle the next smaller cascade's box: stop at its faces too.
-                        if p[axis] < -inner:
-                            high = min(high, -inner)
-                        elif p[axis] > inner:
-                            low = max(low, inner)
-                        else:
-                            low, high = max(low, -inner), min(high, inner)
-                    if direction[axis] > 0.0:
-                        leave = min(leave, (high - start[axis]) * per_unit[axis])
-                    elif direction[axis] < 0.0:
-                        leave = min(leave, (low - start[axis]) * per_unit[axis])
-                if rule[2] > 0.0 and cascade < cascades - 1:
+                straddles = cascade > 0 and shift > 0
+                leave = min(t_exit, _leave(px, x, shift, to_units, scale, straddles, ox, dx, ix))
+                leave = min(leave, _leave(py, y, shift, to_units, scale, straddles, oy, dy, iy))
+                leave = min(leave, _leave(pz, z, shift, to_units, scale, straddles, oz, dz, iz))
+                if cone > 0.0 and cascade < cascades - 1:
                     # Beyond this distance the growing step asks for larger cells.
-                    leave = min(leave, max(t, 2.0 * cell_size * scale / rule[2]))
-                jump = int((_to_steps(leave, rule) - begin - 0.5) * (1.0 - 1e-12))
-                k = max(k + 1, jump)
+                    leave = min(leave, max(t, 2.0 * cell_size * scale / cone))
+                steps = leave * per_step if constant else _to_steps(leave, rule)
+                k = max(k + 1, int((steps - begin - 0.5) * (1.0 - 1e-12)))
         counts[ray] = count
+        at += count
 
 
 @_jit
 def _write(
-    first, stop, origins, directions, corner, extent, rule, kept, s0, offsets, t_start, t_end, ray_index, positions
+    first,
+    stop,
+    origins,
+    directions,
+    corner,
+    extent,
+    rule,
+    kept,
+    begins,
+    s0,
+    offsets,
+    t_start,
+    t_end,
+    ray_index,
+    positions,
 ):  # type: ignore[no-untyped-def]
     """Samples of rays [first, stop) from the lattice points in ``kept``; positions in the unit cube of the outermost
     box.
     """
     for ray in range(first, stop):
-        at = offsets[ray]
+        at, begin = offsets[ray], begins[ray]
         for n in range(offsets[ray + 1] - at):
-            s = s0[ray] + kept[ray, n]
+            s = s0[ray] + kept[begin + n]
             t_start[at + n] = _to_distance(s, rule)
             t_end[at + n] = _to_distance(s + 1.0, rule)
             t = _to_distance(s + 0.5, rule)
@@ -206,9 +240,10 @@ def march_grid(
     start, along = origins.contiguous().numpy(), directions.contiguous().numpy()
     corners = box.double().numpy()
     shift = np.zeros(rays, np.float32) if jitter is None else jitter.contiguous().numpy()
-    # Only pages that are written to become real memory, so the generous bound costs nothing.
-    kept = np.empty((rays, max_samples), np.int32)
-    counts, s0 = np.zeros(rays, np.int64), np.zeros(rays)
+    # Only pages that are written to become real memory, so the generous bound costs nothing; recycled, because a first
+    # touch costs as much as marching the ray.
+    kept = workspace.empty(rays * max_samples).view(np.int32)
+    begins, counts, s0 = np.zeros(rays, np.int64), np.zeros(rays, np.int64), np.zeros(rays)
     run_split(
         _mark,
         rays,
@@ -226,6 +261,7 @@ def march_grid(
         far,
         max_samples,
         kept,
+        begins,
         counts,
         s0,
         grain=64,
@@ -237,7 +273,7 @@ def march_grid(
     half = 0.5 * (corners[1] - corners[0]) * 2.0 ** (occupancy.num_cascades - 1)
     corner = 0.5 * (corners[0] + corners[1]) - half
     results = (t_start.numpy(), t_end.numpy(), ray_index.numpy(), positions.numpy())
-    run_split(_write, rays, start, along, corner, 2.0 * half, rule, kept, s0, offsets, *results, grain=64)
+    run_split(_write, rays, start, along, corner, 2.0 * half, rule, kept, begins, s0, offsets, *results, grain=64)
     return PackedSamples(
         t_start=t_start,
         t_end=t_end,
