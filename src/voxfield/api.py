@@ -34,8 +34,8 @@ from voxfield.training.log import RunLog
 from voxfield.training.progress import Progress
 from voxfield.training.trainer import Trainer
 
-_TYPICAL_STEP_SECONDS = 0.06
-"""A training step on two cores, measured on lego with the sizes for one minute; those for five took 0.11."""
+_TYPICAL_STEP_SECONDS = 0.1
+"""A training step on two cores, measured on lego with the sizes for one minute; those for five took 0.2."""
 
 RenderFormat = Literal["video", "images", "both"]
 

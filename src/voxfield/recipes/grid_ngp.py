@@ -30,7 +30,11 @@ def experiment(minutes: float | None = None) -> Experiment:
             coarse_until=size.coarse_until,
         ),
         capture=CaptureOptions(),
-        trainer=TrainerConfig(learning_rate=LearningRate(initial=size.learning_rate)),
+        trainer=TrainerConfig(
+            learning_rate=LearningRate(
+                initial=size.learning_rate, decay_from=size.decay_from, final_factor=size.decay_to
+            )
+        ),
         evaluation=EvaluateConfig(),
     )
 
@@ -47,38 +51,49 @@ class _Size:
     steps_across: int
     coarse_until: float
     learning_rate: float
+    decay_from: float
+    """Progress at which the learning rate starts to fall: late in a short training, which never gets to where the rate
+    is what limits it."""
+    decay_to: float
+    """Share of the rate that is left at the end."""
 
 
 _SIZES = (
     _Size(
         up_to_minutes=2,
-        log2_table_size=16,
+        log2_table_size=18,
         colour_layers=1,
-        samples_per_batch=3 << 13,
+        samples_per_batch=1 << 15,
         final_factor=1,
-        steps_across=512,
+        steps_across=384,
         coarse_until=0.0,
         learning_rate=1.5e-2,
+        decay_from=0.7,
+        decay_to=0.2,
     ),
     _Size(
         up_to_minutes=10,
-        log2_table_size=17,
-        colour_layers=1,
-        samples_per_batch=3 << 13,
-        final_factor=4,
-        steps_across=512,
-        coarse_until=0.0,
-        learning_rate=1.5e-2,
-    ),
-    _Size(
-        up_to_minutes=40,
         log2_table_size=18,
         colour_layers=2,
         samples_per_batch=1 << 15,
         final_factor=4,
+        steps_across=512,
+        coarse_until=0.0,
+        learning_rate=1.5e-2,
+        decay_from=0.5,
+        decay_to=0.1,
+    ),
+    _Size(
+        up_to_minutes=40,
+        log2_table_size=19,
+        colour_layers=2,
+        samples_per_batch=3 << 14,
+        final_factor=4,
         steps_across=768,
-        coarse_until=0.3,
-        learning_rate=1e-2,
+        coarse_until=0.0,
+        learning_rate=1.5e-2,
+        decay_from=0.4,
+        decay_to=0.05,
     ),
     _Size(
         up_to_minutes=math.inf,
@@ -89,6 +104,8 @@ _SIZES = (
         steps_across=1024,
         coarse_until=0.3,
         learning_rate=1e-2,
+        decay_from=0.3,
+        decay_to=0.03,
     ),
 )
 
