@@ -69,6 +69,7 @@ def test_takes_any_strides(implementation, device):
 @pytest.mark.parametrize("implementation", ["reference", *IMPLEMENTATIONS])
 def test_a_histogram_bounds_itself(implementation, device):
     edges, weights, _, _ = random_histograms(4, 30, 1)
+    weights = torch.where(edges.diff(dim=1) > 0, weights, 0)  # an interval without length absorbs nothing
     dtype = torch.float64 if implementation == "reference" else torch.float32
     loss, gradient = evaluate([edges, weights, edges, weights], implementation, device=device, dtype=dtype)
     assert loss.abs().max() < 1e-12
