@@ -13,7 +13,19 @@ from voxfield.jobs.doctor import examine
 from voxfield.jobs.kernel_speed import KernelSpeed, matrix_speed, measure_kernels
 
 CPU = torch.device("cpu")
-OPS = {"hash_encode", "spherical_harmonics", "fused_mlp", "composite", "march_grid", "ray_box", "adam"}
+OPS = {
+    "hash_encode",
+    "spherical_harmonics",
+    "fused_mlp",
+    "composite",
+    "dense_composite",
+    "distortion",
+    "interlevel",
+    "pdf_resample",
+    "march_grid",
+    "ray_box",
+    "adam",
+}
 
 
 @pytest.fixture

@@ -121,7 +121,8 @@ def test_importing_loads_no_compiler():
         import sys
         import voxfield
         import voxfield.kernels.composite, voxfield.kernels.hash_encode, voxfield.kernels.march_grid
-        import voxfield.kernels.ray_box, voxfield.kernels.spherical_harmonics
+        import voxfield.kernels.ray_box, voxfield.kernels.spherical_harmonics, voxfield.kernels.dense_composite
+        import voxfield.kernels.distortion, voxfield.kernels.interlevel, voxfield.kernels.pdf_resample
         heavy = {"numba", "llvmlite", "triton", "torch._dynamo", "torch._inductor"} & set(sys.modules)
         sys.exit(f"loaded: {heavy}" if heavy else 0)
     """

@@ -72,7 +72,9 @@ def compile_kernels_of(request, monkeypatch):
     def prepare(op: str, on_launch: Callable[[dict[str, Any]], None] = lambda bound: None) -> tuple[Any, list[str]]:
         module = importlib.import_module(f"voxfield.kernels.{op}.triton_gpu")
         compiled: list[str] = []
-        launched = ("_forward", "_backward", "_backward_table", "_backward_positions", "_march", "_slabs")
+        launched = (
+            "_forward", "_backward", "_backward_table", "_backward_positions", "_march", "_resample", "_slabs",
+        )  # fmt: skip
         for name in launched:
             kernel = getattr(module, name, None)
             if isinstance(kernel, JITFunction):
@@ -108,6 +110,37 @@ def test_composite(compile_kernels_of, rays, channels):
     outputs = module.composite(density, colour, t, t, torch.arange(rays + 1) * 2, 1e-4)
     torch.autograd.backward(outputs, [torch.zeros_like(output) for output in outputs])
     assert compiled == ["_forward", "_backward"]
+
+
+@pytest.mark.parametrize(("rays", "samples", "channels"), [(1, 1, 1), (5, 40, 3)])
+def test_dense_composite(compile_kernels_of, rays, samples, channels):
+    module, compiled = compile_kernels_of("dense_composite")
+    density, edges = torch.zeros(rays, samples, requires_grad=True), torch.zeros(rays, samples + 1)
+    colour = torch.zeros(rays, samples, channels, requires_grad=True)
+    outputs = module.dense_composite(density, colour, edges)
+    torch.autograd.backward(outputs, [torch.zeros_like(output) for output in outputs])
+    module.dense_weights(density, edges).sum().backward()
+    assert compiled == ["_forward", "_backward"] * 2
+
+
+@pytest.mark.parametrize("samples", [1, 40])
+def test_losses_on_weights(compile_kernels_of, samples):
+    edges, weights = torch.zeros(3, samples + 1), torch.zeros(3, samples, requires_grad=True)
+    module, compiled = compile_kernels_of("distortion")
+    module.distortion_loss(edges, weights).sum().backward()
+    assert compiled == ["_forward", "_backward"]
+    module, compiled = compile_kernels_of("interlevel")
+    module.interlevel_loss(edges, weights.detach(), edges, weights, 1e-7).sum().backward()
+    assert compiled == ["_forward", "_backward"]
+
+
+@pytest.mark.parametrize(("samples", "new"), [(1, 1), (40, 50)])
+def test_pdf_resample(compile_kernels_of, samples, new):
+    module, compiled = compile_kernels_of("pdf_resample")
+    for jitters in (1, new + 1):
+        tensors = torch.zeros(3, samples + 1), torch.zeros(3, samples), new, torch.zeros(3, jitters)
+        module.pdf_resample(*tensors, 0.01, 1e-5)
+    assert compiled == ["_resample"] * 2
 
 
 def test_ray_box(compile_kernels_of):

@@ -14,6 +14,17 @@ import pytest
 import torch
 
 HERE = Path(__file__).parent
+OPS = [
+    "composite",
+    "dense_composite",
+    "distortion",
+    "hash_encode",
+    "interlevel",
+    "march_grid",
+    "pdf_resample",
+    "ray_box",
+    "spherical_harmonics",
+]
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="Triton is installed on Linux only"),
@@ -25,7 +36,7 @@ pytestmark = [
 
 
 @pytest.mark.timeout(600)  # a third of a millisecond for every operation of every program
-@pytest.mark.parametrize("op", ["composite", "hash_encode", "march_grid", "ray_box", "spherical_harmonics"])
+@pytest.mark.parametrize("op", OPS)
 def test_triton_parity(op):
     command = [sys.executable, "-m", "pytest", str(HERE / f"test_{op}.py"), "-q", "-p", "no:cacheprovider"]
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTEST_ADDOPTS": "", "OMP_NUM_THREADS": "1"}

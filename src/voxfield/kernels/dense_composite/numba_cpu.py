@@ -1,0 +1,187 @@
+"""Dense compositing on a CPU: one pass along each ray, rays split between threads.
+
+Backward: with v_i = dL/dw_i the gradient of the optical depth is T_(i+1) v_i - sum over j > i of w_j v_j. A pass forth
+computes T again, which costs less than keeping it, and a pass back sums what lies behind without cancellation.
+"""
+
+import math
+
+import numpy as np
+import torch
+from numba import njit
+
+from voxfield.kernels.threads import run_split
+from voxfield.kernels.workspace import empty_feature_major, feature_major
+
+_GRAIN = 64
+_TINY = np.float32(1e-30)
+"""Transmittance below it is 0: products of smaller numbers become denormal, which many processors compute slowly."""
+
+_jit = njit(cache=True, nogil=True, fastmath={"nsz", "arcp", "contract", "afn"}, boundscheck=False, error_model="numpy")
+
+
+@_jit
+def _ray_weights(density, edges, weights):  # type: ignore[no-untyped-def]
+    one = np.float32(1.0)
+    transmittance = one
+    for i in range(len(density)):
+        optical = density[i] * (edges[i + 1] - edges[i])
+        kept = math.exp(-optical)
+        alpha = one - kept
+        if optical < np.float32(0.01):
+            # The difference would keep few digits of a thin sample's alpha; four terms of the series keep all.
+            alpha = optical * (one - optical * (np.float32(0.5) - optical * np.float32(1.0 / 6.0)))
+        weights[i] = transmittance * alpha
+        transmittance *= kept
+        if transmittance < _TINY:
+            transmittance = np.float32(0.0)
+
+
+@_jit
+def _ray_transmittance(density, edges, behind):  # type: ignore[no-untyped-def]
+    transmittance = np.float32(1.0)
+    for i in range(len(density)):
+        transmittance *= math.exp(-density[i] * (edges[i + 1] - edges[i]))
+        if transmittance < _TINY:
+            transmittance = np.float32(0.0)
+        behind[i] = transmittance
+
+
+@_jit
+def _weights_forward(start, stop, density, edges, weights):  # type: ignore[no-untyped-def]
+    for ray in range(start, stop):
+        _ray_weights(density[ray], edges[ray], weights[ray])
+
+
+@_jit
+def _weights_backward(start, stop, density, edges, weights, grad_weights, grad_density):  # type: ignore[no-untyped-def]
+    samples = density.shape[1]
+    for ray in range(start, stop):
+        # grad_density holds T_(i+1) until the pass back.
+        _ray_transmittance(density[ray], edges[ray], grad_density[ray])
+        behind = np.float32(0.0)
+        for i in range(samples - 1, -1, -1):
+            value = grad_weights[ray, i]
+            grad_density[ray, i] = (edges[ray, i + 1] - edges[ray, i]) * (grad_density[ray, i] * value - behind)
+            behind += weights[ray, i] * value
+
+
+@_jit
+def _forward(start, stop, density, colour, edges, rgb, opacity, depth, weights):  # type: ignore[no-untyped-def]
+    samples, channels = density.shape[1], colour.shape[0]
+    half = np.float32(0.5)
+    for ray in range(start, stop):
+        _ray_weights(density[ray], edges[ray], weights[ray])
+        seen, distance = np.float32(0.0), np.float32(0.0)
+        for i in range(samples):
+            seen += weights[ray, i]
+            distance += weights[ray, i] * half * (edges[ray, i] + edges[ray, i + 1])
+        opacity[ray] = seen
+        depth[ray] = distance
+        for channel in range(channels):
+            light = np.float32(0.0)
+            for i in range(samples):
+                light += weights[ray, i] * colour[channel, ray * samples + i]
+            rgb[channel, ray] = light
+
+
+@_jit
+def _backward(  # type: ignore[no-untyped-def]
+    start,
+    stop,
+    density,
+    colour,
+    edges,
+    weights,
+    grad_rgb,
+    grad_opacity,
+    grad_depth,
+    grad_weights,
+    grad_density,
+    grad_colour,
+):
+    samples, channels = density.shape[1], colour.shape[0]
+    half = np.float32(0.5)
+    for ray in range(start, stop):
+        # grad_density holds T_(i+1) until the pass back.
+        _ray_transmittance(density[ray], edges[ray], grad_density[ray])
+        behind = np.float32(0.0)
+        for i in range(samples - 1, -1, -1):
+            value = grad_opacity[ray] + grad_weights[ray, i]
+            value += grad_depth[ray] * half * (edges[ray, i] + edges[ray, i + 1])
+            for channel in range(channels):
+                value += grad_rgb[channel, ray] * colour[channel, ray * samples + i]
+                grad_colour[channel, ray * samples + i] = grad_rgb[channel, ray] * weights[ray, i]
+            grad_density[ray, i] = (edges[ray, i + 1] - edges[ray, i]) * (grad_density[ray, i] * value - behind)
+            behind += weights[ray, i] * value
+
+
+class _DenseWeights(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, density, edges):  # type: ignore[no-untyped-def]
+        weights = torch.empty(density.shape)
+        run_split(_weights_forward, len(density), *_arrays(density, edges, weights), grain=_GRAIN)
+        ctx.save_for_backward(density, edges, weights)
+        return weights
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_weights):  # type: ignore[no-untyped-def]
+        density, edges, weights = ctx.saved_tensors
+        grad_density = torch.empty(density.shape)
+        arrays = _arrays(density, edges, weights, grad_weights, grad_density)
+        run_split(_weights_backward, len(density), *arrays, grain=_GRAIN)
+        return grad_density, None
+
+
+class _DenseComposite(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, density, colour, edges):  # type: ignore[no-untyped-def]
+        rays, channels = len(density), colour.shape[2]
+        rgb, opacity, depth = torch.empty(channels, rays), torch.empty(rays), torch.empty(rays)
+        weights = torch.empty(density.shape)
+        run_split(
+            _forward,
+            rays,
+            *_arrays(density),
+            feature_major(colour.reshape(density.numel(), channels)),
+            *_arrays(edges, rgb, opacity, depth, weights),
+            grain=_GRAIN,
+        )
+        ctx.save_for_backward(density, colour, edges, weights)
+        return rgb.T, opacity, depth, weights
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_rgb, grad_opacity, grad_depth, grad_weights):  # type: ignore[no-untyped-def]
+        density, colour, edges, weights = ctx.saved_tensors
+        samples, channels = density.numel(), colour.shape[2]
+        grad_density, grad_colour = torch.empty(density.shape), empty_feature_major(samples, channels)
+        run_split(
+            _backward,
+            len(density),
+            *_arrays(density),
+            feature_major(colour.reshape(samples, channels)),
+            *_arrays(edges, weights),
+            feature_major(grad_rgb),
+            *_arrays(grad_opacity, grad_depth, grad_weights, grad_density),
+            grad_colour.T.numpy(),
+            grain=_GRAIN,
+        )
+        return grad_density, grad_colour.view(colour.shape), None
+
+
+def _arrays(*tensors: torch.Tensor) -> list[np.ndarray]:
+    return [tensor.detach().contiguous().numpy() for tensor in tensors]
+
+
+def dense_composite(
+    density: torch.Tensor, colour: torch.Tensor, edges: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """See ``api.dense_composite``. Returns rgb (R, C), opacity (R,), depth (R,), weights (R, S)."""
+    return _DenseComposite.apply(density, colour, edges)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def dense_weights(density: torch.Tensor, edges: torch.Tensor) -> torch.Tensor:
+    """See ``api.dense_weights``. Returns (R, S)."""
+    return _DenseWeights.apply(density, edges)  # type: ignore[no-any-return, no-untyped-call]
