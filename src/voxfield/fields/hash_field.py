@@ -38,12 +38,15 @@ class HashFieldConfig:
     """Hidden layers of the colour network, at least 1."""
     sh_degree: int = 3
     """Degree of the spherical harmonics of the viewing direction, 0 to 4."""
+    appearance: int = 0
+    """Numbers that the colour network is told about the picture a ray belongs to, 0 to 256."""
 
     def __post_init__(self) -> None:
         check_range("hidden", self.hidden, minimum=1, maximum=1024)
         check_range("geometry_features", self.geometry_features, minimum=1, maximum=256)
         check_range("colour_layers", self.colour_layers, minimum=1, maximum=8)
         check_range("sh_degree", self.sh_degree, minimum=0, maximum=4)
+        check_range("appearance", self.appearance, minimum=0, maximum=256)
 
     @property
     def grid(self) -> HashGrid:
@@ -65,10 +68,10 @@ class HashField(torch.nn.Module):
         self.config, self.grid = config, config.grid
         table = huge_zeros(torch.Size((self.grid.num_entries, config.features)))
         self.table = torch.nn.Parameter(table.uniform_(-1e-4, 1e-4, generator=generator))
-        directions = (config.sh_degree + 1) ** 2
-        self.density_net = _layers([self.grid.num_outputs, config.hidden, config.geometry_features], generator)
-        self.colour_net = _layers(
-            [config.geometry_features + directions, *[config.hidden] * config.colour_layers, 3], generator
+        shared = (config.sh_degree + 1) ** 2 + config.appearance
+        self.density_net = relu_layers([self.grid.num_outputs, config.hidden, config.geometry_features], generator)
+        self.colour_net = relu_layers(
+            [config.geometry_features + shared, *[config.hidden] * config.colour_layers, 3], generator
         )
         self.table_grad: torch.Tensor | None = None
 
@@ -87,20 +90,29 @@ class HashField(torch.nn.Module):
         """Density (N,), per unit of length the caller scales by, at ``positions`` (N, 3) in the unit cube."""
         return self.geometry(self.encode(positions))[0]
 
-    def colour(self, geometry: torch.Tensor, directions: torch.Tensor, ray_index: torch.Tensor) -> torch.Tensor:
+    def colour(
+        self,
+        geometry: torch.Tensor,
+        directions: torch.Tensor,
+        ray_index: torch.Tensor,
+        appearance: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Colour (N, 3) in [0, 1].
 
         Args:
             geometry: (N, geometry_features).
             directions: (R, 3) unit vectors, one a ray.
             ray_index: (N,) the ray of each sample.
+            appearance: (R, A) of each ray's picture, where the field was made with ``appearance`` A above 0.
         """
-        harmonics = spherical_harmonics(directions, self.config.sh_degree)
-        raw = fused_mlp(geometry, list(self.colour_net), shared=harmonics, shared_index=ray_index)
+        shared = spherical_harmonics(directions, self.config.sh_degree)
+        if appearance is not None:
+            shared = torch.cat([shared, appearance], dim=1)
+        raw = fused_mlp(geometry, list(self.colour_net), shared=shared, shared_index=ray_index)
         return torch.sigmoid(raw)
 
 
-def _layers(widths: list[int], generator: torch.Generator) -> torch.nn.ParameterList:
+def relu_layers(widths: list[int], generator: torch.Generator) -> torch.nn.ParameterList:
     """Weights of a ReLU network without biases, uniform with the variance of He et al. 2015."""
     layers = []
     for columns, rows in zip(widths[:-1], widths[1:], strict=True):

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from voxfield.models.base import Model
     from voxfield.training.experiment import Experiment
 
-RECIPES = {"grid-ngp": "grid_ngp"}
+RECIPES = {"grid-ngp": "grid_ngp", "nerfacto": "nerfacto"}
 """Name to module; a module has ``experiment(minutes)`` and ``build_model(config, captures, seed)``."""
 
 
