@@ -153,7 +153,7 @@ def test_wrong_shapes_are_named():
     with pytest.raises(InputError, match="index"):
         one_camera().image_rays(1)
     with pytest.raises(InputError, match="model"):
-        one_camera(model="orthographic")
+        one_camera(model="pinhole")
 
 
 def test_no_rays_are_fine():
