@@ -39,6 +39,10 @@ from voxfield.geometry.pose import is_rigid, orthonormalise
 FILE_NAME: Final = "poses_bounds.npy"
 NEARER: Final = 0.9
 """Sampling starts at this share of the nearest bound, which leaves out a thousandth of the points."""
+_HEADERS: Final = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 _LARGEST_FILE: Final = 1 << 28
 """Bytes: 256 MiB are two million pictures."""
 
@@ -108,17 +112,22 @@ def _read_table(file: Path) -> tuple[NDArray[np.float64], bytes]:
         raise MissingFileError(f"{file}: no such file. Give the folder of an LLFF capture.") from error
     except OSError as error:
         raise FormatError(f"{file}: cannot be read ({error.strerror}). Check the file and its permissions.") from error
+    # numpy's own reader allocates what the header asks for before it looks at how much follows.
+    stream = io.BytesIO(raw)
     try:
-        # Read from memory, numpy takes the array's size from the bytes that are there, whatever the header says.
-        table = np.load(io.BytesIO(raw), allow_pickle=False)
-    except (ValueError, EOFError, OSError, SyntaxError, MemoryError, OverflowError) as error:
-        raise FormatError(f"{file}: not an array of numbers ({error}). Copy or make the file again.") from error
-    if not isinstance(table, np.ndarray) or table.ndim != 2 or table.shape[1] != 17 or table.dtype.kind not in "fiu":
-        came = f"{table.shape} of {table.dtype}" if isinstance(table, np.ndarray) else "an archive"
-        raise FormatError(f"{file}: expected an N x 17 array of numbers, got {came}. Make the poses again.")
-    if not len(table):
-        raise FormatError(f"{file}: holds no poses. Make them again.")
-    return table.astype(np.float64), raw
+        read_header = _HEADERS[np.lib.format.read_magic(stream)]
+        shape, by_columns, dtype = read_header(stream)
+    except (ValueError, KeyError, SyntaxError, OverflowError) as error:
+        raise FormatError(f"{file}: not a .npy file of numbers. Copy or make the file again.") from error
+    if len(shape) != 2 or shape[1] != 17 or dtype.kind not in "fiu":
+        raise FormatError(f"{file}: expected an N x 17 array of numbers, got {shape} of {dtype}. Make the poses again.")
+    count, left = shape[0] * shape[1], len(raw) - stream.tell()
+    if shape[0] < 1 or count * dtype.itemsize > left:
+        raise FormatError(
+            f"{file}: says that {shape[0]} poses follow, but holds {left} bytes. Copy or make the file again."
+        )
+    table = np.frombuffer(raw, dtype=dtype, count=count, offset=stream.tell())
+    return table.reshape(shape, order="F" if by_columns else "C").astype(np.float64), raw
 
 
 def _pictures(folder: Path) -> list[str]:
