@@ -249,9 +249,9 @@ def _sparse(
     if file is None:
         return None, None, 0
     table = read_points(file)
-    near = (np.abs(table.positions) <= LARGEST_NUMBER).all(axis=1)  # false for NaN
-    keep = near & (table.track_lengths > 0)
-    known = np.isfinite(table.errors) & (table.errors >= 0)
+    # NaN compares false.
+    keep = (np.abs(table.positions) <= LARGEST_NUMBER).all(axis=1) & (table.track_lengths > 0)
+    known = (table.errors >= 0) & (table.errors <= LARGEST_NUMBER)
     errors = np.where(known, table.errors, np.nan)
     table = Points(
         ids=table.ids[keep],
@@ -279,7 +279,7 @@ def _observe(one: _Posed, table: Points, order: NDArray[np.int64]) -> ObservedPo
         place, seen = np.zeros_like(ids), np.zeros(len(ids), dtype=bool)
     place, pixels = place[seen], one.image.pixels[seen]
     depth = table.positions[place] @ one.rotation[2].numpy() + float(one.shift[2])
-    ahead = (depth > 0) & np.isfinite(pixels).all(axis=1)
+    ahead = (depth > 0) & (np.abs(pixels) <= LARGEST_NUMBER).all(axis=1)
     return ObservedPoints(
         pixels=torch.from_numpy(pixels[ahead].astype(np.float32)),
         depth=torch.from_numpy(depth[ahead].astype(np.float32)),
