@@ -294,8 +294,11 @@ def reduced_only(root: Path) -> tuple[int, ...]:
     or empty; nothing where it holds something.
     """
     full = root / "images"
-    if full.is_dir() and any(full.iterdir()):
-        return ()
+    try:
+        if full.is_dir() and any(full.iterdir()):
+            return ()
+    except OSError as error:
+        raise FormatError(f"{full}: cannot be read ({error.strerror}). Check the folder's permissions.") from error
     named = (path.name.removeprefix("images_") for path in root.glob("images_*") if path.is_dir())
     return tuple(sorted({int(factor) for factor in named if factor.isascii() and factor.isdigit() and int(factor) > 1}))
 

@@ -4,7 +4,7 @@
 missing or broken, settles the working resolution, and places the cameras in the world.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Final, get_args
@@ -16,6 +16,7 @@ from voxfield.data.capture import SPLITS, Capture, CaptureOptions, Frame, Skippe
 from voxfield.data.decode import Size, read_header
 from voxfield.data.formats import blender, colmap, llff, nerfstudio
 from voxfield.data.image_store import ImageStore, Picture
+from voxfield.data.sparse_points import ObservedPoints
 from voxfield.errors import FormatError, MissingFileError
 from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.camera import CameraModel, Cameras
@@ -65,6 +66,8 @@ class PosedImages:
     """Whether pictures have an alpha channel: the background is then free to choose."""
     has_masks: bool
     """Whether some pictures have masks of pixels to ignore."""
+    observed: tuple[ObservedPoints, ...] | None = None
+    """For every picture the sparse points it saw, where the capture has them."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -77,6 +80,7 @@ class _Opened:
     frame: Frame
     picture: Picture
     alpha: bool
+    observed: ObservedPoints | None = None
 
 
 def read_capture(path: str | Path, *, split: Split = "train", options: CaptureOptions | None = None) -> PosedImages:
@@ -125,6 +129,7 @@ def read_capture(path: str | Path, *, split: Split = "train", options: CaptureOp
         source=_source(Path(path), capture, factor, opened),
         has_alpha=alpha,
         has_masks=images.has_masks,
+        observed=None if capture.observed is None else tuple(_observed(one, transform) for one in opened),
     )
 
 
@@ -177,7 +182,8 @@ def _open_all(capture: Capture, factor: int) -> tuple[list[_Opened], tuple[Skipp
     for index in capture.chosen:
         frame = capture.frames[index]
         try:
-            opened.append(_open(frame, factor))
+            observed = None if capture.observed is None else capture.observed[index]
+            opened.append(replace(_open(frame, factor), observed=observed))
         except FormatError as error:
             skipped.append(Skipped(path=frame.name, reason=str(error)))
     if capture.format == "blender" and opened:
@@ -280,6 +286,12 @@ def _near(capture: Capture, options: CaptureOptions, transform: SceneTransform) 
     if options.near is not None:
         return options.near
     return capture.near * transform.scale if capture.near_in_capture else capture.near
+
+
+def _observed(one: _Opened, transform: SceneTransform) -> ObservedPoints:
+    assert one.observed is not None, "a capture states observations for all frames or none"
+    size, full = one.picture.size, one.picture.full_size
+    return one.observed.rescaled(size[0] / full[0], size[1] / full[1], transform.scale)
 
 
 def _cameras(opened: list[_Opened], transform: SceneTransform, capture: Capture) -> Cameras:

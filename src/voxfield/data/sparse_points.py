@@ -58,9 +58,10 @@ class ObservedPoints:
     """K sparse points as one picture saw them: what depth supervision compares with."""
 
     pixels: Tensor
-    """(K, 2) float32: where they were found, (x, y) in pixels at the capture's full resolution."""
+    """(K, 2) float32: where they were found, (x, y) in pixels: of the full resolution in a ``Capture``, of the working
+    resolution in ``PosedImages``."""
     depth: Tensor
-    """(K,) float32, above 0: distances along the optical axis, in capture units."""
+    """(K,) float32, above 0: distances along the optical axis, in capture units and in world units respectively."""
     errors: Tensor
     """(K,) float32: the points' mean reprojection errors in pixels; NaN where the file states none."""
 
@@ -71,3 +72,10 @@ class ObservedPoints:
 
     def __len__(self) -> int:
         return self.pixels.shape[0]
+
+    def rescaled(self, across: float, down: float, unit: float) -> "ObservedPoints":
+        """The same observations in a picture ``across`` x ``down`` times as large, in a world of ``unit`` times the
+        size.
+        """
+        factors = torch.tensor([across, down], dtype=torch.float32)
+        return ObservedPoints(pixels=self.pixels * factors, depth=self.depth * unit, errors=self.errors)

@@ -182,9 +182,16 @@ class TestLens:
         torch.testing.assert_close(came.distortion, lens[:3])
         torch.testing.assert_close(came.principal, cameras.principal[:3])
 
-    def test_fisheye_is_read(self, tmp_path, written):
-        write_nerfstudio(tmp_path, replace(written, cameras=replace(written.cameras, model="fisheye")))
-        assert read(tmp_path).cameras.model == "fisheye"
+    @pytest.mark.parametrize(
+        ("model", "focal"),
+        [("fisheye", (20.0, 21.0)), ("equirectangular", (2.5, 5.0)), ("orthographic", (9.0, 8.0))],
+    )
+    def test_other_models_are_read_as_they_are_written(self, tmp_path, written, model, focal):
+        cameras = replace(written.cameras, model=model, focal=torch.tensor([focal]).repeat(COUNT, 1))
+        write_nerfstudio(tmp_path, replace(written, cameras=cameras))
+        came = read(tmp_path, "test", orientation="none", centre="none", auto_scale=False).cameras
+        assert came.model == model
+        torch.testing.assert_close(came.focal, cameras.focal[:3])
 
     def test_panoramas_state_half_their_width_as_focal_length(self, folder):
         edit(folder, camera_model="EQUIRECTANGULAR", fl_x=8.0, fl_y=16.0)

@@ -27,6 +27,7 @@ from voxfield.data.capture import (
     Split,
     digest,
     every_nth,
+    is_file,
     reduced_only,
     resolve_inside,
 )
@@ -135,7 +136,10 @@ def _pictures(folder: Path) -> list[str]:
     if not folder.is_dir():
         raise MissingFileError(f"{folder}: no such folder. Put the photographs of the poses there.")
     suffixes = {suffix.lower() for suffix in IMAGE_SUFFIXES}
-    return sorted(path.name for path in folder.iterdir() if path.suffix.lower() in suffixes and path.is_file())
+    try:
+        return sorted(path.name for path in folder.iterdir() if path.suffix.lower() in suffixes and is_file(path))
+    except OSError as error:
+        raise FormatError(f"{folder}: cannot be read ({error.strerror}). Check the folder's permissions.") from error
 
 
 def _poses(file: Path, names: list[str], table: NDArray[np.float64]) -> torch.Tensor:
