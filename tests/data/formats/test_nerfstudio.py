@@ -184,7 +184,7 @@ class TestLens:
 
     @pytest.mark.parametrize(
         ("model", "focal"),
-        [("fisheye", (20.0, 21.0)), ("equirectangular", (2.5, 5.0)), ("orthographic", (9.0, 8.0))],
+        [("fisheye", (20.0, 21.0)), ("equirectangular", (2.6, 5.2)), ("orthographic", (9.0, 8.0))],
     )
     def test_other_models_are_read_as_they_are_written(self, tmp_path, written, model, focal):
         cameras = replace(written.cameras, model=model, focal=torch.tensor([focal]).repeat(COUNT, 1))
