@@ -55,6 +55,7 @@ def test_the_hash_follows_the_json_and_the_files(tmp_path):
         {"scene_bounds": (0, 0, 0, 1, 1)},
         {"format": "colmapp"},
         {"orientation": "pca"},
+        {"region": "cube"},
         {"centre": "middle"},
     ],
 )

@@ -3,7 +3,14 @@ import math
 import pytest
 import torch
 
-from voxfield.geometry.distortion import Coefficients, distort, distort_angle, undistort, undistort_angle
+from voxfield.geometry.distortion import (
+    Coefficients,
+    distort,
+    distort_angle,
+    largest_radius,
+    undistort,
+    undistort_angle,
+)
 
 LENSES = {
     "none": (0, 0, 0, 0, 0, 0),
@@ -74,3 +81,23 @@ def test_fisheye_angles_invert():
     step = 1e-6
     numeric = (distort_angle(theta + step, lens)[0] - distort_angle(theta - step, lens)[0]) / (2 * step)
     torch.testing.assert_close(slope, numeric, atol=1e-8, rtol=0)
+
+
+def test_the_largest_radius_is_where_the_fisheye_model_turns_back():
+    # r = t - t^3 / 3 turns at t = 1, where r = 2 / 3; without coefficients r = t up to pi; with a positive k1 as well.
+    k1 = torch.tensor([-1 / 3, 0.0, 0.1], dtype=torch.float64)
+    none = torch.zeros_like(k1)
+    came = largest_radius(Coefficients(k1, none, none, none, none, none))
+    expected = torch.tensor([2 / 3, math.pi, math.pi + 0.1 * math.pi**3], dtype=torch.float64)
+    torch.testing.assert_close(came, expected, atol=1e-4, rtol=0)
+
+
+def test_a_model_that_turns_back_and_forth_counts_up_to_its_first_turn():
+    k1, k2 = torch.tensor([-0.5], dtype=torch.float64), torch.tensor([0.1], dtype=torch.float64)
+    none = torch.zeros_like(k1)
+    lens = Coefficients(k1, k2, none, none, none, none)
+    reach = largest_radius(lens)
+    inside = torch.linspace(0.0, float(reach), 50, dtype=torch.float64)
+    back = distort_angle(undistort_angle(inside, lens, steps=30), lens)[0]
+    torch.testing.assert_close(back, inside, atol=1e-9, rtol=0)
+    assert bool(distort_angle(torch.linspace(0, math.pi, 500, dtype=torch.float64), lens)[0].max() > reach)

@@ -94,11 +94,12 @@ def test_sizes_follow_the_aspect_ratio():
     torch.testing.assert_close(both.focal[:, 1], cameras.focal[:1, 1] / 2)
 
 
-def test_a_fisheye_capture_gives_a_perspective_path():
-    cameras = replace(cameras_around(6), model="fisheye", focal=torch.full((6, 2), 10.0))
+@pytest.mark.parametrize(("model", "focal"), [("fisheye", 32.0), ("equirectangular", 32.0), ("orthographic", 64.0)])
+def test_a_capture_of_any_model_gives_a_perspective_path(model, focal):
+    cameras = replace(cameras_around(6), model=model, focal=torch.full((6, 2), 10.0))
     path = orbit(cameras, frames=3)
     assert path.model == "perspective"
-    assert float(path.focal[0, 1]) == pytest.approx(32.0)
+    assert float(path.focal[0, 1]) == pytest.approx(focal)
 
 
 def test_bad_requests_are_named():

@@ -9,18 +9,21 @@ import hashlib
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import torch
 
 from voxfield.checks import check_choice, check_range
+from voxfield.data.sparse_points import ObservedPoints, SparsePoints
 from voxfield.errors import FormatError, InputError
 from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.camera import CameraModel
+from voxfield.geometry.distortion import Coefficients, largest_radius
 from voxfield.geometry.pose import Centre, Orientation, SceneTransform
 
 Split = Literal["train", "val", "test"]
 SPLITS: Final = ("train", "val", "test")
+FormatName = Literal["auto", "blender", "nerfstudio", "colmap", "llff"]
 IMAGE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG")
 """Endings tried, in this order, for a frame whose path has none."""
 
@@ -29,7 +32,7 @@ IMAGE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG")
 class CaptureOptions:
     """How a capture is read."""
 
-    format: Literal["auto", "blender", "nerfstudio"] = "auto"
+    format: FormatName = "auto"
     """Layout of the data; ``auto`` looks at the files."""
     downscale: int | Literal["auto"] = "auto"
     """Whole factor (>= 1) the pictures are reduced by; ``auto`` doubles it until the longest side is at most 1600
@@ -45,6 +48,9 @@ class CaptureOptions:
     """Without lists in the file, every ``eval_every``-th picture (>= 2) is held out: number 0, 8, 16, ... by path."""
     scene_bounds: tuple[float, float, float, float, float, float] | None = None
     """Region of interest in the world (x0, y0, z0, x1, y1, z1) in place of the format's own."""
+    region: Literal["auto", "format", "points"] = "auto"
+    """Where the region of interest comes from: ``format`` the layout's own rule, ``points`` the box around the middle
+    98 % of the capture's sparse points; ``auto`` is points where there are some and the cameras do not look inward."""
     near: float | None = None
     """Nearest distance sampled along a ray, in world units (>= 0), in place of the format's own."""
     max_images: int | None = None
@@ -55,7 +61,8 @@ class CaptureOptions:
     """Let paths in the file lead outside the data folder. Only for files you trust."""
 
     def __post_init__(self) -> None:
-        check_choice("format", self.format, ("auto", "blender", "nerfstudio"))
+        check_choice("format", self.format, get_args(FormatName))
+        check_choice("region", self.region, ("auto", "format", "points"))
         if self.downscale != "auto":
             if isinstance(self.downscale, bool) or not isinstance(self.downscale, int):
                 raise InputError(f"downscale: expected a whole number or 'auto', got {self.downscale!r}.")
@@ -98,6 +105,8 @@ class Intrinsics:
     """k1, k2, k3, k4, p1, p2."""
     model: CameraModel
     """The projection."""
+    crop_radius: float | None = None
+    """Fisheye: pixels farther than this from the picture's middle do not count; None when the file states none."""
 
     def resolve(self, size: tuple[int, int]) -> tuple[tuple[float, float], tuple[float, float]]:
         """((fx, fy), (cx, cy)) in pixels for a picture of ``size``; an axis without focal length or angle takes the
@@ -107,8 +116,8 @@ class Intrinsics:
         for axis in range(2):
             stated, angle = self.focal[axis], self.angle[axis]
             if stated is None and angle is not None:
-                # An equidistant lens maps angles linearly; a perspective one maps tangents.
-                half = angle / 2 if self.model == "fisheye" else math.tan(angle / 2)
+                # Equidistant lenses and panoramas map angles linearly; a perspective lens maps tangents.
+                half = math.tan(angle / 2) if self.model == "perspective" else angle / 2
                 stated = size[axis] / 2 / half
             focal.append(stated)
         fx, fy = focal[0] or focal[1], focal[1] or focal[0]
@@ -117,6 +126,51 @@ class Intrinsics:
         cx = size[0] / 2 if self.principal[0] is None else self.principal[0]
         cy = size[1] / 2 if self.principal[1] is None else self.principal[1]
         return (fx, fy), (cx, cy)
+
+    def fault(self, size: tuple[int, int]) -> str | None:
+        """What makes this lens impossible for a picture of ``size``, in words that say what to do; None if nothing."""
+        focal, principal = self.resolve(size)
+        if self.model == "equirectangular":
+            turn, tilt = size[0] / focal[0], size[1] / focal[1]
+            if turn > 2 * math.pi + 0.01 or tilt > math.pi + 0.01:
+                return (
+                    f"expected an equirectangular picture of at most 360x180 degrees, got {math.degrees(turn):.0f}x"
+                    f"{math.degrees(tilt):.0f}. Correct fl_x and fl_y (half the width of a full panorama), or leave "
+                    "them out."
+                )
+        if self.model == "fisheye":
+            reach = self._fisheye_reach(focal)
+            if self.crop_radius is not None:
+                needed = self.crop_radius + math.dist(principal, (size[0] / 2, size[1] / 2))
+            else:
+                needed = min(principal[0], size[0] - principal[0], principal[1], size[1] - principal[1])
+            if reach < needed:
+                return (
+                    f"expected a fisheye lens that shows every angle up to pi once within {needed:.0f} pixels of its "
+                    f"axis, but its model turns back or ends at {reach:.0f}. Correct the focal length and k1..k4, or "
+                    "set fisheye_crop_radius below that."
+                )
+        return None
+
+    def circle(self, size: tuple[int, int]) -> tuple[float, float, float] | None:
+        """(x, y, radius) in pixels of a picture of ``size``: outside it nothing counts; None when all does.
+
+        A fisheye's stated crop about the picture's middle (as in nerfstudio), else what its model can show, about its
+        axis.
+        """
+        if self.model != "fisheye":
+            return None
+        if self.crop_radius is not None:
+            return size[0] / 2, size[1] / 2, self.crop_radius
+        focal, (cx, cy) = self.resolve(size)
+        reach = self._fisheye_reach(focal)
+        corner = math.hypot(max(cx, size[0] - cx), max(cy, size[1] - cy))
+        return (cx, cy, reach) if reach < corner else None
+
+    def _fisheye_reach(self, focal: tuple[float, float]) -> float:
+        """Pixels from the axis up to which every angle is shown once."""
+        lens = Coefficients(*torch.tensor(self.distortion, dtype=torch.float64)[:, None])
+        return float(largest_radius(lens)) * min(focal)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +203,7 @@ class Capture:
     chosen: tuple[int, ...]
     """Indices of the split's frames in ``frames``, those with files present; in their order."""
     missing: tuple[Skipped, ...]
-    """Frames without a file."""
+    """Frames without a file, and pictures without a usable pose or camera."""
     normalised: bool
     """Whether orientation, centre and scale may be changed."""
     before: SceneTransform = field(default_factory=SceneTransform.identity)
@@ -161,7 +215,18 @@ class Capture:
     unbounded: bool
     """Whether there is anything to see beyond the bounds."""
     near: float
-    """Nearest distance sampled along a ray, world units."""
+    """Nearest distance sampled along a ray: in capture units when ``near_in_capture``, else in world units."""
+    near_in_capture: bool = False
+    """Which units ``near`` is in."""
+    forward_facing: bool = False
+    """Whether all cameras look the same way from before the scene, so that normalised device coordinates apply
+    (``geometry.ndc``)."""
+    reduced_only: tuple[int, ...] = ()
+    """Factors of the folders of reduced pictures, ascending, where the full pictures are not there."""
+    points: SparsePoints | None = None
+    """The reconstruction's sparse points, where the format has them."""
+    observed: tuple[ObservedPoints, ...] | None = None
+    """For every frame the sparse points it saw, where the format has them."""
     source: dict[str, object]
     """Facts about the source for the record: aabb_scale, split rule, hash of the files that list frames."""
 
@@ -206,6 +271,41 @@ def find_image(path: Path) -> Path:
         if is_file(candidate):
             return candidate
     return path
+
+
+def reduced_copy(path: Path, factor: int) -> Path | None:
+    """The picture made beforehand in ``images_4`` for ``images`` and factor 4, if it exists (its ending may differ).
+
+    The folder beside is that of the picture's own folder or, for pictures in subfolders, of the ``images`` above it.
+    """
+    if factor == 1:
+        return None
+    above = [parent for parent in path.parents[1:] if parent.name == "images"][:1]
+    for folder in (path.parent, *above):
+        same = folder.with_name(f"{folder.name}_{factor}") / path.relative_to(folder)
+        for candidate in (same, *(same.with_suffix(suffix) for suffix in IMAGE_SUFFIXES)):
+            if is_file(candidate):
+                return candidate
+    return None
+
+
+def reduced_only(root: Path) -> tuple[int, ...]:
+    """Factors of the folders ``images_2``, ``images_4``, ... below ``root``, ascending, where ``images`` is not there
+    or empty; nothing where it holds something.
+    """
+    full = root / "images"
+    try:
+        if full.is_dir() and any(full.iterdir()):
+            return ()
+    except OSError as error:
+        raise FormatError(f"{full}: cannot be read ({error.strerror}). Check the folder's permissions.") from error
+    named = (path.name.removeprefix("images_") for path in root.glob("images_*") if path.is_dir())
+    return tuple(sorted({int(factor) for factor in named if factor.isascii() and factor.isdigit() and int(factor) > 1}))
+
+
+def is_present(path: Path, factors: tuple[int, ...]) -> bool:
+    """Whether a picture or a copy of it reduced by one of ``factors`` is there."""
+    return is_file(path) or any(reduced_copy(path, factor) is not None for factor in factors)
 
 
 def is_file(path: Path) -> bool:

@@ -42,6 +42,8 @@ class Picture:
     """(width, height) it is read at."""
     full_size: Size
     """(width, height) before reduction."""
+    circle: tuple[float, float, float] | None = None
+    """(x, y, radius) in pixels of ``size``: what lies outside is masked; None masks nothing."""
 
 
 class ImageStore:
@@ -107,7 +109,9 @@ class ImageStore:
     def mask_is_stated(self, index: int) -> bool:
         """Whether picture ``index`` has a mask, without decoding it."""
         picture = self._pictures[index]
-        return (picture.mask_path if isinstance(picture, Picture) else picture[1]) is not None
+        if isinstance(picture, Picture):
+            return picture.mask_path is not None or picture.circle is not None
+        return picture[1] is not None
 
     @property
     def failures(self) -> tuple[Skipped, ...]:
@@ -149,9 +153,11 @@ class ImageStore:
             return picture
         try:
             image = read_image(picture.path, channels=self.channels, size=picture.size, full_size=picture.full_size)
-            if picture.mask_path is None:
-                return image, None
-            return image, read_mask(picture.mask_path, size=picture.size, full_size=picture.full_size)
+            mask = None if picture.circle is None else _disk(picture.size, picture.circle)
+            if picture.mask_path is not None:
+                kept = read_mask(picture.mask_path, size=picture.size, full_size=picture.full_size)
+                mask = kept if mask is None else mask & kept
+            return image, mask
         except FormatError as error:
             with self._lock:
                 self._failures[index] = Skipped(path=picture.name, reason=str(error))
@@ -212,3 +218,11 @@ class ImageStore:
 def _bytes_of(decoded: Decoded) -> int:
     image, mask = decoded
     return image.numel() + (0 if mask is None else mask.numel())
+
+
+def _disk(size: Size, circle: tuple[float, float, float]) -> Tensor:
+    """(H, W) bool: the pixels whose centres lie within ``circle`` (x, y, radius)."""
+    width, height = size
+    across = torch.arange(width, dtype=torch.float32) + 0.5 - circle[0]
+    down = torch.arange(height, dtype=torch.float32) + 0.5 - circle[1]
+    return torch.hypot(across[None, :], down[:, None]) <= circle[2]

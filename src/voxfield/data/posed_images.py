@@ -4,30 +4,38 @@
 missing or broken, settles the working resolution, and places the cameras in the world.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Final
+from typing import Final, get_args
 
 import torch
 
 from voxfield.checks import check_choice
-from voxfield.data.capture import SPLITS, Capture, CaptureOptions, Frame, Skipped, Split, digest, is_file
+from voxfield.data.capture import SPLITS, Capture, CaptureOptions, Frame, Skipped, Split, digest, reduced_copy
 from voxfield.data.decode import Size, read_header
-from voxfield.data.formats import blender, nerfstudio
+from voxfield.data.formats import blender, colmap, llff, nerfstudio
 from voxfield.data.image_store import ImageStore, Picture
+from voxfield.data.sparse_points import ObservedPoints
 from voxfield.errors import FormatError, MissingFileError
 from voxfield.geometry.bounds import Bounds
-from voxfield.geometry.camera import Cameras
-from voxfield.geometry.pose import SceneTransform, normalise
+from voxfield.geometry.camera import CameraModel, Cameras
+from voxfield.geometry.pose import SceneTransform, focus, normalise
 
 __all__ = ["CaptureOptions", "PosedImages", "Skipped", "Split", "read_capture"]
 
+FEWEST_POINTS: Final = 100
+"""Fewer sparse points than these do not set the region of interest by themselves."""
 LONGEST_SIDE: Final = 1600
 """``downscale="auto"`` halves pictures until their longest side has at most this many pixels."""
 
-# In order of how definite their marks are.
-_FORMATS: Final[dict[str, ModuleType]] = {"blender": blender, "nerfstudio": nerfstudio}
+# In order of how definite their marks are: a folder of several layouts is read as the first.
+_FORMATS: Final[dict[str, ModuleType]] = {
+    "blender": blender,
+    "nerfstudio": nerfstudio,
+    "colmap": colmap,
+    "llff": llff,
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,6 +66,8 @@ class PosedImages:
     """Whether pictures have an alpha channel: the background is then free to choose."""
     has_masks: bool
     """Whether some pictures have masks of pixels to ignore."""
+    observed: tuple[ObservedPoints, ...] | None = None
+    """For every picture the sparse points it saw, where the capture has them."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -70,6 +80,7 @@ class _Opened:
     frame: Frame
     picture: Picture
     alpha: bool
+    observed: ObservedPoints | None = None
 
 
 def read_capture(path: str | Path, *, split: Split = "train", options: CaptureOptions | None = None) -> PosedImages:
@@ -112,12 +123,13 @@ def read_capture(path: str | Path, *, split: Split = "train", options: CaptureOp
         split=split,
         bounds=bounds,
         unbounded=capture.unbounded,
-        near=capture.near if options.near is None else options.near,
+        near=_near(capture, options, transform),
         transform=transform.after(capture.before),
         skipped=skipped,
         source=_source(Path(path), capture, factor, opened),
         has_alpha=alpha,
         has_masks=images.has_masks,
+        observed=None if capture.observed is None else tuple(_observed(one, transform) for one in opened),
     )
 
 
@@ -130,8 +142,9 @@ def _reader(path: Path, options: CaptureOptions) -> ModuleType:
         if reader.recognises(path):
             return reader
     raise FormatError(
-        f"{path}: no capture found. Expected transforms_train.json (NeRF-synthetic) or transforms.json "
-        "(nerfstudio, instant-ngp)" + (" in the folder." if path.is_dir() else ".")
+        f"{path}: no capture found. Expected transforms_train.json (NeRF-synthetic), transforms.json "
+        "(nerfstudio, instant-ngp), sparse/0 (COLMAP) or poses_bounds.npy (LLFF)"
+        + (" in the folder." if path.is_dir() else ".")
     )
 
 
@@ -139,7 +152,13 @@ def _downscale(capture: Capture, options: CaptureOptions) -> int:
     """The whole factor pictures are reduced by; ``auto`` looks at all frames' stated sizes, or at the first
     picture's.
     """
+    reduced = capture.reduced_only
     if options.downscale != "auto":
+        if reduced and options.downscale not in reduced:
+            raise FormatError(
+                f"{capture.root}: the pictures are there only reduced by {' or '.join(map(str, reduced))}, not by "
+                f"{options.downscale}. Set capture.downscale to that, or add the full pictures."
+            )
         return int(options.downscale)
     sizes = [frame.intrinsics.size for frame in capture.frames if frame.intrinsics.size is not None]
     if not sizes:
@@ -152,7 +171,8 @@ def _downscale(capture: Capture, options: CaptureOptions) -> int:
     factor = 1
     while sizes and max(max(size) for size in sizes) / factor > LONGEST_SIDE:
         factor *= 2
-    return factor
+    # Of reduced pictures the largest that are small enough, else the smallest.
+    return next((step for step in reduced if step >= factor), reduced[-1]) if reduced else factor
 
 
 def _open_all(capture: Capture, factor: int) -> tuple[list[_Opened], tuple[Skipped, ...]]:
@@ -162,7 +182,8 @@ def _open_all(capture: Capture, factor: int) -> tuple[list[_Opened], tuple[Skipp
     for index in capture.chosen:
         frame = capture.frames[index]
         try:
-            opened.append(_open(frame, factor))
+            observed = None if capture.observed is None else capture.observed[index]
+            opened.append(replace(_open(frame, factor), observed=observed))
         except FormatError as error:
             skipped.append(Skipped(path=frame.name, reason=str(error)))
     if capture.format == "blender" and opened:
@@ -172,7 +193,7 @@ def _open_all(capture: Capture, factor: int) -> tuple[list[_Opened], tuple[Skipp
 
 
 def _open(frame: Frame, factor: int) -> _Opened:
-    reduced = _reduced_copy(frame.path, factor)
+    reduced = reduced_copy(frame.path, factor)
     header = read_header(reduced or frame.path)
     full = frame.intrinsics.size
     if full is None:
@@ -186,30 +207,29 @@ def _open(frame: Frame, factor: int) -> _Opened:
         )
     mask_path = frame.mask_path
     if mask_path is not None:
-        mask_path = _reduced_copy(mask_path, factor) or mask_path
+        mask_path = reduced_copy(mask_path, factor) or mask_path
         mask_size = read_header(mask_path).size
         if mask_size not in (full, size):
             raise FormatError(
                 f"{mask_path}: is {mask_size[0]}x{mask_size[1]} pixels, but its picture is {full[0]}x{full[1]}. "
                 "Make the mask again."
             )
-    picture = Picture(name=frame.name, path=reduced or frame.path, mask_path=mask_path, size=size, full_size=full)
+    fault = frame.intrinsics.fault(full)
+    if fault is not None:
+        raise FormatError(f"{frame.name}: {fault}")
+    circle = frame.intrinsics.circle(full)
+    if circle is not None:
+        across, down = size[0] / full[0], size[1] / full[1]
+        circle = (circle[0] * across, circle[1] * down, circle[2] * min(across, down))
+    picture = Picture(
+        name=frame.name,
+        path=reduced or frame.path,
+        mask_path=mask_path,
+        size=size,
+        full_size=full,
+        circle=circle,
+    )
     return _Opened(frame=frame, picture=picture, alpha=header.alpha)
-
-
-def _reduced_copy(path: Path, factor: int) -> Path | None:
-    """The picture made beforehand in ``images_4`` for ``images`` and factor 4, if it exists (its ending may differ)."""
-    if factor == 1:
-        return None
-    folder = path.parent.with_name(f"{path.parent.name}_{factor}")
-    same = folder / path.name
-    if is_file(same):
-        return same
-    for suffix in (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG"):
-        other = same.with_suffix(suffix)
-        if is_file(other):
-            return other
-    return None
 
 
 def _common_size(opened: list[_Opened]) -> tuple[list[_Opened], list[Skipped]]:
@@ -250,23 +270,46 @@ def _bounds(capture: Capture, options: CaptureOptions, transform: SceneTransform
     if options.scene_bounds is not None:
         x0, y0, z0, x1, y1, z1 = options.scene_bounds
         return Bounds(minimum=(x0, y0, z0), maximum=(x1, y1, z1))
+    use_points = options.region == "points"
+    if options.region == "auto" and capture.points is not None and len(capture.points) >= FEWEST_POINTS:
+        use_points = capture.normalised and not focus(capture.poses()).inward
+    if use_points:
+        if capture.points is None:
+            raise FormatError(f"{capture.file}: no sparse points. Set capture.region=format or give scene_bounds.")
+        return capture.points.bounds(transform)
     if capture.bounds_in_capture:
         return Bounds.from_points(transform.apply_points(capture.bounds.corners()))
     return capture.bounds
 
 
+def _near(capture: Capture, options: CaptureOptions, transform: SceneTransform) -> float:
+    if options.near is not None:
+        return options.near
+    return capture.near * transform.scale if capture.near_in_capture else capture.near
+
+
+def _observed(one: _Opened, transform: SceneTransform) -> ObservedPoints:
+    assert one.observed is not None, "a capture states observations for all frames or none"
+    size, full = one.picture.size, one.picture.full_size
+    return one.observed.rescaled(size[0] / full[0], size[1] / full[1], transform.scale)
+
+
 def _cameras(opened: list[_Opened], transform: SceneTransform, capture: Capture) -> Cameras:
     models = {one.frame.intrinsics.model for one in opened}
     if len(models) != 1:
+        named = " and ".join(model for model in get_args(CameraModel) if model in models)
         raise FormatError(
-            f"{capture.file}: perspective and fisheye pictures in one capture are not supported. Split the file in two."
+            f"{capture.file}: {named} pictures in one capture are not supported. Split the file by camera model."
         )
+    model = models.pop()
+    # Orthographic focal lengths are pixels per unit: the world's units, not the capture's, from here on.
+    unit = transform.scale if model == "orthographic" else 1.0
     focal, principal = [], []
     for one in opened:
         full, size = one.picture.full_size, one.picture.size
         lens_focal, lens_principal = one.frame.intrinsics.resolve(full)
         scale = (size[0] / full[0], size[1] / full[1])
-        focal.append([lens_focal[0] * scale[0], lens_focal[1] * scale[1]])
+        focal.append([lens_focal[0] * scale[0] / unit, lens_focal[1] * scale[1] / unit])
         principal.append([lens_principal[0] * scale[0], lens_principal[1] * scale[1]])
     poses = torch.tensor([one.frame.pose for one in opened], dtype=torch.float64)
     distortion = torch.tensor([one.frame.intrinsics.distortion for one in opened], dtype=torch.float32)
@@ -277,7 +320,7 @@ def _cameras(opened: list[_Opened], transform: SceneTransform, capture: Capture)
         width=torch.tensor([one.picture.size[0] for one in opened], dtype=torch.int64),
         height=torch.tensor([one.picture.size[1] for one in opened], dtype=torch.int64),
         distortion=distortion if bool(distortion.any()) else None,
-        model=models.pop(),
+        model=model,
     )
 
 

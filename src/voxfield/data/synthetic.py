@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,10 +23,18 @@ from voxfield.data.capture import SPLITS, Split, digest
 from voxfield.data.image_store import ImageStore
 from voxfield.data.posed_images import PosedImages
 from voxfield.geometry.bounds import Bounds, Vector
-from voxfield.geometry.camera import Cameras
+from voxfield.geometry.camera import CameraModel, Cameras
 from voxfield.geometry.paths import look_at
 from voxfield.geometry.pose import SceneTransform
 from voxfield.geometry.rays import Rays
+
+_MODEL_NAMES: Final[dict[CameraModel, str]] = {
+    "perspective": "OPENCV",
+    "fisheye": "OPENCV_FISHEYE",
+    "equirectangular": "EQUIRECTANGULAR",
+    "orthographic": "ORTHOPHOTO",
+}
+"""As ``transforms.json`` calls the models."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,6 +248,8 @@ def write_nerfstudio(folder: Path, split: PosedImages, **keys: object) -> None:
         keys: further entries of the file, e.g. ``aabb_scale=4``.
     """
     cameras = split.cameras
+    # The file states the focal length of a panorama in pixels per half turn.
+    unit = math.pi if cameras.model == "equirectangular" else 1.0
     frames = []
     for index in range(len(split)):
         name = f"images/{index:04d}.png"
@@ -248,11 +258,11 @@ def write_nerfstudio(folder: Path, split: PosedImages, **keys: object) -> None:
     lens: dict[str, object] = {
         "w": int(cameras.width[0]),
         "h": int(cameras.height[0]),
-        "fl_x": float(cameras.focal[0, 0]),
-        "fl_y": float(cameras.focal[0, 1]),
+        "fl_x": float(cameras.focal[0, 0]) * unit,
+        "fl_y": float(cameras.focal[0, 1]) * unit,
         "cx": float(cameras.principal[0, 0]),
         "cy": float(cameras.principal[0, 1]),
-        "camera_model": "OPENCV_FISHEYE" if cameras.model == "fisheye" else "OPENCV",
+        "camera_model": _MODEL_NAMES[cameras.model],
     }
     if cameras.distortion is not None:
         lens.update(zip(("k1", "k2", "k3", "k4", "p1", "p2"), cameras.distortion[0].tolist(), strict=True))

@@ -1,12 +1,20 @@
 """Cameras: N pictures' poses and intrinsics, and the rays through their pixels.
 
 A camera looks along its own -Z axis, +X right, +Y up (OpenGL axes); a pose is camera-to-world. Pixel coordinates (x, y)
-start at the top-left corner of the picture, x right, y down; the centre of the first pixel is (0.5, 0.5).
+start at the top-left corner of the picture, x right, y down; the centre of the first pixel is (0.5, 0.5). Image
+coordinates are pixel offsets from the principal point divided by the focal length; what they mean is the model:
+
+- ``perspective``: (X, Y) / depth, after distortion. Focal lengths in pixels.
+- ``fisheye``: the angle from the axis, after distortion, along the point's azimuth. Focal lengths in pixels per radian.
+- ``equirectangular``: longitude to the right of the axis and latitude below it. Pixels per radian: width / (2 pi) for
+  a full turn.
+- ``orthographic``: (X, Y) themselves: all rays are parallel, and start in the plane of the camera's centre. Focal
+  lengths in pixels per world unit.
 """
 
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -23,7 +31,9 @@ from voxfield.geometry.distortion import (
 )
 from voxfield.geometry.rays import Rays
 
-CameraModel = Literal["perspective", "fisheye"]
+CameraModel = Literal["perspective", "fisheye", "equirectangular", "orthographic"]
+LENSES: Final = ("perspective", "fisheye")
+"""The models that may distort."""
 
 _CHUNK: Final = 32_768
 """Rays made at a time: the intermediate rows (128 KiB each) stay in a core's L2 cache."""
@@ -36,7 +46,8 @@ class Cameras:
     camera_to_world: Tensor
     """(N, 3, 4) float32: rigid poses; the last column is the camera's centre."""
     focal: Tensor
-    """(N, 2) float32: focal lengths (fx, fy) in pixels, above 0."""
+    """(N, 2) float32: focal lengths (fx, fy), above 0, in pixels (perspective), pixels per radian (fisheye,
+    equirectangular) or pixels per world unit (orthographic)."""
     principal: Tensor
     """(N, 2) float32: principal point (cx, cy) in pixels from the top-left corner."""
     width: Tensor
@@ -44,7 +55,8 @@ class Cameras:
     height: Tensor
     """(N,) int64: picture heights in pixels."""
     distortion: Tensor | None = None
-    """(N, 6) float32: k1, k2, k3, k4, p1, p2; None when no camera distorts. Fisheye lenses ignore p1 and p2."""
+    """(N, 6) float32: k1, k2, k3, k4, p1, p2; None when no camera distorts. Fisheye lenses ignore p1 and p2; only
+    ``LENSES`` distort."""
     model: CameraModel = "perspective"
     """The projection all N cameras share."""
 
@@ -61,7 +73,9 @@ class Cameras:
             check_dtype(name, getattr(self, name), (torch.float32,))
         check_dtype("width", self.width, (torch.int64,))
         check_dtype("height", self.height, (torch.int64,))
-        check_choice("model", self.model, ("perspective", "fisheye"))
+        check_choice("model", self.model, get_args(CameraModel))
+        if self.distortion is not None and self.model not in LENSES:
+            raise InputError(f"distortion: expected None for {self.model} cameras. Remove it or use another model.")
 
     def __len__(self) -> int:
         return self.camera_to_world.shape[0]
@@ -124,7 +138,8 @@ class Cameras:
 
         Returns:
             R rays. Directions are unit; ``pixel_area`` is the limit for small steps, |d direction/dx| * |d
-            direction/dy|. No gradient flows to the cameras.
+            direction/dy|, and for orthographic cameras, whose pixels are as wide at any distance, the area itself. No
+            gradient flows to the cameras.
 
         Raises:
             InputError: wrong shapes or dtypes. IndexError: a camera that does not exist.
@@ -151,8 +166,7 @@ class Cameras:
         with torch.no_grad():
             columns = torch.arange(width, device=self.device, dtype=torch.float32) + 0.5
             parameters = self._table[:, index : index + 1]
-            origins = parameters[7:16:4, 0].expand(count, 3).contiguous()
-            directions = self.focal.new_empty(count, 3)
+            origins, directions = self.focal.new_empty(count, 3), self.focal.new_empty(count, 3)
             area = self.focal.new_empty(count)
             rows_at_once = max(1, _CHUNK // max(width, 1))
             for top in range(0, height, rows_at_once):
@@ -160,7 +174,7 @@ class Cameras:
                 rows = torch.arange(top, bottom, device=self.device, dtype=torch.float32) + 0.5
                 part = slice(top * width, bottom * width)
                 x, y = columns.repeat(bottom - top), rows.repeat_interleave(width)
-                self._cast(parameters, x, y, None, directions[part], area[part])
+                self._cast(parameters, x, y, origins[part], directions[part], area[part])
             camera_index = torch.full((count,), index, dtype=torch.int64, device=self.device)
         return Rays(origins=origins, directions=directions, pixel_area=area, camera_index=camera_index)
 
@@ -169,7 +183,7 @@ class Cameras:
 
         Args:
             camera_index: (R,) int64 in [0, N).
-            points: (R, 3) float32, world.
+            points: (R, 3) float32 or float64, world; the arithmetic is theirs.
 
         Returns:
             (pixels (R, 2), depth (R,)): depth is the distance along the optical axis, negative behind the camera,
@@ -177,22 +191,27 @@ class Cameras:
         """
         check_shape("points", points, ("R", 3))
         check_shape("camera_index", camera_index, (points.shape[0],))
-        pose = self.camera_to_world[camera_index]
+        pose, focal, principal = (
+            tensor[camera_index].to(points.dtype) for tensor in (self.camera_to_world, self.focal, self.principal)
+        )
         local = torch.einsum("rij,ri->rj", pose[:, :, :3], points - pose[:, :, 3])
         x, y, depth = local[:, 0], -local[:, 1], -local[:, 2]
-        lens = None if self.distortion is None else Coefficients(*self.distortion[camera_index].unbind(-1))
+        lens = None
+        if self.distortion is not None:
+            lens = Coefficients(*self.distortion[camera_index].to(points.dtype).unbind(-1))
         if self.model == "fisheye":
             radius = torch.hypot(x, y)
             theta = torch.atan2(radius, depth)
             image_radius = theta if lens is None else distort_angle(theta, lens)[0]
             scale = image_radius / radius.clamp(min=1e-12)
-            image = torch.stack([x * scale, y * scale], dim=-1)
-        else:
+            x, y = x * scale, y * scale
+        elif self.model == "equirectangular":
+            x, y = torch.atan2(x, depth), torch.atan2(y, torch.hypot(x, depth))
+        elif self.model == "perspective":
             x, y = x / depth, y / depth
             if lens is not None:
                 x, y = distort(x, y, lens)[:2]
-            image = torch.stack([x, y], dim=-1)
-        return image * self.focal[camera_index] + self.principal[camera_index], depth
+        return torch.stack([x, y], dim=-1) * focal + principal, depth
 
     def _with(self, tensors: dict[str, Tensor]) -> "Cameras":
         return Cameras(model=self.model, **tensors)
@@ -235,19 +254,28 @@ class Cameras:
         return MOST_NEWTON_STEPS
 
     def _cast(
-        self, parameters: Tensor, x: Tensor, y: Tensor, origins: Tensor | None, directions: Tensor, area: Tensor
+        self, parameters: Tensor, x: Tensor, y: Tensor, origins: Tensor, directions: Tensor, area: Tensor
     ) -> None:
         """Write the rays of one chunk; ``parameters`` is (16 or 22, 1 or R) columns of ``_table``."""
         fx, fy, cx, cy = parameters[:4].unbind(0)
         pose = parameters[4:16].unflatten(0, (3, 4))
-        lens = Coefficients(*parameters[16:22].unbind(0)) if self.distortion is not None else None
-        unproject = _fisheye_directions if self.model == "fisheye" else _perspective_directions
-        local, spread = unproject((x - cx) / fx, (y - cy) / fy, lens, self._newton_steps)
+        x, y = (x - cx) / fx, (y - cy) / fy
+        centre = pose[:, 3].T
+        if self.model == "orthographic":
+            torch.divide(torch.ones_like(x), fx * fy, out=area)
+            directions.copy_(-pose[:, 2].T)
+            origins.copy_(torch.stack([row[0] * x - row[1] * y for row in pose], dim=-1) + centre)
+            return
+        if self.model == "equirectangular":
+            local, spread = _equirectangular_directions(x, y)
+        else:
+            lens = Coefficients(*parameters[16:22].unbind(0)) if self.distortion is not None else None
+            unproject = _fisheye_directions if self.model == "fisheye" else _perspective_directions
+            local, spread = unproject(x, y, lens, self._newton_steps)
         torch.divide(spread, fx * fy, out=area)
         right, up, back = local
         torch.stack([row[0] * right + row[1] * up + row[2] * back for row in pose], dim=-1, out=directions)
-        if origins is not None:
-            origins.copy_(pose[:, 3].T)
+        origins.copy_(centre)
 
 
 def _perspective_directions(
@@ -292,3 +320,9 @@ def _fisheye_directions(
     move_x = (cos_azimuth / slope).square() + (ratio * sin_azimuth).square()
     move_y = (sin_azimuth / slope).square() + (ratio * cos_azimuth).square()
     return (x * ratio, -y * ratio, -theta.cos()), (move_x * move_y).sqrt()
+
+
+def _equirectangular_directions(x: Tensor, y: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+    """As ``_perspective_directions`` for longitude ``x`` and latitude ``y`` (down) in radians."""
+    level = y.cos()
+    return (x.sin() * level, -y.sin(), -x.cos() * level), level.abs()

@@ -116,5 +116,24 @@ def undistort_angle(radius: Tensor, lens: Coefficients, *, steps: int = MOST_NEW
     return theta
 
 
+def largest_radius(lens: Coefficients, *, steps: int = 512) -> Tensor:
+    """The image radius up to which a fisheye lens shows every angle once.
+
+    Beyond it the polynomial turns back (two angles at one place) or the angle passes pi: no ray belongs there.
+
+    Args:
+        lens: coefficients of shape (N,).
+        steps: angles looked at between 0 and pi.
+
+    Returns:
+        (N,): the radius at the polynomial's first turning point (to pi / ``steps`` radians), at most that at pi.
+    """
+    theta = torch.linspace(0, torch.pi, steps + 1, dtype=lens.k1.dtype, device=lens.k1.device)
+    radius, slope = distort_angle(theta, Coefficients(*(value[:, None] for value in lens)))
+    # The last angle before the first that no longer grows; the slope at 0 is 1.
+    last = (slope > 0).long().cumprod(dim=1).sum(dim=1) - 1
+    return radius.gather(1, last[:, None])[:, 0]
+
+
 def _finite(value: Tensor, otherwise: Tensor) -> Tensor:
     return torch.where(value.isfinite(), value, otherwise)

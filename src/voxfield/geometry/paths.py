@@ -204,8 +204,11 @@ def _with_lens(poses: Tensor, cameras: Cameras, width: int | None, height: int |
     width, height = _size(cameras, width, height)
     count = poses.shape[0]
     relative = (cameras.focal[:, 1] / cameras.height).median()
-    if cameras.model == "fisheye":
-        # A perspective picture cannot span a fisheye's angle: at most 90 degrees are shown.
+    if cameras.model == "orthographic":
+        # Pixels per world unit say nothing of an angle: 53 degrees are shown.
+        relative = torch.ones_like(relative)
+    elif cameras.model != "perspective":
+        # A perspective picture cannot span a fisheye's or panorama's angle: at most 90 degrees are shown.
         relative = relative.clamp(min=0.5)
     focal_y = float(relative) * height
     focal_x = focal_y * float((cameras.focal[:, 0] / cameras.focal[:, 1]).median())

@@ -18,7 +18,8 @@ class Rays:
     """(R, 3) float32: unit vectors."""
     pixel_area: Tensor
     """(R,) float32: the area one pixel covers at t = 1: the product of how far the direction moves from one pixel to
-    the next in x and in y. A pixel's width at distance t is about ``t * sqrt(pixel_area)``."""
+    the next in x and in y. A pixel's width at distance t is about ``t * sqrt(pixel_area)``; rays of
+    orthographic cameras stay ``sqrt(pixel_area)`` wide."""
     camera_index: Tensor
     """(R,) int64: the camera each ray came from."""
 

@@ -182,9 +182,86 @@ class TestLens:
         torch.testing.assert_close(came.distortion, lens[:3])
         torch.testing.assert_close(came.principal, cameras.principal[:3])
 
-    def test_fisheye_is_read(self, tmp_path, written):
-        write_nerfstudio(tmp_path, replace(written, cameras=replace(written.cameras, model="fisheye")))
-        assert read(tmp_path).cameras.model == "fisheye"
+    @pytest.mark.parametrize(
+        ("model", "focal"),
+        [("fisheye", (20.0, 21.0)), ("equirectangular", (2.6, 5.2)), ("orthographic", (9.0, 8.0))],
+    )
+    def test_other_models_are_read_as_they_are_written(self, tmp_path, written, model, focal):
+        cameras = replace(written.cameras, model=model, focal=torch.tensor([focal]).repeat(COUNT, 1))
+        write_nerfstudio(tmp_path, replace(written, cameras=cameras))
+        came = read(tmp_path, "test", orientation="none", centre="none", auto_scale=False).cameras
+        assert came.model == model
+        torch.testing.assert_close(came.focal, cameras.focal[:3])
+
+    def test_panoramas_state_half_their_width_as_focal_length(self, folder):
+        edit(folder, camera_model="EQUIRECTANGULAR", fl_x=8.0, fl_y=16.0)
+        cameras = read(folder).cameras
+        assert cameras.model == "equirectangular"
+        # 16 pixels are a full turn across and half a turn down.
+        torch.testing.assert_close(cameras.focal[0], torch.tensor([16 / (2 * math.pi), 16 / math.pi]))
+
+    def test_panoramas_without_focal_length_go_once_around(self, folder):
+        edit(folder, lambda values: [values.pop(key) for key in ("fl_x", "fl_y")], camera_model="EQUIRECTANGULAR")
+        cameras = read(folder).cameras
+        torch.testing.assert_close(cameras.focal[0], torch.tensor([16 / (2 * math.pi), 16 / math.pi]))
+
+    def test_panoramas_of_more_than_a_turn_are_refused(self, folder):
+        edit(folder, camera_model="EQUIRECTANGULAR", fl_x=4.0, fl_y=16.0)
+        with pytest.raises(FormatError, match=r"at most 360x180 degrees, got 720x180"):
+            read(folder)
+
+    @pytest.mark.parametrize("name", ["ORTHOPHOTO", "ORTHOGRAPHIC"])
+    def test_orthographic_pixels_follow_the_worlds_scale(self, folder, name):
+        edit(folder, camera_model=name, fl_x=10.0, fl_y=12.0)
+        capture = read(folder, downscale=2)
+        assert capture.cameras.model == "orthographic"
+        expected = torch.tensor([5.0, 6.0]) / capture.transform.scale
+        torch.testing.assert_close(capture.cameras.focal[0], expected.float())
+
+    def test_pixels_beyond_a_fisheyes_crop_do_not_count(self, folder):
+        edit(folder, camera_model="OPENCV_FISHEYE", fisheye_crop_radius=6.0)
+        capture = read(folder, downscale=2)
+        assert capture.has_masks
+        mask = capture.images.mask(0)
+        centre = torch.arange(8) + 0.5 - 4
+        assert torch.equal(mask, torch.hypot(centre[:, None], centre[None, :]) <= 3.0)
+
+    def test_a_crop_and_a_mask_are_both_heeded(self, folder):
+        mask = np.full((16, 16), 255, dtype=np.uint8)
+        mask[:, 8:] = 0
+        Image.fromarray(mask).save(folder / "mask.png")
+        edit(
+            folder,
+            lambda values: [frame.update(mask_path="mask.png") for frame in values["frames"]],
+            camera_model="OPENCV_FISHEYE",
+            fisheye_crop_radius=6.0,
+        )
+        kept = read(folder).images.mask(0)
+        assert bool(kept[8, 4])
+        assert not bool(kept[0, 0])
+        assert not bool(kept[8, 9])
+
+    def test_a_perspective_lens_ignores_the_fisheyes_crop(self, folder):
+        edit(folder, fisheye_crop_radius=6.0)
+        assert not read(folder).has_masks
+
+    @pytest.mark.parametrize(
+        ("keys", "words"),
+        [
+            # r = t - t^3 / 3 ends at 2/3: 6.7 pixels at 10 pixels a radian.
+            ({"fl_x": 10.0, "fl_y": 10.0, "k1": -1 / 3}, "within 8 pixels of its axis, but its model turns back"),
+            ({"fl_x": 10.0, "fl_y": 10.0, "k1": -1 / 3, "fisheye_crop_radius": 7.5}, "within 8 pixels"),
+            ({"fl_x": 1.0, "fl_y": 1.0}, "or ends at 3"),
+        ],
+    )
+    def test_fisheyes_out_of_range_are_refused(self, folder, keys, words):
+        edit(folder, camera_model="OPENCV_FISHEYE", **keys)
+        with pytest.raises(FormatError, match=words):
+            read(folder)
+
+    def test_a_crop_inside_the_turn_makes_a_fisheye_usable(self, folder):
+        edit(folder, camera_model="OPENCV_FISHEYE", fl_x=10.0, fl_y=10.0, k1=-1 / 3, fisheye_crop_radius=6.5)
+        assert read(folder).has_masks
 
     def test_a_frames_own_lens_wins(self, folder):
         edit(folder, lambda values: values["frames"][8].update(fl_x=99.0, fl_y=98.0, k1=0.01))

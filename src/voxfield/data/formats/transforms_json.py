@@ -13,7 +13,7 @@ import torch
 
 from voxfield.data.capture import Frame, Intrinsics, find_image, resolve_inside
 from voxfield.errors import FormatError, MissingFileError
-from voxfield.geometry.camera import CameraModel
+from voxfield.geometry.camera import LENSES, CameraModel
 from voxfield.geometry.pose import RIGID_TOLERANCE, is_rigid, orthonormalise
 
 MOST_PIXELS_A_SIDE: Final = 100_000
@@ -22,6 +22,13 @@ LARGEST_NUMBER: Final = 1e8
 
 _PERSPECTIVE: Final = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
 _FISHEYE: Final = ("OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "FISHEYE")
+_MODELS: Final[dict[str, CameraModel]] = {
+    **dict.fromkeys(_PERSPECTIVE, "perspective"),
+    **dict.fromkeys(_FISHEYE, "fisheye"),
+    "EQUIRECTANGULAR": "equirectangular",
+    "ORTHOPHOTO": "orthographic",
+    "ORTHOGRAPHIC": "orthographic",
+}
 _DISTORTION: Final = ("k1", "k2", "k3", "k4", "p1", "p2")
 
 
@@ -161,14 +168,22 @@ def read_intrinsics(table: Table) -> Intrinsics:
     width = table.whole("w", minimum=1, maximum=MOST_PIXELS_A_SIDE)
     height = table.whole("h", minimum=1, maximum=MOST_PIXELS_A_SIDE)
     model = _read_model(table)
-    widest = 2 * math.pi if model == "fisheye" else math.pi
+    # A whole turn may be rounded up.
+    widest = math.pi if model == "perspective" else 2 * math.pi + 1e-3
     focal = (table.number("fl_x", above=0.0), table.number("fl_y", above=0.0))
     angle = (
         table.number("camera_angle_x", above=0.0, below=widest),
         table.number("camera_angle_y", above=0.0, below=widest),
     )
+    if model == "orthographic":
+        angle = (None, None)
+    elif model == "equirectangular":
+        # nerfstudio states half the width of a full panorama: pixels per half turn, not per radian.
+        focal = tuple(None if value is None else value / math.pi for value in focal)  # type: ignore[assignment]
+        angle = (2 * math.pi, math.pi) if angle == (None, None) else angle
     if focal == (None, None) and angle == (None, None):
-        raise FormatError(f"{table.where}: no focal length. Add fl_x (pixels) or camera_angle_x (radians) to the file.")
+        angles = "" if model == "orthographic" else " or camera_angle_x (radians)"
+        raise FormatError(f"{table.where}: no focal length. Add fl_x (pixels){angles} to the file.")
     # A stated focal length of one axis stands for both before an angle of the other axis is looked at.
     if focal[0] is not None or focal[1] is not None:
         angle = (None, None)
@@ -177,9 +192,20 @@ def read_intrinsics(table: Table) -> Intrinsics:
         focal=focal,
         angle=angle,
         principal=(table.number("cx"), table.number("cy")),
-        distortion=tuple(table.number(key) or 0.0 for key in _DISTORTION),  # type: ignore[arg-type]
+        distortion=_read_distortion(table, model),
         model=model,
+        crop_radius=table.number("fisheye_crop_radius", above=0.0) if model == "fisheye" else None,
     )
+
+
+def _read_distortion(table: Table, model: CameraModel) -> tuple[float, float, float, float, float, float]:
+    k1, k2, k3, k4, p1, p2 = (table.number(key) or 0.0 for key in _DISTORTION)
+    if model not in LENSES and any((k1, k2, k3, k4, p1, p2)):
+        raise FormatError(
+            f"{table.where}: expected no distortion (k1..k4, p1, p2) for {model} cameras. Remove it or undistort the "
+            "pictures."
+        )
+    return k1, k2, k3, k4, p1, p2
 
 
 def _read_model(table: Table) -> CameraModel:
@@ -188,11 +214,9 @@ def _read_model(table: Table) -> CameraModel:
         raise FormatError(f"{table.where}: f-theta lenses are not supported. Undistort the pictures to PINHOLE.")
     if stated is None:
         return "fisheye" if table.values.get("is_fisheye") is True else "perspective"
-    if stated in _PERSPECTIVE:
-        return "perspective"
-    if stated in _FISHEYE:
-        return "fisheye"
-    known = ", ".join((*_PERSPECTIVE[:3], _FISHEYE[0]))
+    if stated in _MODELS:
+        return _MODELS[stated]
+    known = ", ".join((*_PERSPECTIVE[:3], _FISHEYE[0], "EQUIRECTANGULAR", "ORTHOPHOTO"))
     raise FormatError(
         f"{table.where}: camera_model {stated!r} is not supported (known: {known}). Undistort the pictures."
     )

@@ -1,0 +1,297 @@
+"""COLMAP captures: a sparse model (binary or text) beside a folder of photographs.
+
+The model is looked for in ``sparse/0``, ``sparse``, ``colmap/sparse/0`` and ``colmap/sparse``, the pictures in
+``images``, or in ``images_2``, ``images_4``, ... where only reduced ones are there. COLMAP's poses are world-to-camera
+with OpenCV's axes (+Y down, looks along +Z); its pixels are ours: the first one's centre is (0.5, 0.5). Sources:
+https://colmap.github.io/format.html and https://colmap.github.io/cameras.html.
+
+Frames are taken in order of their name, and every 8th of the pictures that exist is held out
+(``CaptureOptions.eval_every``). Pictures without file, pose or camera are skipped and listed; points that no picture
+saw or that lie nowhere are left out and counted.
+"""
+
+import math
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from voxfield.data.capture import (
+    Capture,
+    CaptureOptions,
+    Frame,
+    Intrinsics,
+    Skipped,
+    Split,
+    digest,
+    every_nth,
+    is_present,
+    reduced_only,
+    resolve_inside,
+)
+from voxfield.data.formats.colmap_model import (
+    Camera,
+    Image,
+    Points,
+    find_table,
+    read_bytes,
+    read_cameras,
+    read_images,
+    read_points,
+)
+from voxfield.data.formats.transforms_json import LARGEST_NUMBER, MOST_PIXELS_A_SIDE
+from voxfield.data.sparse_points import ObservedPoints, SparsePoints
+from voxfield.errors import FormatError, MissingFileError
+from voxfield.geometry.bounds import Bounds
+from voxfield.geometry.camera import CameraModel
+from voxfield.geometry.ndc import is_forward_facing
+from voxfield.geometry.rotations import rotations_from_quaternions
+
+MODEL_FOLDERS: Final = ("sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse")
+NEAR: Final = 0.05
+"""World units; all cameras lie in [-1, 1]^3."""
+
+_LENSES: Final[dict[str, tuple[CameraModel, str]]] = {
+    "SIMPLE_PINHOLE": ("perspective", "f cx cy"),
+    "PINHOLE": ("perspective", "fx fy cx cy"),
+    "SIMPLE_RADIAL": ("perspective", "f cx cy k1"),
+    "RADIAL": ("perspective", "f cx cy k1 k2"),
+    "OPENCV": ("perspective", "fx fy cx cy k1 k2 p1 p2"),
+    "FULL_OPENCV": ("perspective", "fx fy cx cy k1 k2 p1 p2 k3 d4 d5 d6"),
+    "OPENCV_FISHEYE": ("fisheye", "fx fy cx cy k1 k2 k3 k4"),
+    "SIMPLE_RADIAL_FISHEYE": ("fisheye", "f cx cy k1"),
+    "RADIAL_FISHEYE": ("fisheye", "f cx cy k1 k2"),
+}
+"""Models that can be represented, with their parameters in order; d4..d6 are the denominator's (COLMAP's k4..k6)."""
+
+
+def recognises(path: Path) -> bool:
+    """Whether ``path`` is a folder with a COLMAP model of cameras and images."""
+    return path.is_dir() and _find_model(path) is not None
+
+
+def read(path: Path, split: Split, options: CaptureOptions) -> Capture:
+    """Read one split.
+
+    Raises:
+        MissingFileError: no model. FormatError: files cut short or malformed, camera models that cannot be
+        represented, paths that lead outside, no picture with a pose.
+    """
+    model = _find_model(path)
+    if model is None:
+        raise MissingFileError(
+            f"{path}: no COLMAP model. Expected cameras and images (.bin or .txt) in one of {', '.join(MODEL_FOLDERS)}."
+        )
+    images = sorted(read_images(model.images), key=lambda image: image.name)
+    posed, skipped = _pose_all(images, read_cameras(model.cameras), path, model, options)
+    if not posed:
+        first = f" The first: {skipped[0].path}: {skipped[0].reason}" if skipped else ""
+        raise FormatError(f"{model.images}: none of the {len(images)} pictures has a pose and a camera.{first}")
+    factors = reduced_only(path)
+    present = [index for index, one in enumerate(posed) if is_present(one.frame.path, factors)]
+    gone = sorted(set(range(len(posed))) - set(present))
+    skipped += [
+        Skipped(path=posed[index].frame.name, reason=f"{posed[index].frame.path}: no such file") for index in gone
+    ]
+    points, observed, left_out = _sparse(model.points, posed)
+    return Capture(
+        format="colmap",
+        file=model.images,
+        root=path,
+        frames=tuple(one.frame for one in posed),
+        chosen=tuple(present[index] for index in every_nth(len(present), split, options.eval_every)),
+        missing=tuple(skipped),
+        normalised=True,
+        bounds=Bounds.from_cube(1.0),
+        bounds_in_capture=False,
+        unbounded=True,
+        near=NEAR,
+        forward_facing=_forward_facing(posed, observed),
+        reduced_only=factors,
+        points=points,
+        observed=observed,
+        source={
+            "split_rule": f"every {options.eval_every}th",
+            "json_hash": digest(*(read_bytes(file) for file in model if file is not None)),
+            "model": model.images.parent.relative_to(path).as_posix(),
+            "points": 0 if points is None else len(points),
+            "points_left_out": left_out,
+        },
+    )
+
+
+class _Model(NamedTuple):
+    """The files of a sparse model."""
+
+    cameras: Path
+    images: Path
+    points: Path | None
+
+
+class _Posed(NamedTuple):
+    """A picture with everything it takes to use it."""
+
+    frame: Frame
+    image: Image
+    rotation: Tensor
+    """(3, 3) float64, world to camera, OpenCV's axes."""
+    shift: Tensor
+    """(3,) float64, world to camera."""
+
+
+def _find_model(path: Path) -> _Model | None:
+    for folder in MODEL_FOLDERS:
+        cameras, images = find_table(path / folder, "cameras"), find_table(path / folder, "images")
+        if cameras is not None and images is not None:
+            return _Model(cameras, images, find_table(path / folder, "points3D"))
+    return None
+
+
+def _pose_all(
+    images: list[Image], cameras: dict[int, Camera], root: Path, model: _Model, options: CaptureOptions
+) -> tuple[list[_Posed], list[Skipped]]:
+    """Pictures with pose and lens, and those that lack one."""
+    posed: list[_Posed] = []
+    skipped: list[Skipped] = []
+    lenses = {
+        number: _read_lens(cameras[number], f"{model.cameras}: camera {number}")
+        for number in sorted({image.camera for image in images} & set(cameras))
+    }
+    for image in images:
+        fault = _fault(image, lenses)
+        if fault is None and posed and posed[-1].frame.name == image.name:
+            fault = f"{model.images}: lists it twice. Keep one pose."
+        if fault is not None:
+            skipped.append(Skipped(path=image.name, reason=fault))
+            continue
+        path = resolve_inside(
+            root, f"images/{image.name}", listed_in=str(model.images), allow_outside=options.allow_outside
+        )
+        rotation = rotations_from_quaternions(torch.tensor([image.quaternion], dtype=torch.float64))[0]
+        shift = torch.tensor(image.translation, dtype=torch.float64)
+        frame = Frame(
+            name=image.name,
+            path=path,
+            mask_path=None,
+            pose=_camera_to_world(rotation, shift),
+            intrinsics=lenses[image.camera],
+        )
+        posed.append(_Posed(frame, image, rotation, shift))
+    return posed, skipped
+
+
+def _fault(image: Image, lenses: dict[int, Intrinsics]) -> str | None:
+    """Why a picture cannot be placed, or None."""
+    if not image.name:
+        return "it has no name. Export the model again."
+    numbers = (*image.quaternion, *image.translation)
+    if not all(math.isfinite(number) and abs(number) <= LARGEST_NUMBER for number in numbers):
+        return "its pose holds NaN, infinite or huge numbers. Register the picture again."
+    if math.hypot(*image.quaternion) < 1e-6:
+        return "its rotation is the zero quaternion. Register the picture again."
+    if image.camera not in lenses:
+        return f"its camera {image.camera} is not in the model. Export the model again."
+    return None
+
+
+def _camera_to_world(rotation: Tensor, shift: Tensor) -> tuple[tuple[float, ...], ...]:
+    """COLMAP's world-to-camera, OpenCV axes, as camera-to-world, OpenGL axes."""
+    back = rotation.T
+    axes = back * torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64)
+    return tuple(tuple(row) for row in torch.cat([axes, -(back @ shift)[:, None]], dim=1).tolist())
+
+
+def _read_lens(camera: Camera, where: str) -> Intrinsics:
+    """A camera as our lens model; raises FormatError where it has none."""
+    kind = camera.kind.name
+    if kind not in _LENSES:
+        raise FormatError(
+            f"{where}: model {kind} is not supported (known: {', '.join(_LENSES)}). Undistort the pictures in COLMAP "
+            "(image_undistorter) and use that model."
+        )
+    model, names = _LENSES[kind]
+    values = dict(zip(names.split(), camera.parameters, strict=True))
+    if not (1 <= camera.width <= MOST_PIXELS_A_SIDE and 1 <= camera.height <= MOST_PIXELS_A_SIDE):
+        raise FormatError(
+            f"{where}: expected a size of 1 to {MOST_PIXELS_A_SIDE} pixels, got {camera.width}x{camera.height}. "
+            "Export the model again."
+        )
+    focal = (values.get("fx", values.get("f", math.nan)), values.get("fy", values.get("f", math.nan)))
+    usable = all(math.isfinite(value) and abs(value) <= LARGEST_NUMBER for value in values.values())
+    if not (usable and min(focal) > 0):
+        raise FormatError(
+            f"{where}: expected finite parameters with focal lengths above 0, got {list(camera.parameters)}. "
+            "Calibrate it again."
+        )
+    if any(values.get(name) for name in ("d4", "d5", "d6")):
+        raise FormatError(
+            f"{where}: model {kind} with k4, k5 or k6 other than 0 is not supported. Undistort the pictures in COLMAP "
+            "(image_undistorter) and use that model."
+        )
+    k1, k2, k3, k4, p1, p2 = (values.get(name, 0.0) for name in ("k1", "k2", "k3", "k4", "p1", "p2"))
+    return Intrinsics(
+        size=(camera.width, camera.height),
+        focal=focal,
+        angle=(None, None),
+        principal=(values["cx"], values["cy"]),
+        distortion=(k1, k2, k3, k4, p1, p2),
+        model=model,
+    )
+
+
+def _sparse(
+    file: Path | None, posed: list[_Posed]
+) -> tuple[SparsePoints | None, tuple[ObservedPoints, ...] | None, int]:
+    """(points, what each picture saw of them, how many points were left out)."""
+    if file is None:
+        return None, None, 0
+    table = read_points(file)
+    # NaN compares false.
+    keep = (np.abs(table.positions) <= LARGEST_NUMBER).all(axis=1) & (table.track_lengths > 0)
+    known = (table.errors >= 0) & (table.errors <= LARGEST_NUMBER)
+    errors = np.where(known, table.errors, np.nan)
+    table = Points(
+        ids=table.ids[keep],
+        positions=table.positions[keep],
+        errors=errors[keep],
+        track_lengths=table.track_lengths[keep],
+    )
+    points = SparsePoints(
+        positions=torch.from_numpy(table.positions),
+        errors=torch.from_numpy(table.errors.astype(np.float32)),
+        track_lengths=torch.from_numpy(table.track_lengths),
+    )
+    order = np.argsort(table.ids, kind="stable")
+    observed = tuple(_observe(one, table, order) for one in posed)
+    return points, observed, int((~keep).sum())
+
+
+def _observe(one: _Posed, table: Points, order: NDArray[np.int64]) -> ObservedPoints:
+    """The points a picture saw in front of it; ``order`` sorts the table by id."""
+    ids = one.image.points
+    if len(table.ids):
+        place = order[np.searchsorted(table.ids, ids, sorter=order).clip(max=len(table.ids) - 1)]
+        seen = table.ids[place] == ids
+    else:
+        place, seen = np.zeros_like(ids), np.zeros(len(ids), dtype=bool)
+    place, pixels = place[seen], one.image.pixels[seen]
+    depth = table.positions[place] @ one.rotation[2].numpy() + float(one.shift[2])
+    ahead = (depth > 0) & (np.abs(pixels) <= LARGEST_NUMBER).all(axis=1)
+    return ObservedPoints(
+        pixels=torch.from_numpy(pixels[ahead].astype(np.float32)),
+        depth=torch.from_numpy(depth[ahead].astype(np.float32)),
+        errors=torch.from_numpy(table.errors[place[ahead]].astype(np.float32)),
+    )
+
+
+def _forward_facing(posed: list[_Posed], observed: tuple[ObservedPoints, ...] | None) -> bool:
+    """Whether all cameras look the same way from before the nearest points (all but 1 % of them)."""
+    depth = torch.cat([seen.depth for seen in observed or ()] or [torch.zeros(0)])
+    if not len(depth):
+        return False
+    near = float(depth.sort().values[len(depth) // 100])
+    poses = torch.tensor([one.frame.pose for one in posed], dtype=torch.float64)
+    return is_forward_facing(poses, near)
