@@ -15,7 +15,7 @@ from voxfield.api import compile_kernels
 from voxfield.distributed.devices import place
 from voxfield.training.progress import Progress
 with Progress(quiet=True) as progress:
-    print(compile_kernels(place("cpu"), progress))
+    print(compile_kernels("grid-ngp", place("cpu"), progress))
 """
 
 

@@ -144,7 +144,7 @@ def _train_into(
     Returns:
         How it ended, and the pictures that could not be used.
     """
-    compile_seconds = compile_kernels(placement, progress)
+    compile_seconds = compile_kernels(experiment.recipe, placement, progress)
     model = cast(torch.nn.Module, build_model(experiment.recipe, experiment.model, captures, seed))
     measure = None
     if held_out is not None and experiment.trainer.evaluation_images:
@@ -287,7 +287,7 @@ class Run:
         model, about = self._loaded
         count = min(len(captures), settings.max_images or len(captures))
         with Progress(quiet=quiet) as progress:
-            compile_kernels(self.placement, progress, training=False)
+            compile_kernels(self.experiment.recipe, self.placement, progress, training=False)
             with progress.stage(f"Evaluating {split}", count, "images") as stage, kernels_own_the_cores():
                 return evaluate(
                     model.render_image,
@@ -342,7 +342,7 @@ class Run:
         model = self.model
         written: list[Path] = []
         with Progress(quiet=quiet) as progress:
-            compile_kernels(self.placement, progress, training=False)
+            compile_kernels(self.experiment.recipe, self.placement, progress, training=False)
             with progress.stage(f"Rendering {kind}", len(cameras), "frames") as stage, kernels_own_the_cores():
 
                 def pictures() -> Iterator[torch.Tensor]:

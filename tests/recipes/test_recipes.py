@@ -48,11 +48,12 @@ def test_a_model_is_made_for_its_capture_and_seed(tiny: tuple[str, ...]) -> None
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_rehearsal_leaves_no_trace(training: bool, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_rehearsal_leaves_no_trace(recipe: str, training: bool, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     monkeypatch.chdir(tmp_path)
     threads, state = torch.get_num_threads(), torch.get_rng_state()
     with Progress(quiet=True) as progress:
-        assert compile_kernels(place("cpu"), progress, training=training) > 0
+        assert compile_kernels(recipe, place("cpu"), progress, training=training) > 0
     assert list(tmp_path.iterdir()) == []
     assert torch.get_num_threads() == threads
     assert torch.equal(torch.get_rng_state(), state)

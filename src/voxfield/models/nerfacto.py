@@ -6,7 +6,7 @@ instant-ngp and the appearance embedding of NeRF in the Wild. Bounded captures w
 their box, as nerfstudio advises to set by hand.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, cast
 
 import torch
@@ -38,11 +38,10 @@ class NerfactoConfig:
 
     field: HashFieldConfig = HashFieldConfig(log2_table_size=19, appearance=32)
     """The radiance field."""
-    proposals: tuple[ProposalConfig, ...] = (
-        ProposalConfig(num_samples=256, max_resolution=128),
-        ProposalConfig(num_samples=96, max_resolution=256),
-    )
-    """The proposal networks, in the order they are asked, at least one."""
+    coarse_proposal: ProposalConfig = ProposalConfig(num_samples=256, max_resolution=128)
+    """The proposal network that is asked first."""
+    fine_proposal: ProposalConfig = ProposalConfig(num_samples=96, max_resolution=256)
+    """The one that is asked where the first expects matter."""
     num_samples: int = 48
     """Intervals a ray that the field itself is asked about, 1 to 1024."""
     rays_per_batch: int = 4096
@@ -82,8 +81,6 @@ class NerfactoConfig:
         for name, value in (("initial_density", self.initial_density), ("distortion_weight", self.distortion_weight)):
             if not isinstance(value, str):
                 check_range(name, value, minimum=0.0)
-        if not self.proposals:
-            raise InputError("proposals: expected at least one proposal network.")
 
 
 class Nerfacto(torch.nn.Module):
@@ -127,12 +124,14 @@ class Nerfacto(torch.nn.Module):
         self.register_buffer("box", bounds.tensor(), persistent=False)
         generator = torch.Generator().manual_seed(seed)
         self.field = HashField(config.field, generator)
-        self.proposals = torch.nn.ModuleList(ProposalNetwork(proposal, generator) for proposal in config.proposals)
+        self.proposals = torch.nn.ModuleList(
+            ProposalNetwork(proposal, generator) for proposal in (config.coarse_proposal, config.fine_proposal)
+        )
         appearance = torch.randn(num_cameras, config.field.appearance, generator=generator)
         self.appearance = torch.nn.Parameter(appearance)
-        self.poses = (
-            None if config.poses == "off" else PoseRefinement(num_cameras, PoseRefinementConfig(manifold=config.poses))
-        )
+        self.poses: PoseRefinement | None = None
+        if config.poses != "off":
+            self.poses = PoseRefinement(num_cameras, PoseRefinementConfig(manifold=config.poses))
 
     @property
     def device(self) -> torch.device:
@@ -145,8 +144,9 @@ class Nerfacto(torch.nn.Module):
 
     def accumulate_gradients_in_place(self) -> None:
         """Let the hash grids' backward add to the tables' ``.grad`` rather than return a new tensor each time."""
-        for owner in (self.field, *self._networks()):
-            owner.table_grad = owner.table.grad
+        self.field.table_grad = self.field.table.grad
+        for network in self._networks():
+            network.table_grad = network.table.grad
 
     def before_step(self, step: int, progress: float, generator: torch.Generator) -> None:
         """Nothing to prepare."""
@@ -254,8 +254,8 @@ class Nerfacto(torch.nn.Module):
         """
         spacing, hit = self._spacing(rays)
         levels: list[tuple[torch.Tensor, torch.Tensor]] = []
-        counts = [network.config.num_samples for network in self._networks()]
-        for network, count in zip([*self._networks(), None], [*counts, self.config.num_samples], strict=True):
+        for network in (*self._networks(), None):
+            count = self.config.num_samples if network is None else network.config.num_samples
             jitter = None
             if generator is not None:
                 jitter = torch.rand(len(rays), 1, generator=generator).to(self.device)
@@ -307,7 +307,9 @@ class Nerfacto(torch.nn.Module):
             half = half.max().expand(3)
         # In units of the region of interest before they are multiplied out: R values to change instead of R * S.
         origins, directions = (rays.origins - centre) / half, rays.directions / half
-        points = torch.stack([(o[:, None] + d[:, None] * middles).view(-1) for o, d in zip(origins.T, directions.T, strict=True)])  # fmt: skip  # noqa: E501
+        points = torch.stack(
+            [(o[:, None] + d[:, None] * middles).view(-1) for o, d in zip(origins.T, directions.T, strict=True)]
+        )
         return contract_to_unit_cube(points.T) if self.unbounded else points.T * 0.5 + 0.5
 
     def _networks(self) -> list[ProposalNetwork]:

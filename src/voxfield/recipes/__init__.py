@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from voxfield.training.experiment import Experiment
 
 RECIPES = {"grid-ngp": "grid_ngp", "nerfacto": "nerfacto"}
-"""Name to module; a module has ``experiment(minutes)`` and ``build_model(config, captures, seed)``."""
+"""Name to module; a module has ``experiment(minutes)``, ``build_model(config, captures, seed)`` and
+``smallest_model()``."""
 
 
 def load_recipe(name: str, minutes: float | None = None) -> "Experiment":
@@ -33,6 +34,11 @@ def build_model(name: str, config: Any, captures: "PosedImages", seed: int) -> "
     """A fresh model of recipe ``name`` for the scene of ``captures``, on the CPU."""
     model: Model = _module(name).build_model(config, captures, seed)
     return model
+
+
+def smallest_model(name: str) -> Any:
+    """Settings of a model of recipe ``name`` that uses all of its kernels in next to no time."""
+    return _module(name).smallest_model()
 
 
 def _module(name: str) -> Any:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from voxfield.data.posed_images import CaptureOptions, PosedImages
 from voxfield.fields.hash_field import HashFieldConfig
+from voxfield.fields.occupancy import OccupancyConfig
 from voxfield.models.grid_ngp import GridNgp, GridNgpConfig
 from voxfield.training.evaluate import EvaluateConfig
 from voxfield.training.experiment import Experiment
@@ -108,6 +109,16 @@ _SIZES = (
         decay_to=0.03,
     ),
 )
+
+
+def smallest_model() -> GridNgpConfig:
+    """Settings of a model that uses all kernels in next to no time."""
+    return GridNgpConfig(
+        field=HashFieldConfig(log2_table_size=8, max_resolution=64),
+        occupancy=OccupancyConfig(resolution=16),
+        samples_per_batch=512,
+        final_samples_per_batch=512,
+    )
 
 
 def build_model(config: GridNgpConfig, captures: PosedImages, seed: int) -> GridNgp:

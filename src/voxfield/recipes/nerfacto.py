@@ -1,6 +1,8 @@
 """``nerfacto``: photographs of any place to a field with proposal networks, as nerfstudio's method of that name."""
 
 from voxfield.data.posed_images import CaptureOptions, PosedImages
+from voxfield.fields.hash_field import HashFieldConfig
+from voxfield.fields.proposal import ProposalConfig
 from voxfield.models.nerfacto import Nerfacto, NerfactoConfig
 from voxfield.training.evaluate import EvaluateConfig
 from voxfield.training.experiment import Experiment
@@ -18,6 +20,19 @@ def experiment(minutes: float | None = None) -> Experiment:
             steps=30_000, beta2=0.999, learning_rate=LearningRate(initial=1e-2, decay_from=0.3, final_factor=0.05)
         ),
         evaluation=EvaluateConfig(),
+    )
+
+
+def smallest_model() -> NerfactoConfig:
+    """Settings of a model that uses all kernels in next to no time."""
+    proposal = ProposalConfig(num_samples=16, num_levels=2, log2_table_size=8, max_resolution=32)
+    return NerfactoConfig(
+        field=HashFieldConfig(log2_table_size=8, max_resolution=64, appearance=4),
+        coarse_proposal=proposal,
+        fine_proposal=proposal,
+        num_samples=8,
+        rays_per_batch=64,
+        distortion_weight=0.002,
     )
 
 

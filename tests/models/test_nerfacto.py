@@ -1,0 +1,248 @@
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from voxfield.data.ray_batches import RayBatch
+from voxfield.data.synthetic import posed_images
+from voxfield.errors import InputError
+from voxfield.fields.hash_field import HashFieldConfig
+from voxfield.fields.proposal import ProposalConfig, ProposalNetwork
+from voxfield.geometry.bounds import Bounds
+from voxfield.geometry.rays import Rays
+from voxfield.models.nerfacto import Nerfacto, NerfactoConfig
+
+CONFIG: dict[str, Any] = {
+    "field": HashFieldConfig(
+        num_levels=4, log2_table_size=10, base_resolution=8, max_resolution=32, hidden=16, appearance=4
+    ),
+    "coarse_proposal": ProposalConfig(num_samples=24, num_levels=2, log2_table_size=8, max_resolution=16),
+    "fine_proposal": ProposalConfig(num_samples=12, num_levels=2, log2_table_size=8, max_resolution=32),
+    "num_samples": 10,
+    "rays_per_batch": 64,
+}
+
+
+def make(*, unbounded: bool = True, has_alpha: bool = False, **settings: Any) -> Nerfacto:
+    return Nerfacto(
+        NerfactoConfig(**{**CONFIG, **settings}),
+        Bounds.from_cube(1.0),
+        unbounded=unbounded,
+        near=0.05,
+        has_alpha=has_alpha,
+        num_cameras=3,
+        seed=0,
+    )
+
+
+def textured(model: Nerfacto, thickness: float = 3.0) -> Nerfacto:
+    """Give the fields structure: fresh ones are the same fog everywhere."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for owner in (model.field, *model._networks()):
+            owner.table.uniform_(-thickness, thickness, generator=generator)
+    model.density_scale = 0.5
+    return model
+
+
+def rays(count: int) -> Rays:
+    generator = torch.Generator().manual_seed(5)
+    target = torch.rand(count, 3, generator=generator) - 0.5
+    origins = torch.tensor([[0.0, -3.0, 0.5]]).expand(count, 3).contiguous()
+    return Rays(
+        origins=origins,
+        directions=torch.nn.functional.normalize(target - origins, dim=1),
+        pixel_area=torch.full((count,), 1e-4),
+        camera_index=torch.arange(count) % 3,
+    )
+
+
+def batch(count: int, alpha: float = 1.0) -> RayBatch:
+    rgba = torch.rand(count, 4, generator=torch.Generator().manual_seed(6))
+    rgba[:, 3] = alpha
+    return RayBatch(rays=rays(count), pixels=torch.full((count, 2), 0.5), rgba=rgba)
+
+
+def step(model: Nerfacto, number: int = 0, count: int = 64) -> torch.Tensor:
+    result = model.training_step(batch(count), number, torch.Generator().manual_seed(0))
+    assert result.num_rays == count
+    assert result.num_samples == count * 10
+    assert math.isfinite(result.squared_error)
+    return result.loss
+
+
+@pytest.mark.parametrize("unbounded", [True, False])
+@pytest.mark.parametrize("count", [1, 77])
+def test_rendering(unbounded: bool, count: int) -> None:
+    seen = textured(make(unbounded=unbounded)).render_rays(rays(count), background=torch.ones(3))
+    assert {name: tuple(value.shape) for name, value in seen.items()} == {
+        "rgb": (count, 3), "opacity": (count,), "depth": (count,), "expected_depth": (count,),
+    }  # fmt: skip
+    for value in seen.values():
+        assert bool(value.isfinite().all())
+    assert bool((seen["opacity"] >= 0).all() & (seen["opacity"] <= 1 + 1e-5).all())
+    assert bool((seen["rgb"] >= 0).all() & (seen["rgb"] <= 1 + 1e-4).all())
+    assert bool((seen["depth"] >= 0.05).all())
+
+
+def test_rendering_equals_the_formulae_written_out() -> None:
+    model = textured(make(unbounded=False, has_alpha=True))
+    seen = model.render_rays(rays(9), background=torch.tensor([0.2, 0.4, 0.6]))
+    with torch.no_grad():
+        _, _, distances = model._place(rays(9), exponent=1.0, learn=False, generator=None)
+        middles = 0.5 * (distances[:, 1:] + distances[:, :-1])
+        points = rays(9).origins[:, None] + rays(9).directions[:, None] * middles[..., None]
+        density, geometry = model.field.geometry(model.field.encode((points.reshape(-1, 3) + 1) / 2))
+        index = torch.arange(9).repeat_interleave(10)
+        colour = model.field.colour(geometry, rays(9).directions, index, model.appearance.mean(0).expand(9, -1))
+        for ray in range(9):
+            light, rgb, opacity, depth = 1.0, torch.zeros(3), 0.0, None
+            for i in range(10):
+                sigma = float(density[ray * 10 + i]) * 0.5
+                alpha = 1 - math.exp(-sigma * float(distances[ray, i + 1] - distances[ray, i]))
+                rgb, opacity = rgb + light * alpha * colour[ray * 10 + i], opacity + light * alpha
+                light *= 1 - alpha
+                depth = float(middles[ray, i]) if depth is None and opacity >= 0.5 else depth
+            expected = rgb + light * torch.tensor([0.2, 0.4, 0.6])
+            torch.testing.assert_close(seen["rgb"][ray], expected, rtol=1e-4, atol=1e-5)
+            assert float(seen["opacity"][ray]) == pytest.approx(opacity, abs=1e-5)
+            if abs(opacity - 0.5) > 1e-3:
+                assert float(seen["depth"][ray]) == pytest.approx(depth or float(middles[ray, -1]), rel=1e-5)
+
+
+def test_every_parameter_gets_a_gradient() -> None:
+    model = textured(make(poses="SO3xR3"))
+    step(model).backward()  # type: ignore[no-untyped-call]
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert bool(parameter.grad.any()), name
+        assert bool(parameter.grad.isfinite().all()), name
+
+
+def test_proposals_rest_between_their_updates() -> None:
+    model = textured(make())
+    resting = next(number for number in range(10, 20) if not model.config.schedule.updates_at(number))
+    step(model, resting).backward()  # type: ignore[no-untyped-call]
+    assert all(weight.grad is None for network in model._networks() for weight in network.parameters())
+    assert model.field.table.grad is not None
+    assert model.parameter_groups()[2].skip_zero
+
+
+@pytest.mark.parametrize("manifold", ["SO3xR3", "SE3"])
+def test_the_gradient_to_poses_is_that_of_the_loss(manifold: str) -> None:
+    model = textured(make(poses=manifold, unbounded=False, has_alpha=True, distortion_weight=0.0), 0.3)
+    # The sampled distances depend on the pose through the proposals, but no gradient flows there: hold them still.
+    _, edges, distances = model._place(rays(32), exponent=1.0, learn=False, generator=None)
+    model._place = lambda *_, **__: ([], edges.double(), distances.double())  # type: ignore[method-assign]
+    model.double()
+    seen, like = rays(32), batch(32)
+    exact = RayBatch(
+        rays=replace(seen, origins=seen.origins.double(), directions=seen.directions.double()),
+        pixels=like.pixels,
+        rgba=like.rgba.double(),
+    )
+    assert model.poses is not None
+    corrections = model.poses.corrections
+
+    def loss() -> torch.Tensor:
+        return model.training_step(exact, 0, torch.Generator().manual_seed(0)).loss - model.poses.penalty()
+
+    loss().backward()  # type: ignore[no-untyped-call]
+    assert corrections.grad is not None
+    for camera, part in ((0, 0), (1, 4), (2, 5)):
+        values = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                corrections.zero_()
+                corrections[camera, part] = sign * 1e-7
+                values.append(float(loss()))
+        slope = (values[0] - values[1]) / 2e-7
+        assert float(corrections.grad[camera, part]) == pytest.approx(slope, rel=1e-3, abs=1e-6)
+
+
+def test_appearance_tells_pictures_apart_in_training_only() -> None:
+    model = textured(make())
+    one = model.render_rays(rays(6), background=torch.ones(3))["rgb"]
+    with torch.no_grad():
+        model.appearance[0] += 1.0
+        model.appearance[1] -= 1.0
+    torch.testing.assert_close(model.render_rays(rays(6), background=torch.ones(3))["rgb"], one)
+
+
+def test_rays_that_miss_a_bounded_scene_see_the_background() -> None:
+    away = Rays(
+        origins=torch.full((3, 3), 5.0),
+        directions=torch.tensor([[1.0, 0, 0]]).expand(3, 3).contiguous(),
+        pixel_area=torch.ones(3),
+        camera_index=torch.zeros(3, dtype=torch.int64),
+    )
+    model = textured(make(unbounded=False, has_alpha=True))
+    seen = model.render_rays(away, background=torch.tensor([0.2, 0.4, 0.6]))
+    torch.testing.assert_close(seen["rgb"], torch.tensor([0.2, 0.4, 0.6]).expand(3, 3))
+    assert not bool(seen["opacity"].any())
+
+
+@pytest.mark.parametrize(
+    ("unbounded", "has_alpha", "background", "distortion", "density"),
+    [(True, False, "last_sample", 0.002, 0.01), (False, True, "random", 0.0, 0.5), (True, True, "random", 0.002, 0.01)],
+)
+def test_what_follows_from_the_capture(
+    unbounded: bool, has_alpha: bool, background: str, distortion: float, density: float
+) -> None:
+    model = make(unbounded=unbounded, has_alpha=has_alpha)
+    assert (model.background, model.distortion_weight, model.density_scale) == (background, distortion, density)
+
+
+def test_chunks_do_not_change_an_image() -> None:
+    model = textured(make())
+    cameras = posed_images(count=1, resolution=12).cameras
+    whole = model.render_image(cameras, 0, background=torch.ones(3))
+    parts = model.render_image(cameras, 0, background=torch.ones(3), rays_per_chunk=37)
+    assert whole["rgb"].shape == (12, 12, 3)
+    for name, value in whole.items():
+        torch.testing.assert_close(value, parts[name], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"background": "blue"},
+        {"poses": "SO3"},
+        {"num_samples": 0},
+        {"rays_per_batch": 0},
+        {"far": 0.0},
+        {"interlevel_weight": -1.0},
+        {"distortion_weight": -1.0},
+        {"annealing_steps": -1},
+        {"pose_learning_rate": 0.0},
+    ],
+)
+def test_settings_are_checked(bad: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=next(iter(bad))):
+        NerfactoConfig(**bad)
+
+
+def test_the_last_samples_colour_needs_pictures_without_alpha() -> None:
+    with pytest.raises(InputError, match="last_sample"):
+        make(background="last_sample", has_alpha=True)
+
+
+def test_a_proposal_network_learns_where_matter_is() -> None:
+    from voxfield.kernels.adam import AdamRule
+    from voxfield.models.base import ParameterGroup
+    from voxfield.training.optimisers import Adam
+
+    config = ProposalConfig(num_levels=3, log2_table_size=12, max_resolution=32)
+    network = ProposalNetwork(config, torch.Generator().manual_seed(0))
+    group = ParameterGroup(name="all", parameters=list(network.parameters()))
+    optimiser = Adam([group], AdamRule())
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(150):
+        points = torch.rand(2048, 3, generator=generator)
+        inside = ((points - 0.5).norm(dim=1) < 0.3).float() * 5
+        error = (network.density(points) - inside).square().mean()
+        error.backward()  # type: ignore[no-untyped-call]
+        optimiser.step(1e-2)
+    assert float(error.detach()) < 0.8
