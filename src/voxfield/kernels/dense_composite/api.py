@@ -106,6 +106,4 @@ def _checked_backend(
     if edges.requires_grad:
         raise InputError("edges: no gradient flows to them; pass edges.detach().")
     device = check_same_device(density=density, edges=edges, **others)
-    return load_backend(
-        "dense_composite", resolve(implementation, device, "dense_composite", dtype=density.dtype)
-    )
+    return load_backend("dense_composite", resolve(implementation, device, "dense_composite", dtype=density.dtype))
