@@ -271,8 +271,9 @@ def _dense_composite() -> Iterator[Case]:
 
         edges, weights = _histogram(samples)
         density = (20 * samples * weights).requires_grad_(both)
-        colour = _random(RAYS, samples, 3).requires_grad_(both)
-        upstream = _random(RAYS, samples)
+        # Feature by feature, as the fields give it.
+        colour = _random(3, RAYS, samples).permute(1, 2, 0).requires_grad_(both)
+        upstream, upstream_rgb = _random(RAYS, samples), _random(RAYS, 3)
 
         def call() -> None:
             if samples != FINE_SAMPLES:
@@ -282,8 +283,7 @@ def _dense_composite() -> Iterator[Case]:
                 return
             seen = dense_composite(density, colour, edges, implementation=implementation)
             if both:
-                outputs = seen.rgb, seen.weights
-                torch.autograd.grad(outputs, (density, colour), (_random(RAYS, 3), upstream))
+                torch.autograd.grad((seen.rgb, seen.weights), (density, colour), (upstream_rgb, upstream))
 
         return Prepared(call if both else torch.no_grad()(call))
 

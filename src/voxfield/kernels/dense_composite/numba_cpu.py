@@ -19,7 +19,9 @@ _ROUND = np.float32(1.5 * 2**23)
 """Added to a number of magnitude below 2^22 it leaves the nearest integer in the sum's lowest bits."""
 _LOG2_E, _LN_2 = np.float32(1.4426950408889634), np.float32(0.6931471805599453)
 
-_jit = njit(cache=True, nogil=True, fastmath={"nsz", "arcp", "contract", "afn"}, boundscheck=False, error_model="numpy")
+_jit = njit(cache=True, nogil=True, fastmath={"nsz", "arcp", "contract"}, boundscheck=False, error_model="numpy")
+# Sums may be added in another order, several at a time. Not elsewhere: it would undo the rounding in _alpha.
+_jit_sum = njit(cache=True, nogil=True, fastmath={"nsz", "contract", "reassoc"}, boundscheck=False, error_model="numpy")
 
 
 @_jit
@@ -71,6 +73,23 @@ def _ray_transmittance(density, edges, behind):  # type: ignore[no-untyped-def]
         behind[i] = transmittance
 
 
+@_jit_sum
+def _ray_sums(weights, edges):  # type: ignore[no-untyped-def]
+    seen, distance = np.float32(0.0), np.float32(0.0)
+    for i in range(len(weights)):
+        seen += weights[i]
+        distance += weights[i] * np.float32(0.5) * (edges[i] + edges[i + 1])
+    return seen, distance
+
+
+@_jit_sum
+def _dot(weights, colours):  # type: ignore[no-untyped-def]
+    total = np.float32(0.0)
+    for i in range(len(weights)):
+        total += weights[i] * colours[i]
+    return total
+
+
 @_jit
 def _weights_forward(start, stop, density, edges, weights):  # type: ignore[no-untyped-def]
     for ray in range(start, stop):
@@ -93,20 +112,11 @@ def _weights_backward(start, stop, density, edges, weights, grad_weights, grad_d
 @_jit
 def _forward(start, stop, density, colour, edges, rgb, opacity, depth, weights):  # type: ignore[no-untyped-def]
     samples, channels = density.shape[1], colour.shape[0]
-    half = np.float32(0.5)
     for ray in range(start, stop):
         _ray_weights(density[ray], edges[ray], weights[ray])
-        seen, distance = np.float32(0.0), np.float32(0.0)
-        for i in range(samples):
-            seen += weights[ray, i]
-            distance += weights[ray, i] * half * (edges[ray, i] + edges[ray, i + 1])
-        opacity[ray] = seen
-        depth[ray] = distance
+        opacity[ray], depth[ray] = _ray_sums(weights[ray], edges[ray])
         for channel in range(channels):
-            light = np.float32(0.0)
-            for i in range(samples):
-                light += weights[ray, i] * colour[channel, ray * samples + i]
-            rgb[channel, ray] = light
+            rgb[channel, ray] = _dot(weights[ray], colour[channel, ray * samples : (ray + 1) * samples])
 
 
 @_jit
@@ -126,17 +136,23 @@ def _backward(  # type: ignore[no-untyped-def]
 ):
     samples, channels = density.shape[1], colour.shape[0]
     half = np.float32(0.5)
+    left = np.empty(samples, np.float32)
     for ray in range(start, stop):
-        # grad_density holds T_(i+1) until the pass back.
-        _ray_transmittance(density[ray], edges[ray], grad_density[ray])
+        _ray_transmittance(density[ray], edges[ray], left)
+        # grad_density holds v_i until the pass back. Channel by channel, so that the loops become vector instructions.
+        for i in range(samples):
+            middle = half * (edges[ray, i] + edges[ray, i + 1])
+            grad_density[ray, i] = grad_opacity[ray] + grad_weights[ray, i] + grad_depth[ray] * middle
+        for channel in range(channels):
+            gradient, first = grad_rgb[channel, ray], ray * samples
+            for i in range(samples):
+                grad_density[ray, i] += gradient * colour[channel, first + i]
+            for i in range(samples):
+                grad_colour[channel, first + i] = gradient * weights[ray, i]
         behind = np.float32(0.0)
         for i in range(samples - 1, -1, -1):
-            value = grad_opacity[ray] + grad_weights[ray, i]
-            value += grad_depth[ray] * half * (edges[ray, i] + edges[ray, i + 1])
-            for channel in range(channels):
-                value += grad_rgb[channel, ray] * colour[channel, ray * samples + i]
-                grad_colour[channel, ray * samples + i] = grad_rgb[channel, ray] * weights[ray, i]
-            grad_density[ray, i] = (edges[ray, i + 1] - edges[ray, i]) * (grad_density[ray, i] * value - behind)
+            value = grad_density[ray, i]
+            grad_density[ray, i] = (edges[ray, i + 1] - edges[ray, i]) * (left[i] * value - behind)
             behind += weights[ray, i] * value
 
 
