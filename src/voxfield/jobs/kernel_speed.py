@@ -235,7 +235,7 @@ def _histogram(count: int, samples: int, device: torch.device) -> tuple[torch.Te
 def _dense_composite(count: int, device: torch.device, implementation: Any) -> _Built:
     edges, weights = _histogram(count, SAMPLES_PER_RAY, device)
     density = (20 * weights).requires_grad_()
-    colour = _random(*weights.shape, 3, device=device).requires_grad_()
+    colour = _random(3, *weights.shape, device=device).permute(1, 2, 0).requires_grad_()
     return _Built(lambda: dense_composite(density, colour, edges, implementation=implementation).rgb, (density, colour))
 
 

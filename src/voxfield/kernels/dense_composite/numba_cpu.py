@@ -34,7 +34,8 @@ def _alpha(optical):  # type: ignore[no-untyped-def]
     """
     one = np.float32(1.0)
     halvings = optical * _LOG2_E
-    halvings = np.float32(126.0) if halvings > np.float32(126.0) else halvings  # noqa: FURB136  (min() need not keep NaN)
+    # A NaN has to stay one, which min() does not promise.
+    halvings = np.float32(126.0) if halvings > np.float32(126.0) else halvings  # noqa: FURB136
     rounded = _ROUND - halvings
     r = _LN_2 * ((_ROUND - rounded) - halvings)
     tail = np.float32(1 / 720) + r * np.float32(1 / 5040)
