@@ -57,6 +57,9 @@ def cases() -> Iterator[Case]:
     yield from _hash_encode()
     yield from _fused_mlp()
     yield from _composite()
+    yield from _dense_composite()
+    yield from _pdf_resample()
+    yield from _losses_on_weights()
     yield from _march_grid()
     yield from _spherical_harmonics()
     yield from _ray_box()
@@ -249,6 +252,106 @@ def _composite() -> Iterator[Case]:
             "samples",
             POINTS,
             lambda implementation, both=both: prepare(implementation, both),
+        )
+
+
+# ------------------------------------------------------------------------- proposal sampling, at nerfacto's sizes
+PROPOSAL_SAMPLES, FINE_SAMPLES = (256, 96), 48
+
+
+def _histogram(samples: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Edges and weights of RAYS rays with one narrow peak each, as a trained scene has."""
+    edges = torch.linspace(0.0, 1.0, samples + 1).expand(RAYS, -1).contiguous()
+    return edges, torch.softmax(-40.0 * (edges[:, 1:] - _random(RAYS, 1)).abs(), dim=1)
+
+
+def _dense_composite() -> Iterator[Case]:
+    def prepare(implementation: Any, samples: int, both: bool) -> Prepared:
+        from voxfield.kernels.dense_composite import dense_composite, dense_weights
+
+        edges, weights = _histogram(samples)
+        density = (20 * samples * weights).requires_grad_(both)
+        # Feature by feature, as the fields give it.
+        colour = _random(3, RAYS, samples).permute(1, 2, 0).requires_grad_(both)
+        upstream, upstream_rgb = _random(RAYS, samples), _random(RAYS, 3)
+
+        def call() -> None:
+            if samples != FINE_SAMPLES:
+                alone = dense_weights(density, edges, implementation=implementation)
+                if both:
+                    torch.autograd.grad(alone, density, upstream)
+                return
+            seen = dense_composite(density, colour, edges, implementation=implementation)
+            if both:
+                torch.autograd.grad((seen.rgb, seen.weights), (density, colour), (upstream_rgb, upstream))
+
+        return Prepared(call if both else torch.no_grad()(call))
+
+    for samples in (*PROPOSAL_SAMPLES, FINE_SAMPLES):
+        for both in (False, True):
+            what = "rgb and weights" if samples == FINE_SAMPLES else "weights alone"
+            yield from _both_implementations(
+                "dense_composite",
+                f"{what}, {samples} samples a ray, {'forward and backward' if both else 'forward'}",
+                "samples",
+                RAYS * samples,
+                lambda implementation, samples=samples, both=both: prepare(implementation, samples, both),
+            )
+
+
+def _pdf_resample() -> Iterator[Case]:
+    def prepare(implementation: Any, old: int, new: int) -> Prepared:
+        from voxfield.kernels.pdf_resample import pdf_resample
+
+        edges, weights = _histogram(old)
+        jitter = _random(RAYS, 1)
+        return Prepared(lambda: pdf_resample(edges, weights, new, jitter=jitter, implementation=implementation))
+
+    for old, new in ((PROPOSAL_SAMPLES[0], PROPOSAL_SAMPLES[1]), (PROPOSAL_SAMPLES[1], FINE_SAMPLES)):
+        yield from _both_implementations(
+            "pdf_resample",
+            f"{old} to {new} samples",
+            "rays",
+            RAYS,
+            lambda implementation, old=old, new=new: prepare(implementation, old, new),
+        )
+
+
+def _losses_on_weights() -> Iterator[Case]:
+    def prepare_distortion(implementation: Any) -> Prepared:
+        from voxfield.kernels.distortion import distortion_loss
+
+        edges, weights = _histogram(FINE_SAMPLES)
+        weights.requires_grad_()
+
+        def call() -> None:
+            torch.autograd.grad(distortion_loss(edges, weights, implementation=implementation).mean(), weights)
+
+        return Prepared(call)
+
+    def prepare_interlevel(implementation: Any, proposals: int) -> Prepared:
+        from voxfield.kernels.interlevel import interlevel_loss
+
+        edges, weights = _histogram(FINE_SAMPLES)
+        proposal_edges, offered = _histogram(proposals)
+        offered = (0.9 * offered).requires_grad_()
+
+        def call() -> None:
+            loss = interlevel_loss(edges, weights, proposal_edges, offered, implementation=implementation)
+            torch.autograd.grad(loss.mean(), offered)
+
+        return Prepared(call)
+
+    yield from _both_implementations(
+        "distortion", f"{FINE_SAMPLES} samples, forward and backward", "rays", RAYS, prepare_distortion
+    )
+    for proposals in PROPOSAL_SAMPLES:
+        yield from _both_implementations(
+            "interlevel",
+            f"{FINE_SAMPLES} samples, {proposals} proposal samples, forward and backward",
+            "rays",
+            RAYS,
+            lambda implementation, proposals=proposals: prepare_interlevel(implementation, proposals),
         )
 
 

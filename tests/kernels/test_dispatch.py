@@ -74,7 +74,21 @@ def test_nothing_falls_back_silently(monkeypatch):
         hash_encode(torch.zeros(2, 3), torch.zeros(grid.num_entries, 2), grid)
 
 
-@pytest.mark.parametrize("op", ["composite", "hash_encode", "march_grid", "ray_box", "spherical_harmonics"])
+@pytest.mark.parametrize(
+    ("op", "function"),
+    [
+        ("composite", "composite"),
+        ("dense_composite", "dense_composite"),
+        ("dense_composite", "dense_weights"),
+        ("distortion", "distortion_loss"),
+        ("hash_encode", "hash_encode"),
+        ("interlevel", "interlevel_loss"),
+        ("march_grid", "march_grid"),
+        ("pdf_resample", "pdf_resample"),
+        ("ray_box", "ray_box"),
+        ("spherical_harmonics", "spherical_harmonics"),
+    ],
+)
 @pytest.mark.parametrize("implementation", ["reference", "numba"])
-def test_every_backend_has_its_function(op, implementation):
-    assert callable(getattr(load_backend(op, implementation), op))
+def test_every_backend_has_its_function(op, function, implementation):
+    assert callable(getattr(load_backend(op, implementation), function))

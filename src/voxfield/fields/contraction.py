@@ -1,7 +1,7 @@
 """All of space in a box: near points stay, far ones are drawn in, so that a bounded field can describe both.
 
-Source: Barron et al., Mip-NeRF 360, https://arxiv.org/abs/2111.12077, equation 10, which takes the length of a point; in
-the largest coordinate instead, as nerfstudio's nerfacto does, the far end is a cube that a grid fills.
+Source: Barron et al., Mip-NeRF 360, https://arxiv.org/abs/2111.12077, equation 10, which takes the length of a point.
+With its largest coordinate instead, as in nerfstudio's nerfacto, space becomes a cube, which a grid fills.
 """
 
 from typing import Literal

@@ -1,10 +1,10 @@
 """Camera poses corrected during training: six numbers a camera, learnt with the scene, that move and turn its rays.
 
 Structure from motion leaves poses off by a pixel or more, which a sharp field cannot explain. Conventions: a correction
-is a vector (v, r) of a translation part and an axis-angle part (axis times angle in radians), both in world axes. With R
-the rotation by r, a ray (o, d) becomes (o + t, R d): the camera turns about its own centre. ``"SO3xR3"`` takes t = v;
+is a vector (v, r) of a translation part and an axis-angle part (axis times angle in radians), both in world axes. With
+R the rotation by r, a ray (o, d) becomes (o + t, R d): the camera turns about its own centre. ``"SO3xR3"`` takes t = v;
 ``"SE3"`` takes t = V(r) v, the translation of the exponential map of a rigid motion. Source: nerfstudio's camera
-optimiser; the exponential map as in Eade, Lie Groups for 2D and 3D Transformations, sections 2 and 3.
+optimiser; the exponential map as in Eade, Lie Groups for 2D and 3D Transformations.
 """
 
 from dataclasses import dataclass, replace

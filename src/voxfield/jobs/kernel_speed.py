@@ -14,10 +14,14 @@ import torch
 
 from voxfield.kernels.adam import AdamRule, adam_step
 from voxfield.kernels.composite import composite
+from voxfield.kernels.dense_composite import dense_composite
 from voxfield.kernels.dispatch import resolve
+from voxfield.kernels.distortion import distortion_loss
 from voxfield.kernels.fused_mlp import fused_mlp
 from voxfield.kernels.hash_encode import HashGrid, hash_encode
+from voxfield.kernels.interlevel import interlevel_loss
 from voxfield.kernels.march_grid import StepRule, march_grid, pack_occupancy
+from voxfield.kernels.pdf_resample import pdf_resample
 from voxfield.kernels.ray_box import ray_box
 from voxfield.kernels.spherical_harmonics import spherical_harmonics
 
@@ -170,6 +174,10 @@ def _cases(scale: int) -> list[_Case]:
         _Case(op="spherical_harmonics", unit="points", count=points, build=_spherical_harmonics),
         _Case(op="fused_mlp", unit="rows", count=points, build=_fused_mlp),
         _Case(op="composite", unit="samples", count=points, build=_composite),
+        _Case(op="dense_composite", unit="samples", count=points, build=_dense_composite),
+        _Case(op="distortion", unit="samples", count=points, build=_distortion),
+        _Case(op="interlevel", unit="samples", count=points, build=_interlevel),
+        _Case(op="pdf_resample", unit="samples", count=points, build=_pdf_resample),
         _Case(op="march_grid", unit="rays", count=points // SAMPLES_PER_RAY, build=_march_grid),
         _Case(op="ray_box", unit="rays", count=points, build=_ray_box),
         _Case(op="adam", unit="parameters", count=points, build=_adam),
@@ -214,6 +222,42 @@ def _composite(count: int, device: torch.device, implementation: Any) -> _Built:
     return _Built(
         lambda: composite(density, colour, start, end, offsets, implementation=implementation).rgb, (density, colour)
     )
+
+
+def _histogram(count: int, samples: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Edges and weights of count // samples rays with one narrow peak each, as a trained scene has."""
+    rays = count // samples
+    edges = torch.linspace(0.0, 1.0, samples + 1, device=device).expand(rays, -1).contiguous()
+    peak = _random(rays, 1, device=device)
+    return edges, torch.softmax(-40.0 * (edges[:, 1:] - peak).abs(), dim=1)
+
+
+def _dense_composite(count: int, device: torch.device, implementation: Any) -> _Built:
+    edges, weights = _histogram(count, SAMPLES_PER_RAY, device)
+    density = (20 * weights).requires_grad_()
+    colour = _random(3, *weights.shape, device=device).permute(1, 2, 0).requires_grad_()
+    return _Built(lambda: dense_composite(density, colour, edges, implementation=implementation).rgb, (density, colour))
+
+
+def _distortion(count: int, device: torch.device, implementation: Any) -> _Built:
+    edges, weights = _histogram(count, SAMPLES_PER_RAY, device)
+    weights.requires_grad_()
+    return _Built(lambda: distortion_loss(edges, weights, implementation=implementation), (weights,))
+
+
+def _interlevel(count: int, device: torch.device, implementation: Any) -> _Built:
+    edges, weights = _histogram(count, SAMPLES_PER_RAY, device)
+    proposal_edges, offered = _histogram(2 * count, 2 * SAMPLES_PER_RAY, device)
+    offered = (0.9 * offered).requires_grad_()
+    return _Built(
+        lambda: interlevel_loss(edges, weights, proposal_edges, offered, implementation=implementation), (offered,)
+    )
+
+
+def _pdf_resample(count: int, device: torch.device, implementation: Any) -> _Built:
+    edges, weights = _histogram(2 * count, 2 * SAMPLES_PER_RAY, device)
+    jitter = _random(len(edges), 1, device=device)
+    return _Built(lambda: pdf_resample(edges, weights, SAMPLES_PER_RAY, jitter=jitter, implementation=implementation))
 
 
 def _march_grid(count: int, device: torch.device, implementation: Any) -> _Built:

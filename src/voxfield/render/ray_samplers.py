@@ -4,9 +4,9 @@ Conventions: a ray has S adjoining intervals between S + 1 edges (R, S + 1) that
 distances t along the ray in world units, and as normalised spacing s in [0, 1], in which initial intervals are equally
 long and in which resampling and the losses on weights work. ``RaySpacing`` converts between the two.
 
-Sources: Mildenhall et al., https://arxiv.org/abs/2003.08934, section 4 (stratified sampling); Barron et al., Mip-NeRF 360,
-https://arxiv.org/abs/2111.12077, sections 2 (spacing, equation 11) and 3 (proposals, annealing); the piecewise spacing
-and the update schedule are those of nerfstudio's nerfacto.
+Sources: Mildenhall et al., https://arxiv.org/abs/2003.08934, section 4 (stratified sampling); Barron et al., Mip-NeRF
+360, https://arxiv.org/abs/2111.12077, section 2 (spacing), section 3 (proposals) and appendix (annealing); the
+piecewise spacing and the update schedule are those of nerfstudio's nerfacto.
 """
 
 import math
@@ -69,7 +69,7 @@ class RaySpacing:
             return ((self._warp(distance) - first) / (last - first)).clamp(0.0, 1.0)
 
     def _ends(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """near and far, shaped to go with ``like`` (R, K)."""
+        """Both ends, near and far, shaped to go with ``like`` (R, K)."""
         ends = []
         for name, value in (("near", self.near), ("far", self.far)):
             if isinstance(value, torch.Tensor):
@@ -130,8 +130,8 @@ def even_edges(
 def annealing_exponent(step: int, *, steps: int = 1000, slope: float = 10.0) -> float:
     """The power that weights are raised to before resampling: from 0 at step 0 (all alike) to 1 (as they are).
 
-    With x = step / steps, at most 1: slope x / ((slope - 1) x + 1), the bias function of Schlick 1994 as in Mip-NeRF 360,
-    section 3. It keeps early samples spread out, while proposals are still arbitrary.
+    With x = step / steps, at most 1: slope x / ((slope - 1) x + 1), the bias function of Schlick 1994, as Mip-NeRF 360
+    uses it. It keeps early samples spread out, while proposals are still arbitrary.
 
     Args:
         step: of training, from 0.

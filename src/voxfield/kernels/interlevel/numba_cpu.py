@@ -1,7 +1,7 @@
 """The interlevel loss on a CPU: fine and proposal intervals are walked side by side, S + P steps a ray.
 
-The overlapped proposal weights are added up one by one, not taken as a difference of prefix sums: next to a sum of 1 the
-bound of a faint interval would keep none of its digits, and its gradient, a quotient of two faint numbers, be noise.
+The overlapped proposal weights are added up one by one, not taken as a difference of prefix sums: next to a sum of 1
+the bound of a faint interval would keep no digits, and its gradient, a quotient of two faint numbers, be noise.
 """
 
 import numpy as np
@@ -30,9 +30,8 @@ def _forward(start, stop, edges, weights, proposal_edges, proposal_weights, eps,
                 j += 1
                 bound += proposal_weights[ray, j]
             weight = weights[ray, i]
-            lack = weight - bound
-            if lack <= np.float32(0.0):  # not max(): a NaN has to reach the loss
-                lack = np.float32(0.0)
+            # Not max(): a NaN has to reach the loss.
+            lack = np.float32(0.0) if weight <= bound else weight - bound
             quotient = lack / (weight + eps)
             total += lack * quotient
             slopes[ray, i] = -two * quotient * share

@@ -1,7 +1,7 @@
 """The interlevel loss in plain torch: the specification of ``api.interlevel_loss``, in the tensors' own precision.
 
-In float32 the difference of two prefix sums leaves faint bounds an error of about 1e-7; the other implementations add up
-the overlapped weights themselves.
+In float32 the difference of two prefix sums leaves faint bounds an error of about 1e-7; the other implementations add
+up the overlapped weights themselves.
 """
 
 import torch

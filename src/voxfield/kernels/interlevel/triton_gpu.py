@@ -1,7 +1,7 @@
 """The interlevel loss on a GPU: one ray a program, every fine interval compared with every proposal interval.
 
-S * P comparisons a ray, coalesced and uniform, and sums of the overlapped weights alone: no searches, no atomics, and no
-differences of prefix sums, beside which a faint interval's bound would keep none of its digits.
+S * P comparisons a ray, coalesced and uniform, and sums of the overlapped weights alone: no searches, no atomics, and
+no differences of prefix sums, of which a faint interval's bound would keep no digits.
 """
 
 from typing import Any

@@ -28,7 +28,7 @@ def pdf_resample(
 
     The padding keeps a share of the samples in empty space, so that a proposal that missed a surface can recover.
     Sources: Mildenhall et al., https://arxiv.org/abs/2003.08934, section 5.2; the padding is that of Barron et al.,
-    Mip-NeRF, https://arxiv.org/abs/2103.13415, section 3.1, with the value of nerfstudio's proposal sampler.
+    Mip-NeRF, https://arxiv.org/abs/2103.13415, with the value of nerfstudio's proposal sampler.
 
     Args:
         edges: (R, S + 1), S at least 1, float32 (float64: reference only), never falling along a ray (not checked).

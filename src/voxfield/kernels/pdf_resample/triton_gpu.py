@@ -91,6 +91,5 @@ def _resample(
         fraction = tl.where(end | (fraction > 1.0), 1.0, tl.where(fraction < 0.0, 0.0, fraction))
         left = tl.load(edges + interval, mask=asked, other=0.0)
         right = tl.load(edges + interval + 1, mask=asked, other=0.0)
-        # A NaN drawn finds no neighbours: it is passed on as it is.
-        found = tl.where(drawn == drawn, left + fraction * (right - left), drawn)
-        tl.store(resampled + slot, found, mask=asked)
+        # A NaN drawn compares with nothing, so it is still in the fraction.
+        tl.store(resampled + slot, left + fraction * (right - left), mask=asked)
