@@ -1,5 +1,8 @@
 """``nerfacto``: photographs of any place to a field with proposal networks, as nerfstudio's method of that name."""
 
+from dataclasses import replace
+from typing import Final
+
 from voxfield.data.posed_images import CaptureOptions, PosedImages
 from voxfield.fields.hash_field import HashFieldConfig
 from voxfield.fields.proposal import ProposalConfig
@@ -10,11 +13,21 @@ from voxfield.training.schedules import LearningRate
 from voxfield.training.trainer import TrainerConfig
 
 
+_SHORT_MINUTES: Final = 30
+"""Trainings up to so many minutes get the smaller table."""
+
+
 def experiment(minutes: float | None = None) -> Experiment:
-    """The recipe; ``minutes`` does not change it but for the schedules, which follow progress."""
+    """The recipe for a training of ``minutes`` on a CPU's few cores; None is nerfstudio's, for the best picture.
+
+    A short training gets a smaller table: it stays in cache and every entry is seen often. See docs/decisions/0008.
+    """
+    model = NerfactoConfig()
+    if minutes is not None and minutes <= _SHORT_MINUTES:
+        model = replace(model, field=replace(model.field, log2_table_size=17))
     return Experiment(
         recipe="nerfacto",
-        model=NerfactoConfig(),
+        model=model,
         capture=CaptureOptions(),
         trainer=TrainerConfig(
             steps=30_000, beta2=0.999, learning_rate=LearningRate(initial=1e-2, decay_from=0.3, final_factor=0.05)

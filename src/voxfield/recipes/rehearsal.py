@@ -36,12 +36,13 @@ def compile_kernels(recipe: str, placement: Placement, progress: Progress, *, tr
         kernels_own_the_cores(),
         RaySampler(scene, 0, device=placement.device) as batches,
     ):
-        model = cast(torch.nn.Module, build_model(recipe, smallest_model(recipe), scene, 0)).to(placement.device)
+        module = cast(torch.nn.Module, build_model(recipe, smallest_model(recipe), scene, 0)).to(placement.device)
+        model = cast(Model, module)
         with torch.inference_mode():
-            cast(Model, model).render_image(scene.cameras, 0, background=torch.ones(3))
+            model.render_image(scene.cameras, 0, background=torch.ones(3))
         stage.advance(1)
         if training:
-            trainer = Trainer(cast(Model, model), batches, load_recipe(recipe).trainer, run_dir=Path(), placement=placement, seed=0)
+            trainer = Trainer(model, batches, load_recipe(recipe).trainer, run_dir=Path(), placement=placement, seed=0)
             trainer.rehearse()
             stage.advance(1)
     return time.perf_counter() - began
