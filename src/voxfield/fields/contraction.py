@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 
 from voxfield.checks import check_choice, check_shape
+from voxfield.kernels.interval_points.reference import contract_linf
 
 Norm = Literal["linf", "l2"]
 """What stays as it is: ``"linf"`` the cube [-1, 1]^3, ``"l2"`` the unit ball."""
@@ -36,9 +37,9 @@ def contract(points: torch.Tensor, *, norm: Norm = "linf") -> torch.Tensor:
     """
     check_shape("points", points, ("N", 3))
     check_choice("norm", norm, ("linf", "l2"))
-    size = points.abs().amax(1, keepdim=True) if norm == "linf" else points.norm(dim=1, keepdim=True)
-    # Clamped, the one formula holds for both cases: at 1 it multiplies by 1.
-    inverse = size.clamp(min=1.0).reciprocal()
+    if norm == "linf":
+        return contract_linf(points.T).T
+    inverse = points.norm(dim=1, keepdim=True).clamp(min=1.0).reciprocal()
     return points * ((2.0 - inverse) * inverse)
 
 

@@ -14,7 +14,6 @@ import torch
 from voxfield.checks import check_choice, check_range
 from voxfield.data.ray_batches import RayBatch
 from voxfield.errors import InputError
-from voxfield.fields.contraction import contract_to_unit_cube
 from voxfield.fields.hash_field import HashField, HashFieldConfig
 from voxfield.fields.proposal import ProposalConfig, ProposalNetwork
 from voxfield.geometry.bounds import Bounds
@@ -24,6 +23,7 @@ from voxfield.geometry.rays import Rays
 from voxfield.kernels.dense_composite import dense_composite, dense_weights
 from voxfield.kernels.distortion import distortion_loss
 from voxfield.kernels.interlevel import interlevel_loss
+from voxfield.kernels.interval_points import interval_points
 from voxfield.kernels.pdf_resample import pdf_resample
 from voxfield.kernels.ray_box import ray_box
 from voxfield.models.base import ParameterGroup, StepResult
@@ -300,17 +300,8 @@ class Nerfacto(torch.nn.Module):
         return density * self.density_scale if hit is None else density * (self.density_scale * hit)
 
     def _positions(self, rays: Rays, distances: torch.Tensor) -> torch.Tensor:
-        """Midpoints (R * S, 3) of the intervals in the unit cube the grids cover, as a transposed (3, R * S) tensor."""
-        middles = 0.5 * (distances[:, 1:] + distances[:, :-1])
-        centre, half = self.box.mean(0), 0.5 * (self.box[1] - self.box[0])
-        if self.unbounded:
-            half = half.max().expand(3)
-        # In units of the region of interest before they are multiplied out: R values to change instead of R * S.
-        origins, directions = (rays.origins - centre) / half, rays.directions / half
-        points = torch.stack(
-            [(o[:, None] + d[:, None] * middles).view(-1) for o, d in zip(origins.T, directions.T, strict=True)]
-        )
-        return contract_to_unit_cube(points.T) if self.unbounded else points.T * 0.5 + 0.5
+        """Midpoints (R * S, 3) of the intervals in the unit cube the grids cover."""
+        return interval_points(rays.origins, rays.directions, distances, self.box, contracted=self.unbounded)
 
     def _networks(self) -> list[ProposalNetwork]:
         return [cast(ProposalNetwork, network) for network in self.proposals]

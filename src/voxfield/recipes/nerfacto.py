@@ -12,7 +12,6 @@ from voxfield.training.experiment import Experiment
 from voxfield.training.schedules import LearningRate
 from voxfield.training.trainer import TrainerConfig
 
-
 _SHORT_MINUTES: Final = 30
 """Trainings up to so many minutes get the smaller table."""
 
