@@ -151,7 +151,8 @@ def test_the_gradient_to_poses_is_that_of_the_loss(manifold: str) -> None:
 
     loss().backward()  # type: ignore[no-untyped-call]
     assert corrections.grad is not None
-    for camera, part in ((0, 0), (1, 4), (2, 5)):
+    # Camera 0 has a point next to a cell's face, where a difference quotient averages two slopes.
+    for camera, part in ((1, 0), (2, 1), (1, 2), (1, 4), (2, 5)):
         values = []
         for sign in (1, -1):
             with torch.no_grad():

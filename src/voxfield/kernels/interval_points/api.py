@@ -37,7 +37,7 @@ def interval_points(
             else the reference, whose few passes are what a GPU wants.
 
     Returns:
-        (R * S, 3), ray after ray, a transposed (3, R * S) tensor.
+        (R * S, 3), ray after ray, a transposed (3, R * S) tensor; contracted points lie in [0, 1] up to rounding.
 
     Gradients:
         To ``origins`` and ``directions``, in the reference. None to ``edges`` and ``box``.
