@@ -25,7 +25,7 @@ from voxfield.kernels.simd import (
     matrix_tile,
     transpose_tile,
 )
-from voxfield.kernels.threads import kernel_threads, run_tasks
+from voxfield.kernels.threads import kernel_threads, run_split, run_tasks
 from voxfield.kernels.workspace import empty_feature_major, feature_major
 
 BLOCK = 128
@@ -166,6 +166,14 @@ def _backward(
         _store_block(grad, grad_inputs, first, count)
 
 
+@_jit
+def _sum_by_index(first, stop, grads, index, sums):  # type: ignore[no-untyped-def]
+    """Rows [first, stop): add ``grads`` (K, N) of the points that share an input, into ``sums`` (K, R)."""
+    for k in range(first, stop):
+        for n in range(index.size):
+            sums[k, index[n]] += grads[k, n]
+
+
 def _up(value: int, step: int) -> int:
     return -(-value // step) * step
 
@@ -235,7 +243,9 @@ class _FusedMlp(torch.autograd.Function):
         ]
         grad_shared = None
         if to_shared:
-            grad_shared = torch.zeros_like(shared).index_add_(0, index.long(), grad_all[:, inputs.shape[1] :])
+            sums = np.zeros((shared.shape[1], shared.shape[0]), np.float32)
+            run_split(_sum_by_index, len(sums), gx[inputs.shape[1] :], rays, sums, grain=1)
+            grad_shared = torch.from_numpy(sums).T
         return (grad_all[:, : inputs.shape[1]] if to_inputs else None, grad_shared, None, *grads)
 
 
