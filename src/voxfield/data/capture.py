@@ -21,6 +21,7 @@ from voxfield.geometry.pose import Centre, Orientation, SceneTransform
 
 Split = Literal["train", "val", "test"]
 SPLITS: Final = ("train", "val", "test")
+FORMATS: Final = ("auto", "blender", "nerfstudio", "pynerf", "record3d", "polycam", "neus", "eyefultower", "metashape")
 IMAGE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG")
 """Endings tried, in this order, for a frame whose path has none."""
 
@@ -29,7 +30,9 @@ IMAGE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG")
 class CaptureOptions:
     """How a capture is read."""
 
-    format: Literal["auto", "blender", "nerfstudio"] = "auto"
+    format: Literal[
+        "auto", "blender", "nerfstudio", "pynerf", "record3d", "polycam", "neus", "eyefultower", "metashape"
+    ] = "auto"
     """Layout of the data; ``auto`` looks at the files."""
     downscale: int | Literal["auto"] = "auto"
     """Whole factor (>= 1) the pictures are reduced by; ``auto`` doubles it until the longest side is at most 1600
@@ -55,7 +58,7 @@ class CaptureOptions:
     """Let paths in the file lead outside the data folder. Only for files you trust."""
 
     def __post_init__(self) -> None:
-        check_choice("format", self.format, ("auto", "blender", "nerfstudio"))
+        check_choice("format", self.format, FORMATS)
         if self.downscale != "auto":
             if isinstance(self.downscale, bool) or not isinstance(self.downscale, int):
                 raise InputError(f"downscale: expected a whole number or 'auto', got {self.downscale!r}.")
@@ -98,6 +101,10 @@ class Intrinsics:
     """k1, k2, k3, k4, p1, p2."""
     model: CameraModel
     """The projection."""
+    crop_radius: float | None = None
+    """Pixels further than this from the picture's middle are ignored (the rim of a fisheye lens); None keeps all."""
+    crop_border: int = 0
+    """Pixels this near to an edge of the picture are ignored (>= 0; black rims that undistortion leaves)."""
 
     def resolve(self, size: tuple[int, int]) -> tuple[tuple[float, float], tuple[float, float]]:
         """((fx, fy), (cx, cy)) in pixels for a picture of ``size``; an axis without focal length or angle takes the
@@ -149,7 +156,7 @@ class Capture:
     chosen: tuple[int, ...]
     """Indices of the split's frames in ``frames``, those with files present; in their order."""
     missing: tuple[Skipped, ...]
-    """Frames without a file."""
+    """Pictures the reader leaves out: without a file, without a pose, switched off."""
     normalised: bool
     """Whether orientation, centre and scale may be changed."""
     before: SceneTransform = field(default_factory=SceneTransform.identity)

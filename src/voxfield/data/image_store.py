@@ -42,6 +42,15 @@ class Picture:
     """(width, height) it is read at."""
     full_size: Size
     """(width, height) before reduction."""
+    crop_radius: float | None = None
+    """Pixels of the full size further than this from its middle are masked; None masks none."""
+    crop_border: int = 0
+    """Pixels of the full size this near to its edges are masked."""
+
+    @property
+    def cropped(self) -> bool:
+        """Whether ``crop_radius`` or ``crop_border`` masks anything."""
+        return self.crop_radius is not None or self.crop_border > 0
 
 
 class ImageStore:
@@ -107,7 +116,9 @@ class ImageStore:
     def mask_is_stated(self, index: int) -> bool:
         """Whether picture ``index`` has a mask, without decoding it."""
         picture = self._pictures[index]
-        return (picture.mask_path if isinstance(picture, Picture) else picture[1]) is not None
+        if isinstance(picture, Picture):
+            return picture.mask_path is not None or picture.cropped
+        return picture[1] is not None
 
     @property
     def failures(self) -> tuple[Skipped, ...]:
@@ -149,9 +160,11 @@ class ImageStore:
             return picture
         try:
             image = read_image(picture.path, channels=self.channels, size=picture.size, full_size=picture.full_size)
-            if picture.mask_path is None:
-                return image, None
-            return image, read_mask(picture.mask_path, size=picture.size, full_size=picture.full_size)
+            mask = crop_mask(picture) if picture.cropped else None
+            if picture.mask_path is not None:
+                stated = read_mask(picture.mask_path, size=picture.size, full_size=picture.full_size)
+                mask = stated if mask is None else mask & stated
+            return image, mask
         except FormatError as error:
             with self._lock:
                 self._failures[index] = Skipped(path=picture.name, reason=str(error))
@@ -207,6 +220,20 @@ class ImageStore:
         dropped = self._cache.pop(index, None)
         if dropped is not None:
             self._cached_bytes -= _bytes_of(dropped)
+
+
+def crop_mask(picture: Picture) -> Tensor:
+    """(H, W) bool at the picture's working size: True where its crop keeps the centre of the pixel."""
+    axes = []
+    for length, full in zip(picture.size, picture.full_size, strict=True):
+        axes.append((torch.arange(length, dtype=torch.float32) + 0.5) * (full / length))
+    x, y = axes
+    width, height = picture.full_size
+    border = picture.crop_border
+    kept = ((x > border) & (x < width - border))[None, :] & ((y > border) & (y < height - border))[:, None]
+    if picture.crop_radius is not None:
+        kept &= (x - width / 2)[None, :].square() + (y - height / 2)[:, None].square() <= picture.crop_radius**2
+    return kept
 
 
 def _bytes_of(decoded: Decoded) -> int:

@@ -7,14 +7,14 @@ missing or broken, settles the working resolution, and places the cameras in the
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Final
+from typing import Final, cast
 
 import torch
 
 from voxfield.checks import check_choice
 from voxfield.data.capture import SPLITS, Capture, CaptureOptions, Frame, Skipped, Split, digest, is_file
 from voxfield.data.decode import Size, read_header
-from voxfield.data.formats import blender, nerfstudio
+from voxfield.data.formats import blender, eyefultower, metashape, nerfstudio, neus, polycam, pynerf, record3d
 from voxfield.data.image_store import ImageStore, Picture
 from voxfield.errors import FormatError, MissingFileError
 from voxfield.geometry.bounds import Bounds
@@ -26,8 +26,17 @@ __all__ = ["CaptureOptions", "PosedImages", "Skipped", "Split", "read_capture"]
 LONGEST_SIDE: Final = 1600
 """``downscale="auto"`` halves pictures until their longest side has at most this many pixels."""
 
-# In order of how definite their marks are.
-_FORMATS: Final[dict[str, ModuleType]] = {"blender": blender, "nerfstudio": nerfstudio}
+# In the order they are tried. No two recognise the same export; a folder that holds two exports is read as the first.
+_FORMATS: Final[dict[str, ModuleType]] = {
+    "blender": blender,
+    "nerfstudio": nerfstudio,
+    "pynerf": pynerf,
+    "record3d": record3d,
+    "polycam": polycam,
+    "neus": neus,
+    "eyefultower": eyefultower,
+    "metashape": metashape,
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,7 +99,7 @@ def read_capture(path: str | Path, *, split: Split = "train", options: CaptureOp
     """
     options = options or CaptureOptions()
     check_choice("split", split, SPLITS)
-    capture = _reader(Path(path), options).read(Path(path), split, options)
+    capture = open_capture(path, split=split, options=options)
     if not capture.chosen and len(capture.missing) < len(capture.frames):
         raise FormatError(f"{capture.file}: the {split} split is empty. Add pictures to it or use another split.")
     factor = _downscale(capture, options)
@@ -121,17 +130,29 @@ def read_capture(path: str | Path, *, split: Split = "train", options: CaptureOp
     )
 
 
+def open_capture(path: str | Path, *, split: Split, options: CaptureOptions | None = None) -> Capture:
+    """What a capture's files say of its frames, in the capture's own coordinates; no picture is opened.
+
+    Raises:
+        MissingFileError, FormatError: as ``read_capture``.
+    """
+    options = options or CaptureOptions()
+    return cast(Capture, _reader(Path(path), options).read(Path(path), split, options))
+
+
 def _reader(path: Path, options: CaptureOptions) -> ModuleType:
     if not path.exists():
-        raise MissingFileError(f"{path}: no such file or folder. Give a capture's folder or its transforms JSON.")
+        raise MissingFileError(f"{path}: no such file or folder. Give a capture's folder or the file that lists it.")
     if options.format != "auto":
         return _FORMATS[options.format]
     for reader in _FORMATS.values():
         if reader.recognises(path):
             return reader
     raise FormatError(
-        f"{path}: no capture found. Expected transforms_train.json (NeRF-synthetic) or transforms.json "
-        "(nerfstudio, instant-ngp)" + (" in the folder." if path.is_dir() else ".")
+        f"{path}: no capture found. Expected transforms_train.json (NeRF-synthetic), transforms.json (nerfstudio, "
+        "instant-ngp), or the files of "
+        + ", ".join(name for name in _FORMATS if name not in ("blender", "nerfstudio"))
+        + (" in the folder." if path.is_dir() else ".")
     )
 
 
@@ -193,7 +214,15 @@ def _open(frame: Frame, factor: int) -> _Opened:
                 f"{mask_path}: is {mask_size[0]}x{mask_size[1]} pixels, but its picture is {full[0]}x{full[1]}. "
                 "Make the mask again."
             )
-    picture = Picture(name=frame.name, path=reduced or frame.path, mask_path=mask_path, size=size, full_size=full)
+    picture = Picture(
+        name=frame.name,
+        path=reduced or frame.path,
+        mask_path=mask_path,
+        size=size,
+        full_size=full,
+        crop_radius=frame.intrinsics.crop_radius,
+        crop_border=frame.intrinsics.crop_border,
+    )
     return _Opened(frame=frame, picture=picture, alpha=header.alpha)
 
 

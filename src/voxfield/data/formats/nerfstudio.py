@@ -24,6 +24,8 @@ from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.pose import SceneTransform
 
 FILE_NAME: Final = "transforms.json"
+OTHER_JSON: Final = ("metadata.json", "cameras.json", "splits.json", "mesh_info.json")
+"""JSON files of other captures: PyNeRF's and Record3D's, EyefulTower's, Polycam's."""
 NEAR: Final = 0.05
 """World units; all cameras lie in [-1, 1]^3."""
 NGP_SCALE: Final = 0.33
@@ -33,10 +35,10 @@ aabb_scale."""
 
 
 def recognises(path: Path) -> bool:
-    """Whether ``path`` is a folder with a ``transforms.json``, or any other JSON file."""
+    """Whether ``path`` is a folder with a ``transforms.json``, or a JSON file that no other format names so."""
     if path.is_dir():
         return (path / FILE_NAME).is_file()
-    return path.suffix.lower() == ".json"
+    return path.suffix.lower() == ".json" and path.name not in OTHER_JSON
 
 
 def read(path: Path, split: Split, options: CaptureOptions) -> Capture:
