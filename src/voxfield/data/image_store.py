@@ -223,16 +223,17 @@ class ImageStore:
 
 
 def crop_mask(picture: Picture) -> Tensor:
-    """(H, W) bool at the picture's working size: True where its crop keeps the centre of the pixel."""
-    axes = []
+    """(H, W) bool at the picture's working size: True where its crop keeps the pixel: wholly inside the borders, its
+    centre inside the radius.
+    """
+    inside, offsets = [], []
     for length, full in zip(picture.size, picture.full_size, strict=True):
-        axes.append((torch.arange(length, dtype=torch.float32) + 0.5) * (full / length))
-    x, y = axes
-    width, height = picture.full_size
-    border = picture.crop_border
-    kept = ((x > border) & (x < width - border))[None, :] & ((y > border) & (y < height - border))[:, None]
+        edge = torch.arange(length + 1, dtype=torch.float32) * (full / length)
+        inside.append((edge[:-1] >= picture.crop_border) & (edge[1:] <= full - picture.crop_border))
+        offsets.append((edge[:-1] + edge[1:] - full) / 2)
+    kept = inside[0][None, :] & inside[1][:, None]
     if picture.crop_radius is not None:
-        kept &= (x - width / 2)[None, :].square() + (y - height / 2)[:, None].square() <= picture.crop_radius**2
+        kept &= offsets[0][None, :].square() + offsets[1][:, None].square() <= picture.crop_radius**2
     return kept
 
 

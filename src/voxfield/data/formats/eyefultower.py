@@ -65,7 +65,7 @@ def read(path: Path, split: Split, options: CaptureOptions) -> Capture:
     """
     scene, named = _places(path)
     folder = _pictures_folder(scene, named)
-    use_json = _krt_in(scene) and not (path.name == XML_FILE and path.is_file())
+    use_json = (scene / KRT_FILE).is_file() and not (path.name == XML_FILE and path.is_file())
     file = scene / (KRT_FILE if use_json else XML_FILE)
     cameras, left_out, raw = _read_krt(file) if use_json else _read_xml(file)
     lists, splits_raw = _read_splits(scene / SPLITS_FILE, {camera.name for camera in cameras}, folder.name)

@@ -50,7 +50,7 @@ def read(path: Path, split: Split, options: CaptureOptions) -> Capture:
     """
     file = path
     if path.is_dir():
-        exports = _exports(path)
+        exports = _exports(path) or sorted(path.glob("*.xml"))
         if not exports:
             raise MissingFileError(f"{path}: no XML of cameras in it. Export the cameras as XML from Metashape.")
         if len(exports) > 1:

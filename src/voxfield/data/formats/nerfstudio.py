@@ -17,15 +17,18 @@ from typing import Final
 
 import torch
 
-from voxfield.data.capture import Capture, CaptureOptions, Frame, Skipped, Split, digest, every_nth, is_file
+from voxfield.data.capture import SPLITS, Capture, CaptureOptions, Frame, Skipped, Split, digest, every_nth, is_file
 from voxfield.data.formats.transforms_json import Table, read_frames, read_table
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.pose import SceneTransform
 
 FILE_NAME: Final = "transforms.json"
-OTHER_JSON: Final = ("metadata.json", "cameras.json", "splits.json", "mesh_info.json")
-"""JSON files of other captures: PyNeRF's and Record3D's, EyefulTower's, Polycam's."""
+OTHER_JSON: Final = (
+    *(f"transforms_{split}.json" for split in SPLITS),
+    *("metadata.json", "cameras.json", "splits.json", "mesh_info.json"),
+)
+"""JSON files of other captures: NeRF-synthetic's, PyNeRF's and Record3D's, EyefulTower's, Polycam's."""
 NEAR: Final = 0.05
 """World units; all cameras lie in [-1, 1]^3."""
 NGP_SCALE: Final = 0.33

@@ -64,6 +64,7 @@ def read(path: Path, split: Split, options: CaptureOptions) -> Capture:
         raise MissingFileError(f"{path / FILE_NAMES[0]}: no such file. Give the folder that holds it.")
     root = file.parent
     worlds, scales, raw = _load(file)
+    to_sphere = _subject(file, scales)
     pictures, left_out = _pictures(file, root / "image", len(worlds))
     masks = _masks(root / "mask", pictures)
     cameras = {index: _decompose(file, index, worlds[index], scales[index]) for index in pictures}
@@ -92,7 +93,7 @@ def read(path: Path, split: Split, options: CaptureOptions) -> Capture:
         chosen=tuple(present[index] for index in every_nth(len(present), split, options.eval_every)),
         missing=tuple(left_out),
         normalised=False,
-        before=turn.after(_subject(file, scales)),
+        before=turn.after(to_sphere),
         bounds=Bounds.from_cube(1.0),
         bounds_in_capture=False,
         unbounded=not masks,
