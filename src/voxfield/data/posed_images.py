@@ -21,7 +21,7 @@ from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.camera import Cameras
 from voxfield.geometry.pose import SceneTransform, normalise
 
-__all__ = ["CaptureOptions", "PosedImages", "Skipped", "Split", "read_capture"]
+__all__ = ["CaptureOptions", "PosedImages", "Skipped", "Split", "open_capture", "read_capture"]
 
 LONGEST_SIDE: Final = 1600
 """``downscale="auto"`` halves pictures until their longest side has at most this many pixels."""
@@ -85,7 +85,7 @@ def read_capture(path: str | Path, *, split: Split = "train", options: CaptureOp
     """Read one split of a capture.
 
     Args:
-        path: a capture's folder, or its JSON file.
+        path: a capture's folder, or the file that lists its pictures.
         split: which pictures; ``val`` and ``test`` stand in for each other where a capture has only one of them.
         options: see ``CaptureOptions``.
 

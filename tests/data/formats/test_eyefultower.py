@@ -94,8 +94,16 @@ def test_no_pictures_at_all_are_an_error(scene, message):
 
 
 def test_pictures_of_another_shape_are_an_error(scene, captures, message):
-    captures.picture(scene / "images-jpeg-2k/10/10_DSC0000.jpg", 0, (32, 48))
+    for index in range(9):
+        captures.picture(scene / f"images-jpeg-2k/{captures.eyeful_name(index)}.jpg", index, (32, 48))
     assert "not the same shape" in message(scene)
+
+
+def test_one_picture_of_another_size_does_not_mislead(scene, captures, read):
+    captures.picture(scene / "images-jpeg-2k/10/10_DSC0000.jpg", 0, (24, 16))
+    capture = read(scene)
+    assert [item.path for item in capture.skipped] == ["images-jpeg-2k/10/10_DSC0000.jpg"]
+    assert len(capture) == 5
 
 
 def test_fisheye_rims_are_ignored(tmp_path, captures, truth, read):

@@ -36,6 +36,8 @@ EXR_FOLDERS: Final = ("images-2k", "images-1k")
 CROP_RADII: Final = {"office1a": 0.43, "office2": 0.45, "seating_area": 0.375, "table": 0.45, "workshop": 0.45}
 """Radius of the circle that counts in a scene's fisheye pictures, as a share of the longer side."""
 
+HEADERS_READ: Final = 9
+"""Pictures whose size is looked at; one of another size among them is left out later and does not mislead."""
 MOST_STRETCH: Final = 0.01
 """How far the two axes' reductions may differ: sizes are rounded to whole pixels."""
 
@@ -106,7 +108,7 @@ def _places(path: Path) -> tuple[Path, Path | None]:
     if not path.is_dir():
         return path.parent, None
     if path.name in (*FOLDERS, *EXR_FOLDERS) and not (path / "transforms.json").is_file():
-        scene = path.resolve().parent
+        scene = path.absolute().parent
         if _krt_in(scene) or _xml_in(scene):
             return scene, path
     return path, None
@@ -240,18 +242,18 @@ def _read_splits(file: Path, known: set[str], folder: str) -> tuple[dict[str, fr
 
 
 def _sizes(cameras: Sequence[_Camera], paths: Sequence[Path]) -> dict[Size, Size]:
-    """Full size -> size of the folder's pictures, each from the first picture of that full size that can be read."""
-    sizes: dict[Size, Size] = {}
+    """Full size -> size of the folder's pictures: the commonest of the first few that can be read."""
+    found: dict[Size, list[Size]] = {}
     for camera, picture in zip(cameras, paths, strict=True):
         full = camera.intrinsics.size
-        if full is None or full in sizes:
+        if full is None or len(found.setdefault(full, [])) == HEADERS_READ:
             continue
         try:
-            sizes[full] = read_header(picture).size
+            found[full].append(read_header(picture).size)
         except FormatError:
             # It is reported when the pictures are opened.
             continue
-    return sizes
+    return {full: max(sizes, key=sizes.count) for full, sizes in found.items() if sizes}
 
 
 def _at_size(full: Intrinsics, sizes: Mapping[Size, Size], radius: float | None, where: str) -> Intrinsics:

@@ -226,7 +226,7 @@ def _decompose(file: Path, index: int, world: Tensor, scale: Tensor) -> tuple[In
 def _upright(poses: list[Tensor], options: CaptureOptions) -> tuple[Tensor, SceneTransform]:
     """Poses turned about the sphere's centre so that their mean up is +Z, and the turn."""
     stacked = torch.stack(poses)
-    turn = normalise(stacked.nan_to_num(), orientation=options.orientation, centre="none", auto_scale=False)
+    turn = normalise(stacked, orientation=options.orientation, centre="none", auto_scale=False)
     return turn.apply_poses(stacked), turn
 
 

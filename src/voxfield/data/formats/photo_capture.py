@@ -69,10 +69,12 @@ def photo_capture(
     if not frames:
         reason = f" The first: {left_out[0].path}: {left_out[0].reason}" if left_out else ""
         raise FormatError(f"{file}: no picture with a pose in it.{reason or ' Export the capture again.'}")
-    present = [index for index, frame in enumerate(frames) if is_file(frame.path)]
-    missing = [
-        Skipped(path=frame.name, reason=f"{frame.path}: no such file") for frame in frames if not is_file(frame.path)
-    ]
+    present, missing = [], []
+    for index, frame in enumerate(frames):
+        if is_file(frame.path):
+            present.append(index)
+        else:
+            missing.append(Skipped(path=frame.name, reason=f"{frame.path}: no such file"))
     if lists is None:
         chosen = [present[index] for index in every_nth(len(present), split, options.eval_every)]
         rule = f"every {options.eval_every}th"
