@@ -2,6 +2,7 @@
 
 import json
 import os
+from typing import get_args
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ import voxfield
 from voxfield.cli.__main__ import main
 from voxfield.data.posed_images import CaptureOptions, read_capture
 from voxfield.errors import FormatError, InputError, MissingFileError
-from voxfield.export.nerfstudio import convert_capture
+from voxfield.export.nerfstudio import CAMERA_MODELS, convert_capture
+from voxfield.geometry.camera import CameraModel
 
 NAMES = ["blender", "nerfstudio", "pynerf", "record3d", "polycam", "neus", "eyefultower", "metashape"]
 SPLITS = ("train", "val", "test")
@@ -183,6 +185,10 @@ class TestPictures:
         conversion = convert_capture(before, tmp_path / "output")
         assert [item.path for item in conversion.left_out] == ["image/003.png"]
         assert "Make the mask again" in conversion.left_out[0].reason
+
+
+def test_every_camera_model_has_its_name():
+    assert set(CAMERA_MODELS) == set(get_args(CameraModel))
 
 
 def test_nothing_is_overwritten(source, tmp_path):

@@ -149,6 +149,11 @@ class TestPictures:
         assert capture.names == ("DSC0000.jpg", "DSC0008.jpg")
         same_rays(capture.cameras, truth, [0, 8])
 
+    def test_reduced_copies_are_not_mistaken_for_them(self, folder, read):
+        (folder / "images").rename(folder / "cam_01")
+        shutil.copytree(folder / "cam_01", folder / "cam_01_2")
+        assert read(folder).names[0] == "cam_01/DSC0001.jpg"
+
     def test_groups_tell_equal_labels_apart(self, folder, captures, truth, read, edit, same_rays):
         captures.picture(folder / "images/left/DSC0001.jpg", 1)
         captures.picture(folder / "images/right/DSC0001.jpg", 1)

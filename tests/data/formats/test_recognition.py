@@ -41,6 +41,14 @@ def test_each_is_recognised_by_its_own_reader_only(capture):
         assert [other for other, reader in posed_images._FORMATS.items() if reader.recognises(path)] == [name]
 
 
+def test_other_files_beside_a_capture_are_not_taken_for_it(capture):
+    _, folder = capture
+    (folder / "notes.txt").write_text("lens cleaned")
+    (folder / "drawing.xml").write_text("<svg/>")
+    for path in (folder / "notes.txt", folder / "drawing.xml"):
+        assert not [name for name, reader in posed_images._FORMATS.items() if reader.recognises(path)]
+
+
 def test_a_folder_and_its_file_are_the_same_capture(capture, read):
     name, folder = capture
     by_folder, by_file = read(folder), read(folder / FILES[name])

@@ -87,6 +87,7 @@ def test_no_pictures_are_an_error(folder, message):
         (lambda values: values.update(K=[40, 0, 24, 0, 40, 16, 0, 0, 1]), "expected K to be fx 0 0 0 fy 0 cx cy 1"),
         (lambda values: values.update(K="no"), "expected K to be a list"),
         (lambda values: values.pop("K"), "no K"),
+        (lambda values: values["perFrameIntrinsicCoeffs"].pop(), "an entry for each of the 9 poses"),
         (lambda values: values.pop("w"), "no picture size"),
         (lambda values: values["perFrameIntrinsicCoeffs"].__setitem__(2, [0, 40, 24, 16]), "focal lengths above 0"),
         (lambda values: values["perFrameIntrinsicCoeffs"].__setitem__(2, [40, 40, 24, 160]), "principal point inside"),

@@ -31,8 +31,10 @@ from voxfield.errors import FormatError, MissingFileError
 
 PICTURES: Final = "images"
 MASKS: Final = "masks"
-_NOT_PICTURES: Final = re.compile(r"^(\..*|masks?|depths?|.*_\d+)$")
-"""Folders that hold no photographs: hidden ones, masks, depth maps, reduced copies (``images_4``)."""
+_NOT_PICTURES: Final = re.compile(r"\..*|masks?|depths?")
+"""Folders that hold no photographs: hidden ones, masks, depth maps."""
+_REDUCED: Final = re.compile(r"(.+)_\d+")
+"""Folders of reduced copies, if the folder without the number lies beside them: ``images_4``."""
 
 
 def recognises(path: Path) -> bool:
@@ -103,13 +105,18 @@ def _mask_names(name: str) -> tuple[str, ...]:
     return f"{picture.stem}_mask.png", f"{picture.name}.png", f"{picture.stem}.png"
 
 
+def _holds_no_photographs(name: str, beside: list[str]) -> bool:
+    reduced = _REDUCED.fullmatch(name)
+    return bool(_NOT_PICTURES.fullmatch(name)) or (reduced is not None and reduced[1] in beside)
+
+
 class _Pictures:
     """The pictures below a folder, by name."""
 
     def __init__(self, folder: Path, root: Path) -> None:
         self._by_name: dict[str, list[str]] = {}
         for place, folders, files in os.walk(folder):
-            folders[:] = sorted(name for name in folders if not _NOT_PICTURES.match(name))
+            folders[:] = sorted(name for name in folders if not _holds_no_photographs(name, folders))
             for name in sorted(files):
                 if Path(name).suffix in IMAGE_SUFFIXES:
                     path = Path(place, name).relative_to(root).as_posix()

@@ -14,7 +14,7 @@ EyefulTower data set's authors (``metashape_to_krt.py``).
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 from xml.etree import ElementTree
@@ -61,7 +61,7 @@ class Export:
     """Those that are switched on, aligned, and have a lens that ``Cameras`` can express; in the file's order."""
     left_out: tuple[Skipped, ...]
     """The others, with reasons."""
-    raw: bytes
+    raw: bytes = field(repr=False)
     """The file."""
 
 

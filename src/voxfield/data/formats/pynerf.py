@@ -108,9 +108,11 @@ def _frame(row: Table, root: Path, *, allow_outside: bool) -> Frame:
     width = row.whole("width", minimum=1, maximum=MOST_PIXELS_A_SIDE)
     height = row.whole("height", minimum=1, maximum=MOST_PIXELS_A_SIDE)
     focal = row.number("focal", above=0.0)
-    row.number("lossmult", above=0.0)
-    if pose is None or width is None or height is None or focal is None:
-        raise FormatError(f"{row.where}: cam2world, width, height or focal is null. Convert the data set again.")
+    weight = row.number("lossmult", above=0.0)
+    if pose is None or width is None or height is None or focal is None or weight is None:
+        raise FormatError(
+            f"{row.where}: cam2world, width, height, focal or lossmult is null. Convert the data set again."
+        )
     return Frame(
         name=name,
         path=resolve_inside(root, name, listed_in=row.where, allow_outside=allow_outside),

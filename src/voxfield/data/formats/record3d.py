@@ -50,12 +50,17 @@ def read(path: Path, split: Split, options: CaptureOptions) -> Capture:
             f"{file}: expected 'poses' to be a list of 7 numbers per picture. Export the recording again."
         )
     pictures, left_out = _match(file, folder, len(poses))
-    coefficients = table.values.get("perFrameIntrinsicCoeffs")
+    coefficients = table.values.get("perFrameIntrinsicCoeffs") or None
+    if coefficients is not None and not (isinstance(coefficients, list) and len(coefficients) == len(poses)):
+        raise FormatError(
+            f"{file}: expected 'perFrameIntrinsicCoeffs' to have an entry for each of the {len(poses)} poses. "
+            "Export the recording again."
+        )
     shared = _shared_lens(table)
     frames = []
     for index, name in pictures.items():
         entry = Table(f"{file}: pose {index}", {"poses": poses[index]})
-        own = coefficients[index] if isinstance(coefficients, list) and index < len(coefficients) else None
+        own = None if coefficients is None else coefficients[index]
         frames.append(
             Frame(
                 name=name,
