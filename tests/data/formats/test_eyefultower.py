@@ -172,6 +172,12 @@ def test_malformed_cameras_are_errors(scene, edit, message, change, words):
     assert str(scene / "cameras.json") in said
 
 
+def test_two_cameras_of_one_picture_are_an_error(scene, edit, message):
+    (scene / "splits.json").unlink()
+    edit(lambda camera: camera.update(cameraId="10/10_DSC0000"))
+    assert "two cameras '10/10_DSC0000'" in message(scene)
+
+
 def test_cameras_that_are_no_list_are_an_error(scene, captures, message):
     captures.edit_json(scene / "cameras.json", lambda values: values.update(KRT=[]))
     assert "expected 'KRT' to be a list" in message(scene)

@@ -168,6 +168,13 @@ class TestPictures:
         assert capture.names[-1] == "images/right/DSC0001.jpg"
         same_rays(capture.cameras, truth, [0, 1])
 
+    def test_two_cameras_never_share_one(self, folder, edit, read):
+        edit('label="DSC0002"', 'label="DSC0001"')
+        capture = read(folder)
+        assert "images/DSC0001.jpg" not in capture.names
+        assert [item.path for item in capture.skipped] == ["DSC0001", "DSC0001"]
+        assert "2 cameras mean images/DSC0001.jpg" in capture.skipped[0].reason
+
     def test_masks_are_used(self, folder, read):
         (folder / "masks").mkdir()
         mask = Image.new("L", (48, 32))

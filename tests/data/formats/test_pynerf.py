@@ -38,6 +38,7 @@ def test_a_coarse_pixel_is_wider(folder, read):
 def test_what_the_file_says_of_the_scene_is_kept(folder, captures, read):
     capture = read(folder)
     assert capture.near == 0.5
+    assert capture.source["far"] == 6.0
     assert not capture.unbounded
     assert capture.bounds == Bounds.from_cube(1.5)
     assert capture.source["scales"] == [
@@ -65,6 +66,7 @@ def test_val_and_test_stand_in_for_each_other(folder, captures, read, message):
         (lambda split: split["focal"].__setitem__(3, None), "focal or lossmult is null"),
         (lambda split: split["focal"].__setitem__(3, float("nan")), "expected focal to be a number"),
         (lambda split: split["near"].__setitem__(3, -1), "near to be at least 0"),
+        (lambda split: split["far"].__setitem__(3, None), "far to be at least 0"),
         (lambda split: split["lossmult"].__setitem__(3, None), "lossmult is null"),
         (lambda split: split["lossmult"].__setitem__(3, 0), "expected lossmult to be a number above 0"),
         (lambda split: split["width"].__setitem__(3, 1e9), "expected width"),

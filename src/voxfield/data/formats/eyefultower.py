@@ -74,6 +74,9 @@ def read(path: Path, split: Split, options: CaptureOptions) -> Capture:
     cameras, left_out, raw = _read_krt(file) if use_json else _read_xml(file)
     lists, splits_raw = _read_splits(scene / SPLITS_FILE, {camera.name for camera in cameras}, folder.name)
     cameras = sorted(cameras, key=lambda one: one.name)
+    twice = next((one.name for one, other in zip(cameras, cameras[1:], strict=False) if one.name == other.name), None)
+    if twice is not None:
+        raise FormatError(f"{file}: has two cameras {twice!r}. Keep the right one, or download the file again.")
     names = [f"{folder.name}/{camera.name}.jpg" for camera in cameras]
     wheres = [f"{file}: camera {camera.name!r}" for camera in cameras]
     paths = [

@@ -10,6 +10,7 @@ Poses come in the coordinates of the exported world (metres where the chunk is r
 
 import os
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Final
 
@@ -63,14 +64,19 @@ def read(path: Path, split: Split, options: CaptureOptions) -> Capture:
     export = read_export(file)
     pictures = _Pictures(root / PICTURES if (root / PICTURES).is_dir() else root, root)
     frames, left_out = [], list(export.left_out)
-    for camera in export.cameras:
+    meant = [pictures.of(camera) for camera in export.cameras]
+    claims = Counter(found[0] for found in meant if len(found) == 1)
+    for camera, found in zip(export.cameras, meant, strict=True):
         where = f"{file}: camera {camera.label!r}"
-        found = pictures.of(camera)
         if len(found) > 1:
             reason = f"{where}: {len(found)} pictures have this name ({found[0]}, {found[1]}); rename them"
             left_out.append(Skipped(path=camera.label, reason=reason))
             continue
         name = found[0] if found else camera.label
+        if claims[name] > 1:
+            reason = f"{where}: {claims[name]} cameras mean {name}; put each group's pictures in a folder of its name"
+            left_out.append(Skipped(path=camera.label, reason=reason))
+            continue
         picture = resolve_inside(root, name, listed_in=where, allow_outside=options.allow_outside)
         mask = next((mask for mask in _mask_names(name) if is_file(root / MASKS / mask)), None)
         frames.append(

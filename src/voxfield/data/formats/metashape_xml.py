@@ -70,6 +70,7 @@ class _Sensor:
     intrinsics: Intrinsics | None
     """None when ``fault`` says why there is none."""
     fault: str
+    """Why the lens cannot be used; empty when it can."""
     in_rig: Tensor | None
     """(4, 4): sensor to its rig's master; None outside rigs."""
 

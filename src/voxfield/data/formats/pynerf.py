@@ -7,7 +7,7 @@ https://github.com/google/mipnerf/blob/main/scripts/convert_blender_data.py and
 https://github.com/hturki/pynerf/blob/main/pynerf/data/dataparsers/multicam_dataparser.py.
 
 The world is Blender's and stays as it is. Pictures keep their own sizes and focal lengths, so that a pixel's width on
-a coarse scale is what it was on the file's; ``source["scales"]`` records sizes and weights.
+a coarse scale is what it was on the file's; ``source`` records ``scales`` (sizes and weights) and ``far``.
 """
 
 from pathlib import Path
@@ -79,8 +79,14 @@ def read(path: Path, split: Split, options: CaptureOptions) -> Capture:
         bounds=_bounds(table),
         bounds_in_capture=False,
         unbounded=False,
-        near=_nearest(file, columns["near"]),
-        source={"split_rule": found[0], "scales": _scales(columns), "json_hash": digest(raw)},
+        # What one capture of one distance can say without cutting anything off.
+        near=min(_distances(file, "near", columns["near"])),
+        source={
+            "split_rule": found[0],
+            "scales": _scales(columns),
+            "far": max(_distances(file, "far", columns["far"])),
+            "json_hash": digest(raw),
+        },
     )
 
 
@@ -129,13 +135,17 @@ def _frame(row: Table, root: Path, *, allow_outside: bool) -> Frame:
     )
 
 
-def _nearest(file: Path, nears: list[Any]) -> float:
-    """The smallest ``near`` of the split: what one capture of one distance can say without cutting anything off."""
-    values = [Table(f"{file}: picture {index}", {"near": near}).number("near") for index, near in enumerate(nears)]
-    smallest = min((value for value in values if value is not None), default=None)
-    if smallest is None or smallest < 0:
-        raise FormatError(f"{file}: expected near to be at least 0, got {smallest}. Correct the file.")
-    return smallest
+def _distances(file: Path, key: str, column: list[Any]) -> list[float]:
+    """The distances of one list, each a number of at least 0."""
+    found = []
+    for index, entry in enumerate(column):
+        value = Table(f"{file}: picture {index}", {key: entry}).number(key)
+        if value is None or value < 0:
+            raise FormatError(
+                f"{file}: picture {index}: expected {key} to be at least 0, got {value}. Correct the file."
+            )
+        found.append(value)
+    return found
 
 
 def _bounds(table: Table) -> Bounds:
