@@ -1,7 +1,10 @@
 """Fixtures every test may use, and what decides whether a marked test can run here."""
 
+import importlib.util
 import os
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -37,6 +40,19 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("needs real captures: set VOXFIELD_TEST_DATA to their folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def captures() -> ModuleType:
+    """``tests/capture_writers.py``: small captures in every layout, written as the real programs write them."""
+    spec = importlib.util.spec_from_file_location("capture_writers", Path(__file__).with_name("capture_writers.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses look their module up by name.
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 TINY = (

@@ -10,10 +10,12 @@ from typing import Any, Literal, cast
 
 import torch
 
+from voxfield.data.capture import CaptureOptions
 from voxfield.data.posed_images import PosedImages, Skipped, Split, read_capture
 from voxfield.data.ray_batches import RaySampler
 from voxfield.distributed.devices import Placement, place
 from voxfield.errors import FormatError, InputError, MissingFileError
+from voxfield.export import nerfstudio
 from voxfield.export.report import write_report
 from voxfield.geometry.camera import Cameras
 from voxfield.geometry.paths import PathKind, camera_path
@@ -191,6 +193,36 @@ def open(run: str | os.PathLike[str]) -> "Run":  # noqa: A001  (voxfield.open re
         MissingFileError, FormatError: it is none, or damaged.
     """
     return Run(Path(run))
+
+
+def convert_capture(
+    data: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    images: nerfstudio.Placement = "copy",
+    format: str = "auto",  # noqa: A002  (the option's name)
+    eval_every: int = 8,
+    allow_outside: bool = False,
+) -> nerfstudio.Conversion:
+    """Write a capture of any layout as nerfstudio's ``transforms.json``.
+
+    Args:
+        data: a capture's folder, or the file that lists it.
+        output: folder of the new capture; may be the capture's own. Pictures inside it are referenced where they are.
+        images: ``copy`` pictures outside ``output`` into its ``images``, or ``link`` them (hard links).
+        format: the capture's layout; ``auto`` looks at the files.
+        eval_every: every so many-th picture (>= 2) is held out where the capture has no lists of its own.
+        allow_outside: let the capture name files outside its folder. Only for files you trust.
+
+    Returns:
+        What was written; ``left_out`` says which pictures could not be used, and why.
+
+    Raises:
+        InputError: unknown options, or ``output`` holds a ``transforms.json`` already.
+        MissingFileError, FormatError: a capture that is absent or cannot be read.
+    """
+    options = CaptureOptions(format=cast(Any, format), eval_every=eval_every, allow_outside=allow_outside)
+    return nerfstudio.convert_capture(data, output, images=images, options=options)
 
 
 class Run:
@@ -450,7 +482,7 @@ def _with_limits(experiment: Experiment, steps: int | None, minutes: float | Non
 
 def _default_run_dir(recipe: str, data: Path) -> Path:
     resolved = data.resolve()
-    name = resolved.parent.name if resolved.suffix == ".json" else resolved.name
+    name = resolved.parent.name if resolved.suffix in {".json", ".xml", ".npz"} else resolved.name
     return Path("runs") / f"{name or 'capture'}-{recipe}"
 
 

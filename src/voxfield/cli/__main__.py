@@ -28,6 +28,7 @@ VERBS = {
     "render": "Render a camera path through a run as a video or images.",
     "report": "Write a run's report: one HTML file with curves, metrics and pictures.",
     "info": "Say what a run is: recipe, data, progress, results.",
+    "capture": "Convert a capture of any layout to nerfstudio's transforms.json.",
     "bench": "Measure the kernels' speed, and training's on your data.",
     "doctor": "Say what will run on this machine, how fast, and what is missing.",
 }

@@ -33,8 +33,8 @@ def command(
 
     Args:
         recipe: what to train: grid-ngp.
-        data: folder of a capture (NeRF-synthetic, nerfstudio, instant-ngp, COLMAP or LLFF layout), or its
-            transforms.json.
+        data: folder of a capture (COLMAP, nerfstudio, NeRF-synthetic, Metashape, ...), or the file that lists its
+            photographs.
         output: run directory; runs/NAME of the capture when not given.
         steps: stop after this many steps.
         minutes: stop after this many minutes of training; compiling and evaluating do not count.

@@ -23,7 +23,20 @@ from voxfield.geometry.pose import Centre, Orientation, SceneTransform
 
 Split = Literal["train", "val", "test"]
 SPLITS: Final = ("train", "val", "test")
-FormatName = Literal["auto", "blender", "nerfstudio", "colmap", "llff"]
+FormatName = Literal[
+    "auto",
+    "blender",
+    "nerfstudio",
+    "colmap",
+    "llff",
+    "pynerf",
+    "record3d",
+    "polycam",
+    "neus",
+    "eyefultower",
+    "metashape",
+]
+FORMATS: Final[tuple[str, ...]] = get_args(FormatName)
 IMAGE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG")
 """Endings tried, in this order, for a frame whose path has none."""
 
@@ -61,7 +74,7 @@ class CaptureOptions:
     """Let paths in the file lead outside the data folder. Only for files you trust."""
 
     def __post_init__(self) -> None:
-        check_choice("format", self.format, get_args(FormatName))
+        check_choice("format", self.format, FORMATS)
         check_choice("region", self.region, ("auto", "format", "points"))
         if self.downscale != "auto":
             if isinstance(self.downscale, bool) or not isinstance(self.downscale, int):
@@ -106,7 +119,9 @@ class Intrinsics:
     model: CameraModel
     """The projection."""
     crop_radius: float | None = None
-    """Fisheye: pixels farther than this from the picture's middle do not count; None when the file states none."""
+    """Pixels further than this from the picture's middle are ignored (the rim of a fisheye lens); None keeps all."""
+    crop_border: int = 0
+    """Pixels this near to an edge of the picture are ignored (>= 0; black rims that undistortion leaves)."""
 
     def resolve(self, size: tuple[int, int]) -> tuple[tuple[float, float], tuple[float, float]]:
         """((fx, fy), (cx, cy)) in pixels for a picture of ``size``; an axis without focal length or angle takes the
@@ -155,13 +170,13 @@ class Intrinsics:
     def circle(self, size: tuple[int, int]) -> tuple[float, float, float] | None:
         """(x, y, radius) in pixels of a picture of ``size``: outside it nothing counts; None when all does.
 
-        A fisheye's stated crop about the picture's middle (as in nerfstudio), else what its model can show, about its
+        The stated crop about the picture's middle (as in nerfstudio), else what a fisheye's model can show, about its
         axis.
         """
-        if self.model != "fisheye":
-            return None
         if self.crop_radius is not None:
             return size[0] / 2, size[1] / 2, self.crop_radius
+        if self.model != "fisheye":
+            return None
         focal, (cx, cy) = self.resolve(size)
         reach = self._fisheye_reach(focal)
         corner = math.hypot(max(cx, size[0] - cx), max(cy, size[1] - cy))
@@ -203,7 +218,7 @@ class Capture:
     chosen: tuple[int, ...]
     """Indices of the split's frames in ``frames``, those with files present; in their order."""
     missing: tuple[Skipped, ...]
-    """Frames without a file, and pictures without a usable pose or camera."""
+    """Pictures the reader leaves out: without a file, without a usable pose or camera, switched off."""
     normalised: bool
     """Whether orientation, centre and scale may be changed."""
     before: SceneTransform = field(default_factory=SceneTransform.identity)

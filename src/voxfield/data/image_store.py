@@ -43,7 +43,14 @@ class Picture:
     full_size: Size
     """(width, height) before reduction."""
     circle: tuple[float, float, float] | None = None
-    """(x, y, radius) in pixels of ``size``: what lies outside is masked; None masks nothing."""
+    """(x, y, radius) in pixels of the full size: what lies outside is masked; None masks nothing."""
+    crop_border: int = 0
+    """Pixels of the full size this near to its edges are masked."""
+
+    @property
+    def cropped(self) -> bool:
+        """Whether ``circle`` or ``crop_border`` masks anything."""
+        return self.circle is not None or self.crop_border > 0
 
 
 class ImageStore:
@@ -110,7 +117,7 @@ class ImageStore:
         """Whether picture ``index`` has a mask, without decoding it."""
         picture = self._pictures[index]
         if isinstance(picture, Picture):
-            return picture.mask_path is not None or picture.circle is not None
+            return picture.mask_path is not None or picture.cropped
         return picture[1] is not None
 
     @property
@@ -153,10 +160,10 @@ class ImageStore:
             return picture
         try:
             image = read_image(picture.path, channels=self.channels, size=picture.size, full_size=picture.full_size)
-            mask = None if picture.circle is None else _disk(picture.size, picture.circle)
+            mask = crop_mask(picture) if picture.cropped else None
             if picture.mask_path is not None:
-                kept = read_mask(picture.mask_path, size=picture.size, full_size=picture.full_size)
-                mask = kept if mask is None else mask & kept
+                stated = read_mask(picture.mask_path, size=picture.size, full_size=picture.full_size)
+                mask = stated if mask is None else mask & stated
             return image, mask
         except FormatError as error:
             with self._lock:
@@ -215,14 +222,22 @@ class ImageStore:
             self._cached_bytes -= _bytes_of(dropped)
 
 
+def crop_mask(picture: Picture) -> Tensor:
+    """(H, W) bool at the picture's working size: True where its crop keeps the pixel: wholly inside the borders, its
+    centre inside the circle.
+    """
+    inside, centres = [], []
+    for length, full in zip(picture.size, picture.full_size, strict=True):
+        edge = torch.arange(length + 1, dtype=torch.float32) * (full / length)
+        inside.append((edge[:-1] >= picture.crop_border) & (edge[1:] <= full - picture.crop_border))
+        centres.append((edge[:-1] + edge[1:]) / 2)
+    kept = inside[0][None, :] & inside[1][:, None]
+    if picture.circle is not None:
+        x, y, radius = picture.circle
+        kept &= torch.hypot(centres[0][None, :] - x, centres[1][:, None] - y) <= radius
+    return kept
+
+
 def _bytes_of(decoded: Decoded) -> int:
     image, mask = decoded
     return image.numel() + (0 if mask is None else mask.numel())
-
-
-def _disk(size: Size, circle: tuple[float, float, float]) -> Tensor:
-    """(H, W) bool: the pixels whose centres lie within ``circle`` (x, y, radius)."""
-    width, height = size
-    across = torch.arange(width, dtype=torch.float32) + 0.5 - circle[0]
-    down = torch.arange(height, dtype=torch.float32) + 0.5 - circle[1]
-    return torch.hypot(across[None, :], down[:, None]) <= circle[2]

@@ -7,14 +7,25 @@ missing or broken, settles the working resolution, and places the cameras in the
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Final, get_args
+from typing import Final, cast, get_args
 
 import torch
 
 from voxfield.checks import check_choice
 from voxfield.data.capture import SPLITS, Capture, CaptureOptions, Frame, Skipped, Split, digest, reduced_copy
 from voxfield.data.decode import Size, read_header
-from voxfield.data.formats import blender, colmap, llff, nerfstudio
+from voxfield.data.formats import (
+    blender,
+    colmap,
+    eyefultower,
+    llff,
+    metashape,
+    nerfstudio,
+    neus,
+    polycam,
+    pynerf,
+    record3d,
+)
 from voxfield.data.image_store import ImageStore, Picture
 from voxfield.data.sparse_points import ObservedPoints
 from voxfield.errors import FormatError, MissingFileError
@@ -22,19 +33,25 @@ from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.camera import CameraModel, Cameras
 from voxfield.geometry.pose import SceneTransform, focus, normalise
 
-__all__ = ["CaptureOptions", "PosedImages", "Skipped", "Split", "read_capture"]
+__all__ = ["CaptureOptions", "PosedImages", "Skipped", "Split", "open_capture", "read_capture"]
 
 FEWEST_POINTS: Final = 100
 """Fewer sparse points than these do not set the region of interest by themselves."""
 LONGEST_SIDE: Final = 1600
 """``downscale="auto"`` halves pictures until their longest side has at most this many pixels."""
 
-# In order of how definite their marks are: a folder of several layouts is read as the first.
+# In the order they are tried. No two recognise the same export; a folder that holds two exports is read as the first.
 _FORMATS: Final[dict[str, ModuleType]] = {
     "blender": blender,
     "nerfstudio": nerfstudio,
     "colmap": colmap,
     "llff": llff,
+    "pynerf": pynerf,
+    "record3d": record3d,
+    "polycam": polycam,
+    "neus": neus,
+    "eyefultower": eyefultower,
+    "metashape": metashape,
 }
 
 
@@ -87,7 +104,7 @@ def read_capture(path: str | Path, *, split: Split = "train", options: CaptureOp
     """Read one split of a capture.
 
     Args:
-        path: a capture's folder, or its JSON file.
+        path: a capture's folder, or the file that lists its pictures.
         split: which pictures; ``val`` and ``test`` stand in for each other where a capture has only one of them.
         options: see ``CaptureOptions``.
 
@@ -101,7 +118,7 @@ def read_capture(path: str | Path, *, split: Split = "train", options: CaptureOp
     """
     options = options or CaptureOptions()
     check_choice("split", split, SPLITS)
-    capture = _reader(Path(path), options).read(Path(path), split, options)
+    capture = open_capture(path, split=split, options=options)
     if not capture.chosen and len(capture.missing) < len(capture.frames):
         raise FormatError(f"{capture.file}: the {split} split is empty. Add pictures to it or use another split.")
     factor = _downscale(capture, options)
@@ -133,17 +150,28 @@ def read_capture(path: str | Path, *, split: Split = "train", options: CaptureOp
     )
 
 
+def open_capture(path: str | Path, *, split: Split, options: CaptureOptions | None = None) -> Capture:
+    """What a capture's files say of its frames, in the capture's own coordinates; no picture is opened.
+
+    Raises:
+        MissingFileError, FormatError: as ``read_capture``.
+    """
+    options = options or CaptureOptions()
+    return cast(Capture, _reader(Path(path), options).read(Path(path), split, options))
+
+
 def _reader(path: Path, options: CaptureOptions) -> ModuleType:
     if not path.exists():
-        raise MissingFileError(f"{path}: no such file or folder. Give a capture's folder or its transforms JSON.")
+        raise MissingFileError(f"{path}: no such file or folder. Give a capture's folder or the file that lists it.")
     if options.format != "auto":
         return _FORMATS[options.format]
     for reader in _FORMATS.values():
         if reader.recognises(path):
             return reader
     raise FormatError(
-        f"{path}: no capture found. Expected transforms_train.json (NeRF-synthetic), transforms.json "
-        "(nerfstudio, instant-ngp), sparse/0 (COLMAP) or poses_bounds.npy (LLFF)"
+        f"{path}: no capture found. Expected transforms_train.json (NeRF-synthetic), transforms.json (nerfstudio, "
+        "instant-ngp), sparse/0 beside images (COLMAP), poses_bounds.npy (LLFF), or the files of "
+        + ", ".join(list(_FORMATS)[4:])
         + (" in the folder." if path.is_dir() else ".")
     )
 
@@ -217,17 +245,14 @@ def _open(frame: Frame, factor: int) -> _Opened:
     fault = frame.intrinsics.fault(full)
     if fault is not None:
         raise FormatError(f"{frame.name}: {fault}")
-    circle = frame.intrinsics.circle(full)
-    if circle is not None:
-        across, down = size[0] / full[0], size[1] / full[1]
-        circle = (circle[0] * across, circle[1] * down, circle[2] * min(across, down))
     picture = Picture(
         name=frame.name,
         path=reduced or frame.path,
         mask_path=mask_path,
         size=size,
         full_size=full,
-        circle=circle,
+        circle=frame.intrinsics.circle(full),
+        crop_border=frame.intrinsics.crop_border,
     )
     return _Opened(frame=frame, picture=picture, alpha=header.alpha)
 

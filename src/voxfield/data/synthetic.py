@@ -13,28 +13,21 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from voxfield.checks import check_choice, check_range
-from voxfield.data.capture import SPLITS, Split, digest
+from voxfield.data.capture import SPLITS, Intrinsics, Split, digest
+from voxfield.data.formats.transforms_json import lens_keys
 from voxfield.data.image_store import ImageStore
 from voxfield.data.posed_images import PosedImages
 from voxfield.geometry.bounds import Bounds, Vector
-from voxfield.geometry.camera import CameraModel, Cameras
+from voxfield.geometry.camera import Cameras
 from voxfield.geometry.paths import look_at
 from voxfield.geometry.pose import SceneTransform
 from voxfield.geometry.rays import Rays
-
-_MODEL_NAMES: Final[dict[CameraModel, str]] = {
-    "perspective": "OPENCV",
-    "fisheye": "OPENCV_FISHEYE",
-    "equirectangular": "EQUIRECTANGULAR",
-    "orthographic": "ORTHOPHOTO",
-}
-"""As ``transforms.json`` calls the models."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,25 +241,24 @@ def write_nerfstudio(folder: Path, split: PosedImages, **keys: object) -> None:
         keys: further entries of the file, e.g. ``aabb_scale=4``.
     """
     cameras = split.cameras
-    # The file states the focal length of a panorama in pixels per half turn.
-    unit = math.pi if cameras.model == "equirectangular" else 1.0
     frames = []
     for index in range(len(split)):
         name = f"images/{index:04d}.png"
         _write_png(folder / name, split.images.read(index))
         frames.append({"file_path": name, "transform_matrix": _pose_rows(cameras, index)})
-    lens: dict[str, object] = {
-        "w": int(cameras.width[0]),
-        "h": int(cameras.height[0]),
-        "fl_x": float(cameras.focal[0, 0]) * unit,
-        "fl_y": float(cameras.focal[0, 1]) * unit,
-        "cx": float(cameras.principal[0, 0]),
-        "cy": float(cameras.principal[0, 1]),
-        "camera_model": _MODEL_NAMES[cameras.model],
-    }
-    if cameras.distortion is not None:
-        lens.update(zip(("k1", "k2", "k3", "k4", "p1", "p2"), cameras.distortion[0].tolist(), strict=True))
-    _write_json(folder / "transforms.json", {**lens, **keys, "frames": frames})
+    size = int(cameras.width[0]), int(cameras.height[0])
+    fx, fy = cameras.focal[0].tolist()
+    cx, cy = cameras.principal[0].tolist()
+    k1, k2, k3, k4, p1, p2 = [0.0] * 6 if cameras.distortion is None else cameras.distortion[0].tolist()
+    lens = Intrinsics(
+        size=size,
+        focal=(fx, fy),
+        angle=(None, None),
+        principal=(cx, cy),
+        distortion=(k1, k2, k3, k4, p1, p2),
+        model=cameras.model,
+    )
+    _write_json(folder / "transforms.json", {**lens_keys(lens, size), **keys, "frames": frames})
 
 
 def _pose_rows(cameras: Cameras, index: int) -> list[list[float]]:

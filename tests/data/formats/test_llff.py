@@ -176,8 +176,11 @@ GOOD = array_bytes(table_of(facing()))
         (array_bytes(changed(value=0.5, column=16)), "0 < near < far for 003.png, got 1 and 0.5"),
         (array_bytes(changed(value=-20.0, column=14)), "height, width and focal length in pixels for 003.png"),
         (array_bytes(changed(value=0.0, column=4)), "height, width and focal length in pixels for 003.png"),
-        (array_bytes(changed(value=3.0, column=0)), "axes of 003.png are not a rotation"),
-        (array_bytes(table_of(facing())[:, [1, 0, *range(2, 17)]]), "axes of 000.png are not a rotation"),
+        (array_bytes(changed(value=3.0, column=0)), "003.png: the pose (axes down, right, backwards) is not"),
+        (
+            array_bytes(table_of(facing())[:, [1, 0, *range(2, 17)]]),
+            "000.png: the pose (axes down",
+        ),
         (array_bytes(table_of(facing(9))), "holds 9 poses, but"),
     ],
 )

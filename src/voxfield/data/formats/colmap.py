@@ -11,6 +11,7 @@ saw or that lie nowhere are left out and counted.
 """
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -27,8 +28,6 @@ from voxfield.data.capture import (
     Skipped,
     Split,
     digest,
-    every_nth,
-    is_present,
     reduced_only,
     resolve_inside,
 )
@@ -42,18 +41,16 @@ from voxfield.data.formats.colmap_model import (
     read_images,
     read_points,
 )
-from voxfield.data.formats.transforms_json import LARGEST_NUMBER, MOST_PIXELS_A_SIDE
+from voxfield.data.formats.photo_capture import photo_capture
+from voxfield.data.formats.poses import LARGEST_NUMBER, Pose, from_opencv
+from voxfield.data.formats.transforms_json import MOST_PIXELS_A_SIDE
 from voxfield.data.sparse_points import ObservedPoints, SparsePoints
 from voxfield.errors import FormatError, MissingFileError
-from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.camera import CameraModel
 from voxfield.geometry.ndc import is_forward_facing
 from voxfield.geometry.rotations import rotations_from_quaternions
 
 MODEL_FOLDERS: Final = ("sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse")
-NEAR: Final = 0.05
-"""World units; all cameras lie in [-1, 1]^3."""
-
 _LENSES: Final[dict[str, tuple[CameraModel, str]]] = {
     "SIMPLE_PINHOLE": ("perspective", "f cx cy"),
     "PINHOLE": ("perspective", "fx fy cx cy"),
@@ -69,8 +66,11 @@ _LENSES: Final[dict[str, tuple[CameraModel, str]]] = {
 
 
 def recognises(path: Path) -> bool:
-    """Whether ``path`` is a folder with a COLMAP model of cameras and images."""
-    return path.is_dir() and _find_model(path) is not None
+    """Whether ``path`` is a folder with a COLMAP model of cameras and images beside pictures, or that model's list of
+    images.
+    """
+    root = _root_of(path)
+    return root is not None and _find_model(root) is not None and _has_pictures(root)
 
 
 def read(path: Path, split: Split, options: CaptureOptions) -> Capture:
@@ -80,47 +80,32 @@ def read(path: Path, split: Split, options: CaptureOptions) -> Capture:
         MissingFileError: no model. FormatError: files cut short or malformed, camera models that cannot be
         represented, paths that lead outside, no picture with a pose.
     """
-    model = _find_model(path)
+    root = _root_of(path) or path
+    model = _find_model(root)
     if model is None:
         raise MissingFileError(
             f"{path}: no COLMAP model. Expected cameras and images (.bin or .txt) in one of {', '.join(MODEL_FOLDERS)}."
         )
     images = sorted(read_images(model.images), key=lambda image: image.name)
-    posed, skipped = _pose_all(images, read_cameras(model.cameras), path, model, options)
-    if not posed:
-        first = f" The first: {skipped[0].path}: {skipped[0].reason}" if skipped else ""
-        raise FormatError(f"{model.images}: none of the {len(images)} pictures has a pose and a camera.{first}")
-    factors = reduced_only(path)
-    present = [index for index, one in enumerate(posed) if is_present(one.frame.path, factors)]
-    gone = sorted(set(range(len(posed))) - set(present))
-    skipped += [
-        Skipped(path=posed[index].frame.name, reason=f"{posed[index].frame.path}: no such file") for index in gone
-    ]
-    points, observed, left_out = _sparse(model.points, posed)
-    return Capture(
+    posed, skipped = _pose_all(images, read_cameras(model.cameras), root, model, options)
+    points, observed, points_left_out = _sparse(model.points, posed)
+    capture = photo_capture(
         format="colmap",
         file=model.images,
-        root=path,
-        frames=tuple(one.frame for one in posed),
-        chosen=tuple(present[index] for index in every_nth(len(present), split, options.eval_every)),
-        missing=tuple(skipped),
-        normalised=True,
-        bounds=Bounds.from_cube(1.0),
-        bounds_in_capture=False,
-        unbounded=True,
-        near=NEAR,
-        forward_facing=_forward_facing(posed, observed),
-        reduced_only=factors,
-        points=points,
-        observed=observed,
+        root=root,
+        frames=[one.frame for one in posed],
+        left_out=skipped,
+        split=split,
+        options=options,
         source={
-            "split_rule": f"every {options.eval_every}th",
             "json_hash": digest(*(read_bytes(file) for file in model if file is not None)),
-            "model": model.images.parent.relative_to(path).as_posix(),
+            "model": model.images.parent.relative_to(root).as_posix(),
             "points": 0 if points is None else len(points),
-            "points_left_out": left_out,
+            "points_left_out": points_left_out,
         },
+        reduced_only=reduced_only(root),
     )
+    return replace(capture, forward_facing=_forward_facing(posed, observed), points=points, observed=observed)
 
 
 class _Model(NamedTuple):
@@ -140,6 +125,20 @@ class _Posed(NamedTuple):
     """(3, 3) float64, world to camera, OpenCV's axes."""
     shift: Tensor
     """(3,) float64, world to camera."""
+
+
+def _root_of(path: Path) -> Path | None:
+    """The capture's folder: ``path`` itself, or the one that holds the model whose list of images ``path`` is."""
+    if path.is_dir():
+        return path
+    if path.name not in ("images.bin", "images.txt"):
+        return None
+    roots = [root for root in path.parents for folder in MODEL_FOLDERS if root / folder == path.parent]
+    return next((root for root in roots if _has_pictures(root)), None)
+
+
+def _has_pictures(root: Path) -> bool:
+    return (root / "images").is_dir() or bool(reduced_only(root))
 
 
 def _find_model(path: Path) -> _Model | None:
@@ -197,11 +196,10 @@ def _fault(image: Image, lenses: dict[int, Intrinsics]) -> str | None:
     return None
 
 
-def _camera_to_world(rotation: Tensor, shift: Tensor) -> tuple[tuple[float, ...], ...]:
+def _camera_to_world(rotation: Tensor, shift: Tensor) -> Pose:
     """COLMAP's world-to-camera, OpenCV axes, as camera-to-world, OpenGL axes."""
-    back = rotation.T
-    axes = back * torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64)
-    return tuple(tuple(row) for row in torch.cat([axes, -(back @ shift)[:, None]], dim=1).tolist())
+    pose = torch.cat([rotation.T, -(rotation.T @ shift)[:, None]], dim=1)
+    return tuple(tuple(row) for row in from_opencv(pose).tolist())
 
 
 def _read_lens(camera: Camera, where: str) -> Intrinsics:

@@ -11,6 +11,7 @@ Pictures are looked for in ``images``, or in ``images_2``, ``images_4``, ... whe
 """
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -26,16 +27,16 @@ from voxfield.data.capture import (
     Intrinsics,
     Split,
     digest,
-    every_nth,
     is_file,
     reduced_only,
     resolve_inside,
 )
-from voxfield.data.formats.transforms_json import LARGEST_NUMBER, MOST_PIXELS_A_SIDE
+from voxfield.data.formats.photo_capture import photo_capture
+from voxfield.data.formats.poses import LARGEST_NUMBER, Pose, rigid_pose
+from voxfield.data.formats.transforms_json import MOST_PIXELS_A_SIDE
 from voxfield.errors import FormatError, MissingFileError
 from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.ndc import is_forward_facing
-from voxfield.geometry.pose import is_rigid, orthonormalise
 
 FILE_NAME: Final = "poses_bounds.npy"
 NEARER: Final = 0.9
@@ -49,8 +50,8 @@ _LARGEST_FILE: Final = 1 << 28
 
 
 def recognises(path: Path) -> bool:
-    """Whether ``path`` is a folder with a ``poses_bounds.npy``."""
-    return path.is_dir() and (path / FILE_NAME).is_file()
+    """Whether ``path`` is a folder with a ``poses_bounds.npy``, or that file."""
+    return (path / FILE_NAME).is_file() if path.is_dir() else path.name == FILE_NAME
 
 
 def read(path: Path, split: Split, options: CaptureOptions) -> Capture:
@@ -60,10 +61,11 @@ def read(path: Path, split: Split, options: CaptureOptions) -> Capture:
         MissingFileError: no such file or no pictures. FormatError: not an N x 17 array of finite numbers, poses that
         are not rigid, another number of pictures than of poses.
     """
-    file = path / FILE_NAME
+    file = path / FILE_NAME if path.is_dir() else path
+    root = file.parent
     table, raw = _read_table(file)
-    factors = reduced_only(path)
-    folder = path / (f"images_{factors[0]}" if factors else "images")
+    factors = reduced_only(root)
+    folder = root / (f"images_{factors[0]}" if factors else "images")
     names = _pictures(folder)
     if len(names) != len(table):
         raise FormatError(
@@ -72,35 +74,33 @@ def read(path: Path, split: Split, options: CaptureOptions) -> Capture:
         )
     poses, lenses = _poses(file, names, table), _lenses(file, names, table)
     bounds = table[:, 15:]
-    frames = tuple(
+    frames = [
         Frame(
             name=name,
-            path=resolve_inside(path, f"images/{name}", listed_in=str(file), allow_outside=options.allow_outside),
+            path=resolve_inside(root, f"images/{name}", listed_in=str(file), allow_outside=options.allow_outside),
             mask_path=None,
-            pose=tuple(tuple(row) for row in pose),
+            pose=pose,
             intrinsics=lens,
         )
-        for name, pose, lens in zip(names, poses.tolist(), lenses, strict=True)
-    )
-    forward_facing = is_forward_facing(poses, float(bounds[:, 0].min()))
-    region = _frusta(poses, lenses, bounds) if forward_facing else Bounds.from_cube(1.0)
-    return Capture(
+        for name, pose, lens in zip(names, poses, lenses, strict=True)
+    ]
+    capture = photo_capture(
         format="llff",
         file=file,
-        root=path,
+        root=root,
         frames=frames,
-        chosen=tuple(every_nth(len(frames), split, options.eval_every)),
-        missing=(),
-        normalised=True,
-        bounds=region,
-        bounds_in_capture=forward_facing,
-        unbounded=True,
-        near=NEARER * float(bounds[:, 0].min()),
-        near_in_capture=True,
-        forward_facing=forward_facing,
+        left_out=(),
+        split=split,
+        options=options,
+        source={"json_hash": digest(raw)},
         reduced_only=factors,
-        source={"split_rule": f"every {options.eval_every}th", "json_hash": digest(raw)},
     )
+    nearest = float(bounds[:, 0].min())
+    capture = replace(capture, near=NEARER * nearest, near_in_capture=True)
+    if not is_forward_facing(capture.poses(), nearest):
+        return capture
+    region = _frusta(capture.poses(), lenses, bounds)
+    return replace(capture, forward_facing=True, bounds=region, bounds_in_capture=True)
 
 
 def _read_table(file: Path) -> tuple[NDArray[np.float64], bytes]:
@@ -142,8 +142,8 @@ def _pictures(folder: Path) -> list[str]:
         raise FormatError(f"{folder}: cannot be read ({error.strerror}). Check the folder's permissions.") from error
 
 
-def _poses(file: Path, names: list[str], table: NDArray[np.float64]) -> torch.Tensor:
-    """(N, 3, 4) float64 camera-to-world, OpenGL axes."""
+def _poses(file: Path, names: list[str], table: NDArray[np.float64]) -> list[Pose]:
+    """Camera-to-world, OpenGL axes."""
     for name, row in zip(names, table, strict=True):
         # NaN compares false.
         if not (np.abs(row) <= LARGEST_NUMBER).all():
@@ -156,13 +156,10 @@ def _poses(file: Path, names: list[str], table: NDArray[np.float64]) -> torch.Te
     stored = torch.from_numpy(table[:, :15].copy()).view(-1, 3, 5)
     down, right, back, centre = stored[:, :, :4].unbind(-1)
     poses = torch.stack([right, -down, back, centre], dim=-1)
-    rigid = is_rigid(poses)
-    if not bool(rigid.all()):
-        name = names[int(rigid.long().argmin())]
-        raise FormatError(
-            f"{file}: the axes of {name} are not a rotation in the order down, right, backwards. Make the poses again."
-        )
-    return torch.cat([orthonormalise(poses[:, :, :3]), poses[:, :, 3:]], dim=2)
+    return [
+        rigid_pose(pose, where=f"{file}: {name}", name="the pose (axes down, right, backwards)")
+        for name, pose in zip(names, poses, strict=True)
+    ]
 
 
 def _lenses(file: Path, names: list[str], table: NDArray[np.float64]) -> list[Intrinsics]:

@@ -17,13 +17,18 @@ from typing import Final
 
 import torch
 
-from voxfield.data.capture import Capture, CaptureOptions, Frame, Skipped, Split, digest, every_nth, is_file
+from voxfield.data.capture import SPLITS, Capture, CaptureOptions, Frame, Skipped, Split, digest, every_nth, is_file
 from voxfield.data.formats.transforms_json import Table, read_frames, read_table
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.pose import SceneTransform
 
 FILE_NAME: Final = "transforms.json"
+OTHER_JSON: Final = (
+    *(f"transforms_{split}.json" for split in SPLITS),
+    *("metadata.json", "cameras.json", "splits.json", "mesh_info.json"),
+)
+"""JSON files of other captures: NeRF-synthetic's, PyNeRF's and Record3D's, EyefulTower's, Polycam's."""
 NEAR: Final = 0.05
 """World units; all cameras lie in [-1, 1]^3."""
 NGP_SCALE: Final = 0.33
@@ -33,10 +38,10 @@ aabb_scale."""
 
 
 def recognises(path: Path) -> bool:
-    """Whether ``path`` is a folder with a ``transforms.json``, or any other JSON file."""
+    """Whether ``path`` is a folder with a ``transforms.json``, or a JSON file that no other format names so."""
     if path.is_dir():
         return (path / FILE_NAME).is_file()
-    return path.suffix.lower() == ".json"
+    return path.suffix.lower() == ".json" and path.name not in OTHER_JSON
 
 
 def read(path: Path, split: Split, options: CaptureOptions) -> Capture:

@@ -12,13 +12,11 @@ from typing import Any, Final
 import torch
 
 from voxfield.data.capture import Frame, Intrinsics, find_image, resolve_inside
+from voxfield.data.formats.poses import LARGEST_NUMBER, Pose, rigid_pose
 from voxfield.errors import FormatError, MissingFileError
 from voxfield.geometry.camera import LENSES, CameraModel
-from voxfield.geometry.pose import RIGID_TOLERANCE, is_rigid, orthonormalise
 
 MOST_PIXELS_A_SIDE: Final = 100_000
-LARGEST_NUMBER: Final = 1e8
-"""Beyond it float32 no longer resolves a scene; such numbers are mistakes."""
 
 _PERSPECTIVE: Final = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
 _FISHEYE: Final = ("OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "FISHEYE")
@@ -29,6 +27,13 @@ _MODELS: Final[dict[str, CameraModel]] = {
     "ORTHOPHOTO": "orthographic",
     "ORTHOGRAPHIC": "orthographic",
 }
+CAMERA_MODELS: Final[dict[CameraModel, str]] = {
+    "perspective": "OPENCV",
+    "fisheye": "OPENCV_FISHEYE",
+    "equirectangular": "EQUIRECTANGULAR",
+    "orthographic": "ORTHOPHOTO",
+}
+"""The name each model is written with."""
 _DISTORTION: Final = ("k1", "k2", "k3", "k4", "p1", "p2")
 
 
@@ -81,6 +86,19 @@ class Table:
             )
         return value
 
+    def numbers(self, key: str, count: int | None = None) -> list[float] | None:
+        """The list of ``count`` numbers at ``key`` (any count when None), or None when absent. May still be NaN."""
+        value = self.values.get(key)
+        if value is None:
+            return None
+        numbers = [_as_float(entry) for entry in value] if isinstance(value, list) else [None]
+        if None in numbers or (count is not None and len(numbers) != count):
+            wanted = "numbers" if count is None else f"{count} numbers"
+            raise FormatError(
+                f"{self.where}: expected {key} to be a list of {wanted}, got {_short(value)}. Correct it."
+            )
+        return [number for number in numbers if number is not None]
+
     def matrix(self, key: str) -> torch.Tensor | None:
         """The 3x4 or 4x4 matrix at ``key`` as (4, 4) float64, or None when absent. Entries may still be NaN."""
         value = self.values.get(key)
@@ -106,7 +124,7 @@ def read_table(path: Path) -> tuple[Table, bytes]:
     try:
         raw = path.read_bytes()
     except FileNotFoundError as error:
-        raise MissingFileError(f"{path}: no such file. Give a capture's folder or its transforms JSON.") from error
+        raise MissingFileError(f"{path}: no such file. Give a capture's folder or its JSON file.") from error
     except OSError as error:
         raise FormatError(f"{path}: cannot be read ({error.strerror}). Check the file and its permissions.") from error
     try:
@@ -119,7 +137,7 @@ def read_table(path: Path) -> tuple[Table, bytes]:
     except (UnicodeDecodeError, RecursionError, ValueError) as error:
         raise FormatError(f"{path}: not a JSON text file ({type(error).__name__}). Copy or export it again.") from error
     if not isinstance(values, dict):
-        raise FormatError(f"{path}: expected a JSON object with 'frames', got {_short(values)}. Export it again.")
+        raise FormatError(f"{path}: expected a JSON object, got {_short(values)}. Export it again.")
     return Table(str(path), values), raw
 
 
@@ -178,8 +196,7 @@ def read_intrinsics(table: Table) -> Intrinsics:
     if model == "orthographic":
         angle = (None, None)
     elif model == "equirectangular":
-        # nerfstudio states half the width of a full panorama: pixels per half turn, not per radian.
-        focal = tuple(None if value is None else value / math.pi for value in focal)  # type: ignore[assignment]
+        focal = tuple(None if value is None else value / _focal_unit(model) for value in focal)  # type: ignore[assignment]
         angle = (2 * math.pi, math.pi) if angle == (None, None) else angle
     if focal == (None, None) and angle == (None, None):
         angles = "" if model == "orthographic" else " or camera_angle_x (radians)"
@@ -196,6 +213,29 @@ def read_intrinsics(table: Table) -> Intrinsics:
         model=model,
         crop_radius=table.number("fisheye_crop_radius", above=0.0) if model == "fisheye" else None,
     )
+
+
+def lens_keys(intrinsics: Intrinsics, size: tuple[int, int]) -> dict[str, Any]:
+    """The keys that state a lens for pictures of ``size``: what ``read_intrinsics`` reads back.
+
+    ``crop_border`` has none.
+    """
+    (fx, fy), (cx, cy) = intrinsics.resolve(size)
+    unit = _focal_unit(intrinsics.model)
+    keys: dict[str, Any] = {"w": size[0], "h": size[1], "fl_x": fx * unit, "fl_y": fy * unit, "cx": cx, "cy": cy}
+    keys["camera_model"] = CAMERA_MODELS[intrinsics.model]
+    if any(intrinsics.distortion):
+        keys.update(zip(_DISTORTION, intrinsics.distortion, strict=True))
+    if intrinsics.model == "fisheye" and intrinsics.crop_radius is not None:
+        keys["fisheye_crop_radius"] = intrinsics.crop_radius
+    return keys
+
+
+def _focal_unit(model: CameraModel) -> float:
+    """The file's focal length per ours: nerfstudio states half the width of a full panorama, which is pixels per half
+    turn, not per radian.
+    """
+    return math.pi if model == "equirectangular" else 1.0
 
 
 def _read_distortion(table: Table, model: CameraModel) -> tuple[float, float, float, float, float, float]:
@@ -222,41 +262,12 @@ def _read_model(table: Table) -> CameraModel:
     )
 
 
-def _read_pose(table: Table) -> tuple[tuple[float, ...], ...]:
+def _read_pose(table: Table) -> Pose:
     """The frame's pose, checked to be rigid and cleaned of rounding."""
     matrix = table.matrix("transform_matrix")
     if matrix is None:
         raise FormatError(f"{table.where}: no transform_matrix. Add the camera-to-world pose or remove the frame.")
-    if not bool(matrix.isfinite().all()) or float(matrix.abs().max()) > LARGEST_NUMBER:
-        raise FormatError(
-            f"{table.where}: transform_matrix holds NaN, infinite or huge numbers. Remove the frame or redo its pose."
-        )
-    bottom = torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=torch.float64)
-    if float((matrix[3] - bottom).abs().max()) > 1e-6:
-        raise FormatError(
-            f"{table.where}: expected the last row of transform_matrix to be 0 0 0 1, got {matrix[3].tolist()}. "
-            "Is the matrix transposed?"
-        )
-    if not bool(is_rigid(matrix)):
-        raise FormatError(
-            f"{table.where}: transform_matrix is not rigid: {_why_not_rigid(matrix[:3, :3])}. "
-            "Export camera-to-world poses without scale or mirroring."
-        )
-    rotation = orthonormalise(matrix[:3, :3])
-    return tuple(tuple(row) for row in torch.cat([rotation, matrix[:3, 3:]], dim=1).tolist())
-
-
-def _why_not_rigid(rotation: torch.Tensor) -> str:
-    determinant = float(torch.linalg.det(rotation))
-    scale = float(rotation.norm(dim=0).mean())
-    if abs(determinant) < 1e-12:
-        return "its 3x3 part is singular"
-    even = (rotation / scale) @ (rotation / scale).T - torch.eye(3, dtype=rotation.dtype)
-    if float(even.abs().max()) > RIGID_TOLERANCE:
-        return "its axes are not perpendicular and of one length"
-    if determinant < 0:
-        return "it mirrors (determinant below 0)"
-    return f"it scales by {scale:.4g}"
+    return rigid_pose(matrix, where=table.where, name="transform_matrix")
 
 
 def _as_float(value: Any) -> float | None:

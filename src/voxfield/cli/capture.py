@@ -1,0 +1,45 @@
+"""``voxfield capture``."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+EXAMPLE = "voxfield capture convert scans/kitchen captures/kitchen --images link"
+
+
+def command(
+    action: Annotated[Positional[Literal["convert"]], arg(metavar="convert")],  # noqa: ARG001  (the parser checks it)
+    data: Annotated[Positional[Path], arg(metavar="DATA")],
+    output: Annotated[Positional[Path], arg(metavar="OUTPUT")],
+    /,
+    *,
+    images: Literal["copy", "link"] = "copy",
+    format: Annotated[str, arg(metavar="NAME")] = "auto",  # noqa: A002  (the option's name)
+    eval_every: Annotated[int, arg(metavar="N")] = 8,
+    allow_outside: bool = False,
+) -> int:
+    """Convert a capture of any layout to nerfstudio's transforms.json.
+
+    The exit code is 1 when pictures had to be left out; they are named.
+
+    Args:
+        action: convert.
+        data: folder of a capture, or the file that lists it.
+        output: folder for transforms.json; pictures that lie outside it are put into its images.
+        images: copy such pictures, or link them (hard links: no space, same file system).
+        format: the capture's layout; auto looks at the files.
+        eval_every: hold out every N-th picture where the capture has no lists of its own.
+        allow_outside: let the capture name files outside its folder. Only for files you trust.
+    """
+    import voxfield
+
+    conversion = voxfield.convert_capture(
+        data, output, images=images, format=format, eval_every=eval_every, allow_outside=allow_outside
+    )
+    counts = ", ".join(f"{count} {split}" for split, count in conversion.pictures.items())
+    print(f"Read   {conversion.frames} pictures ({conversion.format}): {counts}")
+    print(f"Wrote  {conversion.file}")
+    for item in conversion.left_out:
+        print(f"Left out {item.path}: {item.reason}")
+    return 1 if conversion.left_out else 0

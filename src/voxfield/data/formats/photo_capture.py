@@ -1,0 +1,102 @@
+"""What readers of photographs share: telling their files apart, and the capture they make of the frames they read.
+
+The world of such a capture is laid out from its cameras (``geometry.pose.normalise``) and goes on beyond them. Files
+without lists of their own hold out every n-th picture **that exists**, in the order of the frames
+(``CaptureOptions.eval_every``).
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from voxfield.data.capture import Capture, CaptureOptions, Frame, Skipped, Split, every_nth, is_present
+from voxfield.errors import FormatError
+from voxfield.geometry.bounds import Bounds
+
+NEAR: Final = 0.05
+"""World units; all cameras lie in [-1, 1]^3."""
+
+MOST_MARK_BYTES: Final = 1 << 26
+"""How far into a file a mark is looked for."""
+
+STAND_INS: Final[Mapping[Split, tuple[Split, ...]]] = {
+    "train": ("train",),
+    "val": ("val", "test"),
+    "test": ("test", "val"),
+}
+"""Val and test stand in for each other where a capture has only one of them."""
+
+
+def mentions(file: Path, mark: bytes, *, within: int = MOST_MARK_BYTES) -> bool:
+    """Whether ``mark`` occurs in the first ``within`` bytes of ``file``: also of one that is cut short or malformed,
+    so that its own reader gets to say what is wrong with it.
+    """
+    try:
+        with file.open("rb") as stream:
+            return mark in stream.read(within)
+    except OSError:
+        return False
+
+
+def photo_capture(
+    *,
+    format: str,  # noqa: A002  (the field's name)
+    file: Path,
+    root: Path,
+    frames: Sequence[Frame],
+    left_out: Sequence[Skipped],
+    split: Split,
+    options: CaptureOptions,
+    source: dict[str, object],
+    lists: Mapping[str, frozenset[str]] | None = None,
+    reduced_only: tuple[int, ...] = (),
+) -> Capture:
+    """The capture of photographs that a reader has read.
+
+    Args:
+        format: the reader's name.
+        file: the file that lists the frames.
+        root: the data folder.
+        frames: in order; pictures need not exist.
+        left_out: pictures for which there is no frame, with reasons.
+        split: which frames are asked for.
+        options: ``eval_every`` is used.
+        source: facts for the record, ``json_hash`` among them.
+        lists: names of frames by split, where the capture states them; None holds out every n-th picture.
+        reduced_only: see ``Capture``.
+
+    Raises:
+        FormatError: no frames at all.
+    """
+    if not frames:
+        reason = f" The first: {left_out[0].path}: {left_out[0].reason}" if left_out else ""
+        raise FormatError(f"{file}: no picture with a pose in it.{reason or ' Export the capture again.'}")
+    present, missing = [], []
+    for index, frame in enumerate(frames):
+        if is_present(frame.path, reduced_only):
+            present.append(index)
+        else:
+            missing.append(Skipped(path=frame.name, reason=f"{frame.path}: no such file"))
+    if lists is None:
+        chosen = [present[index] for index in every_nth(len(present), split, options.eval_every)]
+        rule = f"every {options.eval_every}th"
+    else:
+        listed = next((name for name in STAND_INS[split] if lists.get(name)), None)
+        wanted = lists[listed] if listed is not None else frozenset[str]()
+        chosen = [index for index in present if frames[index].name in wanted]
+        rule = f"{listed or split} list"
+    return Capture(
+        format=format,
+        file=file,
+        root=root,
+        frames=tuple(frames),
+        chosen=tuple(chosen),
+        missing=(*missing, *left_out),
+        normalised=True,
+        bounds=Bounds.from_cube(1.0),
+        bounds_in_capture=False,
+        unbounded=True,
+        near=NEAR,
+        reduced_only=reduced_only,
+        source={"split_rule": rule, **source},
+    )

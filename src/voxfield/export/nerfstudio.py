@@ -1,0 +1,278 @@
+"""Any capture as nerfstudio's ``transforms.json``: what other tools read, and one file to correct by hand.
+
+Poses are the capture's own, camera to world with OpenGL axes; ``applied_transform`` (and ``applied_scale``) say how the
+capture's file came from its reconstruction, the identity for most. Splits become ``train_filenames``,
+``val_filenames`` and ``test_filenames``. Pictures inside the output folder are referenced where they are; others are
+copied or hard-linked into ``images``. A crop (a fisheye's rim, a black border) becomes a mask. Keys:
+https://docs.nerf.studio/quickstart/data_conventions.html.
+
+Not kept, as the format has no place for them: the nearest distance of a ray, PyNeRF's loss weights, and a region of
+interest that is not a cube (its cube is written).
+"""
+
+import errno
+import io
+import os
+import shutil
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from voxfield.checks import check_choice
+from voxfield.data.capture import SPLITS, Capture, CaptureOptions, Frame, Skipped, Split, is_file
+from voxfield.data.decode import Size, read_header, read_mask
+from voxfield.data.formats.nerfstudio import FILE_NAME
+from voxfield.data.formats.transforms_json import lens_keys
+from voxfield.data.image_store import Picture, crop_mask
+from voxfield.data.posed_images import open_capture
+from voxfield.errors import FormatError, InputError, MissingFileError
+from voxfield.geometry.bounds import Bounds
+from voxfield.storage.atomic import replacing, write_bytes, write_json
+
+Placement = Literal["copy", "link"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """What a conversion wrote."""
+
+    file: Path
+    """The ``transforms.json``."""
+    format: str
+    """The layout that was read."""
+    pictures: dict[str, int]
+    """Pictures by split; val and test may be the same ones."""
+    frames: int
+    """Different pictures."""
+    left_out: tuple[Skipped, ...]
+    """Pictures that could not be used, with reasons."""
+
+
+def convert_capture(
+    data: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    images: Placement = "copy",
+    options: CaptureOptions | None = None,
+) -> Conversion:
+    """Write a capture as a nerfstudio capture.
+
+    Args:
+        data: a capture's folder, or the file that lists it.
+        output: folder of the new capture, made if need be; may be the capture's own.
+        images: what to do with pictures outside ``output``: ``copy`` them, or ``link`` them (hard links, which need
+            the same file system and no space).
+        options: how the capture is read: ``format``, ``eval_every`` and ``allow_outside`` are used.
+
+    Returns:
+        What was written.
+
+    Raises:
+        InputError: ``output`` holds a ``transforms.json`` already, or links cannot be made.
+        MissingFileError, FormatError: as ``read_capture``; or no picture can be read.
+    """
+    check_choice("images", images, ("copy", "link"))
+    folder = Path(output)
+    file = folder / FILE_NAME
+    if file.exists():
+        raise InputError(f"{file}: exists already. Name another folder, or remove it first.")
+    # Nothing is turned: what the file holds is what was read.
+    captures = _splits(Path(data), replace(options or CaptureOptions(), orientation="none"))
+    writer = _Writer(folder=folder, images=images)
+    names: dict[Path, str] = {}
+    frames: dict[str, dict[str, Any]] = {}
+    left_out: dict[str, Skipped] = {item.path: item for capture in captures.values() for item in capture.missing}
+    lists: dict[str, list[str]] = {}
+    for split, capture in captures.items():
+        chosen = [capture.frames[index] for index in capture.chosen]
+        for frame in chosen:
+            if frame.path in names or frame.name in left_out:
+                continue
+            try:
+                name, values = writer.frame(frame, capture.root)
+            except FormatError as error:
+                left_out[frame.name] = Skipped(path=frame.name, reason=str(error))
+                continue
+            names[frame.path], frames[name] = name, values
+        lists[split] = [names[frame.path] for frame in chosen if frame.path in names]
+    first = next(iter(captures.values()))
+    if not frames:
+        reason = next(iter(left_out.values())).reason if left_out else "no split has any"
+        raise FormatError(f"{first.file}: none of its pictures can be read. The first: {reason}")
+    write_json(file, _transforms(first, frames, lists))
+    return Conversion(
+        file=file,
+        format=first.format,
+        pictures={split: len(listed) for split, listed in lists.items()},
+        frames=len(frames),
+        left_out=tuple(left_out.values()),
+    )
+
+
+def _splits(data: Path, options: CaptureOptions) -> dict[Split, Capture]:
+    """The capture of every split there is."""
+    captures: dict[Split, Capture] = {}
+    absent: MissingFileError | None = None
+    for split in SPLITS:
+        try:
+            captures[split] = open_capture(data, split=split, options=options)
+        except MissingFileError as error:
+            absent = absent or error
+    if not captures:
+        raise absent or MissingFileError(f"{data}: no such capture.")
+    return captures
+
+
+def _transforms(capture: Capture, frames: dict[str, dict[str, Any]], lists: dict[str, list[str]]) -> dict[str, Any]:
+    """The file's content: a lens that all frames share is stated once."""
+    ordered = [frames[name] for name in sorted(frames)]
+    lens = ordered[0]["lens"]
+    shared = all(frame["lens"] == lens for frame in ordered)
+    listed = [
+        {
+            "file_path": frame["file_path"],
+            **({"mask_path": frame["mask_path"]} if frame["mask_path"] else {}),
+            **({} if shared else frame["lens"]),
+            "transform_matrix": frame["transform_matrix"],
+        }
+        for frame in ordered
+    ]
+    before = capture.before
+    applied = before.matrix[:3].clone()
+    applied /= before.scale
+    return {
+        **(lens if shared else {}),
+        **_region(capture),
+        "applied_transform": applied.tolist(),
+        **({"applied_scale": before.scale} if abs(before.scale - 1) > 1e-12 else {}),
+        **{f"{split}_filenames": names for split, names in lists.items()},
+        "frames": listed,
+    }
+
+
+def _region(capture: Capture) -> dict[str, Any]:
+    """instant-ngp's statement that all there is lies in one cube of the file's coordinates, where that is known."""
+    if capture.unbounded or (capture.normalised and not capture.bounds_in_capture):
+        return {}
+    low, edge = _cube(capture.bounds)
+    return {"aabb_scale": 1, "scale": 1 / edge, "offset": [-value / edge for value in low]}
+
+
+def _cube(bounds: Bounds) -> tuple[list[float], float]:
+    """Low corner and edge of the smallest cube with the same centre that holds ``bounds``."""
+    edge = max(high - low for low, high in zip(bounds.minimum, bounds.maximum, strict=True))
+    centre = [(low + high) / 2 for low, high in zip(bounds.minimum, bounds.maximum, strict=True)]
+    return [value - edge / 2 for value in centre], edge
+
+
+@dataclass(kw_only=True)
+class _Writer:
+    """Puts pictures and masks in place and describes frames."""
+
+    folder: Path
+    images: Placement
+    _taken: dict[Path, Path] = field(default_factory=dict)
+    """File in the output folder -> the file it was made from."""
+    _crops: dict[tuple[Any, ...], str] = field(default_factory=dict)
+
+    def frame(self, frame: Frame, root: Path) -> tuple[str, dict[str, Any]]:
+        """(file_path, entry) of a frame whose picture is now in place.
+
+        Raises:
+            FormatError: the picture or its mask cannot be read, or is not of the size the frame states, or its lens is
+            impossible.
+        """
+        size = read_header(frame.path).size
+        stated = frame.intrinsics.size
+        if stated is not None and stated != size:
+            raise FormatError(
+                f"{frame.path}: is {size[0]}x{size[1]} pixels, but its frame says {stated[0]}x{stated[1]}. "
+                "Restore the picture."
+            )
+        fault = frame.intrinsics.fault(size)
+        if fault is not None:
+            raise FormatError(f"{frame.path}: {fault}")
+        mask = self._mask(frame, root, size)
+        name = self._place(frame.path, root, "images")
+        pose = [*(list(row) for row in frame.pose), [0.0, 0.0, 0.0, 1.0]]
+        return name, {
+            "file_path": name,
+            "mask_path": mask,
+            "lens": lens_keys(frame.intrinsics, size),
+            "transform_matrix": pose,
+        }
+
+    def _mask(self, frame: Frame, root: Path, size: Size) -> str | None:
+        """Path of the frame's mask in the output: its own, or one made where the frame is cropped."""
+        if frame.mask_path is not None:
+            mask_size = read_header(frame.mask_path).size
+            if mask_size != size:
+                raise FormatError(
+                    f"{frame.mask_path}: is {mask_size[0]}x{mask_size[1]} pixels, but its picture is "
+                    f"{size[0]}x{size[1]}. Make the mask again."
+                )
+        lens = frame.intrinsics
+        picture = Picture(
+            name=frame.name,
+            path=frame.path,
+            mask_path=frame.mask_path,
+            size=size,
+            full_size=size,
+            circle=lens.circle(size),
+            crop_border=lens.crop_border,
+        )
+        if not picture.cropped:
+            return None if frame.mask_path is None else self._place(frame.mask_path, root, "masks")
+        key = (size, picture.circle, picture.crop_border, frame.mask_path)
+        if key not in self._crops:
+            kept = crop_mask(picture)
+            if frame.mask_path is not None:
+                kept = kept & read_mask(frame.mask_path, size=size, full_size=size)
+            target = self._free(self.folder / "masks" / f"crop_{size[0]}x{size[1]}.png", frame.path)
+            write_bytes(target, _png(kept))
+            self._crops[key] = target.relative_to(self.folder).as_posix()
+        return self._crops[key]
+
+    def _place(self, source: Path, root: Path, kind: str) -> str:
+        """Path of ``source`` relative to the output folder, into which it is copied or linked if it lies outside."""
+        inside = self.folder.resolve()
+        if source.is_relative_to(inside):
+            return source.relative_to(inside).as_posix()
+        relative = source.relative_to(root.resolve()) if source.is_relative_to(root.resolve()) else Path(source.name)
+        parts = relative.parts[1:] if len(relative.parts) > 1 and relative.parts[0] == kind else relative.parts
+        target = self._free(self.folder.joinpath(kind, *parts), source)
+        if not is_file(target):
+            self._transfer(source, target)
+        return target.relative_to(self.folder).as_posix()
+
+    def _free(self, target: Path, source: Path) -> Path:
+        """``target``, or with a number before its ending where another file took the name or one lies there."""
+        candidate, number = target, 1
+        while self._taken.get(candidate, source) != source or (candidate not in self._taken and candidate.exists()):
+            candidate = target.with_name(f"{target.stem}_{number}{target.suffix}")
+            number += 1
+        self._taken[candidate] = source
+        return candidate
+
+    def _transfer(self, source: Path, target: Path) -> None:
+        if self.images == "copy":
+            with replacing(target) as temporary:
+                shutil.copyfile(source, temporary)
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            target.hardlink_to(source)
+        except OSError as error:
+            why = "it is on another file system" if error.errno == errno.EXDEV else str(error.strerror)
+            raise InputError(f"{target}: cannot be a link to {source} ({why}). Copy the pictures instead.") from error
+
+
+def _png(kept: torch.Tensor) -> bytes:
+    """A mask as a PNG of 0 and 255."""
+    from PIL import Image
+
+    content = io.BytesIO()
+    Image.fromarray((kept.to(torch.uint8) * 255).numpy()).save(content, format="PNG")
+    return content.getvalue()

@@ -1,0 +1,90 @@
+import pytest
+import torch
+
+from voxfield.errors import MissingFileError
+from voxfield.geometry.bounds import Bounds
+
+
+@pytest.fixture
+def truth(captures):
+    return captures.some_cameras(centred=True)
+
+
+@pytest.fixture
+def folder(tmp_path, captures, truth):
+    captures.write_pynerf(tmp_path, truth)
+    return tmp_path
+
+
+def edit(captures, folder, change, split="train"):
+    captures.edit_json(folder / "metadata.json", lambda values: change(values[split]))
+
+
+def test_every_scale_is_a_picture_with_its_own_lens(folder, truth, read, same_rays):
+    capture = read(folder)
+    assert capture.names[:2] == ("images_train/r_0_d0.png", "images_train/r_0_d1.png")
+    assert capture.cameras.width.tolist() == [48, 24] * len(truth)
+    same_rays(capture.cameras[torch.arange(0, len(capture), 2)], truth, range(len(truth)))
+    # The corner pixel of the coarse picture looks where the middle of four fine pixels does.
+    fine, coarse = capture.cameras.rays(torch.tensor([0, 1]), torch.tensor([[1.0, 1.0], [0.5, 0.5]])).directions
+    torch.testing.assert_close(fine, coarse, atol=1e-6, rtol=0)
+
+
+def test_a_coarse_pixel_is_wider(folder, read):
+    area = read(folder).cameras.rays(torch.tensor([0, 1]), torch.tensor([[24.0, 16.0], [12.0, 8.0]])).pixel_area
+    assert float(area[1] / area[0]) == pytest.approx(4.0, rel=1e-5)
+
+
+def test_what_the_file_says_of_the_scene_is_kept(folder, captures, read):
+    capture = read(folder)
+    assert capture.near == 0.5
+    assert capture.source["far"] == 6.0
+    assert not capture.unbounded
+    assert capture.bounds == Bounds.from_cube(1.5)
+    assert capture.source["scales"] == [
+        {"width": 48, "height": 32, "weight": 1.0, "pictures": 9},
+        {"width": 24, "height": 16, "weight": 4.0, "pictures": 9},
+    ]
+    captures.edit_json(folder / "metadata.json", lambda values: values.update(scene_bounds=[[-1, -2, 0], [1, 2, 3]]))
+    assert read(folder).bounds == Bounds(minimum=(-1, -2, 0), maximum=(1, 2, 3))
+
+
+def test_val_and_test_stand_in_for_each_other(folder, captures, read, message):
+    captures.edit_json(folder / "metadata.json", lambda values: values.pop("val"))
+    assert read(folder, "val").names == read(folder, "test").names
+    captures.edit_json(folder / "metadata.json", lambda values: values.pop("train"))
+    assert "no 'train' in it" in message(folder, MissingFileError)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda split: split["focal"].pop(), "18 entries in 'focal'"),
+        (lambda split: split.pop("near"), "'near', as in file_path, got no list"),
+        (lambda split: split.update(file_path=[]), "lists no pictures"),
+        (lambda split: split["focal"].__setitem__(3, 0), "expected focal to be a number above 0"),
+        (lambda split: split["focal"].__setitem__(3, None), "focal or lossmult is null"),
+        (lambda split: split["focal"].__setitem__(3, float("nan")), "expected focal to be a number"),
+        (lambda split: split["near"].__setitem__(3, -1), "near to be at least 0"),
+        (lambda split: split["far"].__setitem__(3, None), "far to be at least 0"),
+        (lambda split: split["lossmult"].__setitem__(3, None), "lossmult is null"),
+        (lambda split: split["lossmult"].__setitem__(3, 0), "expected lossmult to be a number above 0"),
+        (lambda split: split["width"].__setitem__(3, 1e9), "expected width"),
+        (lambda split: split["cam2world"][3][0].__setitem__(0, float("nan")), "NaN"),
+        (lambda split: split["cam2world"][3].__setitem__(0, [2, 0, 0, 0]), "not rigid"),
+        (lambda split: split["cam2world"].__setitem__(3, "no"), "4 rows of 4 numbers"),
+        (lambda split: split["file_path"].__setitem__(3, "../../etc/hosts"), "leads outside the data folder"),
+        (lambda split: split["file_path"].__setitem__(3, 5), "expected file_path to be a string"),
+    ],
+)
+def test_malformed_files_are_errors(folder, captures, message, change, words):
+    edit(captures, folder, change)
+    said = message(folder)
+    assert words in said
+    assert str(folder / "metadata.json") in said
+
+
+@pytest.mark.parametrize("bounds", [5, [[0, 0, 0]], [[1, 1, 1], [0, 2, 2]], [[0, 0, "a"], [1, 1, 1]]])
+def test_bounds_that_make_no_sense_are_errors(folder, captures, message, bounds):
+    captures.edit_json(folder / "metadata.json", lambda values: values.update(scene_bounds=bounds))
+    assert "scene_bounds" in message(folder)

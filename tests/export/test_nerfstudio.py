@@ -1,0 +1,229 @@
+"""A capture of any layout, converted and read again, casts the same rays at the same pixels."""
+
+import json
+import os
+from typing import get_args
+
+import pytest
+import torch
+
+import voxfield
+from voxfield.cli.__main__ import main
+from voxfield.data.capture import FORMATS
+from voxfield.data.formats.transforms_json import CAMERA_MODELS
+from voxfield.data.posed_images import CaptureOptions, read_capture
+from voxfield.errors import FormatError, InputError, MissingFileError
+from voxfield.export.nerfstudio import convert_capture
+from voxfield.geometry.camera import CameraModel
+
+NAMES = [name for name in FORMATS if name != "auto"]
+SPLITS = ("train", "val", "test")
+
+
+def read(path, split="train"):
+    """The split in the capture's own coordinates."""
+    options = CaptureOptions(orientation="none", centre="none", auto_scale=False)
+    return read_capture(path, split=split, options=options)
+
+
+@pytest.fixture
+def source(tmp_path, captures):
+    """Write a capture of a layout."""
+
+    def write(name, **options):
+        folder = tmp_path / "source" / "office1a"
+        folder.mkdir(parents=True)
+        captures.WRITERS[name](folder, captures.some_cameras(centred=True), **options)
+        return folder
+
+    return write
+
+
+def transforms(folder):
+    return json.loads((folder / "transforms.json").read_text())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_rays_see_the_same_pixels(source, tmp_path, name):
+    before, output = source(name), tmp_path / "output"
+    conversion = convert_capture(before, output, images="link")
+    assert conversion.format == name
+    assert not conversion.left_out
+    for split in SPLITS:
+        ours, theirs = read(output, split), read(before, split)
+        assert ours.source["format"] == "nerfstudio"
+        assert len(ours) == len(theirs) == conversion.pictures[split]
+        order = sorted(range(len(theirs)), key=lambda index: output_name(ours, theirs, index))
+        for mine, its in enumerate(order):
+            a, b = ours.cameras.image_rays(mine), theirs.cameras.image_rays(its)
+            torch.testing.assert_close(a.origins, b.origins, atol=1e-6, rtol=0)
+            torch.testing.assert_close(a.directions, b.directions, atol=2e-6, rtol=0)
+            assert torch.equal(ours.images.read(mine), theirs.images.read(its))
+            assert same_mask(ours.images.mask(mine), theirs.images.mask(its))
+
+
+def output_name(ours, theirs, index):
+    """The name a picture has after conversion: its ending is spelt out, its folder comes under images."""
+    stem = theirs.names[index].removeprefix("./").removeprefix("images/").rsplit(".", 1)[0]
+    return next(name for name in ours.names if name.rsplit(".", 1)[0].endswith(stem))
+
+
+def same_mask(one, other):
+    return (one is None) == (other is None) and (one is None or torch.equal(one, other))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_worlds_lead_back_to_the_same_reconstruction(source, tmp_path, name):
+    before = source(name)
+    convert_capture(before, tmp_path / "output", images="link")
+    point = torch.tensor([[0.3, -0.2, 0.5]], dtype=torch.float64)
+    ours, theirs = read(tmp_path / "output").transform, read(before).transform
+    torch.testing.assert_close(ours.apply_points(point), theirs.apply_points(point), atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize(("name", "half"), [("blender", 1.5), ("pynerf", 1.5)])
+def test_bounded_scenes_stay_bounded(source, tmp_path, name, half):
+    convert_capture(source(name), tmp_path / "output", images="link")
+    capture = read(tmp_path / "output")
+    assert not capture.unbounded
+    assert capture.bounds.minimum == pytest.approx([-half] * 3)
+    assert capture.bounds.maximum == pytest.approx([half] * 3)
+
+
+def test_fisheye_rims_become_masks(source, tmp_path):
+    before, output = source("eyefultower", fisheye=True), tmp_path / "output"
+    convert_capture(before, output)
+    ours, theirs = read(output), read(before)
+    assert ours.cameras.model == "fisheye"
+    assert torch.equal(ours.images.mask(0), theirs.images.mask(0))
+    assert not bool(ours.images.mask(0).all())
+    # One mask serves every picture of its size.
+    assert [path.name for path in (output / "masks").iterdir()] == ["crop_48x32.png"]
+
+
+def test_a_lens_is_stated_once_unless_pictures_differ(source, tmp_path):
+    convert_capture(source("metashape"), tmp_path / "one", images="link")
+    assert transforms(tmp_path / "one")["fl_x"] == 40
+    assert "fl_x" not in transforms(tmp_path / "one")["frames"][0]
+
+
+def test_each_picture_has_its_lens_where_they_differ(source, tmp_path):
+    convert_capture(source("pynerf"), tmp_path / "each", images="link")
+    values = transforms(tmp_path / "each")
+    assert "fl_x" not in values
+    assert {frame["fl_x"] for frame in values["frames"]} == {40, 20}
+
+
+def test_identity_is_applied_to_what_was_never_moved(source, tmp_path):
+    convert_capture(source("polycam"), tmp_path / "output")
+    assert transforms(tmp_path / "output")["applied_transform"] == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]]
+
+
+class TestPictures:
+    def test_they_are_copied(self, source, tmp_path):
+        before = source("metashape")
+        convert_capture(before, tmp_path / "output")
+        copy = tmp_path / "output/images/DSC0001.jpg"
+        assert copy.read_bytes() == (before / "images/DSC0001.jpg").read_bytes()
+        assert not copy.samefile(before / "images/DSC0001.jpg")
+
+    def test_or_linked(self, source, tmp_path):
+        before = source("metashape")
+        convert_capture(before, tmp_path / "output", images="link")
+        assert (tmp_path / "output/images/DSC0001.jpg").samefile(before / "images/DSC0001.jpg")
+        assert len(read(tmp_path / "output")) == 7
+
+    def test_links_that_cannot_be_made_say_what_to_do(self, source, tmp_path, monkeypatch):
+        def refuse(*_):
+            raise OSError(18, "Invalid cross-device link")
+
+        monkeypatch.setattr(os, "link", refuse)
+        with pytest.raises(InputError, match="on another file system"):
+            convert_capture(source("metashape"), tmp_path / "output", images="link")
+        assert not (tmp_path / "output/transforms.json").exists()
+
+    @pytest.mark.parametrize("above", [0, 1])
+    def test_they_stay_where_they_are_inside_the_output(self, source, above):
+        folder = source("metashape")
+        output = folder.parents[above - 1] if above else folder
+        before = sorted(path for path in output.rglob("*"))
+        convert_capture(folder, output)
+        assert set(output.rglob("*")) - set(before) == {output / "transforms.json"}
+        assert len(read(output)) == 7
+
+    def test_equal_names_do_not_meet(self, source, tmp_path, captures):
+        before = source("blender")
+        values = json.loads((before / "transforms_train.json").read_text())
+        captures.picture(before / "images/train/r_0.png", 5)
+        values["frames"].append({**values["frames"][0], "file_path": "./images/train/r_0"})
+        (before / "transforms_train.json").write_text(json.dumps(values))
+        conversion = convert_capture(before, tmp_path / "output", images="link")
+        assert conversion.frames == 28
+        assert len({frame["file_path"] for frame in transforms(tmp_path / "output")["frames"]}) == 28
+        assert (tmp_path / "output/images/train/r_0_1.png").read_bytes() == (
+            before / "images/train/r_0.png"
+        ).read_bytes()
+
+    def test_those_that_cannot_be_used_are_left_out(self, source, tmp_path):
+        before = source("metashape")
+        (before / "images/DSC0001.jpg").write_bytes(b"broken")
+        (before / "images/DSC0002.jpg").unlink()
+        conversion = convert_capture(before, tmp_path / "output")
+        reasons = {item.path: item.reason for item in conversion.left_out}
+        assert "not a picture" in reasons["images/DSC0001.jpg"]
+        assert "no such file" in reasons["DSC0002"]
+        assert conversion.frames == 7
+
+    def test_none_at_all_are_an_error(self, source, tmp_path):
+        before = source("metashape")
+        for file in (before / "images").iterdir():
+            file.write_bytes(b"broken")
+        with pytest.raises(FormatError, match="none of its pictures can be read"):
+            convert_capture(before, tmp_path / "output")
+
+    def test_a_mask_of_another_size_leaves_its_picture_out(self, source, tmp_path, captures):
+        before = source("neus")
+        captures.picture(before / "mask/003.png", 3, (5, 5))
+        conversion = convert_capture(before, tmp_path / "output")
+        assert [item.path for item in conversion.left_out] == ["image/003.png"]
+        assert "Make the mask again" in conversion.left_out[0].reason
+
+
+def test_every_camera_model_has_its_name():
+    assert set(CAMERA_MODELS) == set(get_args(CameraModel))
+
+
+def test_nothing_is_overwritten(source, tmp_path):
+    before = source("nerfstudio")
+    with pytest.raises(InputError, match=r"transforms\.json: exists already"):
+        convert_capture(before, before)
+
+
+def test_splits_a_capture_lacks_are_left_to_the_reader(source, tmp_path):
+    before = source("blender")
+    for split in ("val", "test"):
+        (before / f"transforms_{split}.json").unlink()
+    conversion = convert_capture(before, tmp_path / "output")
+    assert conversion.pictures == {"train": 9}
+    with pytest.raises(MissingFileError):
+        convert_capture(tmp_path / "nowhere", tmp_path / "other")
+
+
+def test_the_command_line_converts(source, tmp_path, capsys):
+    before = source("record3d")
+    output = tmp_path / "output"
+    assert main(["capture", "convert", str(before), str(output), "--images", "link", "--eval-every", "3"]) == 0
+    said = capsys.readouterr().out
+    assert "Read   9 pictures (record3d): 6 train, 3 val, 3 test" in said
+    assert str(output / "transforms.json") in said
+    (before / "rgb/4.jpg").write_bytes(b"broken")
+    assert main(["capture", "convert", str(before), str(tmp_path / "again")]) == 1
+    assert "Left out rgb/4.jpg: " in capsys.readouterr().out
+    assert main(["capture", "convert", str(before), str(output)]) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert main(["capture", "convert", str(before), str(tmp_path / "new"), "--format", "record2d"]) == 2
+    assert "Did you mean record3d" in capsys.readouterr().err
+
+
+def test_it_is_a_public_call(source, tmp_path):
+    assert voxfield.convert_capture(source("polycam"), tmp_path / "output").frames == 9
