@@ -63,6 +63,7 @@ def cases() -> Iterator[Case]:
     yield from _march_grid()
     yield from _spherical_harmonics()
     yield from _ray_box()
+    yield from _interval_points()
     yield from _adam()
 
 
@@ -396,6 +397,23 @@ def _ray_box() -> Iterator[Case]:
         return Prepared(lambda: ray_box(origins, directions, box, implementation=implementation))
 
     yield from _both_implementations("ray_box", "forward", "rays", POINTS, prepare)
+
+
+# --------------------------------------------------------------------------------------------------- interval_points
+def _interval_points() -> Iterator[Case]:
+    def prepare(implementation: Any) -> Prepared:
+        from voxfield.kernels.interval_points import interval_points
+
+        rays = POINTS // SAMPLES
+        directions = _directions(rays)
+        origins = 0.2 * _random(rays, 3)
+        box = torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
+        edges = torch.linspace(0.05, 100.0, SAMPLES + 1).repeat(rays, 1)
+        return Prepared(
+            lambda: interval_points(origins, directions, edges, box, contracted=True, implementation=implementation)
+        )
+
+    yield from _both_implementations("interval_points", "forward", "points", POINTS, prepare)
 
 
 # -------------------------------------------------------------------------------------------------------------- adam

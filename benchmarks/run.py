@@ -117,7 +117,7 @@ def parse_op(text: str) -> str:
 
 def shown_command(words: Sequence[str]) -> str:
     """The command for the results file: folders of this machine are left out, they mean nothing elsewhere."""
-    shown = [Path(word).name if Path(word).is_absolute() else word for word in words]
+    shown = [Path(word).name if Path(word).is_absolute() or ".." in Path(word).parts else word for word in words]
     return shlex.join(["python", "benchmarks/run.py", *shown])
 
 
@@ -144,8 +144,9 @@ def run_train_curve(options: argparse.Namespace, command: str) -> None:
     held = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"points": [], "commands": []}
 
     def add(point: dict[str, Any]) -> None:
-        held["points"] = trainings.merge_points(held["points"], [point])
-        held["commands"] = list(dict.fromkeys([*held["commands"], command]))
+        held["points"] = trainings.merge_points(held["points"], [{**point, "command": command}])
+        # Those of points that are still there.
+        held["commands"] = list(dict.fromkeys(point["command"] for point in held["points"]))
         # After every training: an hour's work must not hang on the next one.
         write(options, {**held, "kind": "train-curve", "name": name}, path.stem)
 

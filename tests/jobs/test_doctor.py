@@ -17,6 +17,7 @@ OPS = {
     "hash_encode",
     "spherical_harmonics",
     "fused_mlp",
+    "interval_points",
     "composite",
     "dense_composite",
     "distortion",

@@ -20,6 +20,7 @@ from voxfield.kernels.distortion import distortion_loss
 from voxfield.kernels.fused_mlp import fused_mlp
 from voxfield.kernels.hash_encode import HashGrid, hash_encode
 from voxfield.kernels.interlevel import interlevel_loss
+from voxfield.kernels.interval_points import interval_points
 from voxfield.kernels.march_grid import StepRule, march_grid, pack_occupancy
 from voxfield.kernels.pdf_resample import pdf_resample
 from voxfield.kernels.ray_box import ray_box
@@ -117,7 +118,7 @@ def matrix_speed(
 
 
 def _chosen(op: str, device: torch.device) -> str:
-    if op in {"fused_mlp", "adam"}:  # on GPUs torch's own operators are the kernel
+    if op in {"fused_mlp", "interval_points", "adam"}:  # on GPUs torch's own operators are the kernel
         return "numba" if device.type == "cpu" else "reference"
     return resolve(None, device, op)
 
@@ -180,6 +181,7 @@ def _cases(scale: int) -> list[_Case]:
         _Case(op="pdf_resample", unit="samples", count=points, build=_pdf_resample),
         _Case(op="march_grid", unit="rays", count=points // SAMPLES_PER_RAY, build=_march_grid),
         _Case(op="ray_box", unit="rays", count=points, build=_ray_box),
+        _Case(op="interval_points", unit="points", count=points, build=_interval_points),
         _Case(op="adam", unit="parameters", count=points, build=_adam),
     ]
 
@@ -279,6 +281,17 @@ def _ray_box(count: int, device: torch.device, implementation: Any) -> _Built:
     origins = -3.0 * directions
     box = torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]], device=device)
     return _Built(lambda: ray_box(origins, directions, box, implementation=implementation)[0])
+
+
+def _interval_points(count: int, device: torch.device, implementation: Any) -> _Built:
+    directions = _directions(count // SAMPLES_PER_RAY, device)
+    box = torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]], device=device)
+    edges = torch.linspace(0.05, 100.0, SAMPLES_PER_RAY + 1, device=device).expand(len(directions), -1)
+    return _Built(
+        lambda: interval_points(
+            -3.0 * directions, directions, edges, box, contracted=True, implementation=implementation
+        )
+    )
 
 
 def _adam(count: int, device: torch.device, implementation: Any) -> _Built:

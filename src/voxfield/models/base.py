@@ -1,6 +1,6 @@
 """What a model of posed photographs offers to the trainer, the evaluation and the renderer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -62,3 +62,25 @@ class Model(Protocol):
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """What is optimised."""
+
+
+def render_camera(
+    render_rays: Callable[[Rays], dict[str, torch.Tensor]], cameras: Cameras, i: int, rays_per_chunk: int
+) -> dict[str, torch.Tensor]:
+    """What camera ``i`` sees, at most ``rays_per_chunk`` rays at a time.
+
+    Args:
+        render_rays: rays to named values, (R, ...) each.
+        cameras, i: the camera.
+        rays_per_chunk: bounds the memory, at least 1.
+
+    Returns:
+        The same names, (H, W, ...) each, on the CPU.
+    """
+    rays = cameras.image_rays(i)
+    height, width = int(cameras.height[i]), int(cameras.width[i])
+    parts = [render_rays(rays[at : at + rays_per_chunk]) for at in range(0, len(rays), rays_per_chunk)]
+    return {
+        name: torch.cat([part[name] for part in parts]).cpu().reshape(height, width, *parts[0][name].shape[1:])
+        for name in parts[0]
+    }

@@ -21,7 +21,7 @@ from voxfield.geometry.camera import Cameras
 from voxfield.geometry.rays import Rays
 from voxfield.kernels.composite import composite
 from voxfield.kernels.march_grid import PackedSamples, StepRule, march_grid
-from voxfield.models.base import ParameterGroup, StepResult
+from voxfield.models.base import ParameterGroup, StepResult, render_camera
 from voxfield.render.sampling import keep_first, take_wave, visible_counts
 
 Background = Literal["white", "black", "random", "last_sample"]
@@ -231,16 +231,9 @@ class GridNgp(torch.nn.Module):
         self, cameras: Cameras, i: int, *, background: torch.Tensor, rays_per_chunk: int = 1 << 15
     ) -> dict[str, torch.Tensor]:
         """What camera ``i`` sees: ``rgb`` (H, W, 3), ``opacity`` (H, W), ``depth`` (H, W), on the CPU."""
-        rays = cameras.image_rays(i)
-        height, width = int(cameras.height[i]), int(cameras.width[i])
-        parts = [
-            self.render_rays(rays[at : at + rays_per_chunk].to(self.device), background=background)
-            for at in range(0, len(rays), rays_per_chunk)
-        ]
-        return {
-            name: torch.cat([part[name] for part in parts]).cpu().reshape(height, width, *parts[0][name].shape[1:])
-            for name in parts[0]
-        }
+        return render_camera(
+            lambda rays: self.render_rays(rays.to(self.device), background=background), cameras, i, rays_per_chunk
+        )
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """The table, of which a batch touches a part, and the networks."""

@@ -26,7 +26,7 @@ from voxfield.kernels.interlevel import interlevel_loss
 from voxfield.kernels.interval_points import interval_points
 from voxfield.kernels.pdf_resample import pdf_resample
 from voxfield.kernels.ray_box import ray_box
-from voxfield.models.base import ParameterGroup, StepResult
+from voxfield.models.base import ParameterGroup, StepResult, render_camera
 from voxfield.render.ray_samplers import ProposalSchedule, RaySpacing, anneal_weights, annealing_exponent, even_edges
 
 Background = Literal["white", "black", "random", "last_sample"]
@@ -210,16 +210,9 @@ class Nerfacto(torch.nn.Module):
         self, cameras: Cameras, i: int, *, background: torch.Tensor, rays_per_chunk: int = 1 << 12
     ) -> dict[str, torch.Tensor]:
         """What camera ``i`` sees: `render_rays`' values as (H, W, 3) and (H, W), on the CPU."""
-        rays = cameras.image_rays(i)
-        height, width = int(cameras.height[i]), int(cameras.width[i])
-        parts = [
-            self.render_rays(rays[at : at + rays_per_chunk].to(self.device), background=background)
-            for at in range(0, len(rays), rays_per_chunk)
-        ]
-        return {
-            name: torch.cat([part[name] for part in parts]).cpu().reshape(height, width, *parts[0][name].shape[1:])
-            for name in parts[0]
-        }
+        return render_camera(
+            lambda rays: self.render_rays(rays.to(self.device), background=background), cameras, i, rays_per_chunk
+        )
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Tables, of which a batch touches a part; networks; proposal networks, which rest in most steps; poses."""
