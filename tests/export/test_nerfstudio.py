@@ -101,6 +101,44 @@ def test_fisheye_rims_become_masks(source, tmp_path):
     assert [path.name for path in (output / "masks").iterdir()] == ["crop_48x32.png"]
 
 
+def test_a_crop_keeps_usable_what_turns_back_beyond_it(source, tmp_path, captures):
+    before, output = source("nerfstudio"), tmp_path / "output"
+    keys = {"camera_model": "OPENCV_FISHEYE", "fl_x": 20, "fl_y": 20, "k1": -1 / 3, "fisheye_crop_radius": 12.5}
+    captures.edit_json(before / "transforms.json", lambda values: values.update(keys))
+    convert_capture(before, output)
+    assert torch.equal(read(output).images.mask(0), read(before).images.mask(0))
+    captures.edit_json(before / "transforms.json", lambda values: values.update(fisheye_crop_radius=15))
+    with pytest.raises(FormatError, match="expected a fisheye lens"):
+        convert_capture(before, tmp_path / "other")
+
+
+@pytest.mark.parametrize(("model", "focal"), [("EQUIRECTANGULAR", 36.0), ("ORTHOPHOTO", 30.0)])
+def test_panoramas_and_parallel_projection_are_kept(source, tmp_path, captures, model, focal):
+    before, output = source("nerfstudio"), tmp_path / "output"
+    captures.edit_json(
+        before / "transforms.json", lambda values: values.update(camera_model=model, fl_x=focal, fl_y=focal)
+    )
+    convert_capture(before, output)
+    values = transforms(output)
+    assert (values["camera_model"], values["fl_x"]) == (model, pytest.approx(focal))
+    ours, theirs = read(output).cameras, read(before).cameras
+    assert ours.model == theirs.model
+    torch.testing.assert_close(ours.image_rays(3).origins, theirs.image_rays(3).origins, atol=1e-6, rtol=0)
+    torch.testing.assert_close(ours.image_rays(3).directions, theirs.image_rays(3).directions, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["colmap", "llff"])
+def test_reduced_pictures_stand_in_with_their_lens(source, tmp_path, captures, name):
+    before, output = source(name), tmp_path / "output"
+    for path in sorted((before / "images").iterdir()):
+        captures.picture(before / "images_2" / path.name, 1, (captures.WIDTH // 2, captures.HEIGHT // 2))
+        path.unlink()
+    assert convert_capture(before, output).frames == 9
+    assert transforms(output)["fl_x"] == pytest.approx(20)
+    ours, theirs = read(output).cameras, read(before).cameras
+    torch.testing.assert_close(ours.image_rays(3).directions, theirs.image_rays(3).directions, atol=2e-6, rtol=0)
+
+
 def test_a_lens_is_stated_once_unless_pictures_differ(source, tmp_path):
     convert_capture(source("metashape"), tmp_path / "one", images="link")
     assert transforms(tmp_path / "one")["fl_x"] == 40

@@ -7,7 +7,7 @@ resolution and world, and makes ``PosedImages``. To add a format, write a module
 
 import hashlib
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal, get_args
 
@@ -141,6 +141,21 @@ class Intrinsics:
         cx = size[0] / 2 if self.principal[0] is None else self.principal[0]
         cy = size[1] / 2 if self.principal[1] is None else self.principal[1]
         return (fx, fy), (cx, cy)
+
+    def at_size(self, size: tuple[int, int]) -> "Intrinsics":
+        """The same lens for pictures reduced or enlarged to ``size``, where the file states theirs."""
+        if self.size is None or self.size == size:
+            return replace(self, size=size)
+        (fx, fy), (cx, cy) = self.resolve(self.size)
+        x, y = size[0] / self.size[0], size[1] / self.size[1]
+        return replace(
+            self,
+            size=size,
+            focal=(fx * x, fy * y),
+            principal=(cx * x, cy * y),
+            crop_radius=None if self.crop_radius is None else self.crop_radius * min(x, y),
+            crop_border=math.ceil(self.crop_border * max(x, y)),
+        )
 
     def fault(self, size: tuple[int, int]) -> str | None:
         """What makes this lens impossible for a picture of ``size``, in words that say what to do; None if nothing."""
@@ -302,6 +317,18 @@ def reduced_copy(path: Path, factor: int) -> Path | None:
             if is_file(candidate):
                 return candidate
     return None
+
+
+def check_size(path: Path, size: tuple[int, int], stated: tuple[int, int], factor: int) -> None:
+    """Raise FormatError unless the picture at ``path`` is of the ``stated`` size or, for a ``factor`` above 1, of that
+    reduced by it, to within the rounding of any program.
+    """
+    expected = stated[0] / factor, stated[1] / factor
+    if max(abs(size[0] - expected[0]), abs(size[1] - expected[1])) > (1.01 if factor > 1 else 0):
+        raise FormatError(
+            f"{path}: is {size[0]}x{size[1]} pixels, but its frame says {expected[0]:g}x{expected[1]:g}. "
+            "Correct w and h, or restore the picture."
+        )
 
 
 def reduced_only(root: Path) -> tuple[int, ...]:

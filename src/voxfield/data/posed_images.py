@@ -12,7 +12,17 @@ from typing import Final, cast, get_args
 import torch
 
 from voxfield.checks import check_choice
-from voxfield.data.capture import SPLITS, Capture, CaptureOptions, Frame, Skipped, Split, digest, reduced_copy
+from voxfield.data.capture import (
+    SPLITS,
+    Capture,
+    CaptureOptions,
+    Frame,
+    Skipped,
+    Split,
+    check_size,
+    digest,
+    reduced_copy,
+)
 from voxfield.data.decode import Size, read_header
 from voxfield.data.formats import (
     blender,
@@ -227,12 +237,7 @@ def _open(frame: Frame, factor: int) -> _Opened:
     if full is None:
         full = read_header(frame.path).size if reduced else header.size
     size = header.size if reduced else (max(1, round(full[0] / factor)), max(1, round(full[1] / factor)))
-    expected = full if not reduced else (full[0] / factor, full[1] / factor)
-    if max(abs(header.size[0] - expected[0]), abs(header.size[1] - expected[1])) > (1.01 if reduced else 0):
-        raise FormatError(
-            f"{reduced or frame.path}: is {header.size[0]}x{header.size[1]} pixels, but its frame says "
-            f"{expected[0]:g}x{expected[1]:g}. Correct w and h, or restore the picture."
-        )
+    check_size(reduced or frame.path, header.size, full, factor if reduced else 1)
     mask_path = frame.mask_path
     if mask_path is not None:
         mask_path = reduced_copy(mask_path, factor) or mask_path

@@ -3,11 +3,12 @@
 Poses are the capture's own, camera to world with OpenGL axes; ``applied_transform`` (and ``applied_scale``) say how the
 capture's file came from its reconstruction, the identity for most. Splits become ``train_filenames``,
 ``val_filenames`` and ``test_filenames``. Pictures inside the output folder are referenced where they are; others are
-copied or hard-linked into ``images``. A crop (a fisheye's rim, a black border) becomes a mask. Keys:
+copied or hard-linked into ``images``, the reduced ones where the full are not there. A crop (a fisheye's rim, a black
+border) becomes a mask; a fisheye's stated one is also kept as ``fisheye_crop_radius``. Keys:
 https://docs.nerf.studio/quickstart/data_conventions.html.
 
 Not kept, as the format has no place for them: the nearest distance of a ray, PyNeRF's loss weights, and a region of
-interest that is not a cube (its cube is written).
+interest that is not a cube (its cube is written). COLMAP's points are not written.
 """
 
 import errno
@@ -21,7 +22,17 @@ from typing import Any, Literal
 import torch
 
 from voxfield.checks import check_choice
-from voxfield.data.capture import SPLITS, Capture, CaptureOptions, Frame, Skipped, Split, is_file
+from voxfield.data.capture import (
+    SPLITS,
+    Capture,
+    CaptureOptions,
+    Frame,
+    Skipped,
+    Split,
+    check_size,
+    is_file,
+    reduced_copy,
+)
 from voxfield.data.decode import Size, read_header, read_mask
 from voxfield.data.formats.nerfstudio import FILE_NAME
 from voxfield.data.formats.transforms_json import lens_keys
@@ -86,7 +97,7 @@ def convert_capture(
     left_out: dict[str, Skipped] = {item.path: item for capture in captures.values() for item in capture.missing}
     lists: dict[str, list[str]] = {}
     for split, capture in captures.items():
-        chosen = [capture.frames[index] for index in capture.chosen]
+        chosen = [_as_found(capture.frames[index], capture.reduced_only) for index in capture.chosen]
         for frame in chosen:
             if frame.path in names or frame.name in left_out:
                 continue
@@ -123,6 +134,21 @@ def _splits(data: Path, options: CaptureOptions) -> dict[Split, Capture]:
     if not captures:
         raise absent or MissingFileError(f"{data}: no such capture.")
     return captures
+
+
+def _as_found(frame: Frame, reduced_only: tuple[int, ...]) -> Frame:
+    """The frame of the largest picture that is there, where the full ones are not; the frame itself if none fits."""
+    for factor in reduced_only:
+        path, stated = reduced_copy(frame.path, factor), frame.intrinsics.size
+        if path is None or stated is None:
+            continue
+        try:
+            size = read_header(path).size
+            check_size(path, size, stated, factor)
+        except FormatError:
+            continue
+        return replace(frame, path=path, intrinsics=frame.intrinsics.at_size(size))
+    return frame
 
 
 def _transforms(capture: Capture, frames: dict[str, dict[str, Any]], lists: dict[str, list[str]]) -> dict[str, Any]:
@@ -186,11 +212,8 @@ class _Writer:
         """
         size = read_header(frame.path).size
         stated = frame.intrinsics.size
-        if stated is not None and stated != size:
-            raise FormatError(
-                f"{frame.path}: is {size[0]}x{size[1]} pixels, but its frame says {stated[0]}x{stated[1]}. "
-                "Restore the picture."
-            )
+        if stated is not None:
+            check_size(frame.path, size, stated, 1)
         fault = frame.intrinsics.fault(size)
         if fault is not None:
             raise FormatError(f"{frame.path}: {fault}")

@@ -271,11 +271,7 @@ def _at_size(full: Intrinsics, sizes: Mapping[Size, Size], radius: float | None,
             f"{where}: calibrated at {before[0]}x{before[1]} pixels, but pictures are {width}x{height}: not the same "
             "shape. Download the pictures again."
         )
-    (fx, fy), (cx, cy) = full.resolve(before)
     return replace(
-        full,
-        size=(width, height),
-        focal=(fx * x, fy * y),
-        principal=(cx * x, cy * y),
+        full.at_size((width, height)),
         crop_radius=radius * max(width, height) if radius is not None and full.model == "fisheye" else None,
     )
