@@ -465,11 +465,12 @@ def test_a_run_of_another_recipe(
     run = tmp_path / "run"
     assert train(tiny_capture, run, "--steps", "3") == 0
     record = json.loads((run / "experiment.json").read_text())
-    (run / "experiment.json").write_text(json.dumps(record | {"recipe": "nerfacto"}))
+    (run / "experiment.json").write_text(json.dumps(record | {"recipe": "unheard-of"}))
     capsys.readouterr()
     for arguments in (["eval", str(run)], ["info", str(run)], ["render", str(run)]):
         assert main(arguments) == 2
-        assert_short(capsys, "nerfacto")
+        assert_short(capsys, "unheard-of")
+    (run / "experiment.json").write_text(json.dumps(record | {"recipe": "nerfacto"}))
     assert train(tiny_capture, run, "--resume") == 2
     assert_short(capsys, str(run), "nerfacto")
 
