@@ -91,7 +91,7 @@ def test_rendering_equals_the_formulae_written_out() -> None:
     model = textured(make(unbounded=False, has_alpha=True))
     seen = model.render_rays(rays(9), background=torch.tensor([0.2, 0.4, 0.6]))
     with torch.no_grad():
-        _, _, distances = model._place(rays(9), exponent=1.0, learn=False, generator=None)
+        _, _, distances = model._place(rays(9), *model._spacing(rays(9)), exponent=1.0, learn=False, generator=None)
         middles = 0.5 * (distances[:, 1:] + distances[:, :-1])
         points = rays(9).origins[:, None] + rays(9).directions[:, None] * middles[..., None]
         density, geometry = model.field.geometry(model.field.encode((points.reshape(-1, 3) + 1) / 2))
@@ -134,7 +134,7 @@ def test_proposals_rest_between_their_updates() -> None:
 def test_the_gradient_to_poses_is_that_of_the_loss(manifold: str) -> None:
     model = textured(make(poses=manifold, unbounded=False, has_alpha=True, distortion_weight=0.0), 0.3)
     # The sampled distances depend on the pose through the proposals, but no gradient flows there: hold them still.
-    _, edges, distances = model._place(rays(32), exponent=1.0, learn=False, generator=None)
+    _, edges, distances = model._place(rays(32), *model._spacing(rays(32)), exponent=1.0, learn=False, generator=None)
     model._place = lambda *_, **__: ([], edges.double(), distances.double())  # type: ignore[method-assign]
     model.double()
     seen, like = rays(32), batch(32)

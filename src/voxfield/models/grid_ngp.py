@@ -13,7 +13,6 @@ import torch
 
 from voxfield.checks import check_choice, check_range
 from voxfield.data.ray_batches import RayBatch
-from voxfield.errors import InputError
 from voxfield.fields.hash_field import HashField, HashFieldConfig
 from voxfield.fields.occupancy import Occupancy, OccupancyConfig
 from voxfield.geometry.bounds import Bounds
@@ -21,10 +20,9 @@ from voxfield.geometry.camera import Cameras
 from voxfield.geometry.rays import Rays
 from voxfield.kernels.composite import composite
 from voxfield.kernels.march_grid import PackedSamples, StepRule, march_grid
+from voxfield.models.backdrop import Background, backdrop, check_last_sample
 from voxfield.models.base import ParameterGroup, StepResult, render_camera
 from voxfield.render.sampling import keep_first, take_wave, visible_counts
-
-Background = Literal["white", "black", "random", "last_sample"]
 
 COARSEST_STEP: Final = 8
 """Longest training step, in multiples of the final one."""
@@ -180,7 +178,7 @@ class GridNgp(torch.nn.Module):
         if self.background == "last_sample":
             behind = _last_of_each_ray(colour, samples.ray_offsets)
         else:
-            behind = self._backdrop(len(rays), generator)
+            behind = backdrop(self.background, len(rays), generator, self.device)
         alpha = batch.rgba[:, 3:]
         # The same backdrop lies behind truth and prediction, so that only opacity can make up for alpha.
         truth = batch.rgba[:, :3] * alpha + (1 - alpha) * behind.detach()
@@ -332,12 +330,6 @@ class GridNgp(torch.nn.Module):
         centre, extent = self.box.mean(0), (self.box[1] - self.box[0]) * 2 ** (self.occupancy.cascades - 1)
         return self.field.density((positions - centre) / extent + 0.5) * self.density_scale
 
-    def _backdrop(self, rays: int, generator: torch.Generator) -> torch.Tensor:
-        """Background colours (R, 3) of a training batch."""
-        if self.background == "random":
-            return torch.rand(rays, 3, generator=generator).to(self.device)
-        return torch.full((rays, 3), 1.0 if self.background == "white" else 0.0, device=self.device)
-
 
 @dataclass
 class _Seen:
@@ -352,8 +344,7 @@ class _Seen:
 
 def _training_background(chosen: str, has_alpha: bool, unbounded: bool) -> Background:
     """``auto`` is random: with alpha it teaches opacity, without it that every ray must end somewhere."""
-    if chosen == "last_sample" and has_alpha:
-        raise InputError("background: last_sample teaches nothing where pictures are transparent; use random or white.")
+    check_last_sample(chosen, has_alpha)
     if chosen == "auto":
         return "random" if has_alpha or unbounded else "black"
     return cast(Background, chosen)

@@ -13,7 +13,6 @@ import torch
 
 from voxfield.checks import check_choice, check_range
 from voxfield.data.ray_batches import RayBatch
-from voxfield.errors import InputError
 from voxfield.fields.hash_field import HashField, HashFieldConfig
 from voxfield.fields.proposal import ProposalConfig, ProposalNetwork
 from voxfield.geometry.bounds import Bounds
@@ -26,10 +25,9 @@ from voxfield.kernels.interlevel import interlevel_loss
 from voxfield.kernels.interval_points import interval_points
 from voxfield.kernels.pdf_resample import pdf_resample
 from voxfield.kernels.ray_box import ray_box
+from voxfield.models.backdrop import Background, backdrop, check_last_sample
 from voxfield.models.base import ParameterGroup, StepResult, render_camera
 from voxfield.render.ray_samplers import ProposalSchedule, RaySpacing, anneal_weights, annealing_exponent, even_edges
-
-Background = Literal["white", "black", "random", "last_sample"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,15 +152,22 @@ class Nerfacto(torch.nn.Module):
     def training_step(self, batch: RayBatch, step: int, generator: torch.Generator) -> StepResult:
         """The loss of a batch of rays; ``loss.backward()`` is the caller's."""
         rays = batch.rays if self.poses is None else self.poses(batch.rays)
+        spacing, hit = self._spacing(rays)
         levels, edges, distances = self._place(
             rays,
+            spacing,
+            hit,
             exponent=annealing_exponent(step, steps=self.config.annealing_steps),
             learn=self.config.schedule.updates_at(step),
             generator=generator,
         )
-        density, colour = self._ask_field(rays, distances, self.appearance[batch.rays.camera_index])
+        density, colour = self._ask_field(rays, distances, hit, self.appearance[batch.rays.camera_index])
         seen = dense_composite(density, colour, distances)
-        behind = colour[:, -1] if self.background == "last_sample" else self._backdrop(len(rays), generator)
+        behind = (
+            colour[:, -1]
+            if self.background == "last_sample"
+            else backdrop(self.background, len(rays), generator, self.device)
+        )
         alpha = batch.rgba[:, 3:]
         # The same backdrop lies behind truth and prediction, so that only opacity can make up for alpha.
         truth = batch.rgba[:, :3] * alpha + (1 - alpha) * behind.detach()
@@ -193,8 +198,9 @@ class Nerfacto(torch.nn.Module):
             ``rgb`` (R, 3), ``opacity`` (R,), ``depth`` (R,): distance at which half of the light is stopped (the last
             one looked at where less is), ``expected_depth`` (R,): mean distance of what is seen, 0 where nothing is.
         """
-        _, _, distances = self._place(rays, exponent=1.0, learn=False, generator=None)
-        density, colour = self._ask_field(rays, distances, self.appearance.mean(0).expand(len(rays), -1))
+        spacing, hit = self._spacing(rays)
+        _, _, distances = self._place(rays, spacing, hit, exponent=1.0, learn=False, generator=None)
+        density, colour = self._ask_field(rays, distances, hit, self.appearance.mean(0).expand(len(rays), -1))
         seen = dense_composite(density, colour, distances)
         behind = colour[:, -1] if self.background == "last_sample" else background.to(self.device)
         half = (seen.weights.cumsum(1) < 0.5).sum(1, keepdim=True).clamp(max=distances.shape[1] - 2)
@@ -237,15 +243,21 @@ class Nerfacto(torch.nn.Module):
         return groups
 
     def _place(
-        self, rays: Rays, *, exponent: float, learn: bool, generator: torch.Generator | None
+        self,
+        rays: Rays,
+        spacing: RaySpacing,
+        hit: torch.Tensor | None,
+        *,
+        exponent: float,
+        learn: bool,
+        generator: torch.Generator | None,
     ) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], torch.Tensor, torch.Tensor]:
-        """Where to look along rays.
+        """Where to look along rays; ``spacing`` and ``hit`` are those of `_spacing`.
 
         Returns:
             (edges, weights) of every proposal, edges (R, S + 1) of the final intervals in normalised spacing, and the
             same as distances in world units. Proposals' weights have gradients if ``learn``.
         """
-        spacing, hit = self._spacing(rays)
         levels: list[tuple[torch.Tensor, torch.Tensor]] = []
         for network in (*self._networks(), None):
             count = self.config.num_samples if network is None else network.config.num_samples
@@ -266,14 +278,13 @@ class Nerfacto(torch.nn.Module):
         return levels, edges, distances
 
     def _ask_field(
-        self, rays: Rays, distances: torch.Tensor, appearance: torch.Tensor
+        self, rays: Rays, distances: torch.Tensor, hit: torch.Tensor | None, appearance: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Density (R, S) per world unit and colour (R, S, 3) of the intervals between ``distances`` (R, S + 1)."""
         count, samples = len(rays), distances.shape[1] - 1
         ray_index = torch.arange(count, dtype=torch.int32, device=self.device).repeat_interleave(samples)
         density, geometry = self.field.geometry(self.field.encode(self._positions(rays, distances)))
         colour = self.field.colour(geometry, rays.directions, ray_index, appearance)
-        _, hit = self._spacing(rays)
         return self._scaled(density.view(count, samples), hit), colour.reshape(count, samples, 3)
 
     def _spacing(self, rays: Rays) -> tuple[RaySpacing, torch.Tensor | None]:
@@ -299,16 +310,9 @@ class Nerfacto(torch.nn.Module):
     def _networks(self) -> list[ProposalNetwork]:
         return [cast(ProposalNetwork, network) for network in self.proposals]
 
-    def _backdrop(self, rays: int, generator: torch.Generator) -> torch.Tensor:
-        """Background colours (R, 3) of a training batch."""
-        if self.background == "random":
-            return torch.rand(rays, 3, generator=generator).to(self.device)
-        return torch.full((rays, 3), 1.0 if self.background == "white" else 0.0, device=self.device)
-
 
 def _training_background(chosen: str, has_alpha: bool) -> Background:
-    if chosen == "last_sample" and has_alpha:
-        raise InputError("background: last_sample teaches nothing where pictures are transparent; use random or white.")
+    check_last_sample(chosen, has_alpha)
     if chosen == "auto":
         return "random" if has_alpha else "last_sample"
     return cast(Background, chosen)
