@@ -139,6 +139,22 @@ def test_the_largest_density_met_is_a_lower_limit() -> None:
     assert bool((occupancy.seen == -1.0).all())
 
 
+def test_a_reopened_cell_stays_until_samples_meet_nothing_in_it() -> None:
+    occupancy = run(make(), 8)
+    far = torch.tensor([[0.03, 0.03, 0.03]])  # a corner of the unit cube, far from the ball and its neighbours
+    length = torch.tensor([0.01])
+    assert not bool(occupancy.occupied[0, 0, 0, 0])
+    assert bool(occupancy.all_bits.bits.bool().any())
+    occupancy.reopen(far, length)
+    run(occupancy, 1)
+    assert bool(occupancy.occupied[0, 0, 0, 0])
+    run(occupancy, 3)  # no sample came by
+    assert bool(occupancy.occupied[0, 0, 0, 0])
+    occupancy.observe(far, length, torch.zeros(1))
+    run(occupancy, 1)
+    assert not bool(occupancy.occupied[0, 0, 0, 0])
+
+
 def test_the_bits_follow_the_cells() -> None:
     occupancy = make()
     before = occupancy.bits

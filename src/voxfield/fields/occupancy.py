@@ -3,13 +3,13 @@
 Source: Mueller et al. 2022 (https://arxiv.org/abs/2201.05989), appendix C. Differences, for CPUs: training evaluates
 the density at hundreds of thousands of points between two updates anyway, and those are what empties a cell, within a
 few updates; an update itself only looks for matter that appeared where no sample falls, mostly next to cells that have
-some, since surfaces grow. A cell is thus as good as always right: twice as few samples fall into empty space as with
-slowly decaying estimates, and no picture shows cell-shaped notches. See docs/decisions/0007.
+some, since surfaces grow. Parts that were small or thin when their cells were emptied come back because rays that
+should have met matter and met none open the cells along them again. See docs/decisions/0007.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 
@@ -17,6 +17,10 @@ from voxfield.checks import check_range
 from voxfield.errors import InputError
 from voxfield.geometry.bounds import Bounds
 from voxfield.kernels.march_grid import OccupancyBits, pack_occupancy
+
+REOPENED: Final = 1.5
+"""Estimate of a cell that is opened again, in multiples of the threshold: samples that then meet nothing empty it at
+the next update."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +39,7 @@ class OccupancyConfig:
     anywhere, the others next to occupied ones."""
     minimum_thickness: float = 0.01
     """A cell counts as empty when its density times the least step is below this (or below the mean), at least 0."""
-    warm_up_updates: int = 16
+    warm_up_updates: int = 32
     """First updates, which sweep over all cells in turn instead of drawing them, at least 0."""
 
     def __post_init__(self) -> None:
@@ -69,6 +73,7 @@ class Occupancy(torch.nn.Module):
         self.register_buffer("occupied", torch.ones(shape, dtype=torch.bool))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self._bits: OccupancyBits | None = None
+        self._all_bits: OccupancyBits | None = None
 
     @property
     def bits(self) -> OccupancyBits:
@@ -76,6 +81,13 @@ class Occupancy(torch.nn.Module):
         if self._bits is None or self._bits.bits.device != self.occupied.device:
             self._bits = pack_occupancy(self.occupied)
         return self._bits
+
+    @property
+    def all_bits(self) -> OccupancyBits:
+        """Bits of a grid of which every cell is occupied."""
+        if self._all_bits is None or self._all_bits.bits.device != self.occupied.device:
+            self._all_bits = pack_occupancy(torch.ones_like(self.occupied))
+        return self._all_bits
 
     @property
     def warming_up(self) -> bool:
@@ -107,6 +119,14 @@ class Occupancy(torch.nn.Module):
         x, y, z = unit.add_(scale).mul_(0.5 * r / scale).int().clamp_(0, r - 1)
         cells = (x + (y + z * r) * r).long() + start
         self.seen.view(-1).scatter_reduce_(0, cells, density.float(), "amax")
+
+    def reopen(self, positions: torch.Tensor, lengths: torch.Tensor) -> None:
+        """Let samples fall again into the cells at ``positions`` (see `observe`), from the next update on.
+
+        A cell that samples do not visit keeps its estimate, and a field does not learn where there are no samples: this
+        is how a part that was emptied by mistake is learned after all.
+        """
+        self.observe(positions, lengths, positions.new_full((len(positions),), REOPENED * self._threshold()))
 
     @torch.no_grad()
     def update(self, density_at: Callable[[torch.Tensor], torch.Tensor], generator: torch.Generator) -> None:

@@ -36,6 +36,8 @@ FIRST_WAVE: Final = 8
 """Samples of each ray that rendering looks at first; most rays that hit a surface end within them."""
 LONGEST_WAVE: Final = 128
 """Waves double up to this."""
+REOPENING_RAYS: Final = 16
+"""Most rays of a step that open the empty cells they pass through, because they should have met matter."""
 LEAST_LIGHT: Final = 1e-4
 """Samples that send less light than this to the camera are not coloured in rendering."""
 
@@ -107,6 +109,8 @@ class GridNgp(torch.nn.Module):
         generator = torch.Generator().manual_seed(seed)
         self.samples_per_batch, self.least_step_scale = config.samples_per_batch, 1.0
         cascades = (4 if unbounded else 1) if config.cascades == "auto" else config.cascades
+        # Without alpha, rays of a bounded scene may rightly meet nothing.
+        self.must_end = has_alpha or unbounded
         self.background: Background = _training_background(config.background, has_alpha, unbounded)
         extent = torch.tensor(bounds.maximum) - torch.tensor(bounds.minimum)
         cone = (1 / 64 if unbounded else 0.0) if config.cone_angle == "auto" else config.cone_angle
@@ -180,6 +184,8 @@ class GridNgp(torch.nn.Module):
         else:
             behind = backdrop(self.background, len(rays), generator, self.device)
         alpha = batch.rgba[:, 3:]
+        if self.must_end and not self.occupancy.warming_up:
+            self._reopen(rays, missed=(alpha[:, 0] > 0.9) & (seen.opacity.detach() < 0.1))
         # The same backdrop lies behind truth and prediction, so that only opacity can make up for alpha.
         truth = batch.rgba[:, :3] * alpha + (1 - alpha) * behind.detach()
         error = seen.rgb + (1 - seen.opacity)[:, None] * behind - truth
@@ -296,6 +302,23 @@ class GridNgp(torch.nn.Module):
     def _observe(self, positions: torch.Tensor, lengths: torch.Tensor, density: torch.Tensor) -> None:
         """Tell the occupancy grid what samples met."""
         self.occupancy.observe(positions, lengths, density * self.density_scale)
+
+    @torch.no_grad()
+    def _reopen(self, rays: Rays, missed: torch.Tensor) -> None:
+        """Open all cells along some of the rays that ``missed`` (R,) the matter their pixels show."""
+        some = missed.nonzero()[:REOPENING_RAYS, 0]  # rays come in random order
+        cell = max(self.bounds.size) / self.config.occupancy.resolution
+        samples = march_grid(
+            rays.origins[some],
+            rays.directions[some],
+            self.occupancy.all_bits,
+            self.box,
+            step=replace(self.step_rule, min_step=cell),
+            jitter=None,
+            near=self.near,
+            max_samples=self.config.max_samples_per_ray,
+        )
+        self.occupancy.reopen(samples.positions, samples.t_end - samples.t_start)
 
     def _add_wave(
         self,
