@@ -7,6 +7,8 @@ slowly (AVX2), scalar loads of whole entries beat its gather instruction: an ent
 vector and transposed in registers.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from llvmlite import ir
@@ -36,39 +38,71 @@ from voxfield.kernels.workspace import empty_feature_major, feature_major
 _jit = njit(cache=True, nogil=True, fastmath=True, boundscheck=False, error_model="numpy")
 
 
-def _corners(builder, positions, pitch, n, resolution, dense, mask, smooth):  # type: ignore[no-untyped-def]
-    """Vectors (row within the level, weight) of the 8 vertices around LANES points from column ``n`` of (3, N)."""
+class _Axis(NamedTuple):
+    """Where LANES points lie along one axis of a level: vectors."""
+
+    cell: ir.Value
+    weight: ir.Value
+    """Of the vertex above; the one below has the rest."""
+    slope: ir.Value
+    """d weight / d scaled coordinate."""
+    inside: ir.Value
+    """Whether the point was moved into the unit cube: outside, its gradient is 0."""
+
+
+def _locate(builder, positions, pitch, n, resolution, smooth):  # type: ignore[no-untyped-def]
+    """The three `_Axis` of LANES points from column ``n`` of (3, N)."""
     zero, one, last = constant(0.0), constant(1.0), splat(builder, builder.sub(resolution, I32(1)))
     scale = splat(builder, builder.sitofp(resolution, F32))
-    cells, weights = [], []
+    axes = []
     for axis in range(3):
-        x = load_vector(builder, positions, builder.add(builder.mul(pitch, I64(axis)), n))
-        x = builder.select(builder.fcmp_ordered(">", x, zero), x, zero)  # NaN becomes 0
+        given = load_vector(builder, positions, builder.add(builder.mul(pitch, I64(axis)), n))
+        x = builder.select(builder.fcmp_ordered(">", given, zero), given, zero)  # NaN becomes 0
         x = builder.select(builder.fcmp_ordered("<", x, one), x, one)
         scaled = builder.fmul(x, scale)
         cell = builder.fptosi(scaled, VECTOR_I32)
         cell = builder.select(builder.icmp_signed("<", cell, last), cell, last)
         weight = builder.fsub(scaled, builder.sitofp(cell, VECTOR_F32))
         smoothed = builder.fmul(builder.fmul(weight, weight), builder.fsub(constant(3.0), builder.fadd(weight, weight)))
-        cells.append(cell)
-        weights.append(builder.select(smooth, smoothed, weight))
+        slope = builder.fmul(builder.fmul(constant(6.0), weight), builder.fsub(one, weight))
+        axes.append(
+            _Axis(
+                cell=cell,
+                weight=builder.select(smooth, smoothed, weight),
+                slope=builder.select(smooth, slope, one),
+                inside=builder.fcmp_ordered("==", x, given),
+            )
+        )
+    return axes
 
+
+def _rows(builder, axes, resolution, dense, mask):  # type: ignore[no-untyped-def]
+    """Rows within the level of the 8 vertices around each of LANES points; x varies fastest, z slowest."""
     side = builder.add(resolution, I32(1))
     factors = [
         splat(builder, builder.select(dense, stride, ir.Constant(I32, prime)))
         for stride, prime in ((side, HASH_PRIMES[1]), (builder.mul(side, side), HASH_PRIMES[2]))
     ]
-    x0, y0, z0 = cells[0], builder.mul(cells[1], factors[0]), builder.mul(cells[2], factors[1])
+    x0, y0, z0 = axes[0].cell, builder.mul(axes[1].cell, factors[0]), builder.mul(axes[2].cell, factors[1])
     x1, y1, z1 = builder.add(x0, constant(1, I32)), builder.add(y0, factors[0]), builder.add(z0, factors[1])
-    (wx1, wy1, wz1), (wx0, wy0, wz0) = weights, [builder.fsub(one, weight) for weight in weights]
     mask = splat(builder, mask)
-    for z, wz in ((z0, wz0), (z1, wz1)):
-        for y, wy in ((y0, wy0), (y1, wy1)):
-            wyz, added, xored = builder.fmul(wy, wz), builder.add(y, z), builder.xor(y, z)
-            for x, wx in ((x0, wx0), (x1, wx1)):
-                hashed = builder.and_(builder.xor(xored, x), mask)
-                row = builder.select(dense, builder.add(added, x), hashed)
-                yield row, builder.fmul(wyz, wx)
+    for z in (z0, z1):
+        for y in (y0, y1):
+            added, xored = builder.add(y, z), builder.xor(y, z)
+            for x in (x0, x1):
+                yield builder.select(dense, builder.add(added, x), builder.and_(builder.xor(xored, x), mask))
+
+
+def _corners(builder, positions, pitch, n, resolution, dense, mask, smooth):  # type: ignore[no-untyped-def]
+    """Vectors (row within the level, weight) of the 8 vertices around LANES points from column ``n`` of (3, N)."""
+    axes = _locate(builder, positions, pitch, n, resolution, smooth)
+    rows = _rows(builder, axes, resolution, dense, mask)
+    pairs = [(builder.fsub(constant(1.0), axis.weight), axis.weight) for axis in axes]
+    for wz in pairs[2]:
+        for wy in pairs[1]:
+            wyz = builder.fmul(wy, wz)
+            for wx in pairs[0]:
+                yield next(rows), builder.fmul(wyz, wx)
 
 
 def _entry(builder, table, first_row, rows, lane, features):  # type: ignore[no-untyped-def]
@@ -84,6 +118,13 @@ def _join(builder, vectors):  # type: ignore[no-untyped-def]
         width = 2 * vectors[0].type.count
         vectors = [shuffle(builder, a, b, range(width)) for a, b in zip(vectors[::2], vectors[1::2], strict=True)]
     return vectors[0]
+
+
+def _gather(builder, table, first_row, rows, features):  # type: ignore[no-untyped-def]
+    """A vector per feature, of LANES entries of the table."""
+    entries = [builder.load(_entry(builder, table, first_row, rows, lane, features), align=4) for lane in range(LANES)]
+    joined = _join(builder, entries)
+    return [shuffle(builder, joined, None, range(f, LANES * features, features)) for f in range(features)]
 
 
 def _row_pitch(context, builder, array_type, value):  # type: ignore[no-untyped-def]
@@ -110,15 +151,7 @@ def _encode_lanes(typingctx, positions, n, table, first_row, resolution, dense, 
         _, n, _, first_row, resolution, dense, mask, smooth, _, channel, _ = args
         sums = [constant(0.0)] * features
         for rows, weight in _corners(builder, position_ptr, pitch, n, resolution, dense, mask, smooth):
-            entries = _join(
-                builder,
-                [
-                    builder.load(_entry(builder, table_ptr, first_row, rows, lane, features), align=4)
-                    for lane in range(LANES)
-                ],
-            )
-            for feature in range(features):
-                value = shuffle(builder, entries, None, range(feature, LANES * features, features))
+            for feature, value in enumerate(_gather(builder, table_ptr, first_row, rows, features)):
                 sums[feature] = multiply_add(builder, value, weight, sums[feature])
         for feature in range(features):
             row = builder.mul(output_pitch, builder.add(channel, I64(feature)))
@@ -163,6 +196,60 @@ def _scatter_lanes(
     return signature, codegen
 
 
+@intrinsic
+def _slope_lanes(
+    typingctx, positions, n, grads, channel, table, first_row, resolution, dense, mask, smooth, position_grad, entry
+):  # type: ignore[no-untyped-def]
+    """Add one level's share of the gradient to LANES points, columns ``n`` of ``position_grad`` (3, N)."""
+    signature = types.void(
+        positions, n, grads, channel, table, first_row, resolution, dense, mask, smooth, position_grad, entry
+    )
+    features = len(entry)
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        position_ptr, grad_ptr, table_ptr, output_ptr = (
+            array_pointer(context, builder, signature.args[i], args[i]) for i in (0, 2, 4, 10)
+        )
+        pitch, grad_pitch, output_pitch = (_row_pitch(context, builder, signature.args[i], args[i]) for i in (0, 2, 10))
+        _, n, _, channel, _, first_row, resolution, dense, mask, smooth, _, _ = args
+        axes = _locate(builder, position_ptr, pitch, n, resolution, smooth)
+        gradients = [
+            load_vector(builder, grad_ptr, builder.add(builder.mul(grad_pitch, builder.add(channel, I64(f))), n))
+            for f in range(features)
+        ]
+        vertices = []  # what the loss gains per unit of each vertex' weight
+        for rows in _rows(builder, axes, resolution, dense, mask):
+            gain = constant(0.0)
+            for value, gradient in zip(_gather(builder, table_ptr, first_row, rows, features), gradients, strict=True):
+                gain = multiply_add(builder, value, gradient, gain)
+            vertices.append(gain)
+
+        def blend(pairs, axis):  # type: ignore[no-untyped-def]
+            return [
+                multiply_add(builder, builder.fsub(b, a), axes[axis].weight, a)
+                for a, b in zip(pairs[::2], pairs[1::2], strict=True)
+            ]
+
+        def differences(pairs):  # type: ignore[no-untyped-def]
+            return [builder.fsub(b, a) for a, b in zip(pairs[::2], pairs[1::2], strict=True)]
+
+        along_x = blend(vertices, 0)
+        slopes = [
+            blend(blend(differences(vertices), 1), 2)[0],
+            blend(differences(along_x), 2)[0],
+            differences(blend(along_x, 1))[0],
+        ]
+        scale = splat(builder, builder.sitofp(resolution, F32))
+        for axis, slope in enumerate(slopes):
+            share = builder.fmul(builder.fmul(slope, axes[axis].slope), scale)
+            share = builder.select(axes[axis].inside, share, constant(0.0))
+            at = builder.add(builder.mul(output_pitch, I64(axis)), n)
+            store_vector(builder, builder.fadd(load_vector(builder, output_ptr, at), share), output_ptr, at)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
 @_jit
 def _encode(start, stop, positions, table, levels, smooth, outputs, entry):  # type: ignore[no-untyped-def]
     """Points [start, stop), a multiple of LANES, through every level (see `_level_table`)."""
@@ -192,42 +279,17 @@ def _scatter(level, positions, grads, levels, smooth, table_grad, entry):  # typ
 
 
 @_jit
-def _position_gradient(start, stop, positions, grads, table, levels, smooth, position_grad):  # type: ignore[no-untyped-def]
-    """Gradient to points [start, stop), point by point: it is rarely asked for (pose refinement, normals)."""
-    one, features = np.float32(1.0), table.shape[1]
-    weight, slope, inside = np.empty((2, 3), np.float32), np.empty(3, np.float32), np.empty(3, np.float32)
-    cell = np.empty(3, np.int64)
-    for n in range(start, stop):
-        total = np.zeros(3, np.float32)
-        for level in range(levels.shape[0]):
-            resolution, dense, mask = levels[level, 1], levels[level, 2] != 0, levels[level, 3]
-            for axis in range(3):
-                x = positions[axis, n]
-                inside[axis] = one if x >= 0.0 and x <= 1.0 else np.float32(0.0)
-                x = x if x > 0.0 else np.float32(0.0)
-                scaled = (x if x < 1.0 else one) * np.float32(resolution)
-                cell[axis] = min(np.int64(scaled), resolution - 1)
-                w = scaled - np.float32(cell[axis])
-                slope[axis] = np.float32(6.0) * w * (one - w) if smooth else one
-                weight[1, axis] = w * w * (np.float32(3.0) - w - w) if smooth else w
-                weight[0, axis] = one - weight[1, axis]
-            for corner in range(8):
-                bx, by, bz = corner & 1, (corner >> 1) & 1, corner >> 2
-                x_, y_, z_ = cell[0] + bx, cell[1] + by, cell[2] + bz
-                if dense:
-                    row = x_ + (y_ + z_ * (resolution + 1)) * (resolution + 1)
-                else:
-                    row = (x_ ^ (y_ * HASH_PRIMES[1]) ^ (z_ * HASH_PRIMES[2])) & mask
-                value = np.float32(0.0)
-                for feature in range(features):
-                    value += table[levels[level, 0] + row, feature] * grads[level * features + feature, n]
-                value *= np.float32(resolution)
-                wx, wy, wz = weight[bx, 0], weight[by, 1], weight[bz, 2]
-                total[0] += value * slope[0] * wy * wz * np.float32(2 * bx - 1)
-                total[1] += value * slope[1] * wx * wz * np.float32(2 * by - 1)
-                total[2] += value * slope[2] * wx * wy * np.float32(2 * bz - 1)
-        for axis in range(3):
-            position_grad[axis, n] = total[axis] * inside[axis]
+def _position_gradient(start, stop, positions, grads, table, levels, smooth, position_grad, entry):  # type: ignore[no-untyped-def]
+    """Gradient to points [start, stop), a multiple of LANES, summed over the levels."""
+    for axis in range(3):
+        position_grad[axis, start:stop] = 0.0
+    for level in range(levels.shape[0]):
+        row, resolution, mask = levels[level, 0], np.int32(levels[level, 1]), np.int32(levels[level, 3])
+        dense, channel = levels[level, 2] != 0, level * len(entry)
+        for n in range(start, stop, LANES):
+            _slope_lanes(
+                positions, n, grads, channel, table, row, resolution, dense, mask, smooth, position_grad, entry
+            )
 
 
 def _level_table(grid: HashGrid) -> np.ndarray:
@@ -289,14 +351,12 @@ class _HashEncode(torch.autograd.Function):
             position_grad = torch.empty(3, columns.shape[1])
             values, target_columns = table.detach().contiguous().numpy(), position_grad.numpy()
             run_split(
-                _position_gradient,
-                columns.shape[1],
-                columns,
-                grads,
-                values,
-                levels,
-                grid.smoothstep,
-                target_columns,
+                lambda start, stop: _position_gradient(
+                    start * LANES, stop * LANES, columns, grads, values, levels, grid.smoothstep, target_columns, entry
+                ),
+                columns.shape[1] // LANES,
+                grain=256,
+                chunks_per_thread=1,
             )
             position_grad = position_grad[:, : positions.shape[0]].T
         return position_grad, table_grad, None, None
