@@ -11,6 +11,7 @@ from typing import Any, Literal, cast
 import torch
 
 from voxfield.data.capture import CaptureOptions
+from voxfield.data.depth_targets import DepthSampler
 from voxfield.data.posed_images import PosedImages, Skipped, Split, read_capture
 from voxfield.data.ray_batches import RaySampler
 from voxfield.distributed.devices import Placement, place
@@ -34,7 +35,7 @@ from voxfield.training.evaluate import EvaluateConfig, evaluate
 from voxfield.training.experiment import Experiment, RunRecord, read_experiment, resolve, write_experiment
 from voxfield.training.log import RunLog
 from voxfield.training.progress import Progress
-from voxfield.training.trainer import Trainer
+from voxfield.training.trainer import Batches, Trainer
 
 _TYPICAL_STEP_SECONDS = 0.1
 """A training step on two cores, measured on lego with the sizes for one minute; those for five took 0.2."""
@@ -151,7 +152,13 @@ def _train_into(
     measure = None
     if held_out is not None and experiment.trainer.evaluation_images:
         measure = functools.partial(_quick_evaluation, held_out, experiment, run_dir)
-    with RaySampler(captures, seed, device=placement.device) as batches:
+    with RaySampler(captures, seed, device=placement.device) as rays:
+        batches: Batches = rays
+        depth = experiment.capture.depth
+        if depth.source != "off":
+            batches = DepthSampler(rays, captures, depth, seed=seed, device=placement.device)
+            captures = dataclasses.replace(captures, skipped=(*captures.skipped, *batches.left_out))
+            notes += [_skipped_line(batches.left_out, "depth image")] if batches.left_out else []
         trainer = Trainer(
             cast(Model, model.to(placement.device)),
             batches,
@@ -491,10 +498,10 @@ def _refuse_to_overwrite(run_dir: Path) -> None:
         raise InputError(f"{run_dir}: holds a run already. Continue it with --resume, or name another --output.")
 
 
-def _skipped_line(left_out: Sequence[Skipped]) -> str:
+def _skipped_line(left_out: Sequence[Skipped], what: str = "picture") -> str:
     names = ", ".join(f"{item.path} ({item.reason})" for item in left_out[:2])
     more = f" and {len(left_out) - 2} more" if len(left_out) > 2 else ""
-    were = "picture was" if len(left_out) == 1 else "pictures were"
+    were = f"{what} was" if len(left_out) == 1 else f"{what}s were"
     return f"{len(left_out)} {were} left out: {names}{more}."
 
 

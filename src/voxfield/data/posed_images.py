@@ -38,9 +38,10 @@ from voxfield.data.formats import (
 )
 from voxfield.data.image_store import ImageStore, Picture
 from voxfield.data.sparse_points import ObservedPoints
-from voxfield.errors import FormatError, MissingFileError
+from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.camera import CameraModel, Cameras
+from voxfield.geometry.ndc import NdcFrame
 from voxfield.geometry.pose import SceneTransform, focus, normalise
 
 __all__ = ["CaptureOptions", "PosedImages", "Skipped", "Split", "open_capture", "read_capture"]
@@ -63,6 +64,16 @@ _FORMATS: Final[dict[str, ModuleType]] = {
     "eyefultower": eyefultower,
     "metashape": metashape,
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthImages:
+    """The depth images of a split's pictures: 16-bit grey, 0 where nothing is known, of the picture's shape."""
+
+    paths: tuple[Path | None, ...]
+    """One a picture; None where it has none. The files may not exist."""
+    unit: float
+    """World units that one step of the 16 bits is worth, above 0."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,6 +106,10 @@ class PosedImages:
     """Whether some pictures have masks of pixels to ignore."""
     observed: tuple[ObservedPoints, ...] | None = None
     """For every picture the sparse points it saw, where the capture has them."""
+    depth_images: DepthImages | None = None
+    """Where the pictures' depth images are, where the capture names some."""
+    ndc: NdcFrame | None = None
+    """What normalised device coordinates are relative to, the same for every split, where they are asked for."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -157,6 +172,8 @@ def read_capture(path: str | Path, *, split: Split = "train", options: CaptureOp
         has_alpha=alpha,
         has_masks=images.has_masks,
         observed=None if capture.observed is None else tuple(_observed(one, transform) for one in opened),
+        depth_images=_depth_images(opened, options, transform),
+        ndc=_ndc(capture, options, transform) if options.space == "ndc" else None,
     )
 
 
@@ -322,6 +339,33 @@ def _observed(one: _Opened, transform: SceneTransform) -> ObservedPoints:
     assert one.observed is not None, "a capture states observations for all frames or none"
     size, full = one.picture.size, one.picture.full_size
     return one.observed.rescaled(size[0] / full[0], size[1] / full[1], transform.scale)
+
+
+def _ndc(capture: Capture, options: CaptureOptions, transform: SceneTransform) -> NdcFrame:
+    refusal = (
+        f"{capture.file}: normalised device coordinates need an LLFF capture whose cameras look the same way from "
+    )
+    refusal += "before everything they see. Leave capture.space at world."
+    if not capture.forward_facing:
+        raise FormatError(refusal)
+    tangents = []
+    for frame in capture.frames:
+        assert frame.intrinsics.size is not None, "a forward-facing capture states the sizes of its pictures"
+        focal, principal = frame.intrinsics.resolve(frame.intrinsics.size)
+        sides = zip(focal, principal, frame.intrinsics.size, strict=True)
+        tangents.append([max(middle, side - middle) / length for length, middle, side in sides])
+    poses = transform.apply_poses(capture.poses())
+    try:
+        near = _near(capture, options, transform)
+        return NdcFrame.around(poses, torch.tensor(tangents, dtype=torch.float64), near)
+    except InputError as error:
+        raise FormatError(refusal) from error
+
+
+def _depth_images(opened: list[_Opened], options: CaptureOptions, transform: SceneTransform) -> DepthImages | None:
+    paths = tuple(one.frame.depth_path for one in opened)
+    # The file's poses are in the units of its depths: what was applied before the file was written is in both.
+    return DepthImages(paths=paths, unit=options.depth.unit * transform.scale) if any(paths) else None
 
 
 def _cameras(opened: list[_Opened], transform: SceneTransform, capture: Capture) -> Cameras:

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, Protocol, cast
+from typing import Any, Literal, NoReturn, Protocol, cast
 
 import torch
 
-from voxfield.checks import check_range
+from voxfield.checks import check_choice, check_range
 from voxfield.data.ray_batches import RayBatch
 from voxfield.distributed.devices import Placement, synchronise
 from voxfield.errors import FormatError, InputError, TrainingDivergedError, VoxfieldError
@@ -38,6 +38,8 @@ class TrainerConfig:
     Schedules follow whichever limit is nearer."""
     learning_rate: LearningRate = LearningRate()
     """Schedule of the learning rate."""
+    optimiser: Literal["adam", "radam"] = "adam"
+    """``radam`` weighs early steps by how little is known of the gradients' size (Liu et al. 2020)."""
     beta1: float = 0.9
     """Decay of Adam's first moment, 0 to below 1."""
     beta2: float = 0.99
@@ -66,6 +68,7 @@ class TrainerConfig:
             check_range("steps", self.steps, minimum=1)
         if self.minutes is not None:
             check_range("minutes", self.minutes, above=0.0)
+        check_choice("optimiser", self.optimiser, ("adam", "radam"))
         check_range("ema_decay", self.ema_decay, minimum=0.0, maximum=1.0 - 1e-9)
         check_range("evaluate_every", self.evaluate_every, above=0.0)
         check_range("evaluation_images", self.evaluation_images, minimum=0)
@@ -109,7 +112,12 @@ class Trainer:
         self.model, self.batches, self.config = model, batches, config
         self.run_dir, self.placement, self.seed, self.evaluation = run_dir, placement, seed, evaluation
         self.step, self.seconds = 0, 0.0
-        rule = AdamRule(beta1=config.beta1, beta2=config.beta2, epsilon=config.epsilon)
+        rule = AdamRule(
+            beta1=config.beta1,
+            beta2=config.beta2,
+            epsilon=config.epsilon,
+            rectified=config.optimiser == "radam",
+        )
         self.optimiser = Adam(model.parameter_groups(), rule)
         model.accumulate_gradients_in_place()
         self._scaler = placement.gradient_scaler()
