@@ -23,6 +23,7 @@ from voxfield.geometry.paths import PathKind, camera_path
 from voxfield.jobs.doctor import cpu_name
 from voxfield.kernels.threads import kernel_threads, kernels_own_the_cores
 from voxfield.models.base import Model
+from voxfield.models.nerfacto import Nerfacto
 from voxfield.recipes import build_model, load_recipe
 from voxfield.recipes.rehearsal import compile_kernels
 from voxfield.render.image import colour_from_name, to_uint8, write_png
@@ -61,7 +62,7 @@ def train(
     """Train a radiance field from posed photographs.
 
     Args:
-        recipe: what to train, ``"grid-ngp"``.
+        recipe: what to train, a key of `voxfield.recipes.RECIPES` such as ``"grid-ngp"`` or ``"nerfacto"``.
         data: a capture's folder or its JSON file.
         output: run directory; ``runs/<name of data>-<recipe>`` when None.
         steps: stop after this many steps. Given without ``minutes`` it replaces the recipe's limits.
@@ -282,15 +283,29 @@ class Run:
         about = {"step": int(state["step"]), "train_seconds": float(state["seconds"]), "checkpoint": path.name}
         return cast(Model, module.eval()), about
 
-    def render(self, cameras: Cameras, i: int = 0, *, background: str | None = None) -> dict[str, torch.Tensor]:
+    def render(
+        self, cameras: Cameras, i: int = 0, *, background: str | None = None, normals: bool = False
+    ) -> dict[str, torch.Tensor]:
         """What camera ``i`` of ``cameras`` (in the run's world) sees.
 
+        Args:
+            cameras, i: the camera.
+            background: colour name or ``r,g,b``; None: the run's setting.
+            normals: return normals too, of models that have them (nerfacto).
+
         Returns:
-            ``rgb`` (H, W, 3) in [0, 1], ``opacity`` (H, W) in [0, 1], ``depth`` (H, W) in world units, on the CPU.
+            ``rgb`` (H, W, 3) in [0, 1], ``opacity`` (H, W) in [0, 1], ``depth`` (H, W) in world units, and where asked
+            for or learnt ``normals`` (H, W, 3), unit vectors in the world, on the CPU.
+
+        Raises:
+            InputError: normals of a model that has none.
         """
         colour = torch.tensor(colour_from_name(background or self.experiment.evaluation.background))
+        options: dict[str, Any] = {"normals": True} if normals else {}
+        if normals and not isinstance(self.model, Nerfacto):
+            raise InputError(f"normals: {self.experiment.recipe} has none. Train nerfacto for them.")
         with kernels_own_the_cores(), torch.inference_mode():
-            return self.model.render_image(cameras, i, background=colour)
+            return self.model.render_image(cameras, i, background=colour, **options)
 
     def evaluate(
         self,

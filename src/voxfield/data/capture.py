@@ -87,8 +87,8 @@ class CaptureOptions:
     """Where the region of interest comes from: ``format`` the layout's own rule, ``points`` the box around the middle
     98 % of the capture's sparse points; ``auto`` is points where there are some and the cameras do not look inward."""
     space: Literal["world", "ndc"] = "world"
-    """Coordinates that the field is learnt in: ``ndc``, normalised device coordinates, for LLFF captures whose cameras
-    all look the same way."""
+    """Coordinates that the field is learnt in: ``ndc``, normalised device coordinates, for LLFF and COLMAP captures
+    whose cameras all look the same way."""
     near: float | None = None
     """Nearest distance sampled along a ray, in world units (>= 0), in place of the format's own."""
     max_images: int | None = None

@@ -41,6 +41,7 @@ from voxfield.data.sparse_points import ObservedPoints
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.camera import CameraModel, Cameras
+from voxfield.geometry.distortion import Coefficients, undistort
 from voxfield.geometry.ndc import NdcFrame
 from voxfield.geometry.pose import SceneTransform, focus, normalise
 
@@ -48,6 +49,8 @@ __all__ = ["CaptureOptions", "PosedImages", "Skipped", "Split", "open_capture", 
 
 FEWEST_POINTS: Final = 100
 """Fewer sparse points than these do not set the region of interest by themselves."""
+NEARER: Final = 0.9
+"""Normalised device coordinates begin at this share of the distance of the nearest points."""
 LONGEST_SIDE: Final = 1600
 """``downscale="auto"`` halves pictures until their longest side has at most this many pixels."""
 
@@ -343,23 +346,40 @@ def _observed(one: _Opened, transform: SceneTransform) -> ObservedPoints:
 
 def _ndc(capture: Capture, options: CaptureOptions, transform: SceneTransform) -> NdcFrame:
     refusal = (
-        f"{capture.file}: normalised device coordinates need an LLFF capture whose cameras look the same way from "
+        f"{capture.file}: normalised device coordinates need perspective cameras that look the same way from before "
+        "everything they see, as LLFF's do. Leave capture.space at world."
     )
-    refusal += "before everything they see. Leave capture.space at world."
-    if not capture.forward_facing:
+    if not capture.forward_facing or any(frame.intrinsics.model != "perspective" for frame in capture.frames):
         raise FormatError(refusal)
-    tangents = []
-    for frame in capture.frames:
-        assert frame.intrinsics.size is not None, "a forward-facing capture states the sizes of its pictures"
-        focal, principal = frame.intrinsics.resolve(frame.intrinsics.size)
-        sides = zip(focal, principal, frame.intrinsics.size, strict=True)
-        tangents.append([max(middle, side - middle) / length for length, middle, side in sides])
-    poses = transform.apply_poses(capture.poses())
+    tangents = torch.tensor([_tangents(frame) for frame in capture.frames], dtype=torch.float64)
     try:
-        near = _near(capture, options, transform)
-        return NdcFrame.around(poses, torch.tensor(tangents, dtype=torch.float64), near)
+        return NdcFrame.around(transform.apply_poses(capture.poses()), tangents, _nearest(capture, options, transform))
     except InputError as error:
         raise FormatError(refusal) from error
+
+
+def _nearest(capture: Capture, options: CaptureOptions, transform: SceneTransform) -> float:
+    """Distance along the cameras' axes of the nearest thing they see, world units: as the capture says, or by its
+    points, of which a hundredth may be mistakes.
+    """
+    if options.near is not None or capture.near_in_capture:
+        return _near(capture, options, transform)
+    depth = torch.cat([seen.depth for seen in capture.observed or ()]).sort().values
+    return NEARER * float(depth[len(depth) // 100]) * transform.scale
+
+
+def _tangents(frame: Frame) -> tuple[float, float]:
+    """Half the width and height of what a perspective picture shows at a distance of 1 along its axis."""
+    size = frame.intrinsics.size
+    assert size is not None, "a forward-facing capture states the sizes of its pictures"
+    focal, principal = frame.intrinsics.resolve(size)
+    edge = [
+        torch.tensor([-middle, side / 2 - middle, side - middle]) for middle, side in zip(principal, size, strict=True)
+    ]
+    x, y = (grid.reshape(-1).double() for grid in torch.meshgrid(edge[0] / focal[0], edge[1] / focal[1], indexing="ij"))
+    lens = Coefficients(*torch.tensor(frame.intrinsics.distortion, dtype=torch.float64)[:, None])
+    x, y = undistort(x, y, lens)
+    return float(x.abs().max()), float(y.abs().max())
 
 
 def _depth_images(opened: list[_Opened], options: CaptureOptions, transform: SceneTransform) -> DepthImages | None:
