@@ -280,6 +280,13 @@ def exact(values: RayBatch, depth: DepthTargets | None = None) -> RayBatch:
     return RayBatch(rays=seen, pixels=values.pixels, rgba=values.rgba.double(), depth=depth)
 
 
+def held(model: Nerfacto, count: int) -> Nerfacto:
+    """The model in float64, which goes on looking along `rays` where it did: no gradient flows to where."""
+    look = look_at(model, count)
+    model._place = lambda *_, **__: ([], look.edges.double(), look.distances.double())  # type: ignore[method-assign]
+    return model.double()
+
+
 def targets(count: int, *, own_rays: bool) -> DepthTargets:
     """Distances about the scene's middle, of every third ray unknown."""
     distances = 2.0 + 1.5 * torch.rand(count, generator=torch.Generator().manual_seed(7))
@@ -289,7 +296,7 @@ def targets(count: int, *, own_rays: bool) -> DepthTargets:
 
 @pytest.mark.parametrize("space", SPACES)
 def test_world_points_and_positions_along_rays_agree(space: str) -> None:
-    model = textured(make(**SPACES[space])).double()
+    model = held(textured(make(**SPACES[space])), 9)
     look = model._look(exact(batch(9)).rays, None, None)
     middles = model._in_world(look, 0.5 * (look.distances[:, 1:] + look.distances[:, :-1]))
     points = look.world.origins[:, None] + middles[..., None] * look.world.directions[:, None]
@@ -302,7 +309,7 @@ def test_world_points_and_positions_along_rays_agree(space: str) -> None:
 
 @pytest.mark.parametrize("space", SPACES)
 def test_normals_of_the_density_are_those_of_differences(space: str) -> None:
-    model = textured(make(**SPACES[space])).double()
+    model = held(textured(make(**SPACES[space])), 9)
     look = model._look(exact(batch(9)).rays, None, None)
     normals = model._density_normals(look).reshape(-1, 3)
     middles = model._in_world(look, 0.5 * (look.distances[:, 1:] + look.distances[:, :-1]))
@@ -349,8 +356,8 @@ def test_learnt_normals_are_rendered_in_place_of_the_densitys() -> None:
 
 def test_losses_on_normals_are_the_formulae() -> None:
     settings = {"unbounded": False, "has_alpha": True, "predict_normals": True}
-    model = textured(make(**settings, orientation_weight=0.7, predicted_normal_weight=0.3)).double()
-    plain = textured(make(**settings, orientation_weight=0.0, predicted_normal_weight=0.0)).double()
+    model = held(textured(make(**settings, orientation_weight=0.7, predicted_normal_weight=0.3)), 9)
+    plain = held(textured(make(**settings, orientation_weight=0.0, predicted_normal_weight=0.0)), 9)
     loss, without = (
         one.training_step(exact(batch(9)), 2000, torch.Generator().manual_seed(0)).loss for one in (model, plain)
     )
@@ -389,7 +396,7 @@ def test_the_loss_on_distances_is_the_mean_over_proposals_and_field(space: str, 
     for edges, level in (*look.levels, (look.edges, weights)):
         along = model._in_world(look, look.spacing.to_distance(edges)).double()
         terms = depth_loss(kind, level.double(), along, depth.distances.double(), 0.4 * 0.99985**2000)
-        expected += 0.5 * float(terms.mean()) / 3
+        expected += 0.5 * float(terms.mean().detach()) / 3
     # Differences of float32 losses.
     assert float(loss - without) == pytest.approx(expected, rel=1e-4, abs=1e-5 * float(loss.detach()))
 
@@ -406,10 +413,7 @@ def test_the_gradient_of_the_loss_on_distances_is_that_of_differences(kind: Any,
         ),
         0.3,
     )
-    # The sampled distances depend on the proposals, but no gradient flows there: hold them still.
-    _, edges, distances = model._place(rays(32), *model._spacing(rays(32)), exponent=1.0, learn=False, generator=None)
-    model._place = lambda *_, **__: ([], edges.double(), distances.double())  # type: ignore[method-assign]
-    model.double()
+    held(model, 32)
     depth = targets(32, own_rays=own_rays)
     seen = None if depth.rays is None else exact(batch(32)).rays
     like = exact(batch(32), DepthTargets(distances=depth.distances.double(), rays=seen))
@@ -429,10 +433,10 @@ def test_the_gradient_of_the_loss_on_distances_is_that_of_differences(kind: Any,
         values = []
         for sign in (1, -1):
             with torch.no_grad():
-                held = float(parameter[place])
-                parameter[place] = held + sign * 1e-6
+                before = float(parameter[place])
+                parameter[place] = before + sign * 1e-6
                 values.append(float(loss()))
-                parameter[place] = held
+                parameter[place] = before
         assert parameter.grad is not None
         assert float(parameter.grad[place]) == pytest.approx((values[0] - values[1]) / 2e-6, rel=1e-4, abs=1e-9)
 
