@@ -100,14 +100,18 @@ def write_depth_images(folder: Path, scene: PosedImages) -> None:
     (folder / "transforms.json").write_text(json.dumps(table))
 
 
-@pytest.mark.parametrize("loss", ["ds_nerf", "urf"])
-def test_observed_depths_are_learned(tmp_path: Path, loss: str) -> None:
+@pytest.mark.parametrize(
+    ("loss", "aabb_scale", "steps", "most"),
+    # Without depths the errors were 8.8 (unbounded: fog) and 0.07, with them 0.04 and 0.01.
+    [("ds_nerf", 4, 150, 0.15), ("urf", 1, 80, 0.03)],
+)
+def test_observed_depths_are_learned(tmp_path: Path, loss: str, aabb_scale: int, steps: int, most: float) -> None:
     scene = posed_images(count=10, resolution=32)
-    write_nerfstudio(tmp_path / "capture", scene, aabb_scale=4)
+    write_nerfstudio(tmp_path / "capture", scene, aabb_scale=aabb_scale)
     write_depth_images(tmp_path / "capture", scene)
     (tmp_path / "capture/depth/0003.png").write_bytes(b"broken")
-    settings = (f"model.depth.loss={loss}", "model.depth.weight=0.05")
-    run = train(tmp_path / "capture", tmp_path / "run", *settings, steps=100, recipe="depth-nerfacto")
+    settings = (f"model.depth.loss={loss}", f"model.depth.weight={0.5 if loss == 'ds_nerf' else 0.1}")
+    run = train(tmp_path / "capture", tmp_path / "run", *settings, steps=steps, recipe="depth-nerfacto")
     assert [Path(item.path).name for item in run.left_out] == ["0003.png"]
     captures = run.captures
     with RaySampler(captures, 0) as batches:
@@ -116,7 +120,7 @@ def test_observed_depths_are_learned(tmp_path: Path, loss: str) -> None:
     known = batch.depth.distances > 0
     seen = run.model.render_rays(batch.rays, background=torch.ones(3))["depth"]
     missed = (seen - batch.depth.distances).abs()[known] / batch.depth.distances[known]
-    assert float(missed.median()) < 0.1
+    assert float(missed.median()) < most
 
 
 def test_depth_nerfacto_refuses_a_capture_without_depths(tiny_capture: Path, tmp_path: Path) -> None:

@@ -398,7 +398,7 @@ def test_the_loss_on_distances_is_the_mean_over_proposals_and_field(space: str, 
         terms = depth_loss(kind, level.double(), along, depth.distances.double(), 0.4 * 0.99985**2000)
         expected += 0.5 * float(terms.mean().detach()) / 3
     # Differences of float32 losses.
-    assert float(loss - without) == pytest.approx(expected, rel=1e-4, abs=1e-5 * float(loss.detach()))
+    assert float((loss - without).detach()) == pytest.approx(expected, rel=1e-4, abs=1e-5 * float(loss.detach()))
 
 
 @pytest.mark.parametrize("own_rays", [False, True])
