@@ -159,7 +159,8 @@ def _train_into(
         if depth.source != "off":
             batches = DepthSampler(rays, captures, depth, seed=seed, device=placement.device)
             captures = dataclasses.replace(captures, skipped=(*captures.skipped, *batches.left_out))
-            notes += [_skipped_line(batches.left_out, "depth image")] if batches.left_out else []
+            if batches.left_out:
+                notes = [*notes, _skipped_line(batches.left_out, "depth image")]
         trainer = Trainer(
             cast(Model, model.to(placement.device)),
             batches,

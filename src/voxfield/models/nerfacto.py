@@ -253,19 +253,16 @@ class Nerfacto(torch.nn.Module):
             zero; learnt, or else against the slope of the density.
         """
         look = self._look(rays, None, None)
-        appearance = (
-            self.appearance.mean(0) if self.config.unseen_appearance == "mean" else self.appearance.new_zeros(1)
-        )
-        density, colour, predicted = self._ask_field(
-            look, appearance.expand(self.appearance.shape[1]).expand(len(rays), -1)
-        )
+        appearance = self.appearance.mean(0)
+        if self.config.unseen_appearance == "zero":
+            appearance = torch.zeros_like(appearance)
+        density, colour, predicted = self._ask_field(look, appearance.expand(len(rays), -1))
         seen = dense_composite(density, colour, look.distances)
         behind = background.to(self.device)
         if self.background == "last_sample":
+            last = colour[:, -1]
             # Rays that leave the frame of normalised device coordinates have no last sample.
-            behind = (
-                colour[:, -1] if self.ndc is None or look.hit is None else torch.where(look.hit, colour[:, -1], behind)
-            )
+            behind = last if self.ndc is None else torch.where(cast(torch.Tensor, look.hit), last, behind)
         half = (seen.weights.cumsum(1) < 0.5).sum(1, keepdim=True).clamp(max=look.distances.shape[1] - 2)
         middles = self._in_world(look, 0.5 * (look.distances[:, 1:] + look.distances[:, :-1]))
         total = seen.depth if self.ndc is None else (seen.weights * middles).sum(1)
