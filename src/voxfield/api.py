@@ -13,7 +13,7 @@ import torch
 from voxfield.data.capture import CaptureOptions
 from voxfield.data.depth_targets import DepthSampler
 from voxfield.data.posed_images import PosedImages, Skipped, Split, read_capture
-from voxfield.data.ray_batches import RaySampler
+from voxfield.data.ray_batches import Batches, RaySampler
 from voxfield.distributed.devices import Placement, place
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.export import nerfstudio
@@ -36,7 +36,7 @@ from voxfield.training.evaluate import EvaluateConfig, evaluate
 from voxfield.training.experiment import Experiment, RunRecord, read_experiment, resolve, write_experiment
 from voxfield.training.log import RunLog
 from voxfield.training.progress import Progress
-from voxfield.training.trainer import Batches, Trainer
+from voxfield.training.trainer import Trainer
 
 _TYPICAL_STEP_SECONDS = 0.1
 """A training step on two cores, measured on lego with the sizes for one minute; those for five took 0.2."""

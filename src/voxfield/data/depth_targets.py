@@ -10,7 +10,7 @@ more often. Source of both: Deng et al. 2022, Depth-supervised NeRF, https://arx
 """
 
 from dataclasses import replace
-from typing import Final, Protocol
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from torch import Tensor
 from voxfield.data.capture import DepthOptions, Skipped
 from voxfield.data.decode import read_depth
 from voxfield.data.posed_images import DepthImages, PosedImages
-from voxfield.data.ray_batches import DepthTargets, RayBatch
+from voxfield.data.ray_batches import Batches, DepthTargets, RayBatch
 from voxfield.data.sparse_points import ObservedPoints
 from voxfield.errors import FormatError, InputError
 from voxfield.geometry.camera import Cameras
@@ -26,13 +26,6 @@ from voxfield.geometry.rays import Rays
 
 _STEEPEST: Final = 1e-3
 """Cosine to the optical axis below which a depth along it says nothing of the distance."""
-
-
-class Batches(Protocol):
-    """Where the rays come from."""
-
-    def sample(self, num_rays: int, step: int) -> RayBatch:
-        """A batch, a pure function of its arguments."""
 
 
 class DepthSampler:

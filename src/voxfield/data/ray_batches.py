@@ -10,7 +10,7 @@ depends on seed and step alone.
 import hashlib
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -48,6 +48,13 @@ class RayBatch:
     """(R, 4) float32 in [0, 1], sRGB with straight alpha; alpha is 1 where pictures have none."""
     depth: DepthTargets | None = None
     """Observed distances, where they are asked for (``data.depth_targets``)."""
+
+
+class Batches(Protocol):
+    """Where training rays come from."""
+
+    def sample(self, num_rays: int, step: int) -> RayBatch:
+        """A batch, a pure function of its arguments."""
 
 
 class RaySampler:

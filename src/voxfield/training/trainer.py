@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn, Protocol, cast
+from typing import Any, Literal, NoReturn, cast
 
 import torch
 
 from voxfield.checks import check_choice, check_range
-from voxfield.data.ray_batches import RayBatch
+from voxfield.data.ray_batches import Batches
 from voxfield.distributed.devices import Placement, synchronise
 from voxfield.errors import FormatError, InputError, TrainingDivergedError, VoxfieldError
 from voxfield.kernels.adam import AdamRule
@@ -81,13 +81,6 @@ class TrainerConfig:
         by_steps = step / self.steps if self.steps else 0.0
         by_time = seconds / (60.0 * self.minutes) if self.minutes else 0.0
         return min(1.0, max(by_steps, by_time))
-
-
-class Batches(Protocol):
-    """Where training rays come from."""
-
-    def sample(self, num_rays: int, step: int) -> RayBatch:
-        """A batch, a pure function of its arguments."""
 
 
 Evaluation = Callable[[Model], dict[str, Any]]
