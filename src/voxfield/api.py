@@ -11,8 +11,9 @@ from typing import Any, Literal, cast
 import torch
 
 from voxfield.data.capture import CaptureOptions
+from voxfield.data.depth_targets import DepthSampler
 from voxfield.data.posed_images import PosedImages, Skipped, Split, read_capture
-from voxfield.data.ray_batches import RaySampler
+from voxfield.data.ray_batches import Batches, RaySampler
 from voxfield.distributed.devices import Placement, place
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.export import nerfstudio
@@ -22,6 +23,7 @@ from voxfield.geometry.paths import PathKind, camera_path
 from voxfield.jobs.doctor import cpu_name
 from voxfield.kernels.threads import kernel_threads, kernels_own_the_cores
 from voxfield.models.base import Model
+from voxfield.models.nerfacto import Nerfacto
 from voxfield.recipes import build_model, load_recipe
 from voxfield.recipes.rehearsal import compile_kernels
 from voxfield.render.image import colour_from_name, to_uint8, write_png
@@ -60,7 +62,7 @@ def train(
     """Train a radiance field from posed photographs.
 
     Args:
-        recipe: what to train, ``"grid-ngp"``.
+        recipe: what to train, a key of `voxfield.recipes.RECIPES` such as ``"grid-ngp"`` or ``"nerfacto"``.
         data: a capture's folder or its JSON file.
         output: run directory; ``runs/<name of data>-<recipe>`` when None.
         steps: stop after this many steps. Given without ``minutes`` it replaces the recipe's limits.
@@ -151,7 +153,14 @@ def _train_into(
     measure = None
     if held_out is not None and experiment.trainer.evaluation_images:
         measure = functools.partial(_quick_evaluation, held_out, experiment, run_dir)
-    with RaySampler(captures, seed, device=placement.device) as batches:
+    with RaySampler(captures, seed, device=placement.device) as rays:
+        batches: Batches = rays
+        depth = experiment.capture.depth
+        if depth.source != "off":
+            batches = DepthSampler(rays, captures, depth, seed=seed, device=placement.device)
+            captures = dataclasses.replace(captures, skipped=(*captures.skipped, *batches.left_out))
+            if batches.left_out:
+                notes = [*notes, _skipped_line(batches.left_out, "depth image")]
         trainer = Trainer(
             cast(Model, model.to(placement.device)),
             batches,
@@ -275,15 +284,29 @@ class Run:
         about = {"step": int(state["step"]), "train_seconds": float(state["seconds"]), "checkpoint": path.name}
         return cast(Model, module.eval()), about
 
-    def render(self, cameras: Cameras, i: int = 0, *, background: str | None = None) -> dict[str, torch.Tensor]:
+    def render(
+        self, cameras: Cameras, i: int = 0, *, background: str | None = None, normals: bool = False
+    ) -> dict[str, torch.Tensor]:
         """What camera ``i`` of ``cameras`` (in the run's world) sees.
 
+        Args:
+            cameras, i: the camera.
+            background: colour name or ``r,g,b``; None: the run's setting.
+            normals: return normals too, of models that have them (nerfacto).
+
         Returns:
-            ``rgb`` (H, W, 3) in [0, 1], ``opacity`` (H, W) in [0, 1], ``depth`` (H, W) in world units, on the CPU.
+            ``rgb`` (H, W, 3) in [0, 1], ``opacity`` (H, W) in [0, 1], ``depth`` (H, W) in world units, and where asked
+            for or learnt ``normals`` (H, W, 3), unit vectors in the world, on the CPU.
+
+        Raises:
+            InputError: normals of a model that has none.
         """
         colour = torch.tensor(colour_from_name(background or self.experiment.evaluation.background))
+        options: dict[str, Any] = {"normals": True} if normals else {}
+        if normals and not isinstance(self.model, Nerfacto):
+            raise InputError(f"normals: {self.experiment.recipe} has none. Train nerfacto for them.")
         with kernels_own_the_cores(), torch.inference_mode():
-            return self.model.render_image(cameras, i, background=colour)
+            return self.model.render_image(cameras, i, background=colour, **options)
 
     def evaluate(
         self,
@@ -491,10 +514,10 @@ def _refuse_to_overwrite(run_dir: Path) -> None:
         raise InputError(f"{run_dir}: holds a run already. Continue it with --resume, or name another --output.")
 
 
-def _skipped_line(left_out: Sequence[Skipped]) -> str:
+def _skipped_line(left_out: Sequence[Skipped], what: str = "picture") -> str:
     names = ", ".join(f"{item.path} ({item.reason})" for item in left_out[:2])
     more = f" and {len(left_out) - 2} more" if len(left_out) > 2 else ""
-    were = "picture was" if len(left_out) == 1 else "pictures were"
+    were = f"{what} was" if len(left_out) == 1 else f"{what}s were"
     return f"{len(left_out)} {were} left out: {names}{more}."
 
 

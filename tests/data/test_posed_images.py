@@ -1,9 +1,15 @@
+from dataclasses import replace
+
 import pytest
+import torch
 
 from voxfield.data.capture import digest, every_nth
-from voxfield.data.posed_images import CaptureOptions, read_capture
+from voxfield.data.formats import llff
+from voxfield.data.posed_images import CaptureOptions, _ndc, read_capture
+from voxfield.data.sparse_points import ObservedPoints
 from voxfield.data.synthetic import posed_images, write_blender, write_nerfstudio
 from voxfield.errors import FormatError, InputError, MissingFileError
+from voxfield.geometry.pose import SceneTransform
 
 
 def test_what_is_not_there_is_named(tmp_path):
@@ -78,3 +84,23 @@ def test_the_splits_cover_everything_once(count):
 
 def test_digests_tell_the_parts_apart():
     assert digest(b"ab", b"c") != digest(b"a", b"bc")
+
+
+def test_normalised_device_coordinates_begin_before_the_nearest_points(tmp_path, captures):
+    cameras = captures.some_cameras(4)
+    poses = torch.eye(3, 4).repeat(4, 1, 1)
+    poses[:, 0, 3] = 0.1 * torch.arange(4)
+    captures.write_llff(tmp_path, replace(cameras, camera_to_world=poses))
+    stated = llff.read(tmp_path, "train", CaptureOptions())
+    # The file's nearest bound, 0.5, as points say it: one in a hundred may be a mistake.
+    depth = torch.cat([torch.full((1,), 0.01), torch.linspace(0.5, 3.0, 120)])
+    seen = ObservedPoints(pixels=torch.zeros(121, 2), depth=depth, errors=torch.zeros(121))
+    nothing = ObservedPoints(pixels=torch.zeros(0, 2), depth=torch.zeros(0), errors=torch.zeros(0))
+    by_points = replace(stated, near_in_capture=False, observed=(seen, nothing, nothing, nothing))
+    world = SceneTransform.identity()
+    one, other = (_ndc(capture, CaptureOptions(), world) for capture in (stated, by_points))
+    assert one.near == pytest.approx(0.45)
+    assert other.near == pytest.approx(0.45)
+    assert _ndc(stated, CaptureOptions(near=0.3), world).near == pytest.approx(0.3)
+    with pytest.raises(FormatError, match=r"Leave capture\.space at world"):
+        _ndc(replace(stated, forward_facing=False), CaptureOptions(), world)

@@ -8,7 +8,7 @@ import pytest
 
 from voxfield.recipes import load_recipe
 
-ROW = re.compile(r"^\| `([\w.]+)` \| ([^|]+) \|", re.MULTILINE)
+ROW = re.compile(r"^\| `([\w.]+)` \| ([^|]+) \| [^|]+ \|$", re.MULTILINE)
 BUDGETS = (1.0, 5.0, 20.0, None)
 
 
@@ -27,10 +27,21 @@ def test_the_settings_of_a_page_have_their_defaults(recipe: str, repository: Pat
     assert not wrong, f"Correct docs/methods/{recipe}.md: " + "; ".join(wrong)
 
 
-def test_every_recipe_has_its_page(repository: Path) -> None:
+def test_every_recipe_is_on_a_page(repository: Path) -> None:
     from voxfield.recipes import RECIPES
 
-    assert [name for name in RECIPES if not (repository / "docs" / "methods" / f"{name}.md").is_file()] == []
+    pages = "".join(page.read_text(encoding="utf-8") for page in (repository / "docs" / "methods").glob("*.md"))
+    assert [name for name in RECIPES if f"voxfield train {name} " not in pages] == []
+
+
+def test_the_presets_of_nerfacto_are_what_its_page_says(repository: Path) -> None:
+    page = (repository / "docs" / "methods" / "nerfacto.md").read_text(encoding="utf-8")
+    names = ("nerfacto", "nerfacto-big", "nerfacto-huge")
+    rows = re.findall(r"^\| `([\w.]+)` \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", page, re.MULTILINE)
+    assert len(rows) >= 12
+    for path, *shown in rows:
+        values = [functools.reduce(getattr, path.split("."), load_recipe(name)) for name in names]
+        assert [str(value) for value in values] == shown, path
 
 
 def test_equations_are_numbered_in_order(repository: Path) -> None:

@@ -13,6 +13,8 @@ RULES = {
     "the trainer's": AdamRule(learning_rate=0.01, beta2=0.99, epsilon=1e-15, skip_zero=True),
     "no momentum": AdamRule(learning_rate=0.1, beta1=0.0, beta2=0.0, epsilon=1e-3),
     "still": AdamRule(learning_rate=0.0),
+    "rectified": AdamRule(learning_rate=0.01, beta2=0.9, epsilon=1e-8, rectified=True),
+    "rectified, before it is": AdamRule(learning_rate=0.01, beta2=0.999, rectified=True, skip_zero=True),
 }
 SIZES = [0, 1, 7, 8, 15, 16, 17, 1000, 40_001]
 
@@ -34,7 +36,7 @@ def gradients(size: int, step: int) -> torch.Tensor:
 
 def run(size, rule, implementation, dtype):
     held = [tensor.to(dtype) for tensor in state(size)]
-    for step in (1, 2, 3):
+    for step in (4, 5, 6) if rule.rectified else (1, 2, 3):  # with a beta2 of 0.9 the sixth is the first rectified one
         gradient = gradients(size, step).to(dtype)
         adam_step(held[0], gradient, held[1], held[2], step=step, rule=rule, implementation=implementation)
         assert not bool(gradient.any())
@@ -59,6 +61,20 @@ def test_the_reference_is_torchs_adam():
         other.grad = gradient.clone()
         oracle.step()
         adam_step(parameter, gradient, first, second, step=step, rule=RULES["plain"], implementation="reference")
+    torch.testing.assert_close(parameter, other.detach(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("beta2", [0.9, 0.99])
+def test_the_rectified_reference_is_torchs_radam(beta2):
+    rule = AdamRule(learning_rate=0.05, beta2=beta2, epsilon=1e-3, rectified=True)
+    parameter, first, second = state(50)
+    other = torch.nn.Parameter(parameter.clone())
+    oracle = torch.optim.RAdam([other], lr=0.05, betas=(0.9, beta2), eps=1e-3)
+    for step in range(1, 12):
+        gradient = gradients(50, step)
+        other.grad = gradient.clone()
+        oracle.step()
+        adam_step(parameter, gradient, first, second, step=step, rule=rule, implementation="reference")
     torch.testing.assert_close(parameter, other.detach(), rtol=1e-12, atol=1e-12)
 
 

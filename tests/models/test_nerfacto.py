@@ -5,14 +5,17 @@ from typing import Any
 import pytest
 import torch
 
-from voxfield.data.ray_batches import RayBatch
+from voxfield.data.ray_batches import DepthTargets, RayBatch
 from voxfield.data.synthetic import posed_images
 from voxfield.errors import InputError
 from voxfield.fields.hash_field import HashFieldConfig
 from voxfield.fields.proposal import ProposalConfig, ProposalNetwork
 from voxfield.geometry.bounds import Bounds
+from voxfield.geometry.ndc import NdcFrame
 from voxfield.geometry.rays import Rays
+from voxfield.kernels.dense_composite import dense_composite
 from voxfield.models.nerfacto import Nerfacto, NerfactoConfig
+from voxfield.render.depth_losses import DepthSupervisionConfig, depth_loss
 
 CONFIG: dict[str, Any] = {
     "field": HashFieldConfig(
@@ -25,7 +28,7 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def make(*, unbounded: bool = True, has_alpha: bool = False, **settings: Any) -> Nerfacto:
+def make(*, unbounded: bool = True, has_alpha: bool = False, ndc: NdcFrame | None = None, **settings: Any) -> Nerfacto:
     return Nerfacto(
         NerfactoConfig(**{**CONFIG, **settings}),
         Bounds.from_cube(1.0),
@@ -34,7 +37,21 @@ def make(*, unbounded: bool = True, has_alpha: bool = False, **settings: Any) ->
         has_alpha=has_alpha,
         num_cameras=3,
         seed=0,
+        ndc=ndc,
     )
+
+
+def frame() -> NdcFrame:
+    """That of a camera where `rays` start, which looks along +Y."""
+    pose = torch.tensor([[1.0, 0, 0, 0], [0, 0, -1, -3], [0, 1, 0, 0.5]], dtype=torch.float64)
+    return NdcFrame.around(pose[None], torch.tensor([[0.4, 0.5]]), 1.5)
+
+
+SPACES: dict[str, dict[str, Any]] = {
+    "contracted": {"unbounded": True},
+    "bounded": {"unbounded": False, "has_alpha": True},
+    "ndc": {"ndc": frame()},
+}
 
 
 def textured(model: Nerfacto, thickness: float = 3.0) -> Nerfacto:
@@ -112,8 +129,9 @@ def test_rendering_equals_the_formulae_written_out() -> None:
                 assert float(seen["depth"][ray]) == pytest.approx(depth or float(middles[ray, -1]), rel=1e-5)
 
 
-def test_every_parameter_gets_a_gradient() -> None:
-    model = textured(make(poses="SO3xR3"))
+@pytest.mark.parametrize("space", ["contracted", "ndc"])
+def test_every_parameter_gets_a_gradient(space: str) -> None:
+    model = textured(make(poses="SO3xR3", predict_normals=True, **SPACES[space]))
     step(model).backward()  # type: ignore[no-untyped-call]
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
@@ -218,6 +236,9 @@ def test_chunks_do_not_change_an_image() -> None:
         {"distortion_weight": -1.0},
         {"annealing_steps": -1},
         {"pose_learning_rate": 0.0},
+        {"unseen_appearance": "nearest"},
+        {"orientation_weight": -1.0},
+        {"predicted_normal_weight": -1.0},
     ],
 )
 def test_settings_are_checked(bad: dict[str, Any]) -> None:
@@ -247,3 +268,214 @@ def test_a_proposal_network_learns_where_matter_is() -> None:
         error.backward()  # type: ignore[no-untyped-call]
         optimiser.step(1e-2)
     assert float(error.detach()) < 0.8
+
+
+def look_at(model: Nerfacto, count: int = 9, number: int | None = None) -> Any:
+    return model._look(rays(count), number, None if number is None else torch.Generator().manual_seed(0))
+
+
+def exact(values: RayBatch, depth: DepthTargets | None = None) -> RayBatch:
+    """The batch in float64."""
+    seen = replace(values.rays, origins=values.rays.origins.double(), directions=values.rays.directions.double())
+    return RayBatch(rays=seen, pixels=values.pixels, rgba=values.rgba.double(), depth=depth)
+
+
+def held(model: Nerfacto, count: int) -> Nerfacto:
+    """The model in float64, which goes on looking along `rays` where it did: no gradient flows to where."""
+    look = look_at(model, count)
+    model._place = lambda *_, **__: ([], look.edges.double(), look.distances.double())  # type: ignore[method-assign]
+    return model.double()
+
+
+def targets(count: int, *, own_rays: bool) -> DepthTargets:
+    """Distances about the scene's middle, of every third ray unknown."""
+    distances = 2.0 + 1.5 * torch.rand(count, generator=torch.Generator().manual_seed(7))
+    distances[::3] = 0.0
+    return DepthTargets(distances=distances, rays=rays(count) if own_rays else None)
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_world_points_and_positions_along_rays_agree(space: str) -> None:
+    model = held(textured(make(**SPACES[space])), 9)
+    look = model._look(exact(batch(9)).rays, None, None)
+    middles = model._in_world(look, 0.5 * (look.distances[:, 1:] + look.distances[:, :-1]))
+    points = look.world.origins[:, None] + middles[..., None] * look.world.directions[:, None]
+    positions = model._positions(look.rays, look.distances)
+    # Towards infinity world points are cut off at `far`.
+    torch.testing.assert_close(
+        model._in_cube(points.reshape(-1, 3)), positions, rtol=0, atol=2e-3 if space == "ndc" else 1e-9
+    )
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_normals_of_the_density_are_those_of_differences(space: str) -> None:
+    model = held(textured(make(**SPACES[space])), 9)
+    look = model._look(exact(batch(9)).rays, None, None)
+    normals = model._density_normals(look).reshape(-1, 3)
+    middles = model._in_world(look, 0.5 * (look.distances[:, 1:] + look.distances[:, :-1]))
+    points = (look.world.origins[:, None] + middles[..., None] * look.world.directions[:, None]).reshape(-1, 3)
+    with torch.no_grad():
+        slope = torch.stack(
+            [
+                model.field.log_density(model._in_cube(points + offset))
+                - model.field.log_density(model._in_cube(points - offset))
+                for offset in 1e-6 * torch.eye(3, dtype=torch.float64)
+            ],
+            dim=1,
+        )
+    expected = -torch.nn.functional.normalize(slope, dim=1)
+    # Where the density hardly changes over a millionth of a unit, or a face of a cell lies between, differences fail.
+    clear = slope.norm(dim=1) > 1e-9
+    close = ((normals - expected).norm(dim=1) < 1e-3)[clear]
+    assert int(clear.sum()) > 40
+    assert float(close.double().mean()) > 0.97
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_normals_are_rendered_where_they_are_asked_for(space: str) -> None:
+    model = textured(make(**SPACES[space]))
+    assert "normals" not in model.render_rays(rays(20), background=torch.ones(3))
+    with torch.inference_mode():
+        seen = model.render_rays(rays(20), background=torch.ones(3), normals=True)
+    look = look_at(model, 20)
+    density, colour, _ = model._ask_field(look, model.appearance.mean(0).expand(20, -1))
+    weights = dense_composite(density, colour, look.distances).weights.detach()
+    total = (weights[..., None] * model._density_normals(look)).sum(1)
+    torch.testing.assert_close(seen["normals"], total / total.norm(dim=1, keepdim=True), rtol=1e-4, atol=1e-4)
+    cameras = posed_images(count=1, resolution=12).cameras
+    assert model.render_image(cameras, 0, background=torch.ones(3), normals=True)["normals"].shape == (12, 12, 3)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_learnt_normals_are_rendered_in_place_of_the_densitys() -> None:
+    model = textured(make(predict_normals=True))
+    normals = model.render_rays(rays(20), background=torch.ones(3))["normals"]
+    torch.testing.assert_close(normals.norm(dim=1), torch.ones(20))
+    assert torch.equal(model.render_rays(rays(20), background=torch.ones(3), normals=True)["normals"], normals)
+
+
+def test_losses_on_normals_are_the_formulae() -> None:
+    settings = {"unbounded": False, "has_alpha": True, "predict_normals": True}
+    model = held(textured(make(**settings, orientation_weight=0.7, predicted_normal_weight=0.3)), 9)
+    plain = held(textured(make(**settings, orientation_weight=0.0, predicted_normal_weight=0.0)), 9)
+    loss, without = (
+        one.training_step(exact(batch(9)), 2000, torch.Generator().manual_seed(0)).loss for one in (model, plain)
+    )
+    look = model._look(exact(batch(9)).rays, 2000, torch.Generator().manual_seed(0))
+    density, colour, predicted = model._ask_field(look, model.appearance[rays(9).camera_index])
+    weights = dense_composite(density, colour, look.distances).weights
+    assert predicted is not None
+    facing = (predicted * look.world.directions[:, None]).sum(-1).clamp(min=0)
+    apart = (predicted - model._density_normals(look)).square().sum(-1)
+    expected = (weights * (0.7 * facing.square() + 0.3 * apart)).sum(1).mean()
+    torch.testing.assert_close(loss - without, expected, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("own_rays", [False, True])
+@pytest.mark.parametrize("kind", ["ds_nerf", "urf"])
+@pytest.mark.parametrize("space", SPACES)
+def test_the_loss_on_distances_is_the_mean_over_proposals_and_field(space: str, kind: Any, own_rays: bool) -> None:
+    config = DepthSupervisionConfig(loss=kind, weight=0.5, initial_sigma=0.4)
+    model = textured(make(**SPACES[space], depth=config))
+    depth = targets(9, own_rays=own_rays)
+    loss, without = (
+        textured(make(**SPACES[space], depth=chosen))
+        .training_step(replace(batch(9), depth=depth), 2000, torch.Generator().manual_seed(0))
+        .loss
+        for chosen in (config, DepthSupervisionConfig())
+    )
+    generator = torch.Generator().manual_seed(0)
+    look = model._look(rays(9), 2000, generator)
+    if own_rays:
+        if model.background == "random":
+            torch.rand(9, 3, generator=generator)
+        look = model._look(rays(9), 2000, generator)
+    density, colour, _ = model._ask_field(look, model.appearance[rays(9).camera_index])
+    weights = dense_composite(density, colour, look.distances).weights
+    expected = 0.0
+    for edges, level in (*look.levels, (look.edges, weights)):
+        along = model._in_world(look, look.spacing.to_distance(edges)).double()
+        terms = depth_loss(kind, level.double(), along, depth.distances.double(), 0.4 * 0.99985**2000)
+        expected += 0.5 * float(terms.mean().detach()) / 3
+    # Differences of float32 losses.
+    assert float((loss - without).detach()) == pytest.approx(expected, rel=1e-4, abs=1e-5 * float(loss.detach()))
+
+
+@pytest.mark.parametrize("own_rays", [False, True])
+@pytest.mark.parametrize("kind", ["ds_nerf", "urf"])
+def test_the_gradient_of_the_loss_on_distances_is_that_of_differences(kind: Any, own_rays: bool) -> None:
+    model = textured(
+        make(
+            unbounded=False,
+            has_alpha=True,
+            predict_normals=True,
+            depth=DepthSupervisionConfig(loss=kind, weight=1.0, initial_sigma=0.5),
+        ),
+        0.3,
+    )
+    held(model, 32)
+    depth = targets(32, own_rays=own_rays)
+    seen = None if depth.rays is None else exact(batch(32)).rays
+    like = exact(batch(32), DepthTargets(distances=depth.distances.double(), rays=seen))
+
+    def loss() -> torch.Tensor:
+        return model.training_step(like, 0, torch.Generator().manual_seed(0)).loss
+
+    # The normals of the density are constants to the loss, so that only what leaves it alone may be compared.
+    model.config = replace(model.config, predicted_normal_weight=0.0)
+    loss().backward()  # type: ignore[no-untyped-call]
+    assert model.normals is not None
+    for parameter, place in (
+        (model.field.density_net[0], (3, 2)),
+        (model.field.density_net[1], (0, 5)),
+        (model.normals.net[0], (1, 1)),
+    ):
+        values = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                before = float(parameter[place])
+                parameter[place] = before + sign * 1e-6
+                values.append(float(loss()))
+                parameter[place] = before
+        assert parameter.grad is not None
+        assert float(parameter.grad[place]) == pytest.approx((values[0] - values[1]) / 2e-6, rel=1e-4, abs=1e-9)
+
+
+def test_learning_from_distances_needs_some() -> None:
+    model = make(depth=DepthSupervisionConfig(loss="urf"))
+    with pytest.raises(InputError, match=r"capture\.depth\.source=auto"):
+        step(model)
+
+
+def test_pictures_not_trained_on_may_have_no_appearance() -> None:
+    mean, zero = textured(make()), textured(make(unseen_appearance="zero"))
+    one, other = (model.render_rays(rays(6), background=torch.ones(3))["rgb"] for model in (mean, zero))
+    assert not torch.allclose(one, other, atol=1e-4)
+    with torch.no_grad():
+        mean.appearance.zero_()
+    torch.testing.assert_close(mean.render_rays(rays(6), background=torch.ones(3))["rgb"], other)
+
+
+def test_depth_in_normalised_device_coordinates_is_the_worlds() -> None:
+    model = textured(make(ndc=frame()))
+    seen = model.render_rays(rays(12), background=torch.ones(3))
+    look = look_at(model, 12)
+    density, colour, _ = model._ask_field(look, model.appearance.mean(0).expand(12, -1))
+    weights = dense_composite(density, colour, look.distances).weights.detach()
+    middles = frame().to_world(
+        0.5 * (look.distances[:, 1:] + look.distances[:, :-1]), look.rays, rays(12), farthest=1e3
+    )
+    expected = (weights * middles).sum(1) / weights.sum(1)
+    torch.testing.assert_close(seen["expected_depth"], expected, rtol=1e-4, atol=1e-4)
+    # Nothing is looked at before the near plane.
+    assert bool((seen["depth"] * rays(12).directions[:, 1] > 1.5).all())
+    assert (model.unbounded, model.distortion_weight, model.background) == (False, 0.002, "last_sample")
+
+
+def test_rays_that_leave_normalised_device_coordinates_see_the_background() -> None:
+    away = rays(5)
+    away = replace(away, directions=-away.directions)
+    seen = textured(make(ndc=frame())).render_rays(away, background=torch.tensor([0.2, 0.4, 0.6]))
+    torch.testing.assert_close(seen["rgb"], torch.tensor([0.2, 0.4, 0.6]).expand(5, 3))
+    assert not bool(seen["opacity"].any())
+    assert all(bool(value.isfinite().all()) for value in seen.values())

@@ -57,3 +57,31 @@ def test_rehearsal_leaves_no_trace(recipe: str, training: bool, monkeypatch: pyt
     assert list(tmp_path.iterdir()) == []
     assert torch.get_num_threads() == threads
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_presets_share_what_they_do_not_change() -> None:
+    base, big, huge, depth = (
+        load_recipe(name).model for name in ("nerfacto", "nerfacto-big", "nerfacto-huge", "depth-nerfacto")
+    )
+    assert big.fine_proposal.max_resolution == base.fine_proposal.max_resolution
+    assert (huge.fine_proposal.num_levels, huge.fine_proposal.max_resolution) == (7, 2048)
+    assert big.schedule == huge.schedule == base.schedule
+    assert depth.depth.loss == "ds_nerf"
+    assert base.depth.loss == "off"
+
+
+def test_short_trainings_change_presets_only_where_they_may() -> None:
+    assert load_recipe("nerfacto-big", 1.0) == load_recipe("nerfacto-big")
+    assert load_recipe("depth-nerfacto", 1.0).model.field == load_recipe("nerfacto", 1.0).model.field
+    assert load_recipe("depth-nerfacto", 1.0).capture.depth.source == "auto"
+
+
+def test_grid_ngp_refuses_normalised_device_coordinates() -> None:
+    from dataclasses import replace
+
+    from voxfield.geometry.ndc import NdcFrame
+
+    pose, tangents = torch.eye(3, 4, dtype=torch.float64)[None], torch.ones(1, 2)
+    captures = replace(posed_images(count=1, resolution=8), ndc=NdcFrame.around(pose, tangents, 1.0))
+    with pytest.raises(InputError, match=r"capture\.space"):
+        build_model("grid-ngp", load_recipe("grid-ngp").model, captures, 0)

@@ -9,6 +9,7 @@ from voxfield.render.image import (
     colour_from_name,
     depth_colours,
     error_colours,
+    normal_colours,
     panel,
     side_by_side,
     to_uint8,
@@ -169,3 +170,11 @@ def test_colour_names(name, colour):
 def test_unknown_colours(name):
     with pytest.raises(InputError, match="Colour: expected white, black, grey, #rrggbb or r,g,b"):
         colour_from_name(name)
+
+
+def test_normals_are_coloured_by_where_they_point() -> None:
+    normals = torch.tensor([[[1.0, 0, 0], [0, 0, -1.0]], [[0, 0, 0], [torch.nan, 0, 0]]])
+    expected = torch.tensor([[[1.0, 0.5, 0.5], [0.5, 0.5, 0.0]], [[0, 0, 0], [0, 0, 0]]])
+    torch.testing.assert_close(normal_colours(normals), expected)
+    with pytest.raises(InputError, match="normals"):
+        normal_colours(normals[0])

@@ -131,6 +131,18 @@ def test_panels_show_truth_prediction_error_depth(tmp_path):
     assert (panel[:, 40 + SEPARATOR_PIXELS : 80 + SEPARATOR_PIXELS] == 255).all()
 
 
+def test_panels_show_the_normals_of_models_that_have_some(tmp_path):
+    class Facing(Constant):
+        def __call__(self, cameras, i, *, background):
+            shown = super().__call__(cameras, i, background=background)
+            return {**shown, "normals": torch.tensor([0.0, -1.0, 0.0]).expand_as(shown["rgb"])}
+
+    evaluate(Facing(1.0), captures([picture(0)]), output=tmp_path)
+    panel = np.array(Image.open(tmp_path / "r_0.png"))
+    assert panel.shape == (32, 5 * 40 + 4 * SEPARATOR_PIXELS, 3)
+    assert (panel[:, -40:] == [128, 0, 128]).all()
+
+
 def test_panels_can_be_left_out(tmp_path):
     result = evaluate(Constant(), captures([picture(0)]), output=tmp_path, settings=EvaluateConfig(save_images=False))
     assert [p.name for p in tmp_path.iterdir()] == ["metrics.json"]

@@ -28,3 +28,14 @@ def test_no_decay_at_all() -> None:
 def test_settings_are_checked(bad: dict[str, float]) -> None:
     with pytest.raises(InputError, match=next(iter(bad))):
         LearningRate(**bad)  # type: ignore[arg-type]
+
+
+def test_a_decay_that_ends_early_stays_where_it_ended() -> None:
+    rate = LearningRate(initial=1.0, final_factor=0.01, decay_from=0.0, decay_until=0.5, warm_up_steps=0)
+    assert rate.at(0, 0.0) == 1.0
+    assert rate.at(1, 0.25) == pytest.approx(0.1)
+    assert rate.at(2, 0.5) == rate.at(3, 0.9) == pytest.approx(0.01)
+    step = LearningRate(initial=1.0, final_factor=0.1, decay_from=0.5, decay_until=0.5, warm_up_steps=0)
+    assert (step.at(0, 0.5), step.at(1, 0.51)) == (1.0, pytest.approx(0.1))
+    with pytest.raises(InputError, match="decay_until"):
+        LearningRate(decay_from=0.5, decay_until=0.4)

@@ -42,6 +42,28 @@ IMAGE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG")
 
 
 @dataclass(frozen=True, kw_only=True)
+class DepthOptions:
+    """Which observed distances training is given."""
+
+    source: Literal["off", "auto", "images", "points"] = "off"
+    """``images``: the depth images that frames name; ``points``: the sparse points that pictures saw; ``auto``: images
+    where the capture names some, else points."""
+    unit: float = 1e-3
+    """What one step of a depth image's 16 bits is worth, in the capture's units, above 0: metres from millimetres."""
+    along: Literal["axis", "ray"] = "axis"
+    """What a depth image measures: ``axis`` the distance along the optical axis, ``ray`` that from the camera's
+    centre."""
+    point_rays: float = 0.25
+    """Rays to sparse points that a batch gets besides its own, as a share of those, above 0 to 4."""
+
+    def __post_init__(self) -> None:
+        check_choice("source", self.source, ("off", "auto", "images", "points"))
+        check_choice("along", self.along, ("axis", "ray"))
+        check_range("unit", self.unit, above=0.0, maximum=1e6)
+        check_range("point_rays", self.point_rays, above=0.0, maximum=4.0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class CaptureOptions:
     """How a capture is read."""
 
@@ -64,18 +86,24 @@ class CaptureOptions:
     region: Literal["auto", "format", "points"] = "auto"
     """Where the region of interest comes from: ``format`` the layout's own rule, ``points`` the box around the middle
     98 % of the capture's sparse points; ``auto`` is points where there are some and the cameras do not look inward."""
+    space: Literal["world", "ndc"] = "world"
+    """Coordinates that the field is learnt in: ``ndc``, normalised device coordinates, for LLFF and COLMAP captures
+    whose cameras all look the same way."""
     near: float | None = None
     """Nearest distance sampled along a ray, in world units (>= 0), in place of the format's own."""
     max_images: int | None = None
     """Keep at most this many pictures (>= 1) of the split, evenly spread."""
     cache_bytes: int = 1_500_000_000
     """Bytes of decoded pictures kept in memory (>= 1); captures beyond it are sampled from a rotating part."""
+    depth: DepthOptions = DepthOptions()
+    """Distances to learn from, for models that do (``depth-nerfacto``)."""
     allow_outside: bool = False
     """Let paths in the file lead outside the data folder. Only for files you trust."""
 
     def __post_init__(self) -> None:
         check_choice("format", self.format, FORMATS)
         check_choice("region", self.region, ("auto", "format", "points"))
+        check_choice("space", self.space, ("world", "ndc"))
         if self.downscale != "auto":
             if isinstance(self.downscale, bool) or not isinstance(self.downscale, int):
                 raise InputError(f"downscale: expected a whole number or 'auto', got {self.downscale!r}.")
@@ -216,6 +244,8 @@ class Frame:
     pose: tuple[tuple[float, ...], ...]
     """3 rows of 4: camera-to-world in capture coordinates, OpenGL axes, rigid."""
     intrinsics: Intrinsics
+    depth_path: Path | None = None
+    """Its depth image (16-bit grey, 0 = unknown), resolved; it may not exist."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ that look at the stored pixels. Grey, palette, CMYK and 16-bit pictures become 8
 colour values (sRGB is assumed, profiles are ignored); premultiplied alpha becomes straight.
 """
 
+import math
 import struct
 import warnings
 import zlib
@@ -114,6 +115,45 @@ def read_mask(path: Path, *, size: Size, full_size: Size) -> Tensor:
         kept = np.asarray(_to_8_bits(opened, "RGB")).max(axis=2) > 0
         image = Image.fromarray(kept.astype(np.uint8) * np.uint8(255))
         return torch.from_numpy(np.array(_reduced(image, size)) == 255)
+
+
+def read_depth(path: Path, *, size: Size) -> Tensor:
+    """Decode a depth image: 16-bit grey, in steps whose length the file does not say.
+
+    Args:
+        path: the file, of any resolution but of the shape of ``size`` to 2 %.
+        size: (width, height) wanted. Each pixel takes the file's value at its centre: depths on both sides of an edge
+            must not be averaged.
+
+    Returns:
+        (height, width) int16 whose bits are those of uint16, which torch cannot gather; 0 where nothing is known.
+
+    Raises:
+        FormatError: the file is missing, damaged, not 16-bit grey, of another shape, or above 89 megapixels.
+    """
+    from PIL import Image
+
+    with _faults_of(path), Image.open(path) as opened:
+        width, height = opened.size
+        if opened.mode not in ("I", "I;16", "I;16B"):
+            raise FormatError(
+                f"{path}: expected a depth image of 16 bits, grey, got mode {opened.mode}. Export it again."
+            )
+        if width * height > (Image.MAX_IMAGE_PIXELS or math.inf):
+            raise FormatError(f"{path}: more than 89 megapixels. Scale the depth image down.")
+        if abs(width * size[1] - height * size[0]) > 0.02 * width * size[1] + max(width, size[1]):
+            raise FormatError(
+                f"{path}: is {width}x{height} pixels, expected the shape of its picture, {size[0]}x{size[1]}. "
+                "Export it again."
+            )
+        values = np.asarray(opened)
+        if values.min(initial=0) < 0 or values.max(initial=0) > 65_535:
+            raise FormatError(f"{path}: expected depths from 0 to 65535, got more. Export it with 16 bits.")
+        rows, columns = (
+            ((np.arange(wanted) + 0.5) * (came / wanted)).astype(np.int64)
+            for wanted, came in ((size[1], height), (size[0], width))
+        )
+        return torch.from_numpy(values[rows[:, None], columns].astype(np.uint16).view(np.int16))
 
 
 def _check_size(path: Path, came: Size, size: Size, full_size: Size) -> None:

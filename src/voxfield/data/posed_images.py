@@ -38,15 +38,19 @@ from voxfield.data.formats import (
 )
 from voxfield.data.image_store import ImageStore, Picture
 from voxfield.data.sparse_points import ObservedPoints
-from voxfield.errors import FormatError, MissingFileError
+from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.camera import CameraModel, Cameras
+from voxfield.geometry.distortion import Coefficients, undistort
+from voxfield.geometry.ndc import NdcFrame
 from voxfield.geometry.pose import SceneTransform, focus, normalise
 
 __all__ = ["CaptureOptions", "PosedImages", "Skipped", "Split", "open_capture", "read_capture"]
 
 FEWEST_POINTS: Final = 100
 """Fewer sparse points than these do not set the region of interest by themselves."""
+NEARER: Final = 0.9
+"""Normalised device coordinates begin at this share of the distance of the nearest points."""
 LONGEST_SIDE: Final = 1600
 """``downscale="auto"`` halves pictures until their longest side has at most this many pixels."""
 
@@ -63,6 +67,16 @@ _FORMATS: Final[dict[str, ModuleType]] = {
     "eyefultower": eyefultower,
     "metashape": metashape,
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthImages:
+    """The depth images of a split's pictures: 16-bit grey, 0 where nothing is known, of the picture's shape."""
+
+    paths: tuple[Path | None, ...]
+    """One a picture; None where it has none. The files may not exist."""
+    unit: float
+    """World units that one step of the 16 bits is worth, above 0."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,6 +109,10 @@ class PosedImages:
     """Whether some pictures have masks of pixels to ignore."""
     observed: tuple[ObservedPoints, ...] | None = None
     """For every picture the sparse points it saw, where the capture has them."""
+    depth_images: DepthImages | None = None
+    """Where the pictures' depth images are, where the capture names some."""
+    ndc: NdcFrame | None = None
+    """What normalised device coordinates are relative to, the same for every split, where they are asked for."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -157,6 +175,8 @@ def read_capture(path: str | Path, *, split: Split = "train", options: CaptureOp
         has_alpha=alpha,
         has_masks=images.has_masks,
         observed=None if capture.observed is None else tuple(_observed(one, transform) for one in opened),
+        depth_images=_depth_images(opened, options, transform),
+        ndc=_ndc(capture, options, transform) if options.space == "ndc" else None,
     )
 
 
@@ -322,6 +342,50 @@ def _observed(one: _Opened, transform: SceneTransform) -> ObservedPoints:
     assert one.observed is not None, "a capture states observations for all frames or none"
     size, full = one.picture.size, one.picture.full_size
     return one.observed.rescaled(size[0] / full[0], size[1] / full[1], transform.scale)
+
+
+def _ndc(capture: Capture, options: CaptureOptions, transform: SceneTransform) -> NdcFrame:
+    refusal = (
+        f"{capture.file}: normalised device coordinates need perspective cameras that look the same way from before "
+        "everything they see, as LLFF's do. Leave capture.space at world."
+    )
+    if not capture.forward_facing or any(frame.intrinsics.model != "perspective" for frame in capture.frames):
+        raise FormatError(refusal)
+    tangents = torch.tensor([_tangents(frame) for frame in capture.frames], dtype=torch.float64)
+    try:
+        return NdcFrame.around(transform.apply_poses(capture.poses()), tangents, _nearest(capture, options, transform))
+    except InputError as error:
+        raise FormatError(refusal) from error
+
+
+def _nearest(capture: Capture, options: CaptureOptions, transform: SceneTransform) -> float:
+    """Distance along the cameras' axes of the nearest thing they see, world units: as the capture says, or by its
+    points, of which a hundredth may be mistakes.
+    """
+    if options.near is not None or capture.near_in_capture:
+        return _near(capture, options, transform)
+    depth = torch.cat([seen.depth for seen in capture.observed or ()]).sort().values
+    return NEARER * float(depth[len(depth) // 100]) * transform.scale
+
+
+def _tangents(frame: Frame) -> tuple[float, float]:
+    """Half the width and height of what a perspective picture shows at a distance of 1 along its axis."""
+    size = frame.intrinsics.size
+    assert size is not None, "a forward-facing capture states the sizes of its pictures"
+    focal, principal = frame.intrinsics.resolve(size)
+    edge = [
+        torch.tensor([-middle, side / 2 - middle, side - middle]) for middle, side in zip(principal, size, strict=True)
+    ]
+    x, y = (grid.reshape(-1).double() for grid in torch.meshgrid(edge[0] / focal[0], edge[1] / focal[1], indexing="ij"))
+    lens = Coefficients(*torch.tensor(frame.intrinsics.distortion, dtype=torch.float64)[:, None])
+    x, y = undistort(x, y, lens)
+    return float(x.abs().max()), float(y.abs().max())
+
+
+def _depth_images(opened: list[_Opened], options: CaptureOptions, transform: SceneTransform) -> DepthImages | None:
+    paths = tuple(one.frame.depth_path for one in opened)
+    # The file's poses are in the units of its depths: what was applied before the file was written is in both.
+    return DepthImages(paths=paths, unit=options.depth.unit * transform.scale) if any(paths) else None
 
 
 def _cameras(opened: list[_Opened], transform: SceneTransform, capture: Capture) -> Cameras:

@@ -10,7 +10,7 @@ depends on seed and step alone.
 import hashlib
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -27,6 +27,16 @@ ahead."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class DepthTargets:
+    """How far away things are along D rays."""
+
+    distances: Tensor
+    """(D,) float32: distances along the rays, world units; 0 where nothing is known."""
+    rays: Rays | None = None
+    """The D rays; None: those of the batch they belong to."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class RayBatch:
     """R training rays with the colours seen along them."""
 
@@ -36,6 +46,15 @@ class RayBatch:
     """(R, 2) float32: pixel centres (x, y) the rays go through."""
     rgba: Tensor
     """(R, 4) float32 in [0, 1], sRGB with straight alpha; alpha is 1 where pictures have none."""
+    depth: DepthTargets | None = None
+    """Observed distances, where they are asked for (``data.depth_targets``)."""
+
+
+class Batches(Protocol):
+    """Where training rays come from."""
+
+    def sample(self, num_rays: int, step: int) -> RayBatch:
+        """A batch, a pure function of its arguments."""
 
 
 class RaySampler:

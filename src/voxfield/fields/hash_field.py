@@ -90,6 +90,11 @@ class HashField(torch.nn.Module):
         """Density (N,), per unit of length the caller scales by, at ``positions`` (N, 3) in the unit cube."""
         return self.geometry(self.encode(positions))[0]
 
+    def log_density(self, positions: torch.Tensor) -> torch.Tensor:
+        """Logarithm of ``density``, (N,), differentiable in ``positions`` alone: the parameters are constants."""
+        features = hash_encode(positions, self.table.detach(), self.grid)
+        return fused_mlp(features, [weight.detach() for weight in self.density_net])[:, 0]
+
     def colour(
         self,
         geometry: torch.Tensor,

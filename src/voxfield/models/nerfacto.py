@@ -7,16 +7,20 @@ their box, as nerfstudio advises to set by hand.
 """
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 import torch
 
 from voxfield.checks import check_choice, check_range
 from voxfield.data.ray_batches import RayBatch
+from voxfield.errors import InputError
+from voxfield.fields.contraction import contract_to_unit_cube
 from voxfield.fields.hash_field import HashField, HashFieldConfig
+from voxfield.fields.normal_head import NormalHead
 from voxfield.fields.proposal import ProposalConfig, ProposalNetwork
 from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.camera import Cameras
+from voxfield.geometry.ndc import NdcFrame
 from voxfield.geometry.pose_refinement import PoseRefinement, PoseRefinementConfig
 from voxfield.geometry.rays import Rays
 from voxfield.kernels.dense_composite import dense_composite, dense_weights
@@ -27,6 +31,8 @@ from voxfield.kernels.pdf_resample import pdf_resample
 from voxfield.kernels.ray_box import ray_box
 from voxfield.models.backdrop import Background, backdrop, check_last_sample
 from voxfield.models.base import ParameterGroup, StepResult, render_camera
+from voxfield.render.depth_losses import DepthSupervisionConfig, depth_loss
+from voxfield.render.normals import composite_normals, orientation_loss, predicted_normal_loss
 from voxfield.render.ray_samplers import ProposalSchedule, RaySpacing, anneal_weights, annealing_exponent, even_edges
 
 
@@ -57,6 +63,14 @@ class NerfactoConfig:
     distortion_weight: float | Literal["auto"] = "auto"
     """Weight of the loss that gathers a ray's weights in one place, at least 0. ``auto``: 0.002, in bounded captures
     0."""
+    depth: DepthSupervisionConfig = DepthSupervisionConfig()
+    """Learning from observed distances, which ``capture.depth`` chooses."""
+    predict_normals: bool = False
+    """Whether a network learns the normals of surfaces from those of the density, and renderings show its."""
+    orientation_weight: float = 1e-4
+    """Weight of the loss on learnt normals that face away from the camera, at least 0."""
+    predicted_normal_weight: float = 1e-3
+    """Weight of the loss on learnt normals that differ from the density's, at least 0."""
     annealing_steps: int = 1000
     """Steps over which resampling turns from even to following the proposals, at least 0."""
     schedule: ProposalSchedule = ProposalSchedule()
@@ -64,6 +78,8 @@ class NerfactoConfig:
     poses: Literal["off", "SO3xR3", "SE3"] = "off"
     """Whether training corrects the poses of its cameras, and how. Off by default, unlike nerfstudio: poses of
     structure from motion are good, it costs half of the speed, and held-out pictures keep their uncorrected poses."""
+    unseen_appearance: Literal["mean", "zero"] = "mean"
+    """The appearance that renderings have: the mean of the training pictures', or nothing."""
     pose_learning_rate: float = 0.1
     """Factor on the learning rate for the poses, above 0."""
 
@@ -75,10 +91,32 @@ class NerfactoConfig:
         check_range("far", self.far, above=0.0, maximum=1e6)
         check_range("interlevel_weight", self.interlevel_weight, minimum=0.0)
         check_range("annealing_steps", self.annealing_steps, minimum=0)
+        check_choice("unseen_appearance", self.unseen_appearance, ("mean", "zero"))
+        check_range("orientation_weight", self.orientation_weight, minimum=0.0)
+        check_range("predicted_normal_weight", self.predicted_normal_weight, minimum=0.0)
         check_range("pose_learning_rate", self.pose_learning_rate, above=0.0)
         for name, value in (("initial_density", self.initial_density), ("distortion_weight", self.distortion_weight)):
             if not isinstance(value, str):
                 check_range(name, value, minimum=0.0)
+
+
+class _Look(NamedTuple):
+    """Where R rays are looked at."""
+
+    world: Rays
+    """The rays."""
+    rays: Rays
+    """The same in the space the field lives in: the world, or normalised device coordinates."""
+    spacing: RaySpacing
+    """How distances are spaced along ``rays``."""
+    hit: torch.Tensor | None
+    """(R, 1) bool: which of them meet the box; None: all."""
+    levels: list[tuple[torch.Tensor, torch.Tensor]]
+    """(edges, weights) of every proposal, edges in normalised spacing."""
+    edges: torch.Tensor
+    """(R, S + 1): the final intervals in normalised spacing."""
+    distances: torch.Tensor
+    """(R, S + 1): the same along ``rays``."""
 
 
 class Nerfacto(torch.nn.Module):
@@ -97,6 +135,7 @@ class Nerfacto(torch.nn.Module):
         has_alpha: bool,
         num_cameras: int,
         seed: int = 0,
+        ndc: NdcFrame | None = None,
     ) -> None:
         """A fresh model.
 
@@ -108,16 +147,23 @@ class Nerfacto(torch.nn.Module):
             has_alpha: whether pictures have an alpha channel.
             num_cameras: training cameras, each with an appearance (and a pose correction) of its own.
             seed: of the initial parameters.
+            ndc: what normalised device coordinates are relative to, where the field lives in those: the region of
+                interest is then the frame's, and nothing is unbounded. Rays, distances and normals are the world's
+                all the same.
         """
         super().__init__()
-        self.config, self.bounds, self.unbounded, self.near = config, bounds, unbounded, near
+        if ndc is not None:
+            bounds, unbounded, near = ndc.bounds, False, 0.0
+        self.config, self.bounds, self.unbounded, self.near, self.ndc = config, bounds, unbounded, near, ndc
         self.background = _training_background(config.background, has_alpha)
         side = max(bounds.size)
         self.density_scale = (
             (0.01 if unbounded else 1.0 / side) if config.initial_density == "auto" else config.initial_density
         )
         self.distortion_weight = (
-            (0.002 if unbounded else 0.0) if config.distortion_weight == "auto" else config.distortion_weight
+            (0.002 if unbounded or ndc is not None else 0.0)
+            if config.distortion_weight == "auto"
+            else config.distortion_weight
         )
         self.register_buffer("box", bounds.tensor(), persistent=False)
         generator = torch.Generator().manual_seed(seed)
@@ -127,6 +173,9 @@ class Nerfacto(torch.nn.Module):
         )
         appearance = torch.randn(num_cameras, config.field.appearance, generator=generator)
         self.appearance = torch.nn.Parameter(appearance)
+        self.normals: NormalHead | None = None
+        if config.predict_normals:
+            self.normals = NormalHead(config.field.geometry_features, config.field.hidden, generator)
         self.poses: PoseRefinement | None = None
         if config.poses != "off":
             self.poses = PoseRefinement(num_cameras, PoseRefinementConfig(manifold=config.poses))
@@ -150,23 +199,18 @@ class Nerfacto(torch.nn.Module):
         """Nothing to prepare."""
 
     def training_step(self, batch: RayBatch, step: int, generator: torch.Generator) -> StepResult:
-        """The loss of a batch of rays; ``loss.backward()`` is the caller's."""
-        rays = batch.rays if self.poses is None else self.poses(batch.rays)
-        spacing, hit = self._spacing(rays)
-        levels, edges, distances = self._place(
-            rays,
-            spacing,
-            hit,
-            exponent=annealing_exponent(step, steps=self.config.annealing_steps),
-            learn=self.config.schedule.updates_at(step),
-            generator=generator,
-        )
-        density, colour = self._ask_field(rays, distances, hit, self.appearance[batch.rays.camera_index])
-        seen = dense_composite(density, colour, distances)
+        """The loss of a batch of rays; ``loss.backward()`` is the caller's.
+
+        Raises:
+            InputError: the model learns from distances and the batch has none.
+        """
+        look = self._look(batch.rays, step, generator)
+        density, colour, predicted = self._ask_field(look, self.appearance[batch.rays.camera_index])
+        seen = dense_composite(density, colour, look.distances)
         behind = (
             colour[:, -1]
             if self.background == "last_sample"
-            else backdrop(self.background, len(rays), generator, self.device)
+            else backdrop(self.background, len(batch.rays), generator, self.device)
         )
         alpha = batch.rgba[:, 3:]
         # The same backdrop lies behind truth and prediction, so that only opacity can make up for alpha.
@@ -174,55 +218,88 @@ class Nerfacto(torch.nn.Module):
         squared = (seen.rgb + (1 - seen.opacity)[:, None] * behind - truth).square().mean()
         loss = squared
         fixed = seen.weights.detach()
-        for proposal_edges, proposal_weights in levels:
+        for proposal_edges, proposal_weights in look.levels:
             if proposal_weights.requires_grad and self.config.interlevel_weight:
-                lacking = interlevel_loss(edges, fixed, proposal_edges, proposal_weights)
+                lacking = interlevel_loss(look.edges, fixed, proposal_edges, proposal_weights)
                 loss = loss + self.config.interlevel_weight * lacking.mean()
         if self.distortion_weight:
-            loss = loss + self.distortion_weight * distortion_loss(edges, seen.weights).mean()
+            loss = loss + self.distortion_weight * distortion_loss(look.edges, seen.weights).mean()
+        if self.config.depth.loss != "off":
+            loss = loss + self.config.depth.weight * self._depth_loss(batch, step, look, seen.weights, generator)
+        if predicted is not None:
+            away = orientation_loss(fixed, predicted, look.world.directions.detach())
+            apart = predicted_normal_loss(fixed, self._density_normals(look), predicted)
+            loss = loss + self.config.orientation_weight * away.mean()
+            loss = loss + self.config.predicted_normal_weight * apart.mean()
         if self.poses is not None:
             loss = loss + self.poses.penalty()
         return StepResult(
-            loss=loss, squared_error=float(squared.detach()), num_rays=len(rays), num_samples=density.numel()
+            loss=loss, squared_error=float(squared.detach()), num_rays=len(batch.rays), num_samples=density.numel()
         )
 
     @torch.no_grad()
-    def render_rays(self, rays: Rays, *, background: torch.Tensor) -> dict[str, torch.Tensor]:
-        """What rays see, in the mean appearance of the training pictures.
+    def render_rays(self, rays: Rays, *, background: torch.Tensor, normals: bool = False) -> dict[str, torch.Tensor]:
+        """What rays see, in the appearance of no picture in particular (``unseen_appearance``).
 
         Args:
             rays: R rays on the model's device; call with at most some thousand to bound memory.
             background: (3,) colour behind the field; unused by fields trained with ``last_sample``.
+            normals: return normals also where none were learnt; costs about as much again as the rest.
 
         Returns:
             ``rgb`` (R, 3), ``opacity`` (R,), ``depth`` (R,): distance at which half of the light is stopped (the last
             one looked at where less is), ``expected_depth`` (R,): mean distance of what is seen, 0 where nothing is.
+            With ``normals`` or learnt ones also ``normals`` (R, 3): which way what is seen faces in the world, unit or
+            zero; learnt, or else against the slope of the density.
         """
-        spacing, hit = self._spacing(rays)
-        _, _, distances = self._place(rays, spacing, hit, exponent=1.0, learn=False, generator=None)
-        density, colour = self._ask_field(rays, distances, hit, self.appearance.mean(0).expand(len(rays), -1))
-        seen = dense_composite(density, colour, distances)
-        behind = colour[:, -1] if self.background == "last_sample" else background.to(self.device)
-        half = (seen.weights.cumsum(1) < 0.5).sum(1, keepdim=True).clamp(max=distances.shape[1] - 2)
-        middles = 0.5 * (distances[:, 1:] + distances[:, :-1])
-        return {
+        look = self._look(rays, None, None)
+        appearance = self.appearance.mean(0)
+        if self.config.unseen_appearance == "zero":
+            appearance = torch.zeros_like(appearance)
+        density, colour, predicted = self._ask_field(look, appearance.expand(len(rays), -1))
+        seen = dense_composite(density, colour, look.distances)
+        behind = background.to(self.device)
+        if self.background == "last_sample":
+            last = colour[:, -1]
+            # Rays that leave the frame of normalised device coordinates have no last sample.
+            behind = last if self.ndc is None else torch.where(cast(torch.Tensor, look.hit), last, behind)
+        half = (seen.weights.cumsum(1) < 0.5).sum(1, keepdim=True).clamp(max=look.distances.shape[1] - 2)
+        middles = self._in_world(look, 0.5 * (look.distances[:, 1:] + look.distances[:, :-1]))
+        total = seen.depth if self.ndc is None else (seen.weights * middles).sum(1)
+        outputs = {
             "rgb": seen.rgb + (1 - seen.opacity)[:, None] * behind,
             "opacity": seen.opacity,
             "depth": middles.gather(1, half)[:, 0],
-            "expected_depth": seen.depth / seen.opacity.clamp(min=1e-6),
+            "expected_depth": total / seen.opacity.clamp(min=1e-6),
         }
+        if predicted is not None:
+            outputs["normals"] = composite_normals(seen.weights, predicted)
+        elif normals:
+            outputs["normals"] = composite_normals(seen.weights, self._density_normals(look))
+        return outputs
 
     def render_image(
-        self, cameras: Cameras, i: int, *, background: torch.Tensor, rays_per_chunk: int = 1 << 12
+        self,
+        cameras: Cameras,
+        i: int,
+        *,
+        background: torch.Tensor,
+        normals: bool = False,
+        rays_per_chunk: int = 1 << 12,
     ) -> dict[str, torch.Tensor]:
         """What camera ``i`` sees: `render_rays`' values as (H, W, 3) and (H, W), on the CPU."""
         return render_camera(
-            lambda rays: self.render_rays(rays.to(self.device), background=background), cameras, i, rays_per_chunk
+            lambda rays: self.render_rays(rays.to(self.device), background=background, normals=normals),
+            cameras,
+            i,
+            rays_per_chunk,
         )
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Tables, of which a batch touches a part; networks; proposal networks, which rest in most steps; poses."""
         networks = [*self.field.density_net, *self.field.colour_net, self.appearance]
+        if self.normals is not None:
+            networks += self.normals.parameters()
         tables = [self.field.table, *(network.table for network in self._networks())]
         resting = [weight for network in self._networks() for weight in network.density_net]
         groups = [
@@ -242,6 +319,23 @@ class Nerfacto(torch.nn.Module):
             )
         return groups
 
+    def _look(self, rays: Rays, step: int | None, generator: torch.Generator | None) -> _Look:
+        """Where to look along ``rays`` at ``step`` of training, poses corrected; as well as can be without a step."""
+        world = rays if step is None or self.poses is None else self.poses(rays)
+        inside, ahead = (world, None) if self.ndc is None else self.ndc.rays(world)
+        spacing, hit = self._spacing(inside)
+        if ahead is not None and hit is not None:
+            hit = hit & ahead[:, None]
+        levels, edges, distances = self._place(
+            inside,
+            spacing,
+            hit,
+            exponent=1.0 if step is None else annealing_exponent(step, steps=self.config.annealing_steps),
+            learn=step is not None and self.config.schedule.updates_at(step),
+            generator=generator,
+        )
+        return _Look(world, inside, spacing, hit, levels, edges, distances)
+
     def _place(
         self,
         rays: Rays,
@@ -256,7 +350,7 @@ class Nerfacto(torch.nn.Module):
 
         Returns:
             (edges, weights) of every proposal, edges (R, S + 1) of the final intervals in normalised spacing, and the
-            same as distances in world units. Proposals' weights have gradients if ``learn``.
+            same as distances along ``rays``. Proposals' weights have gradients if ``learn``.
         """
         levels: list[tuple[torch.Tensor, torch.Tensor]] = []
         for network in (*self._networks(), None):
@@ -278,14 +372,65 @@ class Nerfacto(torch.nn.Module):
         return levels, edges, distances
 
     def _ask_field(
-        self, rays: Rays, distances: torch.Tensor, hit: torch.Tensor | None, appearance: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Density (R, S) per world unit and colour (R, S, 3) of the intervals between ``distances`` (R, S + 1)."""
-        count, samples = len(rays), distances.shape[1] - 1
+        self, look: _Look, appearance: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Density (R, S) per unit of length, colour (R, S, 3) and, where they are learnt, normals (R, S, 3) of the
+        intervals of ``look``.
+        """
+        count, samples = len(look.rays), look.distances.shape[1] - 1
         ray_index = torch.arange(count, dtype=torch.int32, device=self.device).repeat_interleave(samples)
-        density, geometry = self.field.geometry(self.field.encode(self._positions(rays, distances)))
-        colour = self.field.colour(geometry, rays.directions, ray_index, appearance)
-        return self._scaled(density.view(count, samples), hit), colour.reshape(count, samples, 3)
+        positions = self._positions(look.rays, look.distances)
+        density, geometry = self.field.geometry(self.field.encode(positions))
+        colour = self.field.colour(geometry, look.world.directions, ray_index, appearance)
+        normals = None if self.normals is None else self.normals(geometry, positions).view(count, samples, 3)
+        return self._scaled(density.view(count, samples), look.hit), colour.reshape(count, samples, 3), normals
+
+    def _depth_loss(
+        self, batch: RayBatch, step: int, look: _Look, weights: torch.Tensor, generator: torch.Generator
+    ) -> torch.Tensor:
+        """The loss on observed distances: mean over rays, and over the proposals and the field, whose ``weights`` along
+        the batch's own rays are given.
+        """
+        targets = batch.depth
+        if targets is None:
+            raise InputError("model.depth.loss: needs observed distances. Set capture.depth.source=auto.")
+        if targets.rays is not None:
+            look = self._look(targets.rays, step, generator)
+            density = self.field.density(self._positions(look.rays, look.distances)).view(len(look.rays), -1)
+            weights = dense_weights(self._scaled(density, look.hit), look.distances)
+        sigma, kind = self.config.depth.sigma_at(step), self.config.depth.loss
+        assert kind != "off", "asked for only where distances are learnt from"
+        losses = [
+            depth_loss(kind, level, self._in_world(look, look.spacing.to_distance(edges)), targets.distances, sigma)
+            for edges, level in (*look.levels, (look.edges, weights))
+        ]
+        return torch.stack(losses).mean()
+
+    def _density_normals(self, look: _Look) -> torch.Tensor:
+        """(R, S, 3): unit vectors against the slope of the density in the world, zero where it has none. Constants."""
+        middles = self._in_world(look, 0.5 * (look.distances[:, 1:] + look.distances[:, :-1]))
+        # Rendering may happen in inference mode, whose tensors take no gradients: their copies do.
+        with torch.inference_mode(False), torch.enable_grad():
+            points = look.world.origins[:, None] + middles[..., None] * look.world.directions[:, None]
+            points = points.detach().reshape(-1, 3).clone().requires_grad_()
+            # The logarithm's slope has the density's direction, and neither under- nor overflows.
+            (slope,) = torch.autograd.grad(self.field.log_density(self._in_cube(points)).sum(), points)
+        return -torch.nn.functional.normalize(slope, dim=1, eps=1e-10).view(*middles.shape, 3)
+
+    def _in_world(self, look: _Look, distances: torch.Tensor) -> torch.Tensor:
+        """``distances`` (R, K) along ``look.rays`` as distances in the world. No gradient."""
+        if self.ndc is None:
+            return distances
+        return self.ndc.to_world(distances, look.rays, look.world, farthest=self.config.far)
+
+    def _in_cube(self, points: torch.Tensor) -> torch.Tensor:
+        """World ``points`` (N, 3) in the unit cube the grids cover, as `_positions` does it. Differentiable."""
+        if self.ndc is not None:
+            points = self.ndc.points(points)
+        half = 0.5 * (self.box[1] - self.box[0])
+        if self.unbounded:
+            return contract_to_unit_cube((points - self.box.mean(0)) / half.max())
+        return (points - self.box[0]) / (2 * half)
 
     def _spacing(self, rays: Rays) -> tuple[RaySpacing, torch.Tensor | None]:
         """How distances are spaced along rays, and in bounded captures which rays (R, 1) meet the box at all."""

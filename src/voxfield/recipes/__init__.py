@@ -11,7 +11,13 @@ if TYPE_CHECKING:
     from voxfield.models.base import Model
     from voxfield.training.experiment import Experiment
 
-RECIPES = {"grid-ngp": "grid_ngp", "nerfacto": "nerfacto"}
+RECIPES = {
+    "grid-ngp": "grid_ngp",
+    "nerfacto": "nerfacto",
+    "nerfacto-big": "nerfacto_big",
+    "nerfacto-huge": "nerfacto_huge",
+    "depth-nerfacto": "depth_nerfacto",
+}
 """Name to module; a module has ``experiment(minutes)``, ``build_model(config, captures, seed)`` and
 ``smallest_model()``."""
 

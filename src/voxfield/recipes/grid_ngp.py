@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from voxfield.data.posed_images import CaptureOptions, PosedImages
+from voxfield.errors import InputError
 from voxfield.fields.hash_field import HashFieldConfig
 from voxfield.fields.occupancy import OccupancyConfig
 from voxfield.models.grid_ngp import GridNgp, GridNgpConfig
@@ -127,7 +128,15 @@ def smallest_model() -> GridNgpConfig:
 
 
 def build_model(config: GridNgpConfig, captures: PosedImages, seed: int) -> GridNgp:
-    """A fresh model for the scene of ``captures``."""
+    """A fresh model for the scene of ``captures``.
+
+    Raises:
+        InputError: the capture is to be learnt in normalised device coordinates.
+    """
+    if captures.ndc is not None:
+        raise InputError(
+            "capture.space: grid-ngp knows no normalised device coordinates. Train nerfacto, or set world."
+        )
     return GridNgp(
         config,
         captures.bounds,

@@ -58,4 +58,5 @@ def build_model(config: NerfactoConfig, captures: PosedImages, seed: int) -> Ner
         has_alpha=captures.has_alpha,
         num_cameras=len(captures.cameras),
         seed=seed,
+        ndc=captures.ndc,
     )

@@ -186,21 +186,44 @@ def side_by_side(images: Sequence[torch.Tensor]) -> torch.Tensor:
     return torch.cat(parts, dim=1)
 
 
+def normal_colours(normals: torch.Tensor) -> torch.Tensor:
+    """Colour normals the usual way: (n + 1) / 2 of world x, y, z as red, green, blue; black where there is none.
+
+    Args:
+        normals: (H, W, 3), unit or zero. Non-finite ones count as none.
+
+    Returns:
+        (H, W, 3) float32 in [0, 1], on the CPU.
+    """
+    check_shape("normals", normals, ("H", "W", 3))
+    normals = normals.detach().float().cpu()
+    shown = torch.isfinite(normals).all(-1, keepdim=True) & (normals != 0).any(-1, keepdim=True)
+    return torch.where(shown, 0.5 * normals + 0.5, 0.0).clamp(0.0, 1.0)
+
+
 def panel(
-    truth: torch.Tensor, rgb: torch.Tensor, depth: torch.Tensor, opacity: torch.Tensor | None = None
+    truth: torch.Tensor,
+    rgb: torch.Tensor,
+    depth: torch.Tensor,
+    opacity: torch.Tensor | None = None,
+    normals: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """One picture to judge a rendering by: truth | prediction | error | depth.
+    """One picture to judge a rendering by: truth | prediction | error | depth, and normals where there are some.
 
     Args:
         truth: (H, W, 3) float in [0, 1].
         rgb: (H, W, 3) float in [0, 1], what the model rendered.
         depth: (H, W) world units.
         opacity: (H, W) in [0, 1], see `depth_colours`.
+        normals: (H, W, 3), see `normal_colours`.
 
     Returns:
-        (H, 4 W + 3 SEPARATOR_PIXELS, 3) uint8, on the CPU.
+        (H, 4 W + 3 SEPARATOR_PIXELS, 3) uint8, on the CPU; with normals a fifth picture wider.
     """
-    return side_by_side([truth, rgb, error_colours(rgb, truth), depth_colours(depth, opacity)])
+    pictures = [truth, rgb, error_colours(rgb, truth), depth_colours(depth, opacity)]
+    if normals is not None:
+        pictures.append(normal_colours(normals))
+    return side_by_side(pictures)
 
 
 def _percentiles(values: torch.Tensor) -> tuple[float, float]:

@@ -36,7 +36,8 @@ METRICS_NAME = "metrics.json"
 _WARM_UP_SIDE = 64
 
 RenderImage = Callable[..., Mapping[str, torch.Tensor]]
-"""``render_image(cameras, i, *, background)`` -> ``rgb`` (H, W, 3), ``opacity`` (H, W), ``depth`` (H, W).
+"""``render_image(cameras, i, *, background)`` -> ``rgb`` (H, W, 3), ``opacity`` (H, W), ``depth`` (H, W), and where the
+model has them ``normals`` (H, W, 3).
 
 ``background`` is a (3,) float32 tensor in [0, 1] on the CPU; ``cameras`` may be of any resolution."""
 
@@ -54,7 +55,7 @@ class EvaluateConfig:
     max_images: int | None = None
     """Measure only this many images, evenly spread over the split, at least 1. None measures all."""
     save_images: bool = True
-    """Write a panel truth | prediction | error | depth for every image."""
+    """Write a panel truth | prediction | error | depth (| normals) for every image."""
 
 
 def evaluate(
@@ -188,7 +189,9 @@ def _warm_up(render_image: RenderImage, camera: "Cameras", background: torch.Ten
 def _measure(
     render_image: RenderImage, cameras: "Cameras", index: int, truth: torch.Tensor, background: torch.Tensor
 ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """Render an image: its score so far, and ``rgb`` (clamped, finite), ``opacity``, ``depth`` on the CPU."""
+    """Render an image: its score so far, and ``rgb`` (clamped, finite), ``opacity``, ``depth`` and, where the model has
+    them, ``normals`` on the CPU.
+    """
     height, width = truth.shape[:2]
     _wait_for_device()
     began = time.perf_counter()
@@ -196,7 +199,8 @@ def _measure(
         output = render_image(cameras, index, background=background)
         _wait_for_device()
     seconds = max(time.perf_counter() - began, 1e-9)
-    rendering = {name: output[name].detach().float().cpu() for name in ("rgb", "opacity", "depth")}
+    shown = ("rgb", "opacity", "depth", *(("normals",) if "normals" in output else ()))
+    rendering = {name: output[name].detach().float().cpu() for name in shown}
     check_shape("render_image's rgb", rendering["rgb"], (height, width, 3))
     check_shape("render_image's opacity", rendering["opacity"], (height, width))
     check_shape("render_image's depth", rendering["depth"], (height, width))

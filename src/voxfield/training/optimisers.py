@@ -13,7 +13,7 @@ from voxfield.models.base import ParameterGroup
 
 
 class Adam:
-    """Adam (Kingma and Ba 2015) through `voxfield.kernels.adam.adam_step`."""
+    """Adam (Kingma and Ba 2015), rectified or not, through `voxfield.kernels.adam.adam_step`."""
 
     def __init__(self, groups: Sequence[ParameterGroup], rule: AdamRule) -> None:
         """Prepare moments and gradient buffers of every parameter, which is then updated in place by `step`."""

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, Protocol, cast
+from typing import Any, Literal, NoReturn, cast
 
 import torch
 
-from voxfield.checks import check_range
-from voxfield.data.ray_batches import RayBatch
+from voxfield.checks import check_choice, check_range
+from voxfield.data.ray_batches import Batches
 from voxfield.distributed.devices import Placement, synchronise
 from voxfield.errors import FormatError, InputError, TrainingDivergedError, VoxfieldError
 from voxfield.kernels.adam import AdamRule
@@ -38,6 +38,8 @@ class TrainerConfig:
     Schedules follow whichever limit is nearer."""
     learning_rate: LearningRate = LearningRate()
     """Schedule of the learning rate."""
+    optimiser: Literal["adam", "radam"] = "adam"
+    """``radam`` weighs early steps by how little is known of the gradients' size (Liu et al. 2020)."""
     beta1: float = 0.9
     """Decay of Adam's first moment, 0 to below 1."""
     beta2: float = 0.99
@@ -66,6 +68,7 @@ class TrainerConfig:
             check_range("steps", self.steps, minimum=1)
         if self.minutes is not None:
             check_range("minutes", self.minutes, above=0.0)
+        check_choice("optimiser", self.optimiser, ("adam", "radam"))
         check_range("ema_decay", self.ema_decay, minimum=0.0, maximum=1.0 - 1e-9)
         check_range("evaluate_every", self.evaluate_every, above=0.0)
         check_range("evaluation_images", self.evaluation_images, minimum=0)
@@ -78,13 +81,6 @@ class TrainerConfig:
         by_steps = step / self.steps if self.steps else 0.0
         by_time = seconds / (60.0 * self.minutes) if self.minutes else 0.0
         return min(1.0, max(by_steps, by_time))
-
-
-class Batches(Protocol):
-    """Where training rays come from."""
-
-    def sample(self, num_rays: int, step: int) -> RayBatch:
-        """A batch, a pure function of its arguments."""
 
 
 Evaluation = Callable[[Model], dict[str, Any]]
@@ -109,7 +105,12 @@ class Trainer:
         self.model, self.batches, self.config = model, batches, config
         self.run_dir, self.placement, self.seed, self.evaluation = run_dir, placement, seed, evaluation
         self.step, self.seconds = 0, 0.0
-        rule = AdamRule(beta1=config.beta1, beta2=config.beta2, epsilon=config.epsilon)
+        rule = AdamRule(
+            beta1=config.beta1,
+            beta2=config.beta2,
+            epsilon=config.epsilon,
+            rectified=config.optimiser == "radam",
+        )
         self.optimiser = Adam(model.parameter_groups(), rule)
         model.accumulate_gradients_in_place()
         self._scaler = placement.gradient_scaler()

@@ -163,7 +163,7 @@ def read_frames(table: Table, file: Path, root: Path, *, allow_outside: bool) ->
         if not name:
             raise FormatError(f"{where}: no file_path. Add it or remove the frame.")
         own = Table(f"{where} ({name})", entry)
-        mask = own.text("mask_path")
+        mask, depth = own.text("mask_path"), own.text("depth_file_path")
         path = resolve_inside(root, name, listed_in=where, allow_outside=allow_outside)
         found = find_image(path)
         if found is not path:
@@ -176,6 +176,7 @@ def read_frames(table: Table, file: Path, root: Path, *, allow_outside: bool) ->
                 mask_path=resolve_inside(root, mask, listed_in=where, allow_outside=allow_outside) if mask else None,
                 pose=_read_pose(own),
                 intrinsics=read_intrinsics(Table(own.where, {**table.values, **entry})),
+                depth_path=resolve_inside(root, depth, listed_in=where, allow_outside=allow_outside) if depth else None,
             )
         )
     return frames

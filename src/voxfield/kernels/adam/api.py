@@ -11,7 +11,9 @@ from voxfield.kernels.dispatch import Implementation, load_backend, resolve
 
 @dataclass(frozen=True, kw_only=True)
 class AdamRule:
-    """Constants of one Adam update (Kingma and Ba 2015, https://arxiv.org/abs/1412.6980, algorithm 1)."""
+    """Constants of one Adam update (Kingma and Ba 2015, https://arxiv.org/abs/1412.6980, algorithm 1), or of a
+    rectified one (Liu et al. 2020, https://arxiv.org/abs/1908.03265, algorithm 2).
+    """
 
     learning_rate: float = 1e-2
     """Step size, at least 0."""
@@ -24,12 +26,33 @@ class AdamRule:
     skip_zero: bool = False
     """Leave parameter and moments alone where the gradient is exactly zero: right for a table of which a batch touches
     a part (as in instant-ngp), where plain Adam would keep moving entries on stale moments."""
+    rectified: bool = False
+    """Weigh early steps by how little is known of the second moment (RAdam): the first ones follow the first moment
+    alone."""
 
     def __post_init__(self) -> None:
         check_range("learning_rate", self.learning_rate, minimum=0.0)
         check_range("beta1", self.beta1, minimum=0.0, maximum=1.0 - 1e-9)
         check_range("beta2", self.beta2, minimum=0.0, maximum=1.0 - 1e-9)
         check_range("epsilon", self.epsilon, minimum=0.0)
+
+    def factors(self, step: int) -> tuple[float, float, float]:
+        """(rate, root, floor) of update ``step`` (from 1): ``p -= rate m / (root sqrt(v) + floor)``.
+
+        With b2 = ``beta2``, RAdam's n = 2 / (1 - b2) - 1 and k = n - 2 step b2^step / (1 - b2^step), a rectified rate
+        is multiplied by sqrt((k - 4)(k - 2) n / ((n - 4)(n - 2) k)) where k > 5, and the second moment is left out
+        elsewhere. Its epsilon is added before the moment's bias is removed, as in torch.
+        """
+        rate = self.learning_rate / (1 - self.beta1**step)
+        unbiased = (1 - self.beta2**step) ** 0.5
+        if not self.rectified:
+            return rate, 1 / unbiased, self.epsilon
+        longest = 2 / (1 - self.beta2) - 1
+        length = longest - 2 * step * self.beta2**step / (1 - self.beta2**step)
+        if length <= 5:
+            return rate, 0.0, 1.0
+        share = (length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)
+        return rate * share**0.5, 1 / unbiased, self.epsilon / unbiased
 
 
 def adam_step(
@@ -45,7 +68,8 @@ def adam_step(
     """Update ``parameter`` and both moments in place and set ``gradient`` to zero.
 
     ``m = b1 m + (1 - b1) g``, ``v = b2 v + (1 - b2) g^2``,
-    ``p -= lr (m / (1 - b1^step)) / (sqrt(v / (1 - b2^step)) + eps)``.
+    ``p -= lr (m / (1 - b1^step)) / (sqrt(v / (1 - b2^step)) + eps)``; ``AdamRule.factors`` says what a rectified rule
+    does instead.
     Clearing the gradient in the same pass saves a pass over memory, which is what the update costs.
 
     Args:

@@ -80,16 +80,8 @@ def adam_step(
     rule: AdamRule,
 ) -> None:
     """See `voxfield.kernels.adam.api.adam_step`."""
-    constants = tuple(
-        np.float32(value)
-        for value in (
-            rule.learning_rate / (1 - rule.beta1**step),
-            rule.beta1,
-            rule.beta2,
-            (1 - rule.beta2**step) ** -0.5,
-            rule.epsilon,
-        )
-    )
+    rate, root, floor = rule.factors(step)
+    constants = tuple(np.float32(value) for value in (rate, rule.beta1, rule.beta2, root, floor))
     arrays = [t.detach().view(-1).numpy() for t in (parameter, gradient, first_moment, second_moment)]
     whole = parameter.numel() // LANES
     run_split(_update, whole, *arrays, constants, rule.skip_zero, grain=1024)

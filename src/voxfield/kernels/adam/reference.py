@@ -16,8 +16,8 @@ def adam_step(
     """See `voxfield.kernels.adam.api.adam_step`."""
     first = rule.beta1 * first_moment + (1 - rule.beta1) * gradient
     second = rule.beta2 * second_moment + (1 - rule.beta2) * gradient**2
-    rate = rule.learning_rate / (1 - rule.beta1**step)
-    change = rate * first / ((second / (1 - rule.beta2**step)).sqrt() + rule.epsilon)
+    rate, root, floor = rule.factors(step)
+    change = rate * first / (root * second.sqrt() + floor)
     if rule.skip_zero:
         touched = gradient != 0
         first = torch.where(touched, first, first_moment)
