@@ -66,6 +66,11 @@ class ToneCurve:
         return f"linear-tonemapped(mu={self.mu:g})"
 
 
+def compared(colour: torch.Tensor, tone: ToneCurve | None) -> torch.Tensor:
+    """Colours in the space errors are counted in: exposed ones on their curve; sRGB ones, without one, as they are."""
+    return colour if tone is None else tone.encode(colour)
+
+
 def check_exposure(name: str, value: float) -> None:
     """Raise InputError unless ``value`` is a factor above 0 that float32 can take."""
     check_range(name, value, minimum=1 / LARGEST_EXPOSURE, maximum=LARGEST_EXPOSURE)

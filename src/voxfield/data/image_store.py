@@ -106,19 +106,19 @@ class ImageStore:
         *,
         masks: Sequence[Tensor | None] | None = None,
         names: Sequence[str] | None = None,
+        dtype: torch.dtype = torch.uint8,
     ) -> "ImageStore":
         """A store over pictures that are in memory already.
 
         Args:
-            images: (H, W, C) each, all with C = 3 or all with C = 4 and of one dtype: uint8, or float16 or float32
-                for linear colours, finite and at least 0.
+            images: (H, W, C) of ``dtype`` each, all with C = 3 or all with C = 4; linear colours finite and at least 0.
             masks: (H, W) bool or None each; None for no masks at all.
             names: for messages; numbers by default.
+            dtype: as for the constructor.
         """
         channels = {int(image.shape[-1]) if image.ndim == 3 else 0 for image in images} or {3}
         if len(channels) != 1:
             raise InputError(f"images: expected (H, W, C) with the same C for all, got C in {sorted(channels)}.")
-        dtype = images[0].dtype if images else torch.uint8
         store = cls([], channels=channels.pop(), cache_bytes=1, dtype=dtype)
         for index, image in enumerate(images):
             check_dtype(f"images[{index}]", image, (dtype,))

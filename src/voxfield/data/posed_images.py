@@ -39,7 +39,7 @@ from voxfield.data.formats import (
 )
 from voxfield.data.image_store import ImageStore, Picture
 from voxfield.data.sparse_points import ObservedPoints
-from voxfield.errors import FormatError, MissingFileError
+from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.camera import CameraModel, Cameras
 from voxfield.geometry.pose import SceneTransform, focus, normalise
@@ -102,6 +102,10 @@ class PosedImages:
     """For every picture the sparse points it saw, where the capture has them."""
     tone: ToneCurve | None = None
     """How linear pictures (EXR) are exposed and compared; None for sRGB pictures."""
+
+    def __post_init__(self) -> None:
+        if self.images.linear != (self.tone is not None):
+            raise InputError("tone: expected a tone curve for linear pictures (floats), and None for sRGB ones (uint8).")
 
     def __len__(self) -> int:
         return len(self.names)

@@ -111,7 +111,7 @@ class RaySampler:
         generator = torch.Generator().manual_seed(_mix(self.seed, "batch", step))
         drawn = self._pool.draw(num_rays, generator)
         pixels = torch.stack([drawn.column, drawn.row], dim=-1).to(torch.float32).add_(0.5)
-        colour = drawn.colour.to(torch.float32, copy=True)
+        colour = drawn.colour.to(torch.float32)
         if self.posed_images.tone is None:
             colour.mul_(1 / 255)
         else:
