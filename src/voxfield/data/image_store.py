@@ -1,8 +1,8 @@
 """Pictures of a capture, decoded when they are needed, with a bound on the memory they take.
 
-Pixels stay as files have them: uint8, or floats for linear pictures. ``read`` keeps the most recently used pictures up to ``cache_bytes``; ``decode_many`` bypasses the
-cache and decodes on several threads (the decoder releases Python's lock). A picture that turns out broken is recorded
-in ``failures``, never silently replaced.
+Pixels stay as files have them: uint8, or floats for linear pictures. ``read`` keeps the most recently used pictures up
+to ``cache_bytes``; ``decode_many`` bypasses the cache and decodes on several threads (the decoder releases Python's
+lock). A picture that turns out broken is recorded in ``failures``, never silently replaced.
 """
 
 import threading
@@ -228,9 +228,7 @@ class ImageStore:
         )
         if decoded.broken or decoded.negative:
             with self._lock:
-                self._faulty[index] = FaultyPixels(
-                    name=picture.name, broken=decoded.broken, negative=decoded.negative
-                )
+                self._faulty[index] = FaultyPixels(name=picture.name, broken=decoded.broken, negative=decoded.negative)
         return decoded.image, decoded.kept
 
     def decode_many(self, indices: Sequence[int], receive: Callable[[int, Decoded | None], None]) -> None:

@@ -105,7 +105,7 @@ class PosedImages:
 
     def __post_init__(self) -> None:
         if self.images.linear != (self.tone is not None):
-            raise InputError("tone: expected a tone curve for linear pictures (floats), and None for sRGB ones (uint8).")
+            raise InputError("tone: expected a tone curve for linear pictures (floats), None for sRGB ones (uint8).")
 
     def __len__(self) -> int:
         return len(self.names)

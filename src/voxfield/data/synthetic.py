@@ -241,7 +241,7 @@ def posed_images(
 
 
 def write_blender(folder: Path, splits: Sequence[PosedImages]) -> None:
-    """Write splits as a NeRF-synthetic capture: ``transforms_<split>.json`` and ``<split>/r_<i>.png``, or ``.exr`` where
+    """Write splits as a NeRF-synthetic capture: ``transforms_<split>.json`` and ``<split>/r_<i>.png``, ``.exr`` where
     linear.
 
     Cameras must share one size and focal length. Existing files of the same names are replaced.
