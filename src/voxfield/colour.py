@@ -71,8 +71,10 @@ def compared(colour: torch.Tensor, tone: ToneCurve | None) -> torch.Tensor:
     return colour if tone is None else tone.encode(colour)
 
 
-def check_exposure(name: str, value: float) -> None:
-    """Raise InputError unless ``value`` is a factor above 0 that float32 can take."""
+def check_exposure(name: str, value: object) -> None:
+    """Raise InputError unless ``value`` is a number above 0 that float32 can take."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(f"{name}: expected a number above 0, got {value!r}.")
     check_range(name, value, minimum=1 / LARGEST_EXPOSURE, maximum=LARGEST_EXPOSURE)
 
 

@@ -19,6 +19,8 @@ def colours(channels: int = 3) -> np.ndarray:
 
 def save(path, channels, kind=OpenEXR.scanlineimage, **header):
     """Write with the OpenEXR library, as other programs do."""
+    if kind == OpenEXR.tiledimage:
+        header["tiles"] = OpenEXR.TileDescription()
     OpenEXR.File({"compression": OpenEXR.ZIP_COMPRESSION, "type": kind, **header}, channels).write(str(path))
     return path
 

@@ -91,7 +91,7 @@ class CaptureOptions:
         check_choice("centre", self.centre, ("auto", "poses", "focus", "none"))
         check_range("eval_every", self.eval_every, minimum=2)
         check_range("cache_bytes", self.cache_bytes, minimum=1)
-        if not isinstance(self.exposure, str):
+        if self.exposure != "auto":
             check_exposure("exposure", self.exposure)
         check_range("tone_mu", self.tone_mu, above=0.0, maximum=1e6)
         if self.near is not None:
@@ -226,6 +226,8 @@ class Frame:
     pose: tuple[tuple[float, ...], ...]
     """3 rows of 4: camera-to-world in capture coordinates, OpenGL axes, rigid."""
     intrinsics: Intrinsics
+    stops: float = 0.0
+    """Of a linear picture: how much brighter than the others it was exposed; its values are light times 2 to that."""
 
 
 @dataclass(frozen=True, kw_only=True)

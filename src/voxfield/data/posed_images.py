@@ -97,7 +97,7 @@ class PosedImages:
     has_alpha: bool
     """Whether pictures have an alpha channel: the background is then free to choose."""
     has_masks: bool
-    """Whether some pictures have masks of pixels to ignore."""
+    """Whether some pictures have masks of pixels to ignore; linear ones always do, for those that are NaN."""
     observed: tuple[ObservedPoints, ...] | None = None
     """For every picture the sparse points it saw, where the capture has them."""
     tone: ToneCurve | None = None
@@ -276,6 +276,7 @@ def _open(frame: Frame, factor: int) -> _Opened:
         full_size=full,
         circle=frame.intrinsics.circle(full),
         crop_border=frame.intrinsics.crop_border,
+        gain=2.0**-frame.stops,
     )
     return _Opened(frame=frame, picture=picture, alpha=header.alpha, dtype=header.dtype)
 
