@@ -25,7 +25,9 @@ TONE = ToneCurve(exposure=1.0)
 def save(path, array):
     """(H, W, C) as an EXR, by the OpenEXR library."""
     name = {3: "RGB", 4: "RGBA"}[array.shape[-1]]
-    OpenEXR.File({"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}, {name: array}).write(str(path))
+    OpenEXR.File({"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}, {name: array}).write(
+        str(path)
+    )
     return path
 
 
@@ -152,9 +154,9 @@ def test_stores_keep_no_other_dtypes():
 def test_a_capture_needs_a_tone_curve_exactly_if_it_is_linear(scene):
     with pytest.raises(InputError, match="tone"):
         replace(scene, tone=None)
+    ordinary = posed_images(count=1, resolution=8)
     with pytest.raises(InputError, match="tone"):
-        posed = posed_images(count=1, resolution=8)
-        replace(posed, tone=TONE)
+        replace(ordinary, tone=TONE)
 
 
 def test_what_is_written_is_read_back(folder, scene):
@@ -227,9 +229,9 @@ def test_rays_bring_exposed_light(folder):
     with RaySampler(capture, 0) as sampler:
         batch = sampler.sample(500, 0)
     columns, rows = batch.pixels.long().unbind(-1)
-    truth = torch.stack([
-        capture.images.read(int(i))[y, x] for i, x, y in zip(batch.rays.camera_index, columns, rows, strict=True)
-    ])
+    truth = torch.stack(
+        [capture.images.read(int(i))[y, x] for i, x, y in zip(batch.rays.camera_index, columns, rows, strict=True)]
+    )
     assert torch.equal(batch.rgba[:, :3], truth[:, :3].float() * 0.25)
     assert torch.equal(batch.rgba[:, 3], truth[:, 3].float())
     assert float(batch.rgba[:, :3].max()) > 2

@@ -189,7 +189,8 @@ def test_files_cut_short_are_told_by_their_header(tmp_path):
 @pytest.mark.parametrize("kind", [OpenEXR.scanlineimage, OpenEXR.tiledimage], ids=["lines", "tiles"])
 def test_damaged_files_end_in_one_kind_of_error(tmp_path, kind):
     raw = save(tmp_path / "a.exr", {"RGB": colours()}, kind).read_bytes()
-    dice, path, refused = random.Random(1), tmp_path / "b.exr", 0
+    dice, path = random.Random(1), tmp_path / "b.exr"
+    said: list[str] = []
     for _ in range(150):
         content = bytearray(raw)
         for _ in range(dice.choice((1, 4, 12))):
@@ -198,12 +199,11 @@ def test_damaged_files_end_in_one_kind_of_error(tmp_path, kind):
         try:
             picture, header = read_exr(path)
         except FormatError as error:
-            refused += 1
-            assert str(error).startswith(str(path))
-            assert "\n" not in str(error)
+            said.append(str(error))
         else:
             assert picture.shape[:2] == header.size[::-1]
-    assert refused > 30
+    assert len(said) > 30
+    assert all(message.startswith(str(path)) and "\n" not in message for message in said)
 
 
 def test_the_missing_extra_is_named(tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ class _TruncatedExp(torch.autograd.Function):
 
 
 def truncated_exp(exponent: torch.Tensor) -> torch.Tensor:
-    """``exp(x)``, whose gradient is ``exp(clamp(x, -15, 15))``: large densities and radiances keep finite gradients.
+    """``exp(x)``, whose gradient is ``exp(clamp(x, -15, 15))``: large densities do not blow up training.
 
     Source: instant-ngp (Mueller et al. 2022), density activation.
     """

@@ -6,6 +6,7 @@ Source: Mueller et al. 2022, Instant Neural Graphics Primitives (https://arxiv.o
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 from voxfield.checks import check_range
 from voxfield.fields.activations import truncated_exp
@@ -98,7 +99,8 @@ class HashField(torch.nn.Module):
         ray_index: torch.Tensor,
         appearance: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Colour (N, 3): the sigmoid of the network's output, in [0, 1], or in linear fields its exponential, above 0.
+        """Colour (N, 3): the sigmoid of the network's output, in [0, 1], or in linear fields its softplus, above 0 (see
+        docs/decisions).
 
         Args:
             geometry: (N, geometry_features).
@@ -110,7 +112,7 @@ class HashField(torch.nn.Module):
         if appearance is not None:
             shared = torch.cat([shared, appearance], dim=1)
         raw = fused_mlp(geometry, list(self.colour_net), shared=shared, shared_index=ray_index)
-        return truncated_exp(raw) if self.linear else torch.sigmoid(raw)
+        return F.softplus(raw) if self.linear else torch.sigmoid(raw)
 
 
 def relu_layers(widths: list[int], generator: torch.Generator) -> torch.nn.ParameterList:

@@ -6,8 +6,9 @@ Metashape's ``cameras.xml`` with rigs, ``splits.json`` with lists ``train`` and 
 several sizes, all of the calibration at full size. ``cameras.json`` is read where it is there, else ``cameras.xml``.
 
 Give the scene's folder (the first of ``FOLDERS`` that exists is read: JPEGs before EXRs) or one of its folders of
-pictures. The EXRs are linear light, merged from bracketed exposures. World coordinates are metres, +Y up. Version 1 of the rig has fisheye lenses, whose rim shows the rig: pictures of the scenes in
-``CROP_RADII`` count only within a circle, as nerfstudio's downloader sets it
+pictures. The EXRs are linear light, merged from bracketed exposures. World coordinates are metres, +Y up. Version 1 of
+the rig has fisheye lenses, whose rim shows the rig: pictures of the scenes in ``CROP_RADII`` count only within a
+circle, as nerfstudio's downloader sets it
 (https://github.com/nerfstudio-project/nerfstudio/blob/main/nerfstudio/scripts/downloads/eyeful_tower.py).
 """
 
