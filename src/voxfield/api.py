@@ -304,7 +304,7 @@ class Run:
         return colour if self.captures.tone is None else linear_from_srgb(colour)
 
     def _on_screen(self, rgb: torch.Tensor, stops: float, tone_map: ToneMap) -> torch.Tensor:
-        """SRGB values of the model's colours; those of sRGB runs are touched only where something is asked for."""
+        """The model's colours as sRGB values; those of sRGB runs are touched only where something is asked for."""
         if self.captures.tone is None:
             if stops == 0 and tone_map == "none":
                 return rgb
