@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import OpenEXR
 import torch
 from PIL import Image
 
@@ -36,6 +37,17 @@ def some_cameras(count: int = COUNT, *, centred: bool = False) -> Cameras:
 def picture(path: Path, index: int, size: tuple[int, int] = (WIDTH, HEIGHT)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, (20 * index, 100, 255 - 20 * index)).save(path)
+
+
+RADIANCE = 4.0
+"""Red of the first linear picture."""
+
+
+def exr_picture(path: Path, index: int, size: tuple[int, int] = (WIDTH, HEIGHT)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    colour = (RADIANCE * (index + 1), 0.5, 0.25)
+    channels = {name: np.full(size[::-1], value, dtype=np.float16) for name, value in zip("RGB", colour, strict=True)}
+    OpenEXR.File({"compression": OpenEXR.PIZ_COMPRESSION, "type": OpenEXR.scanlineimage}, channels).write(str(path))
 
 
 def pose_4x4(cameras: Cameras, index: int) -> np.ndarray:

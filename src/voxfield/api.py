@@ -6,12 +6,15 @@ import os
 import platform
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 
+from voxfield.checks import check_choice
+from voxfield.colour import ToneMap, display, linear_from_srgb
 from voxfield.data.capture import CaptureOptions
 from voxfield.data.depth_targets import DepthSampler
+from voxfield.data.image_store import FaultyPixels
 from voxfield.data.posed_images import PosedImages, Skipped, Split, read_capture
 from voxfield.data.ray_batches import Batches, RaySampler
 from voxfield.distributed.devices import Placement, place
@@ -26,11 +29,12 @@ from voxfield.models.base import Model
 from voxfield.models.nerfacto import Nerfacto
 from voxfield.recipes import build_model, load_recipe
 from voxfield.recipes.rehearsal import compile_kernels
-from voxfield.render.image import colour_from_name, to_uint8, write_png
+from voxfield.render.image import colour_from_name, to_uint8, write_linear, write_png
 from voxfield.render.lpips import load_lpips
 from voxfield.render.video import require_video, write_video
 from voxfield.storage.atomic import write_json
 from voxfield.storage.checkpoint import list_checkpoints, load_latest
+from voxfield.storage.exr import require_exr
 from voxfield.storage.run_log import read_log
 from voxfield.training.evaluate import EvaluateConfig, evaluate
 from voxfield.training.experiment import Experiment, RunRecord, read_experiment, resolve, write_experiment
@@ -41,7 +45,7 @@ from voxfield.training.trainer import Trainer
 _TYPICAL_STEP_SECONDS = 0.1
 """A training step on two cores, measured on lego with the sizes for one minute; those for five took 0.2."""
 
-RenderFormat = Literal["video", "images", "both"]
+RenderFormat = Literal["video", "images", "both", "exr"]
 
 
 def train(
@@ -108,6 +112,11 @@ def train(
             notes.append("The pictures changed since the run was started: it does not continue as it would have.")
         if captures.skipped:
             notes.append(_skipped_line(captures.skipped))
+        if captures.tone is not None:
+            # Recorded: every split, and every later use of the run, is exposed alike.
+            exposed = dataclasses.replace(experiment.capture, exposure=captures.tone.exposure)
+            experiment = dataclasses.replace(experiment, capture=exposed)
+            notes.append(f"Linear pictures, exposed by a factor of {captures.tone.exposure:.4g}.")
         held_out = _held_out(data, experiment, notes)
         for note in notes:
             progress.say(note)
@@ -191,6 +200,8 @@ def _train_into(
             _record_failures(run_dir, left_out)
             if captures.images.failures:
                 log.event(_skipped_line(captures.images.failures))
+            if captures.images.faulty_pixels:
+                log.event(_faulty_line(captures.images.faulty_pixels))
             log.end(outcome, step=trainer.step, train_seconds=trainer.seconds)
     return outcome, left_out
 
@@ -295,18 +306,33 @@ class Run:
             normals: return normals too, of models that have them (nerfacto).
 
         Returns:
-            ``rgb`` (H, W, 3) in [0, 1], ``opacity`` (H, W) in [0, 1], ``depth`` (H, W) in world units, and where asked
-            for or learnt ``normals`` (H, W, 3), unit vectors in the world, on the CPU.
+            ``rgb`` (H, W, 3): sRGB in [0, 1], or of a run on linear pictures linear light in their units; ``opacity``
+            (H, W) in [0, 1], ``depth`` (H, W) in world units, and where asked for or learnt ``normals`` (H, W, 3), unit
+            vectors in the world, on the CPU.
 
         Raises:
             InputError: normals of a model that has none.
         """
-        colour = torch.tensor(colour_from_name(background or self.experiment.evaluation.background))
         options: dict[str, Any] = {"normals": True} if normals else {}
         if normals and not isinstance(self.model, Nerfacto):
             raise InputError(f"normals: {self.experiment.recipe} has none. Train nerfacto for them.")
         with kernels_own_the_cores(), torch.inference_mode():
-            return self.model.render_image(cameras, i, background=colour, **options)
+            seen = self.model.render_image(cameras, i, background=self._background(background), **options)
+        tone = self.captures.tone
+        return seen if tone is None else {**seen, "rgb": seen["rgb"] / tone.exposure}
+
+    def _background(self, name: str | None = None) -> torch.Tensor:
+        """A colour (3,) by name, or the run's, in the space of the model's colours."""
+        colour = torch.tensor(colour_from_name(name or self.experiment.evaluation.background))
+        return colour if self.captures.tone is None else linear_from_srgb(colour)
+
+    def _on_screen(self, rgb: torch.Tensor, stops: float, tone_map: ToneMap) -> torch.Tensor:
+        """The model's colours as sRGB values; those of sRGB runs are touched only where something is asked for."""
+        if self.captures.tone is None:
+            if stops == 0 and tone_map == "none":
+                return rgb
+            rgb = linear_from_srgb(rgb)
+        return display(rgb, stops=stops, tone_map=tone_map)
 
     def evaluate(
         self,
@@ -339,6 +365,9 @@ class Run:
             changes["lpips"] = str(lpips_weights)
         settings = dataclasses.replace(settings, **changes)
         captures = self.split(cast(Split, split), data)
+        if (captures.tone is None) != (self.captures.tone is None):
+            kinds = ("sRGB", "linear") if captures.tone is None else ("linear", "sRGB")
+            raise InputError(f"{data}: holds {kinds[0]} pictures, but the run was trained on {kinds[1]} ones.")
         model, about = self._loaded
         count = min(len(captures), settings.max_images or len(captures))
         with Progress(quiet=quiet) as progress:
@@ -364,9 +393,11 @@ class Run:
         seconds: float | None = None,
         output: str | os.PathLike[str] | None = None,
         format: str = "both",  # noqa: A002  (the option's name)
+        exposure: float = 0.0,
+        tone_map: ToneMap = "none",
         quiet: bool = False,
     ) -> list[Path]:
-        """Render a camera path to PNGs, an MP4, or both, into ``renders/<kind>``.
+        """Render a camera path to PNGs, an MP4, or both, or to EXR files, into ``renders/<kind>``.
 
         Args:
             kind: ``orbit``, ``spiral``, ``interpolate`` (between the training cameras) or ``dataset`` (the held-out
@@ -375,26 +406,31 @@ class Run:
             fps: frames a second of the video, above 0.
             seconds: length, used when ``frames`` is None; None: 5.
             output: folder; None: ``renders/<kind>`` of the run.
-            format: ``video``, ``images`` or ``both``.
+            format: ``video``, ``images`` or ``both``; or ``exr``: linear light with depth as Z and, where the capture
+                has alpha, premultiplied with A in place of the background. In the pictures' units if those are linear.
+            exposure: stops by which PNGs and videos are brightened, from the run's own exposure; -60 to 60.
+            tone_map: how they show what is brighter than white: ``none`` clips, ``filmic`` rolls off.
             quiet: no progress bar.
 
         Returns:
             The files written. Frames that exist already are rendered again.
 
         Raises:
-            MissingExtraError: a video is wanted and PyAV is missing.
+            MissingExtraError: a video is wanted and PyAV is missing, or EXR files and OpenEXR is.
         """
-        if format not in ("video", "images", "both"):
-            raise InputError(f"format: expected video, images or both, got {format!r}.")
-        if format != "images":
+        check_choice("format", format, get_args(RenderFormat))
+        # Bad values are better found now than after the first frame.
+        display(torch.zeros(1, 3), stops=exposure, tone_map=tone_map)
+        if format == "exr":
+            require_exr()
+        elif format != "images":
             require_video()
         base = self.split("test").cameras if kind == "dataset" else self.captures.cameras
         width, height = _frame_size(base, width, height)
         count = frames if frames is not None else max(1, round((seconds or 5.0) * fps))
         cameras = camera_path(kind, base, frames=count, width=width, height=height)
         folder = Path(output) if output is not None else self.path / "renders" / kind
-        colour = torch.tensor(colour_from_name(self.experiment.evaluation.background))
-        model = self.model
+        model, colour = self.model, self._background()
         written: list[Path] = []
         with Progress(quiet=quiet) as progress:
             compile_kernels(self.experiment.recipe, self.placement, progress, training=False)
@@ -403,7 +439,8 @@ class Run:
                 def pictures() -> Iterator[torch.Tensor]:
                     for index in range(len(cameras)):
                         with torch.inference_mode():
-                            picture = to_uint8(model.render_image(cameras, index, background=colour)["rgb"])
+                            rgb = model.render_image(cameras, index, background=colour)["rgb"]
+                            picture = to_uint8(self._on_screen(rgb, exposure, tone_map))
                         if format != "video":
                             path = folder / f"frame_{index:05d}.png"
                             write_png(path, picture)
@@ -411,7 +448,11 @@ class Run:
                         stage.advance(1)
                         yield picture
 
-                if format == "images":
+                if format == "exr":
+                    for index in range(len(cameras)):
+                        written.append(self._write_exr(folder / f"frame_{index:05d}.exr", cameras, index))
+                        stage.advance(1)
+                elif format == "images":
                     for _ in pictures():
                         pass
                 else:
@@ -419,6 +460,22 @@ class Run:
                     write_video(video, (picture.numpy() for picture in pictures()), fps=fps)
                     written.append(video)
         return written
+
+    def _write_exr(self, path: Path, cameras: Cameras, index: int) -> Path:
+        """Write what a camera sees as linear light in the pictures' units; where those have alpha, no background."""
+        captures = self.captures
+        background = torch.zeros(3) if captures.has_alpha else self._background()
+        with torch.inference_mode():
+            seen = self.model.render_image(cameras, index, background=background)
+        rgb, opacity = seen["rgb"], seen["opacity"] if captures.has_alpha else None
+        if captures.tone is not None:
+            rgb = rgb / captures.tone.exposure
+        elif opacity is None:
+            rgb = linear_from_srgb(rgb)
+        else:
+            # Colours of an sRGB model are premultiplied in sRGB values.
+            rgb = linear_from_srgb(rgb / opacity[..., None].clamp(min=1e-6)) * opacity[..., None]
+        return write_linear(path, rgb, depth=seen["depth"], opacity=opacity)
 
     def report(self) -> Path:
         """Write ``report.html`` and return its path."""
@@ -519,6 +576,12 @@ def _skipped_line(left_out: Sequence[Skipped], what: str = "picture") -> str:
     more = f" and {len(left_out) - 2} more" if len(left_out) > 2 else ""
     were = f"{what} was" if len(left_out) == 1 else f"{what}s were"
     return f"{len(left_out)} {were} left out: {names}{more}."
+
+
+def _faulty_line(faulty: Sequence[FaultyPixels]) -> str:
+    broken, negative = sum(one.broken for one in faulty), sum(one.negative for one in faulty)
+    names = ", ".join(one.name for one in faulty[:2]) + (f" and {len(faulty) - 2} more" if len(faulty) > 2 else "")
+    return f"{broken} pixels are NaN or infinite (masked) and {negative} negative (taken as 0): {names}."
 
 
 def _frame_size(cameras: Cameras, width: int | None, height: int | None) -> tuple[int, int]:

@@ -29,7 +29,7 @@ def test_rgb_and_rgba_pictures_come_as_they_are(tmp_path):
     assert read(rgb).numpy().tolist() == gradient(3).tolist()
     assert read(rgba, 4).numpy().tolist() == gradient(4).tolist()
     assert not read_header(rgb).alpha
-    assert read_header(rgba) == (SIZE, True)
+    assert read_header(rgba) == (SIZE, True, torch.uint8)
 
 
 def test_alpha_is_added_or_dropped(tmp_path):

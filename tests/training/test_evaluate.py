@@ -9,10 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
+from voxfield.colour import ToneCurve, display
+from voxfield.data.image_store import FaultyPixels
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.geometry.camera import Cameras
 from voxfield.render.image import SEPARATOR_PIXELS
 from voxfield.render.metrics import psnr, ssim
+from voxfield.storage.exr import read_exr
 from voxfield.training.evaluate import EvaluateConfig, evaluate
 
 
@@ -20,6 +23,7 @@ from voxfield.training.evaluate import EvaluateConfig, evaluate
 class FakeImages:
     pixels: list
     masks: list | None = None
+    faulty_pixels: tuple = ()
 
     def read(self, index):
         if isinstance(self.pixels[index], Exception):
@@ -45,6 +49,7 @@ class FakeCaptures:
     source: dict = field(default_factory=lambda: {"format": "fake", "path": "scene", "downscale": 2, "hash": "abc"})
     skipped: tuple = ()
     has_masks: bool = False
+    tone: ToneCurve | None = None
 
 
 def captures(pixels, **options):
@@ -345,3 +350,45 @@ def test_a_capture_from_disk(tmp_path):
     assert [item["name"] for item in result["skipped"]] == ["./test/r_1"]
     assert result["protocol"]["source"]["format"] == "blender"
     assert (tmp_path / "eval" / "r_2.png").is_file()
+
+
+def test_linear_captures_are_measured_on_their_curve(tmp_path):
+    tone = ToneCurve(exposure=0.5, mu=50.0)
+    # In the files' units; exposed they are 20 and 0.05, and the model's colour, which is exposed, stands for 8.
+    scene = captures([torch.full((16, 16, 3), value).half() for value in (40.0, 0.1)], tone=tone)
+    result = evaluate(Constant(4.0), scene, output=tmp_path)
+    bright, dark = result["per_image"]
+    error = math.log(1001 / 201) / math.log(51)
+    assert bright["psnr"] == pytest.approx(-20 * math.log10(error), abs=0.01)
+    # Both are white on a screen.
+    assert bright["psnr_srgb"] == 100
+    assert dark["psnr_srgb"] == pytest.approx(-20 * math.log10(1 - float(display(torch.tensor(0.05)))), abs=0.01)
+    assert result["psnr_srgb"] == pytest.approx((bright["psnr_srgb"] + dark["psnr_srgb"]) / 2)
+    assert result["protocol"]["colour_space"] == {
+        "psnr": "linear-tonemapped(mu=50)",
+        "psnr_srgb": "srgb",
+        "ssim": "srgb",
+        "lpips": "srgb",
+    }
+    assert result["protocol"]["exposure"] == 0.5
+    prediction, _ = read_exr(tmp_path / dark["exr"])
+    assert prediction[0, 0].tolist() == [8.0, 8.0, 8.0]
+    panel = np.array(Image.open(tmp_path / dark["picture"]))
+    shown = int((display(torch.tensor(0.05)) * 255).round())
+    assert panel[0, 0].tolist() == [shown] * 3
+    assert panel[0, 16 + SEPARATOR_PIXELS].tolist() == [255, 255, 255]
+
+
+def test_srgb_captures_say_so(tmp_path):
+    result = evaluate(Constant(), captures([picture(0)]), output=tmp_path)
+    assert result["protocol"]["colour_space"] == {"psnr": "srgb", "ssim": "srgb", "lpips": "srgb"}
+    assert result["protocol"]["exposure"] is None
+    assert "exr" not in result["per_image"][0]
+
+
+def test_faulty_pixels_of_the_truth_are_noted(tmp_path):
+    scene = captures([torch.ones(16, 16, 3)], tone=ToneCurve(exposure=1.0))
+    scene.images.faulty_pixels = (FaultyPixels(name="a", broken=3, negative=2),)
+    notes = evaluate(Constant(), scene, output=tmp_path)["notes"]
+    assert any(note.startswith("3 pixels of the truth are NaN") for note in notes)
+    assert any(note.startswith("2 pixels of the truth have negative") for note in notes)

@@ -48,7 +48,12 @@ def command(
         quiet=quiet,
     )
     print(f"{metrics['num_images']} {split} images of {opened.path}")
-    print(f"PSNR   {format_metric(metrics, 'psnr', 2)} dB")
+    spaces = metrics["protocol"]["colour_space"]
+    if "psnr_srgb" in metrics:
+        print(f"PSNR   {format_metric(metrics, 'psnr', 2)} dB  [{spaces['psnr']}]")
+        print(f"PSNR   {format_metric(metrics, 'psnr_srgb', 2)} dB  [exposed, {spaces['psnr_srgb']}]")
+    else:
+        print(f"PSNR   {format_metric(metrics, 'psnr', 2)} dB")
     print(f"SSIM   {format_metric(metrics, 'ssim', 4)}")
     if metrics.get("lpips") is None:
         print("LPIPS  not measured: name weights with --lpips-weights")

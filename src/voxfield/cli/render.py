@@ -21,7 +21,9 @@ def command(
     fps: Annotated[float, arg(metavar="N")] = 24.0,
     seconds: Annotated[float | None, optional("S")] = None,
     output: Annotated[Path | None, optional("PATH")] = None,
-    format: Literal["video", "images", "both"] = "both",  # noqa: A002  (the option's name)
+    format: Literal["video", "images", "both", "exr"] = "both",  # noqa: A002  (the option's name)
+    exposure: Annotated[float, arg(metavar="EV")] = 0.0,
+    tone_map: Literal["none", "filmic"] = "none",
     quiet: bool = False,
 ) -> int:
     """Render a camera path through a run as a video or images.
@@ -36,7 +38,9 @@ def command(
         fps: frames a second of the video.
         seconds: length of the video; 5 when neither this nor --frames is given.
         output: where to write; renders/PATH inside the run when not given.
-        format: an MP4 video, PNG images, or both.
+        format: an MP4 video, PNG images, or both; or EXR images: linear light and depth.
+        exposure: stops by which PNG images and videos are brightened (negative: darkened).
+        tone_map: how they show what is brighter than white: none clips it, filmic rolls off.
         quiet: no progress bar.
     """
     import voxfield
@@ -50,6 +54,8 @@ def command(
         seconds=seconds,
         output=output,
         format=format,
+        exposure=exposure,
+        tone_map=tone_map,
         quiet=quiet,
     )
     for file in written:

@@ -14,6 +14,7 @@ from typing import Final, Literal, get_args
 import torch
 
 from voxfield.checks import check_choice, check_range
+from voxfield.colour import check_exposure
 from voxfield.data.sparse_points import ObservedPoints, SparsePoints
 from voxfield.errors import FormatError, InputError
 from voxfield.geometry.bounds import Bounds
@@ -37,7 +38,7 @@ FormatName = Literal[
     "metashape",
 ]
 FORMATS: Final[tuple[str, ...]] = get_args(FormatName)
-IMAGE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG")
+IMAGE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG", ".exr", ".EXR")
 """Endings tried, in this order, for a frame whose path has none."""
 
 
@@ -97,6 +98,12 @@ class CaptureOptions:
     """Bytes of decoded pictures kept in memory (>= 1); captures beyond it are sampled from a rotating part."""
     depth: DepthOptions = DepthOptions()
     """Distances to learn from, for models that do (``depth-nerfacto``)."""
+    exposure: float | Literal["auto"] = "auto"
+    """Linear pictures (EXR) only: factor on their values, above 0, that brings them to what a photograph shows as 0 to
+    1. ``auto`` brings the log-average luminance of a few pictures to 0.18; a run records what it found."""
+    tone_mu: float = 50.0
+    """Linear pictures only: mu of the curve log(1 + mu x) / log(1 + mu) of exposed values x, above 0, in which errors
+    are counted."""
     allow_outside: bool = False
     """Let paths in the file lead outside the data folder. Only for files you trust."""
 
@@ -112,6 +119,9 @@ class CaptureOptions:
         check_choice("centre", self.centre, ("auto", "poses", "focus", "none"))
         check_range("eval_every", self.eval_every, minimum=2)
         check_range("cache_bytes", self.cache_bytes, minimum=1)
+        if self.exposure != "auto":
+            check_exposure("exposure", self.exposure)
+        check_range("tone_mu", self.tone_mu, above=0.0, maximum=1e6)
         if self.near is not None:
             check_range("near", self.near, minimum=0.0, maximum=1e6)
         if self.max_images is not None:
@@ -246,6 +256,8 @@ class Frame:
     intrinsics: Intrinsics
     depth_path: Path | None = None
     """Its depth image (16-bit grey, 0 = unknown), resolved; it may not exist."""
+    stops: float = 0.0
+    """Of a linear picture: how much brighter than the others it was exposed; its values are light times 2 to that."""
 
 
 @dataclass(frozen=True, kw_only=True)

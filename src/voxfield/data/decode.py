@@ -1,8 +1,9 @@
-"""One picture file to 8-bit RGB(A), whatever it holds, or an error that says what is wrong with it.
+"""One picture file to 8-bit RGB(A) or, for OpenEXR, linear floats, or an error that says what is wrong with it.
 
 EXIF orientation is ignored on purpose: camera poses and intrinsics come from tools (COLMAP and what builds on it)
 that look at the stored pixels. Grey, palette, CMYK and 16-bit pictures become 8 bits a channel in the file's own
-colour values (sRGB is assumed, profiles are ignored); premultiplied alpha becomes straight.
+colour values (sRGB is assumed, profiles are ignored); premultiplied alpha becomes straight. Files that end in ``.exr``
+keep their linear light, whatever its primaries.
 """
 
 import math
@@ -16,9 +17,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from voxfield.errors import FormatError
+from voxfield.storage.exr import SUFFIX, read_exr, read_exr_header
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,6 +44,9 @@ _DECODER_ERRORS: Final = (
 )
 """What decoders raise on damaged files: a picture that cannot be read must never end a run."""
 
+MOST_BROKEN: Final = 0.5
+"""Share of NaN and infinite pixels above which a linear picture is taken for damaged."""
+
 _ALPHA_MODES: Final = ("RGBA", "LA", "PA", "RGBa", "La")
 
 
@@ -51,6 +57,21 @@ class Header(NamedTuple):
     """(width, height) in pixels."""
     alpha: bool
     """Whether it has transparency."""
+    dtype: torch.dtype = torch.uint8
+    """Of its values as they are kept: uint8 for sRGB, float16 or float32 for linear pictures."""
+
+
+class Linear(NamedTuple):
+    """A decoded linear picture."""
+
+    image: Tensor
+    """(H, W, C) float16 or float32, finite and at least 0, straight alpha in [0, 1]; 0 where not ``kept``."""
+    kept: Tensor
+    """(H, W) bool: False where a value was NaN or infinite."""
+    broken: int
+    """Pixels of the file that were."""
+    negative: int
+    """Pixels of the file with a negative value, which became 0."""
 
 
 def read_header(path: Path) -> Header:
@@ -63,7 +84,12 @@ def read_header(path: Path) -> Header:
     Raises:
         FormatError: missing, not a picture, cut short, damaged, or above 89 megapixels. The message starts with the
         path.
+        MissingExtraError: an EXR file, and the OpenEXR library is not installed.
     """
+    if path.suffix.lower() == SUFFIX:
+        with _faults_of(path):
+            exr = read_exr_header(path)
+        return Header(exr.size, exr.alpha, torch.float16 if exr.half else torch.float32)
     from PIL import Image
 
     with warnings.catch_warnings():
@@ -97,6 +123,50 @@ def read_image(path: Path, *, channels: int, size: Size, full_size: Size) -> Ten
         _check_size(path, opened.size, size, full_size)
         image = _to_8_bits(opened, "RGBA" if channels == 4 else "RGB")
         return torch.from_numpy(np.array(_reduced(image, size)))
+
+
+def read_linear(
+    path: Path, *, channels: int, size: Size, full_size: Size, dtype: torch.dtype, gain: float = 1.0
+) -> Linear:
+    """Decode an EXR picture. Light where alpha is 0 (a glow) is lost, as straight alpha has no place for it.
+
+    Args:
+        path, channels, size, full_size: as `read_image`; alpha is 1 where the file has none.
+        dtype: float16 or float32; what float16 cannot hold becomes its largest value.
+        gain: factor on all colours, above 0.
+
+    Raises:
+        FormatError: as `read_image`, or most pixels are NaN or infinite.
+        MissingExtraError: the OpenEXR library is not installed.
+    """
+    with _faults_of(path):
+        stored, header = read_exr(path)
+        _check_size(path, header.size, size, full_size)
+    values = torch.from_numpy(stored)
+    finite = values.isfinite().all(dim=-1)
+    broken = int((~finite).sum())
+    if broken > MOST_BROKEN * finite.numel():
+        raise FormatError(
+            f"{path}: {broken} of {finite.numel()} pixels are NaN or infinite. Make the picture again, or remove its "
+            "frame."
+        )
+    values = torch.where(finite[..., None], values, 0.0)
+    negative = int((values < 0).any(dim=-1).sum())
+    values.clamp_(min=0.0)
+    kept = finite
+    if header.size != size:
+        # Premultiplied colours average right; a pixel counts only if all that it covers does.
+        values = F.interpolate(values.permute(2, 0, 1)[None], size[::-1], mode="area")[0].permute(1, 2, 0)
+        kept = F.interpolate(finite[None, None].float(), size[::-1], mode="area")[0, 0] > 1 - 1e-6
+    colour = values[..., :3] * gain
+    if header.alpha:
+        alpha = values[..., 3:].clamp(max=1.0)
+        colour = torch.where(alpha > 0, colour / alpha.clamp(min=1e-6), 0.0)
+    else:
+        alpha = torch.ones_like(colour[..., :1])
+    image = torch.cat([colour, alpha], dim=-1)[..., :channels].clamp(max=torch.finfo(dtype).max).to(dtype)
+    image[~kept] = 0
+    return Linear(image.contiguous(), kept, broken, negative)
 
 
 def read_mask(path: Path, *, size: Size, full_size: Size) -> Tensor:

@@ -1,8 +1,8 @@
 """Pictures of a capture, decoded when they are needed, with a bound on the memory they take.
 
-Pixels stay uint8. ``read`` keeps the most recently used pictures up to ``cache_bytes``; ``decode_many`` bypasses the
-cache and decodes on several threads (the decoder releases Python's lock). A picture that turns out broken is recorded
-in ``failures``, never silently replaced.
+Pixels stay as files have them: uint8, or floats for linear pictures. ``read`` keeps the most recently used pictures up
+to ``cache_bytes``; ``decode_many`` bypasses the cache and decodes on several threads (the decoder releases Python's
+lock). A picture that turns out broken is recorded in ``failures``, never silently replaced.
 """
 
 import threading
@@ -16,16 +16,19 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from voxfield.checks import check_dtype
+from voxfield.checks import check_choice, check_dtype
 from voxfield.data.capture import Skipped
-from voxfield.data.decode import Size, read_image, read_mask
+from voxfield.data.decode import Size, read_image, read_linear, read_mask
 from voxfield.errors import FormatError, InputError
 
 DECODE_THREADS: Final = 2
 """Decoding an 800x800 PNG takes about 10 ms of one core; two threads keep up with training on two cores."""
 
+PIXEL_DTYPES: Final = (torch.uint8, torch.float16, torch.float32)
+"""Values a store may keep: sRGB in 8 bits, linear light in floats."""
+
 Decoded = tuple[Tensor, Tensor | None]
-"""A picture (H, W, C) uint8 and its mask (H, W) bool, or None."""
+"""A picture (H, W, C) of the store's dtype and its mask (H, W) bool, or None."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +49,8 @@ class Picture:
     """(x, y, radius) in pixels of the full size: what lies outside is masked; None masks nothing."""
     crop_border: int = 0
     """Pixels of the full size this near to its edges are masked."""
+    gain: float = 1.0
+    """Factor on the colours of a linear picture, above 0: undoes its own exposure."""
 
     @property
     def cropped(self) -> bool:
@@ -53,20 +58,37 @@ class Picture:
         return self.circle is not None or self.crop_border > 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class FaultyPixels:
+    """Pixels of a linear picture that its file holds wrong."""
+
+    name: str
+    """The picture, as the capture names it."""
+    broken: int
+    """NaN or infinite: they are masked."""
+    negative: int
+    """Below 0: taken as 0."""
+
+
 class ImageStore:
     """Random access to the pictures of a capture. Safe to use from several threads."""
 
-    def __init__(self, pictures: Sequence[Picture], *, channels: int, cache_bytes: int) -> None:
+    def __init__(
+        self, pictures: Sequence[Picture], *, channels: int, cache_bytes: int, dtype: torch.dtype = torch.uint8
+    ) -> None:
         """Nothing is decoded yet.
 
         Args:
             pictures: files, in order.
             channels: 3 (RGB) or 4 (RGBA, straight alpha) for all of them.
             cache_bytes: most bytes ``read`` keeps; at least the latest picture is kept.
+            dtype: uint8 for sRGB pictures, float16 or float32 for linear ones (EXR files).
         """
         if channels not in (3, 4):
             raise InputError(f"channels: expected 3 or 4, got {channels}.")
+        check_choice("dtype", dtype, PIXEL_DTYPES)
         self.channels = channels
+        self.dtype = dtype
         self.cache_bytes = cache_bytes
         self._names = [picture.name for picture in pictures]
         self._sizes = [picture.size for picture in pictures]
@@ -74,6 +96,7 @@ class ImageStore:
         self._cache: OrderedDict[int, Decoded] = OrderedDict()
         self._cached_bytes = 0
         self._failures: dict[int, Skipped] = {}
+        self._faulty: dict[int, FaultyPixels] = {}
         self._lock = threading.Lock()
 
     @classmethod
@@ -83,20 +106,22 @@ class ImageStore:
         *,
         masks: Sequence[Tensor | None] | None = None,
         names: Sequence[str] | None = None,
+        dtype: torch.dtype = torch.uint8,
     ) -> "ImageStore":
         """A store over pictures that are in memory already.
 
         Args:
-            images: (H, W, C) uint8 each, all with C = 3 or all with C = 4.
+            images: (H, W, C) of ``dtype`` each, all with C = 3 or all with C = 4; linear colours finite and at least 0.
             masks: (H, W) bool or None each; None for no masks at all.
             names: for messages; numbers by default.
+            dtype: as for the constructor.
         """
         channels = {int(image.shape[-1]) if image.ndim == 3 else 0 for image in images} or {3}
         if len(channels) != 1:
             raise InputError(f"images: expected (H, W, C) with the same C for all, got C in {sorted(channels)}.")
-        store = cls([], channels=channels.pop(), cache_bytes=1)
+        store = cls([], channels=channels.pop(), cache_bytes=1, dtype=dtype)
         for index, image in enumerate(images):
-            check_dtype(f"images[{index}]", image, (torch.uint8,))
+            check_dtype(f"images[{index}]", image, (dtype,))
             mask = masks[index] if masks is not None else None
             if mask is not None and mask.shape != image.shape[:2]:
                 raise InputError(f"masks[{index}]: expected shape {tuple(image.shape[:2])}, got {tuple(mask.shape)}.")
@@ -109,6 +134,11 @@ class ImageStore:
         return len(self._pictures)
 
     @property
+    def linear(self) -> bool:
+        """Whether pictures are linear light, unbounded, rather than sRGB."""
+        return self.dtype != torch.uint8
+
+    @property
     def has_masks(self) -> bool:
         """Whether any picture has a mask."""
         return any(self.mask_is_stated(index) for index in range(len(self)))
@@ -117,7 +147,8 @@ class ImageStore:
         """Whether picture ``index`` has a mask, without decoding it."""
         picture = self._pictures[index]
         if isinstance(picture, Picture):
-            return picture.mask_path is not None or picture.cropped
+            # Which pixels of a linear picture are NaN is not known before it is decoded.
+            return picture.mask_path is not None or picture.cropped or self.linear
         return picture[1] is not None
 
     @property
@@ -127,10 +158,21 @@ class ImageStore:
             return tuple(self._failures[index] for index in sorted(self._failures))
 
     @property
+    def faulty_pixels(self) -> tuple[FaultyPixels, ...]:
+        """Linear pictures decoded so far that hold NaN, infinite or negative values, in their order."""
+        with self._lock:
+            return tuple(self._faulty[index] for index in sorted(self._faulty))
+
+    @property
+    def bytes_per_pixel(self) -> int:
+        """Bytes of a decoded pixel, its mask included."""
+        return self.channels * self.dtype.itemsize + (1 if self.has_masks else 0)
+
+    @property
     def total_bytes(self) -> int:
         """Bytes of all pictures decoded, masks included."""
         pixels = sum(width * height for width, height in self._sizes)
-        return pixels * (self.channels + (1 if self.has_masks else 0))
+        return pixels * self.bytes_per_pixel
 
     def shape(self, index: int) -> tuple[int, int, int]:
         """(H, W, C) of picture ``index``, without decoding it."""
@@ -138,7 +180,7 @@ class ImageStore:
         return height, width, self.channels
 
     def read(self, index: int) -> Tensor:
-        """Picture ``index``: (H, W, C) uint8, straight alpha. Shared with the cache: do not write to it.
+        """Picture ``index``: (H, W, C) of ``dtype``, straight alpha. Shared with the cache: do not write to it.
 
         Raises:
             FormatError: the file is missing or broken; it is then listed in ``failures``.
@@ -159,8 +201,9 @@ class ImageStore:
         if not isinstance(picture, Picture):
             return picture
         try:
-            image = read_image(picture.path, channels=self.channels, size=picture.size, full_size=picture.full_size)
-            mask = crop_mask(picture) if picture.cropped else None
+            image, mask = self._decode_linear(index, picture) if self.linear else (self._decode_srgb(picture), None)
+            if picture.cropped:
+                mask = crop_mask(picture) if mask is None else mask & crop_mask(picture)
             if picture.mask_path is not None:
                 stated = read_mask(picture.mask_path, size=picture.size, full_size=picture.full_size)
                 mask = stated if mask is None else mask & stated
@@ -169,6 +212,24 @@ class ImageStore:
             with self._lock:
                 self._failures[index] = Skipped(path=picture.name, reason=str(error))
             raise
+
+    def _decode_srgb(self, picture: Picture) -> Tensor:
+        return read_image(picture.path, channels=self.channels, size=picture.size, full_size=picture.full_size)
+
+    def _decode_linear(self, index: int, picture: Picture) -> tuple[Tensor, Tensor]:
+        """A linear picture and which of its pixels are finite; those that are not are counted."""
+        decoded = read_linear(
+            picture.path,
+            channels=self.channels,
+            size=picture.size,
+            full_size=picture.full_size,
+            dtype=self.dtype,
+            gain=picture.gain,
+        )
+        if decoded.broken or decoded.negative:
+            with self._lock:
+                self._faulty[index] = FaultyPixels(name=picture.name, broken=decoded.broken, negative=decoded.negative)
+        return decoded.image, decoded.kept
 
     def decode_many(self, indices: Sequence[int], receive: Callable[[int, Decoded | None], None]) -> None:
         """Decode pictures on ``DECODE_THREADS`` threads and hand each to ``receive(position, decoded)``.
@@ -240,4 +301,4 @@ def crop_mask(picture: Picture) -> Tensor:
 
 def _bytes_of(decoded: Decoded) -> int:
     image, mask = decoded
-    return image.numel() + (0 if mask is None else mask.numel())
+    return image.nbytes + (0 if mask is None else mask.nbytes)

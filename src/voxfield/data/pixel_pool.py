@@ -28,7 +28,7 @@ class Drawn(NamedTuple):
     row: Tensor
     """(R,) int64."""
     colour: Tensor
-    """(R, C) uint8."""
+    """(R, C) of the store's dtype."""
 
 
 class PixelPool:
@@ -51,7 +51,7 @@ class PixelPool:
         for pixels in padded:
             starts.append(starts[-1] + pixels)
         self._starts = starts
-        self._colours = torch.empty(starts[-1], store.channels, dtype=torch.uint8, device=device)
+        self._colours = torch.empty(starts[-1], store.channels, dtype=store.dtype, device=device)
         self._valid = torch.zeros(starts[-1], dtype=torch.bool, device=device) if store.has_masks else None
         self._image_of_slot = [-1] * slots
         self._pixels_of_slot = [0] * slots

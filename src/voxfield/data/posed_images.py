@@ -12,6 +12,7 @@ from typing import Final, cast, get_args
 import torch
 
 from voxfield.checks import check_choice
+from voxfield.colour import ToneCurve, automatic_exposure
 from voxfield.data.capture import (
     SPLITS,
     Capture,
@@ -51,6 +52,10 @@ FEWEST_POINTS: Final = 100
 """Fewer sparse points than these do not set the region of interest by themselves."""
 NEARER: Final = 0.9
 """Normalised device coordinates begin at this share of the distance of the nearest points."""
+PICTURES_EXPOSED: Final = 8
+"""Pictures whose light sets a linear capture's exposure."""
+PIXELS_EXPOSED: Final = 1 << 16
+"""Pixels looked at in each."""
 LONGEST_SIDE: Final = 1600
 """``downscale="auto"`` halves pictures until their longest side has at most this many pixels."""
 
@@ -106,13 +111,19 @@ class PosedImages:
     has_alpha: bool
     """Whether pictures have an alpha channel: the background is then free to choose."""
     has_masks: bool
-    """Whether some pictures have masks of pixels to ignore."""
+    """Whether some pictures have masks of pixels to ignore; linear ones always do, for those that are NaN."""
     observed: tuple[ObservedPoints, ...] | None = None
     """For every picture the sparse points it saw, where the capture has them."""
     depth_images: DepthImages | None = None
     """Where the pictures' depth images are, where the capture names some."""
     ndc: NdcFrame | None = None
     """What normalised device coordinates are relative to, the same for every split, where they are asked for."""
+    tone: ToneCurve | None = None
+    """How linear pictures (EXR) are exposed and compared; None for sRGB pictures."""
+
+    def __post_init__(self) -> None:
+        if self.images.linear != (self.tone is not None):
+            raise InputError("tone: expected a tone curve for linear pictures (floats), None for sRGB ones (uint8).")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -125,6 +136,7 @@ class _Opened:
     frame: Frame
     picture: Picture
     alpha: bool
+    dtype: torch.dtype
     observed: ObservedPoints | None = None
 
 
@@ -160,7 +172,12 @@ def read_capture(path: str | Path, *, split: Split = "train", options: CaptureOp
     transform = _world(capture, options)
     bounds = _bounds(capture, options, transform)
     alpha = any(one.alpha for one in opened)
-    images = ImageStore([one.picture for one in opened], channels=4 if alpha else 3, cache_bytes=options.cache_bytes)
+    images = ImageStore(
+        [one.picture for one in opened],
+        channels=4 if alpha else 3,
+        cache_bytes=options.cache_bytes,
+        dtype=_dtype(opened, capture),
+    )
     return PosedImages(
         cameras=_cameras(opened, transform, capture),
         images=images,
@@ -177,6 +194,7 @@ def read_capture(path: str | Path, *, split: Split = "train", options: CaptureOp
         observed=None if capture.observed is None else tuple(_observed(one, transform) for one in opened),
         depth_images=_depth_images(opened, options, transform),
         ndc=_ndc(capture, options, transform) if options.space == "ndc" else None,
+        tone=_tone(images, options, capture),
     )
 
 
@@ -278,8 +296,9 @@ def _open(frame: Frame, factor: int) -> _Opened:
         full_size=full,
         circle=frame.intrinsics.circle(full),
         crop_border=frame.intrinsics.crop_border,
+        gain=2.0**-frame.stops,
     )
-    return _Opened(frame=frame, picture=picture, alpha=header.alpha)
+    return _Opened(frame=frame, picture=picture, alpha=header.alpha, dtype=header.dtype)
 
 
 def _common_size(opened: list[_Opened]) -> tuple[list[_Opened], list[Skipped]]:
@@ -416,6 +435,53 @@ def _cameras(opened: list[_Opened], transform: SceneTransform, capture: Capture)
         distortion=distortion if bool(distortion.any()) else None,
         model=model,
     )
+
+
+def _dtype(opened: list[_Opened], capture: Capture) -> torch.dtype:
+    """What the store keeps: the most exact of the files' own."""
+    found = {one.dtype for one in opened}
+    if torch.uint8 in found and len(found) > 1:
+        linear = next(one.frame.name for one in opened if one.dtype != torch.uint8)
+        raise FormatError(
+            f"{capture.file}: linear pictures ({linear}) and sRGB ones in one capture are not supported. Keep one kind."
+        )
+    return max(found, key=lambda dtype: dtype.itemsize)
+
+
+def _tone(images: ImageStore, options: CaptureOptions, capture: Capture) -> ToneCurve | None:
+    """The tone curve of linear pictures, exposed as the options say or by the first that can be read of a few spread
+    evenly.
+    """
+    if not images.linear:
+        if options.exposure != "auto":
+            raise FormatError(f"{capture.file}: capture.exposure is for linear pictures (EXR); these are sRGB.")
+        return None
+    exposure = options.exposure
+    if exposure == "auto":
+        count = len(images)
+        spread = [index * count // PICTURES_EXPOSED for index in range(PICTURES_EXPOSED)]
+        samples: list[torch.Tensor] = []
+        for index in dict.fromkeys([*spread, *range(count)]):
+            try:
+                image, mask = images.decode(index)
+            except FormatError:
+                # The store lists it.
+                continue
+            samples.append(_thinned(image, mask))
+            if len(samples) == PICTURES_EXPOSED:
+                break
+        exposure = automatic_exposure(samples)
+    return ToneCurve(exposure=exposure, mu=options.tone_mu)
+
+
+def _thinned(image: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Some (N, 3) colours of a picture, evenly spread, without those that are masked or transparent."""
+    step = max(1, round((image.shape[0] * image.shape[1] / PIXELS_EXPOSED) ** 0.5))
+    image = image[::step, ::step]
+    kept = torch.ones(image.shape[:2], dtype=torch.bool) if mask is None else mask[::step, ::step]
+    if image.shape[-1] == 4:
+        kept = kept & (image[..., 3] > 0)
+    return image[kept][:, :3]
 
 
 def _source(path: Path, capture: Capture, factor: int, opened: list[_Opened]) -> dict[str, object]:

@@ -45,7 +45,8 @@ class RayBatch:
     pixels: Tensor
     """(R, 2) float32: pixel centres (x, y) the rays go through."""
     rgba: Tensor
-    """(R, 4) float32 in [0, 1], sRGB with straight alpha; alpha is 1 where pictures have none."""
+    """(R, 4) float32 with straight alpha, which is 1 where pictures have none: sRGB in [0, 1], or exposed linear light
+    at least 0 where the capture has a tone curve."""
     depth: DepthTargets | None = None
     """Observed distances, where they are asked for (``data.depth_targets``)."""
 
@@ -95,7 +96,7 @@ class RaySampler:
         """Whether the capture is too large to keep, so that batches come from a rotating part."""
         pixels = [height * width for height, width, _ in (store.shape(index) for index in range(len(store)))]
         if self.rotates:
-            bytes_per_picture = max(pixels) * (store.channels + (1 if store.has_masks else 0))
+            bytes_per_picture = max(pixels) * store.bytes_per_pixel
             fitting = store.cache_bytes // ((RESIDENT_GROUPS + 1) * bytes_per_picture)
             self._group_size = max(1, min(fitting, -(-len(store) // (RESIDENT_GROUPS + 1))))
             slots = self._group_size * (RESIDENT_GROUPS + 1)
@@ -129,7 +130,11 @@ class RaySampler:
         generator = torch.Generator().manual_seed(_mix(self.seed, "batch", step))
         drawn = self._pool.draw(num_rays, generator)
         pixels = torch.stack([drawn.column, drawn.row], dim=-1).to(torch.float32).add_(0.5)
-        colour = drawn.colour.to(torch.float32).mul_(1 / 255)
+        colour = drawn.colour.to(torch.float32)
+        if self.posed_images.tone is None:
+            colour.mul_(1 / 255)
+        else:
+            colour[:, :3] *= self.posed_images.tone.exposure
         if colour.shape[1] == 3:
             colour = torch.cat([colour, torch.ones_like(colour[:, :1])], dim=1)
         return RayBatch(rays=self._cameras.rays(drawn.image_index, pixels), pixels=pixels, rgba=colour)

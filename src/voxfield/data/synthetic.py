@@ -11,7 +11,7 @@ t_1 < ... and density s_i, colour c_i between t_i and t_i+1,
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from voxfield.checks import check_choice, check_range
+from voxfield.colour import ToneCurve
 from voxfield.data.capture import SPLITS, Intrinsics, Split, digest
 from voxfield.data.formats.transforms_json import lens_keys
 from voxfield.data.image_store import ImageStore
@@ -28,6 +29,7 @@ from voxfield.geometry.camera import Cameras
 from voxfield.geometry.paths import look_at
 from voxfield.geometry.pose import SceneTransform
 from voxfield.geometry.rays import Rays
+from voxfield.storage.exr import write_exr
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,7 @@ class Solid:
     density: float
     """Extinction per world unit, at least 0."""
     colour: Vector
-    """RGB in [0, 1]."""
+    """RGB, at least 0; in [0, 1] unless the pictures are linear."""
 
     def crossings(self, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
         """(t_in, t_out), (R,) each, for rays (R, 3); equal where a ray misses. Parts behind the origin are cut off."""
@@ -104,6 +106,13 @@ class SyntheticScene:
             )
         )
 
+    @classmethod
+    def bright_example(cls) -> "SyntheticScene":
+        """The example in linear light over four decades: a lamp of 40, a sphere of 3, and solids down to 0.01."""
+        light = ((40.0, 24.0, 8.0), (0.3, 1.2, 3.0), (0.05, 0.04, 0.01), (0.2, 0.8, 0.3))
+        solids = (replace(solid, colour=colour) for solid, colour in zip(cls.example().solids, light, strict=True))
+        return cls(solids=tuple(solids))
+
     def density(self, points: Tensor) -> Tensor:
         """(..., 3) world points -> (...) density per world unit."""
         total = points.new_zeros(points.shape[:-1])
@@ -150,11 +159,15 @@ class SyntheticScene:
 
     def picture(self, cameras: Cameras, index: int) -> Tensor:
         """(H, W, 4) uint8, straight alpha: one ray through each pixel centre of camera ``index``."""
+        rgba = self.linear_picture(cameras, index).clamp(0, 1)
+        return (rgba * 255).round().to(torch.uint8)
+
+    def linear_picture(self, cameras: Cameras, index: int) -> Tensor:
+        """(H, W, 4) float32, straight alpha: the same without limits of range or precision."""
         exact = self.render(cameras.image_rays(index))
         straight = exact.rgb / exact.opacity.clamp(min=1e-6)[:, None]
-        rgba = torch.cat([straight.clamp(0, 1), exact.opacity[:, None]], dim=1)
         height, width = int(cameras.height[index]), int(cameras.width[index])
-        return (rgba * 255).round().to(torch.uint8).view(height, width, 4)
+        return torch.cat([straight, exact.opacity[:, None]], dim=1).view(height, width, 4)
 
 
 def cameras_around(
@@ -186,7 +199,12 @@ def cameras_around(
 
 
 def posed_images(
-    scene: SyntheticScene | None = None, *, count: int = 16, resolution: int = 64, split: Split = "train"
+    scene: SyntheticScene | None = None,
+    *,
+    count: int = 16,
+    resolution: int = 64,
+    split: Split = "train",
+    tone: ToneCurve | None = None,
 ) -> PosedImages:
     """A rendered capture in memory; val and test see the scene from other directions than train.
 
@@ -194,16 +212,20 @@ def posed_images(
         scene: what to render, by default ``SyntheticScene.example()``; it should lie within 1 unit of the origin.
         count, resolution: number of pictures and their width and height.
         split: which views.
+        tone: keeps the scene's colours as linear light, in float16, exposed like this; None makes sRGB pictures.
     """
     check_choice("split", split, SPLITS)
     scene = scene or SyntheticScene.example()
     cameras = cameras_around(count, resolution=resolution, turn=float(SPLITS.index(split)))
     names = tuple(f"./{split}/r_{index}" for index in range(count))
-    pictures = [scene.picture(cameras, index) for index in range(count)]
+    if tone is None:
+        pictures = [scene.picture(cameras, index) for index in range(count)]
+    else:
+        pictures = [scene.linear_picture(cameras, index).half() for index in range(count)]
     content = digest(*(picture.numpy().tobytes() for picture in pictures))
     return PosedImages(
         cameras=cameras,
-        images=ImageStore.from_tensors(pictures, names=names),
+        images=ImageStore.from_tensors(pictures, names=names, dtype=pictures[0].dtype),
         names=names,
         split=split,
         bounds=Bounds.from_cube(1.0),
@@ -214,11 +236,13 @@ def posed_images(
         source={"format": "synthetic", "path": "synthetic", "downscale": 1, "hash": content},
         has_alpha=True,
         has_masks=False,
+        tone=tone,
     )
 
 
 def write_blender(folder: Path, splits: Sequence[PosedImages]) -> None:
-    """Write splits as a NeRF-synthetic capture: ``transforms_<split>.json`` and ``<split>/r_<i>.png``.
+    """Write splits as a NeRF-synthetic capture: ``transforms_<split>.json`` and ``<split>/r_<i>.png``, ``.exr`` where
+    linear.
 
     Cameras must share one size and focal length. Existing files of the same names are replaced.
     """
@@ -226,14 +250,15 @@ def write_blender(folder: Path, splits: Sequence[PosedImages]) -> None:
         frames = []
         for index in range(len(split)):
             name = f"./{split.split}/r_{index}"
-            _write_png(folder / f"{name}.png", split.images.read(index))
+            ending = "exr" if split.images.linear else "png"
+            _write_picture(folder / f"{name}.{ending}", split.images.read(index))
             frames.append({"file_path": name, "transform_matrix": _pose_rows(split.cameras, index)})
         angle = 2 * math.atan(float(split.cameras.width[0]) / 2 / float(split.cameras.focal[0, 0]))
         _write_json(folder / f"transforms_{split.split}.json", {"camera_angle_x": angle, "frames": frames})
 
 
 def write_nerfstudio(folder: Path, split: PosedImages, **keys: object) -> None:
-    """Write one split as a nerfstudio capture: ``transforms.json`` and ``images/<i>.png``.
+    """Write one split as a nerfstudio capture: ``transforms.json`` and ``images/<i>.png``, or ``.exr`` where linear.
 
     Args:
         folder: where; made if need be.
@@ -243,8 +268,8 @@ def write_nerfstudio(folder: Path, split: PosedImages, **keys: object) -> None:
     cameras = split.cameras
     frames = []
     for index in range(len(split)):
-        name = f"images/{index:04d}.png"
-        _write_png(folder / name, split.images.read(index))
+        name = f"images/{index:04d}.{'exr' if split.images.linear else 'png'}"
+        _write_picture(folder / name, split.images.read(index))
         frames.append({"file_path": name, "transform_matrix": _pose_rows(cameras, index)})
     size = int(cameras.width[0]), int(cameras.height[0])
     fx, fy = cameras.focal[0].tolist()
@@ -265,7 +290,12 @@ def _pose_rows(cameras: Cameras, index: int) -> list[list[float]]:
     return [*cameras.camera_to_world[index].tolist(), [0.0, 0.0, 0.0, 1.0]]
 
 
-def _write_png(path: Path, picture: Tensor) -> None:
+def _write_picture(path: Path, picture: Tensor) -> None:
+    if picture.is_floating_point():
+        colour, alpha = picture[..., :3].float(), picture[..., 3:].float()
+        planes = torch.cat([colour * alpha, alpha], dim=-1).unbind(-1)
+        write_exr(path, {name: plane.numpy() for name, plane in zip("RGBA", planes, strict=True)})
+        return
     from PIL import Image
 
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -160,6 +160,7 @@ def _transforms(capture: Capture, frames: dict[str, dict[str, Any]], lists: dict
         {
             "file_path": frame["file_path"],
             **({"mask_path": frame["mask_path"]} if frame["mask_path"] else {}),
+            **({"exposure_stops": frame["stops"]} if frame["stops"] else {}),
             **({} if shared else frame["lens"]),
             "transform_matrix": frame["transform_matrix"],
         }
@@ -223,6 +224,7 @@ class _Writer:
         return name, {
             "file_path": name,
             "mask_path": mask,
+            "stops": frame.stops,
             "lens": lens_keys(frame.intrinsics, size),
             "transform_matrix": pose,
         }

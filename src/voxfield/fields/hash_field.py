@@ -6,6 +6,7 @@ Source: Mueller et al. 2022, Instant Neural Graphics Primitives (https://arxiv.o
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 from voxfield.checks import check_range
 from voxfield.fields.activations import truncated_exp
@@ -63,9 +64,10 @@ class HashFieldConfig:
 class HashField(torch.nn.Module):
     """Density and colour anywhere in the unit cube."""
 
-    def __init__(self, config: HashFieldConfig, generator: torch.Generator) -> None:
+    def __init__(self, config: HashFieldConfig, generator: torch.Generator, *, linear: bool = False) -> None:
+        """A fresh field; ``linear`` ones have colours without an upper bound, see `colour`."""
         super().__init__()
-        self.config, self.grid = config, config.grid
+        self.config, self.grid, self.linear = config, config.grid, linear
         table = huge_zeros(torch.Size((self.grid.num_entries, config.features)))
         self.table = torch.nn.Parameter(table.uniform_(-1e-4, 1e-4, generator=generator))
         shared = (config.sh_degree + 1) ** 2 + config.appearance
@@ -102,7 +104,8 @@ class HashField(torch.nn.Module):
         ray_index: torch.Tensor,
         appearance: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Colour (N, 3) in [0, 1].
+        """Colour (N, 3): the sigmoid of the network's output, in [0, 1], or in linear fields its softplus, above 0 (see
+        docs/decisions).
 
         Args:
             geometry: (N, geometry_features).
@@ -114,7 +117,7 @@ class HashField(torch.nn.Module):
         if appearance is not None:
             shared = torch.cat([shared, appearance], dim=1)
         raw = fused_mlp(geometry, list(self.colour_net), shared=shared, shared_index=ray_index)
-        return torch.sigmoid(raw)
+        return F.softplus(raw) if self.linear else torch.sigmoid(raw)
 
 
 def relu_layers(widths: list[int], generator: torch.Generator) -> torch.nn.ParameterList:

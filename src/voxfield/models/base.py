@@ -18,7 +18,7 @@ class StepResult:
     loss: torch.Tensor
     """Scalar; differentiable."""
     squared_error: float
-    """Mean squared error of the batch's colours, for its PSNR."""
+    """Mean squared error of the batch's colours in the space they are compared in, for its PSNR."""
     num_rays: int
     """Rays of the batch."""
     num_samples: int
@@ -40,7 +40,11 @@ class ParameterGroup:
 
 
 class Model(Protocol):
-    """A model is a `torch.nn.Module` with these methods; all its state is in ``state_dict()``."""
+    """A model is a `torch.nn.Module` with these methods; all its state is in ``state_dict()``.
+
+    Its colours, and the backgrounds it is given, are those of its batches: sRGB in [0, 1], or for linear captures
+    exposed linear light, at least 0.
+    """
 
     def rays_per_batch(self) -> int:
         """Rays of the next batch."""

@@ -12,6 +12,7 @@ from typing import Final, Literal, cast
 import torch
 
 from voxfield.checks import check_choice, check_range
+from voxfield.colour import ToneCurve, compared
 from voxfield.data.ray_batches import RayBatch
 from voxfield.fields.hash_field import HashField, HashFieldConfig
 from voxfield.fields.occupancy import Occupancy, OccupancyConfig
@@ -101,11 +102,21 @@ class GridNgp(torch.nn.Module):
     """Scalar: how much longer training steps are than the final ones, a power of two."""
 
     def __init__(
-        self, config: GridNgpConfig, bounds: Bounds, *, unbounded: bool, near: float, has_alpha: bool, seed: int = 0
+        self,
+        config: GridNgpConfig,
+        bounds: Bounds,
+        *,
+        unbounded: bool,
+        near: float,
+        has_alpha: bool,
+        tone: ToneCurve | None = None,
+        seed: int = 0,
     ) -> None:
-        """A fresh model for the region ``bounds``; ``near`` is the least sampled distance, world units."""
+        """A fresh model for the region ``bounds``; ``near`` is the least sampled distance, world units, ``tone`` the
+        curve of a linear capture.
+        """
         super().__init__()
-        self.config, self.bounds, self.near = config, bounds, near
+        self.config, self.bounds, self.near, self.tone = config, bounds, near, tone
         generator = torch.Generator().manual_seed(seed)
         self.samples_per_batch, self.least_step_scale = config.samples_per_batch, 1.0
         cascades = (4 if unbounded else 1) if config.cascades == "auto" else config.cascades
@@ -124,7 +135,7 @@ class GridNgp(torch.nn.Module):
         self.density_scale = 1.0 / (float(extent.max()) * 2 ** (cascades - 1))
         # The finest cells keep their size in the region of interest, however far the cascades reach beyond it.
         finest = min(65535, config.field.max_resolution * 2 ** (cascades - 1))
-        self.field = HashField(replace(config.field, max_resolution=finest), generator)
+        self.field = HashField(replace(config.field, max_resolution=finest), generator, linear=tone is not None)
         self.occupancy = Occupancy(bounds, cascades, self.step_rule.min_step, config.occupancy)
         # Before the first step: a ray that meets about 64 samples, eight times as far apart as later.
         self.register_buffer("samples_per_ray", torch.tensor(64.0))
@@ -188,7 +199,8 @@ class GridNgp(torch.nn.Module):
             self._reopen(rays, missed=(alpha[:, 0] > 0.9) & (seen.opacity.detach() < 0.1))
         # The same backdrop lies behind truth and prediction, so that only opacity can make up for alpha.
         truth = batch.rgba[:, :3] * alpha + (1 - alpha) * behind.detach()
-        error = seen.rgb + (1 - seen.opacity)[:, None] * behind - truth
+        prediction = seen.rgb + (1 - seen.opacity)[:, None] * behind
+        error = compared(prediction, self.tone) - compared(truth, self.tone)
         return StepResult(
             loss=_robust(error, self.config.huber_delta),
             squared_error=float(error.detach().square().mean()),
@@ -202,7 +214,7 @@ class GridNgp(torch.nn.Module):
 
         Args:
             rays: R rays on the model's device; call with at most some ten thousand to bound memory.
-            background: (3,) colour behind the field.
+            background: (3,) colour behind the field, in the space of the model's colours.
 
         Returns:
             ``rgb`` (R, 3), ``opacity`` (R,), ``depth`` (R,): expected distance along the ray, 0 where nothing is met.

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple, cast
 import torch
 
 from voxfield.checks import check_choice, check_range
+from voxfield.colour import ToneCurve, compared
 from voxfield.data.ray_batches import RayBatch
 from voxfield.errors import InputError
 from voxfield.fields.contraction import contract_to_unit_cube
@@ -134,6 +135,7 @@ class Nerfacto(torch.nn.Module):
         near: float,
         has_alpha: bool,
         num_cameras: int,
+        tone: ToneCurve | None = None,
         seed: int = 0,
         ndc: NdcFrame | None = None,
     ) -> None:
@@ -146,6 +148,7 @@ class Nerfacto(torch.nn.Module):
             near: least distance sampled along a ray, world units.
             has_alpha: whether pictures have an alpha channel.
             num_cameras: training cameras, each with an appearance (and a pose correction) of its own.
+            tone: the curve of a linear capture; None for sRGB pictures.
             seed: of the initial parameters.
             ndc: what normalised device coordinates are relative to, where the field lives in those: the region of
                 interest is then the frame's, and nothing is unbounded. Rays, distances and normals are the world's
@@ -155,6 +158,7 @@ class Nerfacto(torch.nn.Module):
         if ndc is not None:
             bounds, unbounded, near = ndc.bounds, False, 0.0
         self.config, self.bounds, self.unbounded, self.near, self.ndc = config, bounds, unbounded, near, ndc
+        self.tone = tone
         self.background = _training_background(config.background, has_alpha)
         side = max(bounds.size)
         self.density_scale = (
@@ -167,7 +171,7 @@ class Nerfacto(torch.nn.Module):
         )
         self.register_buffer("box", bounds.tensor(), persistent=False)
         generator = torch.Generator().manual_seed(seed)
-        self.field = HashField(config.field, generator)
+        self.field = HashField(config.field, generator, linear=tone is not None)
         self.proposals = torch.nn.ModuleList(
             ProposalNetwork(proposal, generator) for proposal in (config.coarse_proposal, config.fine_proposal)
         )
@@ -215,7 +219,8 @@ class Nerfacto(torch.nn.Module):
         alpha = batch.rgba[:, 3:]
         # The same backdrop lies behind truth and prediction, so that only opacity can make up for alpha.
         truth = batch.rgba[:, :3] * alpha + (1 - alpha) * behind.detach()
-        squared = (seen.rgb + (1 - seen.opacity)[:, None] * behind - truth).square().mean()
+        prediction = seen.rgb + (1 - seen.opacity)[:, None] * behind
+        squared = (compared(prediction, self.tone) - compared(truth, self.tone)).square().mean()
         loss = squared
         fixed = seen.weights.detach()
         for proposal_edges, proposal_weights in look.levels:

@@ -143,5 +143,6 @@ def build_model(config: GridNgpConfig, captures: PosedImages, seed: int) -> Grid
         unbounded=captures.unbounded,
         near=captures.near,
         has_alpha=captures.has_alpha,
+        tone=captures.tone,
         seed=seed,
     )

@@ -56,6 +56,7 @@ def build_model(config: NerfactoConfig, captures: PosedImages, seed: int) -> Ner
         unbounded=captures.unbounded,
         near=captures.near,
         has_alpha=captures.has_alpha,
+        tone=captures.tone,
         num_cameras=len(captures.cameras),
         seed=seed,
         ndc=captures.ndc,

@@ -4,9 +4,13 @@ A number says little without how it was measured, so ``metrics.json`` carries it
 image list, SSIM border, LPIPS network and weights, step, training time and checkpoint.
 
 Metrics are taken on [0, 1] RGB float32 with the prediction clamped to [0, 1] and the truth composited over the same
-background the model renders on, in sRGB values as the NeRF papers do.
+background the model renders on, in sRGB values as the NeRF papers do. Linear captures (EXR) are unbounded: their PSNR
+is that of exposed light on the capture's tone curve, with 1 as the peak and nothing clipped; SSIM, LPIPS and
+``psnr_srgb`` are those of what a screen shows of it, exposed, clipped to [0, 1] and in sRGB. The protocol states each
+metric's space.
 """
 
+import math
 import os
 import re
 import statistics
@@ -20,8 +24,9 @@ from typing import TYPE_CHECKING, Any, get_args
 import torch
 
 from voxfield.checks import check_choice, check_range, check_shape
+from voxfield.colour import ToneCurve, display, linear_from_srgb
 from voxfield.errors import FormatError, InputError, VoxfieldError
-from voxfield.render.image import colour_from_name, panel, write_png
+from voxfield.render.image import colour_from_name, panel, write_linear, write_png
 from voxfield.render.lpips import MINIMUM_SIDE, Lpips, load_lpips
 from voxfield.render.metrics import SSIM_SIGMA, SSIM_WINDOW, SsimBorder, psnr, ssim
 from voxfield.storage.atomic import write_json
@@ -34,12 +39,14 @@ if TYPE_CHECKING:
 METRICS_NAME = "metrics.json"
 
 _WARM_UP_SIDE = 64
+_METRICS = ("psnr", "psnr_srgb", "ssim", "lpips")
 
 RenderImage = Callable[..., Mapping[str, torch.Tensor]]
 """``render_image(cameras, i, *, background)`` -> ``rgb`` (H, W, 3), ``opacity`` (H, W), ``depth`` (H, W), and where the
 model has them ``normals`` (H, W, 3).
 
-``background`` is a (3,) float32 tensor in [0, 1] on the CPU; ``cameras`` may be of any resolution."""
+``background`` is a (3,) float32 tensor in [0, 1] on the CPU; ``cameras`` may be of any resolution. Both colours are
+sRGB, or exposed linear light where the capture has a tone curve."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +62,8 @@ class EvaluateConfig:
     max_images: int | None = None
     """Measure only this many images, evenly spread over the split, at least 1. None measures all."""
     save_images: bool = True
-    """Write a panel truth | prediction | error | depth (| normals) for every image."""
+    """Write a panel truth | prediction | error | depth (| normals) for every image; of linear captures also the
+    prediction as EXR, in the capture's units."""
 
 
 def evaluate(
@@ -84,9 +92,10 @@ def evaluate(
         on_progress: called after every image with images done, images in all, and the image's name.
 
     Returns:
-        What ``metrics.json`` holds: psnr (dB), ssim, lpips, num_rays_per_sec and fps, each with ``_std`` (sample
-        standard deviation over images, null below two); num_images; per_image; skipped; notes; protocol. A metric that
-        could not be taken (LPIPS without weights, SSIM of tiny images) is null and ``notes`` says why.
+        What ``metrics.json`` holds: psnr (dB), ssim, lpips, num_rays_per_sec, fps and, of linear captures, psnr_srgb,
+        each with ``_std`` (sample standard deviation over images, null below two); num_images; per_image; skipped;
+        notes; protocol. A metric that could not be taken (LPIPS without weights, SSIM of tiny images) is null and
+        ``notes`` says why.
 
     Raises:
         InputError: when the split is empty, none of its images can be read, a setting is off range, or the model
@@ -96,7 +105,9 @@ def evaluate(
     settings = settings or EvaluateConfig()
     indices = _chosen_images(captures, settings)
     check_choice("ssim_border", settings.ssim_border, get_args(SsimBorder))
-    background = torch.tensor(colour_from_name(settings.background))
+    tone, background = captures.tone, torch.tensor(colour_from_name(settings.background))
+    if tone is not None:
+        background = linear_from_srgb(background)
     if lpips is None and settings.lpips is not None:
         lpips = load_lpips(settings.lpips)
     folder = Path(output)
@@ -112,11 +123,11 @@ def evaluate(
         else:
             if not scores:
                 _warm_up(render_image, captures.cameras[index : index + 1], background)
-            score, rendering = _measure(render_image, captures.cameras, index, truth, background)
-            score |= _compare(rendering["rgb"], truth, mask, settings.ssim_border, lpips)
+            limit = 1.0 if tone is None else math.inf
+            score, rendering = _measure(render_image, captures.cameras, index, truth, background, limit)
+            score |= _compare(rendering["rgb"], truth, mask, settings.ssim_border, lpips, tone)
             if settings.save_images:
-                score["picture"] = pictures[index]
-                write_png(folder / pictures[index], panel(truth, **rendering))
+                score |= _save(folder / pictures[index], truth, rendering, tone)
             scores.append({"name": name, **score})
         if on_progress is not None:
             on_progress(done, len(indices), name)
@@ -129,7 +140,7 @@ def evaluate(
         {
             **_summary(scores),
             "skipped": skipped,
-            "notes": _notes(scores, skipped, lpips),
+            "notes": _notes(scores, skipped, lpips) + _pixel_notes(captures),
             "per_image": scores,
             "protocol": {**protocol, **(context or {})},
         }
@@ -162,7 +173,9 @@ def _picture_names(names: Sequence[str]) -> list[str]:
 def _read_truth(
     captures: "PosedImages", index: int, background: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The truth (H, W, 3) in [0, 1] over the background, and the mask (H, W) of pixels that count, if any."""
+    """The truth (H, W, 3) over the background, in [0, 1] or exposed linear light, and the mask (H, W) of pixels that
+    count, if any.
+    """
     pixels = captures.images.read(index)
     expected = (int(captures.cameras.height[index]), int(captures.cameras.width[index]))
     if tuple(pixels.shape[:2]) != expected:
@@ -170,9 +183,10 @@ def _read_truth(
             f"{captures.names[index]}: expected {expected[1]}x{expected[0]} pixels as its camera says, "
             f"got {pixels.shape[1]}x{pixels.shape[0]}."
         )
-    colour = pixels[..., :3].float() / 255.0
+    tone = captures.tone
+    colour = pixels[..., :3].float() / 255.0 if tone is None else pixels[..., :3].float() * tone.exposure
     if pixels.shape[-1] == 4:
-        alpha = pixels[..., 3:].float() / 255.0
+        alpha = pixels[..., 3:].float() / (255.0 if tone is None else 1.0)
         colour = colour * alpha + background * (1.0 - alpha)
     mask = captures.images.mask(index) if captures.has_masks else None
     if mask is not None and not bool(mask.any()):
@@ -187,10 +201,15 @@ def _warm_up(render_image: RenderImage, camera: "Cameras", background: torch.Ten
 
 
 def _measure(
-    render_image: RenderImage, cameras: "Cameras", index: int, truth: torch.Tensor, background: torch.Tensor
+    render_image: RenderImage,
+    cameras: "Cameras",
+    index: int,
+    truth: torch.Tensor,
+    background: torch.Tensor,
+    limit: float,
 ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """Render an image: its score so far, and ``rgb`` (clamped, finite), ``opacity``, ``depth`` and, where the model has
-    them, ``normals`` on the CPU.
+    """Render an image: its score so far, and ``rgb`` (finite, clamped to [0, ``limit``]), ``opacity``, ``depth`` and,
+    where the model has them, ``normals`` on the CPU.
     """
     height, width = truth.shape[:2]
     _wait_for_device()
@@ -209,7 +228,7 @@ def _measure(
     if broken:
         # Black, not left out: a model must not gain by failing on its worst pixels.
         score["non_finite_pixels"] = broken
-    rendering["rgb"] = rendering["rgb"].nan_to_num(0.0, 0.0, 0.0).clamp(0.0, 1.0)
+    rendering["rgb"] = rendering["rgb"].nan_to_num(0.0, 0.0, 0.0).clamp(0.0, limit)
     return score, rendering
 
 
@@ -225,8 +244,13 @@ def _compare(
     mask: torch.Tensor | None,
     border: SsimBorder,
     lpips: Lpips | None,
+    tone: ToneCurve | None = None,
 ) -> dict[str, Any]:
     """The metrics of one image; None for those that its size or mask does not allow."""
+    if tone is not None:
+        shown = _compare(display(prediction), display(truth), mask, border, lpips)
+        on_curve = psnr(tone.encode(prediction), tone.encode(truth), mask).item()
+        return {**shown, "psnr": on_curve, "psnr_srgb": shown["psnr"]}
     if mask is not None:
         # What a mask hides must not reach the metrics through the windows and receptive fields that overlap it.
         prediction = torch.where(mask[..., None], prediction, truth)
@@ -240,6 +264,18 @@ def _compare(
     return score
 
 
+def _save(
+    path: Path, truth: torch.Tensor, rendering: dict[str, torch.Tensor], tone: ToneCurve | None
+) -> dict[str, str]:
+    """Write an image's panel, and of linear captures the prediction as EXR beside it; their names, for the scores."""
+    if tone is None:
+        write_png(path, panel(truth, **rendering))
+        return {"picture": path.name}
+    exr = write_linear(path.with_suffix(".exr"), rendering["rgb"] / tone.exposure, depth=rendering["depth"])
+    write_png(path, panel(display(truth), **{**rendering, "rgb": display(rendering["rgb"])}))
+    return {"picture": path.name, "exr": exr.name}
+
+
 def _keeps_a_window(mask: torch.Tensor, border: SsimBorder) -> bool:
     margin = SSIM_WINDOW // 2 if border == "valid" else 0
     return bool(mask[margin : mask.shape[0] - margin, margin : mask.shape[1] - margin].any())
@@ -249,7 +285,7 @@ def _summary(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Mean and sample standard deviation over the images."""
     rates = [score["width"] * score["height"] / score["seconds"] for score in scores]
     columns: dict[str, list[float]] = {
-        **{name: [s[name] for s in scores if s[name] is not None] for name in ("psnr", "ssim", "lpips")},
+        **{name: [s[name] for s in scores if s[name] is not None] for name in _METRICS if name in scores[0]},
         "num_rays_per_sec": rates,
         "fps": [1.0 / score["seconds"] for score in scores],
     }
@@ -279,6 +315,13 @@ def _notes(scores: Sequence[Mapping[str, Any]], skipped: Sequence[Mapping[str, s
     return notes
 
 
+def _pixel_notes(captures: "PosedImages") -> list[str]:
+    faulty = captures.images.faulty_pixels
+    broken, negative = sum(one.broken for one in faulty), sum(one.negative for one in faulty)
+    notes = [f"{broken} pixels of the truth are NaN or infinite; they were left out."] if broken else []
+    return notes + ([f"{negative} pixels of the truth have negative values, taken as 0."] if negative else [])
+
+
 def _protocol(
     captures: "PosedImages", settings: EvaluateConfig, lpips: Lpips | None, names: Sequence[str]
 ) -> dict[str, Any]:
@@ -289,6 +332,11 @@ def _protocol(
         "split": captures.split,
         "images": list(names),
         "masks": bool(captures.has_masks),
+        "colour_space": {
+            **({} if captures.tone is None else {"psnr": captures.tone.name}),
+            **{name: "srgb" for name in _METRICS if name != ("psnr_srgb" if captures.tone is None else "psnr")},
+        },
+        "exposure": None if captures.tone is None else captures.tone.exposure,
         "ssim": {"window": SSIM_WINDOW, "sigma": SSIM_SIGMA, "border": settings.ssim_border},
         "lpips": None if lpips is None else {"network": lpips.name, "files": lpips.files},
         "source": source,

@@ -80,12 +80,21 @@ def test_a_folder_of_pictures_names_the_size(scene, truth, read, same_rays, capt
     same_rays(capture.cameras.resized(48, 32), truth, TEST)
 
 
-def test_exr_pictures_are_for_later(scene, message):
-    (scene / "images-jpeg-2k").rename(scene / "images-2k")
-    for path in (scene, scene / "images-2k"):
-        said = message(path)
-        assert "holds EXR pictures, which are not read yet" in said
-        assert "images-jpeg-2k" in said
+def test_exr_pictures_are_read_as_linear_light(scene, truth, read, same_rays, captures):
+    undistorted(scene, captures)
+    for index in range(len(truth)):
+        captures.exr_picture(scene / f"images-1k/{captures.eyeful_name(index)}.exr", index, (24, 16))
+    assert read(scene).tone is None
+    capture = read(scene / "images-1k", "test")
+    assert capture.names == tuple(f"images-1k/{captures.eyeful_name(index)}.exr" for index in TEST)
+    assert capture.cameras.width.tolist() == [24] * 3
+    same_rays(capture.cameras.resized(48, 32), truth, TEST)
+    assert capture.images.dtype == torch.float16
+    assert capture.images.read(0)[8, 12].tolist() == [captures.RADIANCE * (TEST[0] + 1), 0.5, 0.25]
+    assert capture.tone is not None
+    # Without JPEGs the scene's folder means the EXRs.
+    (scene / "images-jpeg-2k").rename(scene / "elsewhere")
+    assert read(scene, "test").names == capture.names
 
 
 def test_no_pictures_at_all_are_an_error(scene, message):

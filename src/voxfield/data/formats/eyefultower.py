@@ -5,9 +5,10 @@ world-to-camera ``T`` with OpenCV axes, both column by column, ``distortionModel
 Metashape's ``cameras.xml`` with rigs, ``splits.json`` with lists ``train`` and ``test``, and folders of pictures at
 several sizes, all of the calibration at full size. ``cameras.json`` is read where it is there, else ``cameras.xml``.
 
-Give the scene's folder (the first of ``FOLDERS`` that exists is read) or one of its folders of JPEGs. World coordinates
-are metres, +Y up. Version 1 of the rig has fisheye lenses, whose rim shows the rig: pictures of the scenes in
-``CROP_RADII`` count only within a circle, as nerfstudio's downloader sets it
+Give the scene's folder (the first of ``FOLDERS`` that exists is read: JPEGs before EXRs) or one of its folders of
+pictures. The EXRs are linear light, merged from bracketed exposures. World coordinates are metres, +Y up. Version 1 of
+the rig has fisheye lenses, whose rim shows the rig: pictures of the scenes in ``CROP_RADII`` count only within a
+circle, as nerfstudio's downloader sets it
 (https://github.com/nerfstudio-project/nerfstudio/blob/main/nerfstudio/scripts/downloads/eyeful_tower.py).
 """
 
@@ -31,8 +32,16 @@ from voxfield.geometry.camera import CameraModel
 KRT_FILE: Final = "cameras.json"
 XML_FILE: Final = "cameras.xml"
 SPLITS_FILE: Final = "splits.json"
-FOLDERS: Final = ("images-jpeg-2k", "images-jpeg-1k", "images-jpeg-4k", "images-jpeg-8k", "images-jpeg")
-EXR_FOLDERS: Final = ("images-2k", "images-1k")
+FOLDERS: Final = {
+    "images-jpeg-2k": ".jpg",
+    "images-jpeg-1k": ".jpg",
+    "images-jpeg-4k": ".jpg",
+    "images-jpeg-8k": ".jpg",
+    "images-jpeg": ".jpg",
+    "images-2k": ".exr",
+    "images-1k": ".exr",
+}
+"""Folders of pictures, the preferred ones first, and how their files end."""
 CROP_RADII: Final = {"office1a": 0.43, "office2": 0.45, "seating_area": 0.375, "table": 0.45, "workshop": 0.45}
 """Radius of the circle that counts in a scene's fisheye pictures, as a share of the longer side."""
 
@@ -58,26 +67,28 @@ def recognises(path: Path) -> bool:
     if not path.is_dir() and path.name not in {KRT_FILE, XML_FILE}:
         return False
     scene, _ = _places(path)
-    return _krt_in(scene) or (_xml_in(scene) and any((scene / name).is_dir() for name in (*FOLDERS, *EXR_FOLDERS)))
+    return _krt_in(scene) or (_xml_in(scene) and any((scene / name).is_dir() for name in FOLDERS))
 
 
 def read(path: Path, split: Split, options: CaptureOptions) -> Capture:
     """Read one split: the lists of ``splits.json``, else every n-th picture in order of its path.
 
     Raises:
-        MissingFileError: no cameras or no folder of pictures. FormatError: EXR pictures, malformed cameras or lists.
+        MissingFileError: no cameras or no folder of pictures. FormatError: malformed cameras or lists.
     """
     scene, named = _places(path)
     folder = _pictures_folder(scene, named)
     use_json = (scene / KRT_FILE).is_file() and not (path.name == XML_FILE and path.is_file())
     file = scene / (KRT_FILE if use_json else XML_FILE)
     cameras, left_out, raw = _read_krt(file) if use_json else _read_xml(file)
-    lists, splits_raw = _read_splits(scene / SPLITS_FILE, {camera.name for camera in cameras}, folder.name)
+    ending = FOLDERS[folder.name]
+    known = {camera.name: f"{folder.name}/{camera.name}{ending}" for camera in cameras}
+    lists, splits_raw = _read_splits(scene / SPLITS_FILE, known)
     cameras = sorted(cameras, key=lambda one: one.name)
     twice = next((one.name for one, other in zip(cameras, cameras[1:], strict=False) if one.name == other.name), None)
     if twice is not None:
         raise FormatError(f"{file}: has two cameras {twice!r}. Keep the right one, or download the file again.")
-    names = [f"{folder.name}/{camera.name}.jpg" for camera in cameras]
+    names = [known[camera.name] for camera in cameras]
     wheres = [f"{file}: camera {camera.name!r}" for camera in cameras]
     paths = [
         resolve_inside(scene, name, listed_in=where, allow_outside=options.allow_outside)
@@ -112,7 +123,7 @@ def _places(path: Path) -> tuple[Path, Path | None]:
     """The scene's folder, and the folder of pictures if ``path`` names one."""
     if not path.is_dir():
         return path.parent, None
-    if path.name in (*FOLDERS, *EXR_FOLDERS) and not (path / "transforms.json").is_file():
+    if path.name in FOLDERS and not (path / "transforms.json").is_file():
         scene = path.absolute().parent
         if _krt_in(scene) or _xml_in(scene):
             return scene, path
@@ -128,16 +139,11 @@ def _xml_in(scene: Path) -> bool:
 
 
 def _pictures_folder(scene: Path, named: Path | None) -> Path:
-    if named is not None and named.name in FOLDERS:
-        return named
-    jpegs = next((scene / name for name in FOLDERS if (scene / name).is_dir()), None)
-    exrs = named or next((scene / name for name in EXR_FOLDERS if (scene / name).is_dir()), None)
-    if exrs is not None and (named is not None or jpegs is None):
-        advice = f"Give {jpegs}." if jpegs is not None else f"Download the scene's {FOLDERS[0]}."
-        raise FormatError(f"{exrs}: holds EXR pictures, which are not read yet. {advice}")
-    if jpegs is None:
-        raise MissingFileError(f"{scene / FOLDERS[0]}: no such folder. Download it, or another size of the JPEGs.")
-    return jpegs
+    found = named or next((scene / name for name in FOLDERS if (scene / name).is_dir()), None)
+    if found is None:
+        wanted = scene / next(iter(FOLDERS))
+        raise MissingFileError(f"{wanted}: no such folder. Download it, or another size of the pictures.")
+    return found
 
 
 def _read_krt(file: Path) -> tuple[list[_Camera], list[Skipped], bytes]:
@@ -226,8 +232,8 @@ def _read_xml(file: Path) -> tuple[list[_Camera], list[Skipped], bytes]:
     return cameras, list(export.left_out), export.raw
 
 
-def _read_splits(file: Path, known: set[str], folder: str) -> tuple[dict[str, frozenset[str]] | None, bytes]:
-    """Frame names by split, or None without the file; and its bytes."""
+def _read_splits(file: Path, known: Mapping[str, str]) -> tuple[dict[str, frozenset[str]] | None, bytes]:
+    """Frame names by split, or None without the file; and its bytes. ``known`` are frames' names by their cameras'."""
     if not file.is_file():
         return None, b""
     table, raw = read_table(file)
@@ -243,7 +249,7 @@ def _read_splits(file: Path, known: set[str], folder: str) -> tuple[dict[str, fr
                 )
             if seen.setdefault(name, split) != split:
                 raise FormatError(f"{file}: lists {name!r} for both {seen[name]} and {split}. Keep it in one of them.")
-    return {split: frozenset(f"{folder}/{name}.jpg" for name in names) for split, names in lists.items()}, raw
+    return {split: frozenset(known[name] for name in names) for split, names in lists.items()}, raw
 
 
 def _sizes(cameras: Sequence[_Camera], paths: Sequence[Path]) -> dict[Size, Size]:

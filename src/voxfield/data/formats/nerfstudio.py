@@ -1,8 +1,9 @@
 """nerfstudio and instant-ngp captures: one ``transforms.json`` beside the pictures.
 
 Keys read, for the whole file or per frame: ``fl_x fl_y cx cy w h``, ``camera_angle_x/_y``, ``k1 k2 k3 k4 p1 p2``,
-``camera_model``; per frame ``file_path transform_matrix mask_path depth_file_path``; for the file ``train_filenames
-val_filenames test_filenames``, ``applied_transform applied_scale``, instant-ngp's ``aabb_scale scale offset``. Sources:
+``camera_model``; per frame ``file_path transform_matrix mask_path depth_file_path`` and Voxfield's own
+``exposure_stops`` of EXR pictures; for the file ``train_filenames val_filenames test_filenames``, ``applied_transform
+applied_scale``, instant-ngp's ``aabb_scale scale offset``. Sources:
 https://docs.nerf.studio/quickstart/data_conventions.html and
 https://github.com/NVlabs/instant-ngp/blob/master/docs/nerf_dataset_tips.md.
 

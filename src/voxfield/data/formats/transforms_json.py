@@ -34,6 +34,8 @@ CAMERA_MODELS: Final[dict[CameraModel, str]] = {
     "orthographic": "ORTHOPHOTO",
 }
 """The name each model is written with."""
+MOST_STOPS: Final = 60.0
+"""Exposures of a frame reach up to this many stops."""
 _DISTORTION: Final = ("k1", "k2", "k3", "k4", "p1", "p2")
 
 
@@ -177,6 +179,7 @@ def read_frames(table: Table, file: Path, root: Path, *, allow_outside: bool) ->
                 pose=_read_pose(own),
                 intrinsics=read_intrinsics(Table(own.where, {**table.values, **entry})),
                 depth_path=resolve_inside(root, depth, listed_in=where, allow_outside=allow_outside) if depth else None,
+                stops=own.number("exposure_stops", above=-MOST_STOPS, below=MOST_STOPS) or 0.0,
             )
         )
     return frames
