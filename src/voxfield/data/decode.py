@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -39,6 +39,9 @@ _DECODER_ERRORS: Final = (
     MemoryError,
 )
 """What decoders raise on damaged files: a picture that cannot be read must never end a run."""
+
+_STRIP_ROWS: Final = 128
+"""Rows handed from the decoder to numpy at a time."""
 
 _ALPHA_MODES: Final = ("RGBA", "LA", "PA", "RGBa", "La")
 
@@ -95,7 +98,7 @@ def read_image(path: Path, *, channels: int, size: Size, full_size: Size) -> Ten
     with _faults_of(path), Image.open(path) as opened:
         _check_size(path, opened.size, size, full_size)
         image = _to_8_bits(opened, "RGBA" if channels == 4 else "RGB")
-        return torch.from_numpy(np.array(_reduced(image, size)))
+        return torch.from_numpy(_to_array(_reduced(image, size)))
 
 
 def read_mask(path: Path, *, size: Size, full_size: Size) -> Tensor:
@@ -111,7 +114,12 @@ def read_mask(path: Path, *, size: Size, full_size: Size) -> Tensor:
 
     with _faults_of(path), Image.open(path) as opened:
         _check_size(path, opened.size, size, full_size)
-        kept = np.asarray(_to_8_bits(opened, "RGB")).max(axis=2) > 0
+        if opened.mode in ("1", "L"):  # as masks mostly are: no colours, no copies of an 8k picture
+            kept = np.asarray(opened) > 0
+        else:
+            kept = np.asarray(_to_8_bits(opened, "RGB")).max(axis=2) > 0
+        if opened.size == size:
+            return torch.from_numpy(kept)
         image = Image.fromarray(kept.astype(np.uint8) * np.uint8(255))
         return torch.from_numpy(np.array(_reduced(image, size)) == 255)
 
@@ -150,6 +158,18 @@ def _reduced(image: "Image", size: Size) -> "Image":
     if (size[0] * factor, size[1] * factor) == (width, height):
         return image.reduce(factor)
     return image.resize(size, Image.Resampling.BOX)
+
+
+def _to_array(image: "Image") -> "np.ndarray[Any, np.dtype[Any]]":
+    """``image`` (H, W, C) as numpy has it, without the two whole copies that ``np.array(image)`` makes on the way: of
+    an 8k picture they are 300 MB, and take two thirds of the time that decoding took.
+    """
+    width, height = image.size
+    pixels = np.empty((height, width, len(image.getbands())), dtype=np.uint8)
+    for top in range(0, height, _STRIP_ROWS):
+        bottom = min(height, top + _STRIP_ROWS)
+        pixels[top:bottom] = np.asarray(image.crop((0, top, width, bottom)))
+    return pixels
 
 
 def _lacks_end(path: Path, kind: str | None) -> bool:

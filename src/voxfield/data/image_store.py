@@ -24,6 +24,9 @@ from voxfield.errors import FormatError, InputError
 DECODE_THREADS: Final = 2
 """Decoding an 800x800 PNG takes about 10 ms of one core; two threads keep up with training on two cores."""
 
+_CROP_ROWS: Final = 128
+"""Rows of a crop's mask made at a time."""
+
 Decoded = tuple[Tensor, Tensor | None]
 """A picture (H, W, C) uint8 and its mask (H, W) bool, or None."""
 
@@ -46,11 +49,19 @@ class Picture:
     """(x, y, radius) in pixels of the full size: what lies outside is masked; None masks nothing."""
     crop_border: int = 0
     """Pixels of the full size this near to its edges are masked."""
+    reduced_copy: bool = False
+    """Whether the file holds ``size`` already, so that it is cheaper to decode than ``full_size``."""
 
     @property
     def cropped(self) -> bool:
         """Whether ``circle`` or ``crop_border`` masks anything."""
         return self.circle is not None or self.crop_border > 0
+
+    @property
+    def pixels_to_decode(self) -> int:
+        """Pixels of the file: what reading it costs."""
+        width, height = self.size if self.reduced_copy else self.full_size
+        return width * height
 
 
 class ImageStore:
@@ -67,6 +78,7 @@ class ImageStore:
         if channels not in (3, 4):
             raise InputError(f"channels: expected 3 or 4, got {channels}.")
         self.channels = channels
+        self.dtype = torch.uint8
         self.cache_bytes = cache_bytes
         self._names = [picture.name for picture in pictures]
         self._sizes = [picture.size for picture in pictures]
@@ -127,15 +139,33 @@ class ImageStore:
             return tuple(self._failures[index] for index in sorted(self._failures))
 
     @property
+    def bytes_per_pixel(self) -> int:
+        """Bytes of a decoded pixel, its mask included."""
+        return self.channels * self.dtype.itemsize + (1 if self.has_masks else 0)
+
+    @property
     def total_bytes(self) -> int:
         """Bytes of all pictures decoded, masks included."""
-        pixels = sum(width * height for width, height in self._sizes)
-        return pixels * (self.channels + (1 if self.has_masks else 0))
+        return sum(width * height for width, height in self._sizes) * self.bytes_per_pixel
+
+    @property
+    def fits(self) -> bool:
+        """Whether all pictures together may be in memory: within ``cache_bytes``, or there already."""
+        in_memory = not any(isinstance(picture, Picture) for picture in self._pictures)
+        return in_memory or self.total_bytes <= self.cache_bytes
 
     def shape(self, index: int) -> tuple[int, int, int]:
         """(H, W, C) of picture ``index``, without decoding it."""
         width, height = self._sizes[index]
         return height, width, self.channels
+
+    def pixels_to_decode(self, index: int) -> int:
+        """What decoding picture ``index`` costs, in pixels of its file."""
+        picture = self._pictures[index]
+        if isinstance(picture, Picture):
+            return picture.pixels_to_decode
+        width, height = self._sizes[index]
+        return width * height
 
     def read(self, index: int) -> Tensor:
         """Picture ``index``: (H, W, C) uint8, straight alpha. Shared with the cache: do not write to it.
@@ -234,10 +264,12 @@ def crop_mask(picture: Picture) -> Tensor:
     kept = inside[0][None, :] & inside[1][:, None]
     if picture.circle is not None:
         x, y, radius = picture.circle
-        kept &= torch.hypot(centres[0][None, :] - x, centres[1][:, None] - y) <= radius
+        # Some rows at a time: the distances of all pixels would take more memory than the picture.
+        for rows, heights in zip(kept.split(_CROP_ROWS), centres[1].split(_CROP_ROWS), strict=True):
+            rows.logical_and_(torch.hypot(centres[0][None, :] - x, heights[:, None] - y) <= radius)
     return kept
 
 
 def _bytes_of(decoded: Decoded) -> int:
     image, mask = decoded
-    return image.numel() + (0 if mask is None else mask.numel())
+    return image.nbytes + (0 if mask is None else mask.nbytes)

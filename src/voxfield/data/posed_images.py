@@ -258,6 +258,7 @@ def _open(frame: Frame, factor: int) -> _Opened:
         full_size=full,
         circle=frame.intrinsics.circle(full),
         crop_border=frame.intrinsics.crop_border,
+        reduced_copy=reduced is not None,
     )
     return _Opened(frame=frame, picture=picture, alpha=header.alpha)
 
