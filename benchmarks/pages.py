@@ -5,13 +5,14 @@ from typing import Any
 
 from measuring import machine_line
 
-KINDS = ("train-curve", "rates", "memory", "startup", "kernels")
+KINDS = ("train-curve", "rates", "memory", "image-cache", "startup", "kernels")
 """Kinds of results, in the order of the page."""
 
 TITLES = {
     "train-curve": "Quality against training time: {name}",
     "rates": "Speed of training and rendering: {name}",
     "memory": "Memory of a training: {name}",
+    "image-cache": "Pictures beyond memory",
     "startup": "Start-up",
     "kernels": "Kernels",
 }
@@ -210,6 +211,25 @@ def _memory_table(result: dict[str, Any]) -> str:
     return markdown_table(["what", "value"], rows)
 
 
+def _image_cache(result: dict[str, Any]) -> str:
+    rows = []
+    for row in result["rows"]:
+        whole, cached = row["in_memory"], row["cached"]
+        rows.append(
+            [
+                f"{row['pictures']} of {row['size']}, {_memory(row['decoded_bytes'])} decoded",
+                _memory(cached["cache_bytes"]),
+                _rate(whole["rays_per_second"]),
+                _rate(cached["rays_per_second"]),
+                f"{cached['rays_per_second'] / whole['rays_per_second']:.0%}",
+                _memory(whole["peak_memory_bytes"]),
+                _memory(cached["peak_memory_bytes"]),
+            ]
+        )
+    speeds = ["rays/s in memory", "rays/s with the cache", "ratio"]
+    return markdown_table(["pictures", "cache", *speeds, "peak memory in memory", "peak with the cache"], rows)
+
+
 def _startup(result: dict[str, Any]) -> str:
     found = result["startup"]
     rows = [
@@ -230,6 +250,7 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "train-curve": _train_curve,
     "rates": _rates,
     "memory": _memory_table,
+    "image-cache": _image_cache,
     "startup": _startup,
 }
 

@@ -157,7 +157,7 @@ class TestLargerThanMemory:
 
     def test_every_picture_is_seen_with_its_own_colours(self, tmp_path):
         with self.sampler(tmp_path) as sampler:
-            assert sampler.plan is not None
+            assert sampler._sliding is not None
             seen = set()
             for step in range(3 * 20):
                 batch = sampler.sample(400, step)
@@ -226,7 +226,7 @@ class TestLargerThanMemory:
 
 
 def test_pictures_in_memory_are_used_whole(capture):
-    assert RaySampler(capture, 0).plan is None
+    assert RaySampler(capture, 0)._sliding is None
 
 
 def test_bad_requests_are_named(capture):

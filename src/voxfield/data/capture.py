@@ -69,7 +69,11 @@ class CaptureOptions:
     max_images: int | None = None
     """Keep at most this many pictures (>= 1) of the split, evenly spread."""
     cache_bytes: int = 1_500_000_000
-    """Bytes of decoded pictures kept in memory (>= 1); captures beyond it are sampled from a rotating part."""
+    """Bytes of decoded pictures kept in memory (>= 1). Of captures beyond it a changing part is kept: random pixels of
+    many pictures, and the pictures being decoded within the same bound."""
+    rotate_every: int | None = None
+    """Of captures beyond ``cache_bytes``: steps (>= 1) from one newly decoded picture to the next; None: 25 for 8k
+    pictures, in proportion to their pixels, so that decoding takes a small share of two cores."""
     allow_outside: bool = False
     """Let paths in the file lead outside the data folder. Only for files you trust."""
 
@@ -84,6 +88,8 @@ class CaptureOptions:
         check_choice("centre", self.centre, ("auto", "poses", "focus", "none"))
         check_range("eval_every", self.eval_every, minimum=2)
         check_range("cache_bytes", self.cache_bytes, minimum=1)
+        if self.rotate_every is not None:
+            check_range("rotate_every", self.rotate_every, minimum=1)
         if self.near is not None:
             check_range("near", self.near, minimum=0.0, maximum=1e6)
         if self.max_images is not None:

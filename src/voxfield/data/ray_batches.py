@@ -1,8 +1,8 @@
 """Batches of training rays: pixels drawn uniformly from all pictures of a capture.
 
 A batch is a pure function of (seed, step, num_rays): training resumes exactly without saving any random state.
-Captures whose pictures fit in ``ImageStore.cache_bytes`` stay in memory whole. Of larger ones a `SlidingPool` holds a part
-that changes with the steps.
+Captures whose pictures fit in ``ImageStore.cache_bytes`` stay in memory whole. Of larger ones a `SlidingPool` holds a
+part that changes with the steps.
 """
 
 from dataclasses import dataclass
@@ -73,11 +73,6 @@ class RaySampler:
             self._pool = self._sliding = SlidingPool(store, plan, seed=seed, device=self.device)
             self._slide_to(first_step)
 
-    @property
-    def plan(self) -> SlidingPlan | None:
-        """How a capture that does not fit in memory is drawn from; None where all of it is."""
-        return None if self._sliding is None else self._sliding.plan
-
     def sample(self, num_rays: int, step: int) -> RayBatch:
         """Draw a batch.
 
@@ -140,4 +135,3 @@ class RaySampler:
                 f"None of the {len(failures)} pictures at hand can be decoded; the first: {failures[0].reason}"
             )
         return FormatError("The masks leave no pixel to train on. Masks are non-black where pixels count; invert them?")
-

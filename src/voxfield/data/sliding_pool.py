@@ -1,9 +1,9 @@
 """Pixels of a capture larger than memory: of many pictures a random part each, renewed while training goes on.
 
-An 8k picture takes a second to decode and has 50 million pixels; training draws a few hundred thousand in the time its
-share of decoding may take. So a decoded picture gives a random part of its pixels, a *sample*, and is dropped. Samples
-enter the pool one by one, every ``rotate_every`` steps, and the oldest leaves: pictures by the hundred are mixed in every
-batch, within a bound on memory, and decoding is paid for by the steps between.
+An 8k picture takes a second to decode and has 50 million pixels; training draws a few hundred thousand in the time
+that makes a second of decoding a small share. So a decoded picture gives a random part of its pixels, a *sample*, and
+is dropped. Samples enter the pool one by one, every ``rotate_every`` steps, and the oldest leaves: pictures by the
+hundred are mixed in every batch, within a bound on memory.
 
 Sample number n is a pure function of the seed: which picture, by shuffles of the capture one after another, and which
 pixels. Which samples serve a step depends on the step alone; threads decode ahead, and a step waits for what it needs.
