@@ -1,7 +1,7 @@
 """``image-cache``: training on pictures that fit in memory, against the same with a tenth of the memory.
 
-The pictures are the synthetic scene's, rendered small, enlarged, and given a grain that makes JPEG files of them as heavy
-as photographs.
+The pictures are the synthetic scene's, rendered small, enlarged, and given a grain that makes JPEG files of them nearly
+as heavy as photographs.
 """
 
 import dataclasses

@@ -32,9 +32,11 @@ DECODED_TO_RESUME: Final = 4 * DECODED_TO_BEGIN
 """Most pixels whose pictures make up the pool: a resumed run decodes them again before it continues."""
 FEWEST_PICTURES: Final = 16
 """Pictures mixed at a time, however large they are and where there are as many."""
-SMALLEST_PART: Final = 1 / 64
-"""Least part of a picture that is kept. At `DECODED_PER_STEP` that is 31,000 pixels a step: most leave the pool before
-they were drawn even once, so a larger part would gain nothing over more pictures."""
+USUAL_PART: Final = 1 / 64
+"""Part of a picture that is kept as long as more pictures could be mixed. At `DECODED_PER_STEP` that is 31,000 pixels a
+step: most leave the pool before they were drawn even once, so a larger part gains less than more pictures do."""
+LEAST_PART: Final = 1 / 512
+"""Part of a picture that is kept however small the cache is."""
 AHEAD: Final = 4
 """Samples made ahead of need."""
 DECODING_BYTES: Final = 8
@@ -62,7 +64,7 @@ class SlidingPlan:
     def within_cache(cls, store: ImageStore, *, rotate_every: int | None = None) -> "SlidingPlan":
         """Plan for ``store.cache_bytes``: pictures being decoded get what they need, up to half, samples the rest.
 
-        However small the cache is, samples are `SMALLEST_PART` of some pictures.
+        However small the cache is, it holds `LEAST_PART` of `FEWEST_PICTURES`.
 
         Args:
             store: the pictures.
@@ -75,10 +77,10 @@ class SlidingPlan:
         decoding = DECODE_THREADS * DECODING_BYTES * max(costs)
         room = max(store.cache_bytes - decoding, store.cache_bytes // 2)
         pixels = room // (store.channels * store.dtype.itemsize + PLACE_BYTES)
-        fitting = int(pixels / (SMALLEST_PART * max(sizes))) - AHEAD
+        fitting = int(pixels / (USUAL_PART * max(sizes))) - AHEAD
         pictures = min(fitting, max(FEWEST_PICTURES, DECODED_TO_RESUME // max(costs)), count)
         pictures = max(pictures, min(FEWEST_PICTURES, count))
-        part = min(1.0, max(SMALLEST_PART, pixels / ((pictures + AHEAD) * max(sizes))))
+        part = min(1.0, max(LEAST_PART, pixels / ((pictures + AHEAD) * max(sizes))))
         return cls(
             pictures=pictures,
             pictures_to_begin=min(pictures, max(FEWEST_PICTURES, DECODED_TO_BEGIN // max(costs))),
