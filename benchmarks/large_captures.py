@@ -1,11 +1,21 @@
 """``image-cache``: training on pictures that fit in memory, against the same with a tenth of the memory.
 
+Both train one model by turns, some steps each, so that what else the machine does slows both alike. How much a training
+with the cache holds is asked of a process of its own.
+
 The pictures are the synthetic scene's, rendered small, enlarged, and given a grain that makes JPEG files of them nearly
 as heavy as photographs.
+
+    python benchmarks/large_captures.py '{"data": ..., "result": ...}'
 """
 
 import dataclasses
 import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +24,10 @@ import trainings
 
 ENLARGED = 16
 """Pictures are rendered at 1/16 of their sides."""
+BLOCK_STEPS = 25
+"""Steps of a turn: one new picture of 8k, or twelve of 2k."""
+MEMORY_STEPS = 60
+"""Steps of the training whose memory is asked for."""
 
 
 class Size(NamedTuple):
@@ -36,24 +50,111 @@ def measure(name: str, folder: Path, *, recipe: str, steps: int, seed: int, over
     Args:
         name: of `SIZES`.
         folder: where the capture is made; one that is there already is used again.
-        recipe, steps, seed, overrides: as in ``train_and_measure``.
+        recipe, seed, overrides: as in ``train_and_measure``.
+        steps: of both together.
 
     Returns:
-        ``size``, ``decoded_bytes`` and the points ``in_memory`` and ``cached``, each with its ``cache_bytes``.
+        ``size``, ``pictures``, ``decoded_bytes``, ``cache_bytes``, ``machine``, what `by_turns` found, and
+        ``peak_memory_bytes`` of a training with the cache.
     """
     size = SIZES[name]
     data = folder / f"capture-{name}"
     if not (data / "transforms.json").exists():
         write_capture(data, size, seed=seed)
     decoded = size.pictures * size.width * size.height * 3
-    points = {}
-    for label, cache in (("in_memory", decoded), ("cached", decoded // 10)):
-        settings = [*overrides, "capture.downscale=1", f"capture.cache_bytes={cache}", "trainer.evaluation_images=0"]
-        point = trainings.train_and_measure(
-            data, recipe=recipe, steps=steps, seed=seed, overrides=settings, evaluate=False
-        )
-        points[label] = {**point, "cache_bytes": cache}
-    return {"size": name, "pictures": size.pictures, "decoded_bytes": decoded, **points}
+    settings = [*overrides, "capture.downscale=1", "trainer.evaluation_images=0", "trainer.checkpoint_every=1e6"]
+    order = {"recipe": recipe, "data": str(data), "steps": steps, "seed": seed, "overrides": settings}
+    with tempfile.TemporaryDirectory(prefix="voxfield-benchmark-") as temporary:
+        result = Path(temporary) / "result.json"
+        order |= {"cache_bytes": decoded // 10, "output": str(Path(temporary) / "run"), "result": str(result)}
+        subprocess.run([sys.executable, str(Path(__file__)), json.dumps(order)], check=True)
+        rates = json.loads(result.read_text(encoding="utf-8"))
+    held = trainings.train_and_measure(
+        data,
+        recipe=recipe,
+        steps=MEMORY_STEPS,
+        seed=seed,
+        overrides=[*settings, f"capture.cache_bytes={decoded // 10}"],
+        evaluate=False,
+    )
+    about = {"size": name, "pictures": size.pictures, "decoded_bytes": decoded, "cache_bytes": decoded // 10}
+    return {**about, **rates, "peak_memory_bytes": held["peak_memory_bytes"]}
+
+
+class ByTurns:
+    """Batches from two samplers, `BLOCK_STEPS` of one and then of the other, with the time each block took."""
+
+    def __init__(self, *samplers: Any) -> None:
+        self.samplers = samplers
+        self.began: list[float] = []
+        self.rays: list[int] = []
+
+    def sample(self, num_rays: int, step: int) -> Any:
+        """A batch of the sampler whose turn it is, of a step it has not had."""
+        block, within = divmod(step, BLOCK_STEPS)
+        if within == 0:
+            self.began.append(time.perf_counter())
+            self.rays.append(0)
+        self.rays[-1] += num_rays
+        turn, which = divmod(block, len(self.samplers))
+        return self.samplers[which].sample(num_rays, turn * BLOCK_STEPS + within)
+
+    def rates(self) -> list[list[float]]:
+        """Rays a second of every block but the last, whose end is not known, for each sampler."""
+        seconds = [after - before for before, after in zip(self.began[:-1], self.began[1:], strict=True)]
+        blocks = [rays / second for rays, second in zip(self.rays[:-1], seconds, strict=True)]
+        return [blocks[which :: len(self.samplers)] for which in range(len(self.samplers))]
+
+
+def by_turns(order: dict[str, Any]) -> dict[str, Any]:
+    """Train once with batches in turn from memory and from the cache.
+
+    Returns:
+        ``machine``; ``in_memory`` and ``cached``, the middle block's rays a second; ``ratio``, the middle of the ratios
+        of neighbouring blocks, the first two left out; ``blocks``, all of them.
+    """
+    from measuring import describe_machine
+
+    from voxfield.data.posed_images import read_capture
+    from voxfield.data.ray_batches import RaySampler
+    from voxfield.distributed.devices import place
+    from voxfield.recipes import build_model, load_recipe
+    from voxfield.recipes.rehearsal import compile_kernels
+    from voxfield.training.experiment import resolve
+    from voxfield.training.log import RunLog
+    from voxfield.training.progress import Progress
+    from voxfield.training.trainer import Trainer
+
+    machine = describe_machine()
+    experiment = resolve(load_recipe(order["recipe"], None), overrides=order["overrides"])
+    trainer_settings = dataclasses.replace(experiment.trainer, steps=order["steps"], minutes=None)
+    captures = [
+        read_capture(order["data"], options=dataclasses.replace(experiment.capture, cache_bytes=cache))
+        for cache in (10 * order["cache_bytes"] + 10, order["cache_bytes"])
+    ]
+    assert [capture.images.fits for capture in captures] == [True, False]
+    placement = place("auto", "auto")
+    output = Path(order["output"])
+    with (
+        Progress(quiet=True) as progress,
+        RaySampler(captures[0], order["seed"], device=placement.device) as whole,
+        RaySampler(captures[1], order["seed"], device=placement.device) as cached,
+    ):
+        compile_kernels(experiment.recipe, placement, progress)
+        model = build_model(experiment.recipe, experiment.model, captures[0], order["seed"]).to(placement.device)
+        batches = ByTurns(whole, cached)
+        trainer = Trainer(model, batches, trainer_settings, run_dir=output, placement=placement, seed=order["seed"])
+        with RunLog(output, resume_step=None, tensorboard=False) as log:
+            trainer.train(log, progress)
+    blocks = [rates[1:] for rates in batches.rates()]
+    ratios = [after / before for before, after in zip(*blocks, strict=False)]
+    return {
+        "machine": machine,
+        "in_memory": statistics.median(blocks[0]),
+        "cached": statistics.median(blocks[1]),
+        "ratio": statistics.median(ratios),
+        "blocks": blocks,
+    }
 
 
 def write_capture(folder: Path, size: Size, *, seed: int) -> None:
@@ -94,3 +195,8 @@ def write_capture(folder: Path, size: Size, *, seed: int) -> None:
         path.unlink()
         frame["file_path"] = str(Path(frame["file_path"]).with_suffix(".jpg"))
     (folder / "transforms.json").write_text(json.dumps(description), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    work = json.loads(sys.argv[1])
+    Path(work["result"]).write_text(json.dumps(by_turns(work)), encoding="utf-8")

@@ -212,22 +212,21 @@ def _memory_table(result: dict[str, Any]) -> str:
 
 
 def _image_cache(result: dict[str, Any]) -> str:
-    rows = []
-    for row in result["rows"]:
-        whole, cached = row["in_memory"], row["cached"]
-        rows.append(
+    return markdown_table(
+        ["pictures", "decoded", "cache", "rays/s in memory", "rays/s with the cache", "ratio", "peak memory with it"],
+        [
             [
-                f"{row['pictures']} of {row['size']}, {_memory(row['decoded_bytes'])} decoded",
-                _memory(cached["cache_bytes"]),
-                _rate(whole["rays_per_second"]),
-                _rate(cached["rays_per_second"]),
-                f"{cached['rays_per_second'] / whole['rays_per_second']:.0%}",
-                _memory(whole["peak_memory_bytes"]),
-                _memory(cached["peak_memory_bytes"]),
+                f"{point['pictures']} of {point['size']}",
+                _memory(point["decoded_bytes"]),
+                _memory(point["cache_bytes"]),
+                _rate(point["in_memory"]),
+                _rate(point["cached"]),
+                f"{point['ratio']:.0%}",
+                _memory(point["peak_memory_bytes"]),
             ]
-        )
-    speeds = ["rays/s in memory", "rays/s with the cache", "ratio"]
-    return markdown_table(["pictures", "cache", *speeds, "peak memory in memory", "peak with the cache"], rows)
+            for point in result["points"]
+        ],
+    )
 
 
 def _startup(result: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@
     python benchmarks/run.py train-curve --data PATH [--minutes 1,5,20,full] [--run RUN ...] [--keep DIR]
     python benchmarks/run.py rates --data PATH [--minutes 2] | --run RUN
     python benchmarks/run.py memory --data PATH [--steps 300]
-    python benchmarks/run.py image-cache [SIZE ...] [--steps 300] [--captures DIR]
+    python benchmarks/run.py image-cache [SIZE ...] [--steps 400] [--captures DIR]
     python benchmarks/run.py startup
     python benchmarks/run.py results-page
 
@@ -81,7 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     cache = verbs.add_parser("image-cache", help="training on more pictures than memory holds, against in memory")
     cache.add_argument("sizes", nargs="*", choices=[*large_captures.SIZES, []], metavar="SIZE", help="8k, 2k; or both")
-    cache.add_argument("--steps", type=int, default=300, help="how long to train")
+    cache.add_argument("--steps", type=int, default=400, help="how long to train, both together")
     cache.add_argument("--captures", type=Path, help="make the pictures in this folder, and keep them for another time")
     cache.set_defaults(action=run_image_cache)
 
@@ -201,8 +201,7 @@ def run_image_cache(options: argparse.Namespace, command: str) -> None:
                 overrides=options.overrides,
             )
             rows.append(row)
-    machine = rows[0]["in_memory"]["machine"]
-    write(options, {"kind": "image-cache", "commands": [command], "machine": machine, "rows": rows}, "image-cache")
+    write(options, {"kind": "image-cache", "commands": [command], "points": rows}, "image-cache")
 
 
 def run_startup(options: argparse.Namespace, command: str) -> None:
