@@ -15,8 +15,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,11 +82,43 @@ def measure(name: str, folder: Path, *, recipe: str, steps: int, seed: int, over
     return {**about, **rates, "peak_memory_bytes": held["peak_memory_bytes"]}
 
 
-class ByTurns:
-    """Batches from two samplers, `BLOCK_STEPS` of one and then of the other, with the time each block took."""
+class Decoding:
+    """Watches the decoding of a store: the processor time it takes, and whether there is any."""
 
-    def __init__(self, *samplers: Any) -> None:
-        self.samplers = samplers
+    def __init__(self, store: Any) -> None:
+        self.seconds: list[float] = []
+        """Processor time of every picture."""
+        self._under_way, self._changed, self._decode = 0, threading.Condition(), store.decode
+        store.decode = self._timed
+
+    def wait(self) -> None:
+        """Return when no picture is being decoded."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._under_way == 0)
+
+    def _timed(self, index: int) -> Any:
+        with self._changed:
+            self._under_way += 1
+        began = time.thread_time()
+        try:
+            return self._decode(index)
+        finally:
+            with self._changed:
+                self.seconds.append(time.thread_time() - began)
+                self._under_way -= 1
+                self._changed.notify_all()
+
+
+class ByTurns:
+    """Batches from two samplers, `BLOCK_STEPS` of one and then of the other, with the time each block took.
+
+    Args:
+        samplers: both.
+        before_block: called within a block's time at its end, so that no work is left to the next.
+    """
+
+    def __init__(self, *samplers: Any, before_block: Callable[[], None]) -> None:
+        self.samplers, self._before_block = samplers, before_block
         self.began: list[float] = []
         self.rays: list[int] = []
 
@@ -93,6 +126,7 @@ class ByTurns:
         """A batch of the sampler whose turn it is, of a step it has not had."""
         block, within = divmod(step, BLOCK_STEPS)
         if within == 0:
+            self._before_block()
             self.began.append(time.perf_counter())
             self.rays.append(0)
         self.rays[-1] += num_rays
@@ -111,12 +145,15 @@ def by_turns(order: dict[str, Any]) -> dict[str, Any]:
 
     Returns:
         ``machine``; ``in_memory`` and ``cached``, the middle block's rays a second; ``ratio``, the middle of the ratios
-        of neighbouring blocks, the first two left out; ``blocks``, all of them.
+        of neighbouring blocks, the first two left out; ``blocks``, all of them; ``decoding_seconds`` of a picture and
+        ``step_seconds`` of a step without decoding, processor time of all threads; ``rotate_every``, steps a picture;
+        ``processor_ratio``, what the ratio is if every core is busy.
     """
     from measuring import describe_machine
 
     from voxfield.data.posed_images import read_capture
     from voxfield.data.ray_batches import RaySampler
+    from voxfield.data.sliding_pool import SlidingPlan
     from voxfield.distributed.devices import place
     from voxfield.recipes import build_model, load_recipe
     from voxfield.recipes.rehearsal import compile_kernels
@@ -142,14 +179,24 @@ def by_turns(order: dict[str, Any]) -> dict[str, Any]:
     ):
         compile_kernels(experiment.recipe, placement, progress)
         model = build_model(experiment.recipe, experiment.model, captures[0], order["seed"]).to(placement.device)
-        batches = ByTurns(whole, cached)
+        decoding = Decoding(captures[1].images)
+        batches = ByTurns(whole, cached, before_block=decoding.wait)
         trainer = Trainer(model, batches, trainer_settings, run_dir=output, placement=placement, seed=order["seed"])
         with RunLog(output, resume_step=None, tensorboard=False) as log:
+            began = time.process_time()
             trainer.train(log, progress)
+            decoding.wait()
+            training = time.process_time() - began - sum(decoding.seconds)
     blocks = [rates[1:] for rates in batches.rates()]
     ratios = [after / before for before, after in zip(*blocks, strict=False)]
+    picture, step = statistics.mean(decoding.seconds), training / order["steps"]
+    rotate_every = SlidingPlan.within_cache(captures[1].images).rotate_every
     return {
         "machine": machine,
+        "decoding_seconds": picture,
+        "step_seconds": step,
+        "rotate_every": rotate_every,
+        "processor_ratio": step * rotate_every / (step * rotate_every + picture),
         "in_memory": statistics.median(blocks[0]),
         "cached": statistics.median(blocks[1]),
         "ratio": statistics.median(ratios),

@@ -362,7 +362,7 @@ def test_turns_are_timed_block_by_block(benchmark, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(large.time, "perf_counter", lambda: now[0])
     whole, cached = Sampler(1.0), Sampler(2.0)
-    batches = large.ByTurns(whole, cached)
+    batches = large.ByTurns(whole, cached, before_block=lambda: None)
     for step in range(4 * large.BLOCK_STEPS + 1):
         batches.sample(100, step)
     assert whole.steps == list(range(2 * large.BLOCK_STEPS + 1))
