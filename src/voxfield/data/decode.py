@@ -115,6 +115,7 @@ def read_mask(path: Path, *, size: Size, full_size: Size) -> Tensor:
     with _faults_of(path), Image.open(path) as opened:
         _check_size(path, opened.size, size, full_size)
         if opened.mode in ("1", "L"):  # as masks mostly are: no colours, no copies of an 8k picture
+            opened.load()
             kept = np.asarray(opened) > 0
         else:
             kept = np.asarray(_to_8_bits(opened, "RGB")).max(axis=2) > 0
