@@ -5,13 +5,14 @@ from typing import Any
 
 from measuring import machine_line
 
-KINDS = ("train-curve", "rates", "memory", "startup", "kernels")
+KINDS = ("train-curve", "rates", "memory", "image-cache", "startup", "kernels")
 """Kinds of results, in the order of the page."""
 
 TITLES = {
     "train-curve": "Quality against training time: {name}",
     "rates": "Speed of training and rendering: {name}",
     "memory": "Memory of a training: {name}",
+    "image-cache": "Pictures beyond memory",
     "startup": "Start-up",
     "kernels": "Kernels",
 }
@@ -210,6 +211,24 @@ def _memory_table(result: dict[str, Any]) -> str:
     return markdown_table(["what", "value"], rows)
 
 
+def _image_cache(result: dict[str, Any]) -> str:
+    return markdown_table(
+        ["pictures", "decoded", "cache", "rays/s in memory", "rays/s with the cache", "ratio", "peak memory with it"],
+        [
+            [
+                f"{point['pictures']} of {point['size']}",
+                _memory(point["decoded_bytes"]),
+                _memory(point["cache_bytes"]),
+                _rate(point["in_memory"]),
+                _rate(point["cached"]),
+                f"{point['ratio']:.0%}",
+                _memory(point["peak_memory_bytes"]),
+            ]
+            for point in result["points"]
+        ],
+    )
+
+
 def _startup(result: dict[str, Any]) -> str:
     found = result["startup"]
     rows = [
@@ -230,6 +249,7 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "train-curve": _train_curve,
     "rates": _rates,
     "memory": _memory_table,
+    "image-cache": _image_cache,
     "startup": _startup,
 }
 

@@ -4,6 +4,7 @@
     python benchmarks/run.py train-curve --data PATH [--minutes 1,5,20,full] [--run RUN ...] [--keep DIR]
     python benchmarks/run.py rates --data PATH [--minutes 2] | --run RUN
     python benchmarks/run.py memory --data PATH [--steps 300]
+    python benchmarks/run.py image-cache [SIZE ...] [--steps 400] [--captures DIR]
     python benchmarks/run.py startup
     python benchmarks/run.py results-page
 
@@ -17,11 +18,13 @@ import json
 import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import kernel_rates
+import large_captures
 import pages
 import registry
 import startup
@@ -76,11 +79,18 @@ def build_parser() -> argparse.ArgumentParser:
     memory.add_argument("--steps", type=int, default=300, help="how long to train")
     memory.set_defaults(action=run_memory)
 
-    for trained in (curve, rates, memory):
-        trained.add_argument("--data", type=Path, help="a capture: a folder or its JSON file")
+    cache = verbs.add_parser("image-cache", help="training on more pictures than memory holds, against in memory")
+    cache.add_argument("sizes", nargs="*", choices=[*large_captures.SIZES, []], metavar="SIZE", help="8k, 2k; or both")
+    cache.add_argument("--steps", type=int, default=400, help="how long to train, both together")
+    cache.add_argument("--captures", type=Path, help="make the pictures in this folder, and keep them for another time")
+    cache.set_defaults(action=run_image_cache)
+
+    for trained in (curve, rates, memory, cache):
         trained.add_argument("--recipe", default="grid-ngp")
         trained.add_argument("--seed", type=int, default=42)
         trained.add_argument("--set", dest="overrides", action="append", default=[], metavar="PATH=VALUE")
+    for trained in (curve, rates, memory):
+        trained.add_argument("--data", type=Path, help="a capture: a folder or its JSON file")
         trained.add_argument("--max-images", type=int, help="measure only this many test views")
         trained.add_argument("--keep", type=Path, help="keep the run directories in this folder")
 
@@ -175,6 +185,23 @@ def run_memory(options: argparse.Namespace, command: str) -> None:
     name = data_name(options.data)
     point = trainings.train_and_measure(options.data, steps=options.steps, evaluate=False, **training_options(options))
     write(options, {"kind": "memory", "name": name, "commands": [command], "points": [point]}, f"memory-{name}")
+
+
+def run_image_cache(options: argparse.Namespace, command: str) -> None:
+    """``image-cache``."""
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="voxfield-captures-") as temporary:
+        for size in options.sizes or large_captures.SIZES:
+            row = large_captures.measure(
+                size,
+                options.captures or Path(temporary),
+                recipe=options.recipe,
+                steps=options.steps,
+                seed=options.seed,
+                overrides=options.overrides,
+            )
+            rows.append(row)
+    write(options, {"kind": "image-cache", "commands": [command], "points": rows}, "image-cache")
 
 
 def run_startup(options: argparse.Namespace, command: str) -> None:

@@ -10,13 +10,14 @@ from typing import Any, Literal, cast, get_args
 
 import torch
 
-from voxfield.checks import check_choice
+from voxfield.checks import check_bytes, check_choice
 from voxfield.colour import ToneMap, display, linear_from_srgb
 from voxfield.data.capture import CaptureOptions
 from voxfield.data.depth_targets import DepthSampler
 from voxfield.data.image_store import FaultyPixels
-from voxfield.data.posed_images import PosedImages, Skipped, Split, read_capture
+from voxfield.data.posed_images import LONGEST_SIDE, PosedImages, Skipped, Split, read_capture
 from voxfield.data.ray_batches import Batches, RaySampler
+from voxfield.data.sliding_pool import SlidingPlan
 from voxfield.distributed.devices import Placement, place
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.export import nerfstudio
@@ -59,6 +60,7 @@ def train(
     seed: int = 42,
     device: str = "auto",
     precision: str = "auto",
+    image_cache: int | str | None = None,
     quiet: bool = False,
     overrides: Sequence[str] = (),
     config: str | os.PathLike[str] | None = None,
@@ -76,6 +78,8 @@ def train(
         seed: seed of every random choice.
         device: ``auto``, or a torch device.
         precision: ``auto``, ``float32``, ``bfloat16``, ``float16``: of the networks.
+        image_cache: most memory for decoded pictures, in bytes or as ``"4GB"``: ``capture.cache_bytes``. Of captures
+            beyond it a changing part is kept.
         quiet: no progress bar.
         overrides: settings as ``"path=value"``.
         config: a YAML file of settings, or the ``experiment.json`` of another run.
@@ -98,7 +102,9 @@ def train(
         experiment, seed = record.experiment, record.seed
     else:
         _refuse_to_overwrite(run_dir)
-    experiment = _with_limits(resolve(experiment, config=config, overrides=overrides), steps, minutes)
+    explicit = {"capture.cache_bytes": None if image_cache is None else check_bytes("image_cache", image_cache)}
+    experiment = resolve(experiment, config=config, overrides=overrides, explicit=explicit)
+    experiment = _with_limits(experiment, steps, minutes)
     if experiment.evaluation.lpips:
         # Weights that cannot be loaded are better found now than after an hour.
         load_lpips(experiment.evaluation.lpips)
@@ -117,7 +123,9 @@ def train(
             exposed = dataclasses.replace(experiment.capture, exposure=captures.tone.exposure)
             experiment = dataclasses.replace(experiment, capture=exposed)
             notes.append(f"Linear pictures, exposed by a factor of {captures.tone.exposure:.4g}.")
-        held_out = _held_out(data, experiment, notes)
+        if not captures.images.fits:
+            notes.append(_sliding_line(captures, experiment.capture.rotate_every))
+        held_out = _held_out(data, experiment, captures, notes)
         for note in notes:
             progress.say(note)
         outcome, left_out = _train_into(
@@ -162,7 +170,13 @@ def _train_into(
     measure = None
     if held_out is not None and experiment.trainer.evaluation_images:
         measure = functools.partial(_quick_evaluation, held_out, experiment, run_dir)
-    with RaySampler(captures, seed, device=placement.device) as rays:
+    with RaySampler(
+        captures,
+        seed,
+        device=placement.device,
+        rotate_every=experiment.capture.rotate_every,
+        first_step=0 if state is None else int(state["step"]),
+    ) as rays:
         batches: Batches = rays
         depth = experiment.capture.depth
         if depth.source != "off":
@@ -524,13 +538,25 @@ def _resume_state(run_dir: Path, placement: Placement) -> tuple[dict[str, Any] |
     return state, [f"{problem} Continued from {path.name}." for problem in problems]
 
 
-def _held_out(data: str | os.PathLike[str], experiment: Experiment, notes: list[str]) -> PosedImages | None:
-    """The validation split, else the test split, else None: a capture without either can still be trained."""
+def _held_out(
+    data: str | os.PathLike[str], experiment: Experiment, captures: PosedImages, notes: list[str]
+) -> PosedImages | None:
+    """The validation split, else the test split, else None: a capture without either can still be trained.
+
+    Pictures of a capture that does not fit in memory are read small: rendering one of 8k takes minutes and gigabytes.
+    """
     faults: list[str] = []
+    options = experiment.capture
+    if (
+        not captures.images.fits
+        and max(int(captures.cameras.width.max()), int(captures.cameras.height.max())) > LONGEST_SIDE
+    ):
+        options = dataclasses.replace(options, downscale="auto")
+        notes.append(f"While training, pictures are measured reduced to at most {LONGEST_SIDE} pixels a side.")
     splits: tuple[Split, ...] = ("val", "test")
     for split in splits:
         try:
-            return read_capture(Path(data), split=split, options=experiment.capture)
+            return read_capture(Path(data), split=split, options=options)
         except (FormatError, MissingFileError) as error:
             faults.append(str(error))
     notes.append(f"Nothing is measured while training: {faults[-1]}")
@@ -569,6 +595,16 @@ def _default_run_dir(recipe: str, data: Path) -> Path:
 def _refuse_to_overwrite(run_dir: Path) -> None:
     if any((run_dir / name).exists() for name in ("experiment.json", "log.jsonl")) or list_checkpoints(run_dir):
         raise InputError(f"{run_dir}: holds a run already. Continue it with --resume, or name another --output.")
+
+
+def _sliding_line(captures: PosedImages, rotate_every: int | None) -> str:
+    images = captures.images
+    plan = SlidingPlan.within_cache(images, rotate_every=rotate_every)
+    return (
+        f"{len(captures)} pictures take {images.total_bytes / 1e9:.3g} GB, the image cache "
+        f"{images.cache_bytes / 1e9:.3g} GB: {plan.part:.1%} of the pixels of {plan.pictures} pictures are held at a "
+        f"time, and a new picture is taken in every {plan.rotate_every} steps."
+    )
 
 
 def _skipped_line(left_out: Sequence[Skipped], what: str = "picture") -> str:

@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -75,3 +76,38 @@ def nearest_names(name: str, known: Iterable[str]) -> str:
     if close:
         return "Did you mean " + " or ".join(close) + "?"
     return "Known: " + ", ".join(names) + "."
+
+
+_UNITS = {
+    "B": 1,
+    **{f"{prefix}B": 1000**power for power, prefix in enumerate("KMGT", start=1)},
+    **{f"{prefix}IB": 1024**power for power, prefix in enumerate("KMGT", start=1)},
+}
+
+
+def check_bytes(name: str, value: int | str) -> int:
+    """An amount of memory in bytes, from a whole number of them or a text with a unit.
+
+    Args:
+        name: the argument's name, as the caller wrote it.
+        value: such as ``4_000_000_000``, ``"4GB"`` (10^9), ``"1.5 GiB"`` (2^30), ``"512mb"``. A text without a unit is
+            refused: who writes 4 does not mean 4 bytes.
+
+    Returns:
+        Bytes, at least 1, rounded down.
+
+    Raises:
+        InputError: anything else.
+    """
+    fault = InputError(
+        f"{name}: expected an amount of memory with a unit, such as 4GB, 1.5GiB or 512MB, got {value!r}."
+    )
+    if isinstance(value, str):
+        found = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([A-Z]{1,3})", value.strip().upper(), re.ASCII)
+        if found is None or found[2] not in _UNITS:
+            raise fault
+        value = int(float(found[1]) * _UNITS[found[2]])
+    elif isinstance(value, bool) or not isinstance(value, int):
+        raise fault
+    check_range(name, value, minimum=1, maximum=2**50)
+    return value

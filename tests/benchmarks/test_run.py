@@ -316,12 +316,24 @@ def test_tables_are_whole(benchmark) -> None:
             "compiled_again": 0,
         },
     }
+    beyond = {
+        "size": "8k",
+        "pictures": 10,
+        "decoded_bytes": 2**30,
+        "cache_bytes": 2**27,
+        "in_memory": 50_000.0,
+        "cached": 45_000.0,
+        "ratio": 0.9,
+        "peak_memory_bytes": 2**30,
+        "machine": MACHINE,
+    }
     single = {"name": "lego", "commands": ["x"], "points": [point("2 min", 2.0, None)]}
     results = [
         kernels("voxfield", "torch"),
         curve(point("1 min", 1.0), point("full", 60.0, overrides=["a.b=1"], peak_memory_bytes=None)),
         {"kind": "rates", **single},
         {"kind": "memory", **single},
+        {"kind": "image-cache", "commands": ["x"], "points": [beyond]},
         startup,
     ]
     assert {result["kind"] for result in results} == set(pages.KINDS)
@@ -334,6 +346,40 @@ def test_tables_are_whole(benchmark) -> None:
     assert page.index("Quality against") < page.index("Start-up") < page.index("Kernels")
     assert "61,200" in page
     assert pages.CURVE in page
+
+
+def test_turns_are_timed_block_by_block(benchmark, monkeypatch: pytest.MonkeyPatch) -> None:
+    large = benchmark("large_captures")
+    now = [0.0]
+
+    class Sampler:
+        def __init__(self, seconds: float) -> None:
+            self.seconds, self.steps = seconds, []
+
+        def sample(self, num_rays: int, step: int) -> None:
+            now[0] += self.seconds
+            self.steps.append(step)
+
+    monkeypatch.setattr(large.time, "perf_counter", lambda: now[0])
+    whole, cached = Sampler(1.0), Sampler(2.0)
+    batches = large.ByTurns(whole, cached, before_block=lambda: None)
+    for step in range(4 * large.BLOCK_STEPS + 1):
+        batches.sample(100, step)
+    assert whole.steps == list(range(2 * large.BLOCK_STEPS + 1))
+    assert cached.steps == list(range(2 * large.BLOCK_STEPS))
+    assert batches.rates() == [[100.0, 100.0], [50.0, 50.0]]
+
+
+def test_a_large_capture_is_made_of_jpeg_files(benchmark, tmp_path: Path) -> None:
+    from voxfield.data.capture import CaptureOptions
+    from voxfield.data.posed_images import read_capture
+
+    large = benchmark("large_captures")
+    large.write_capture(tmp_path, large.Size(64, 96, 10), seed=1)
+    capture = read_capture(tmp_path, options=CaptureOptions(downscale=1))
+    assert len(capture) == 10
+    assert capture.images.read(3).shape == (96, 64, 3)
+    assert all(name.endswith(".jpg") for name in capture.names)
 
 
 def test_a_page_without_results_says_so(benchmark) -> None:

@@ -58,6 +58,7 @@ def test_the_hash_follows_the_json_and_the_files(tmp_path):
         {"near": float("nan")},
         {"max_images": 0},
         {"cache_bytes": 0},
+        {"rotate_every": 0},
         {"scene_bounds": (0, 0, 0, 1, 1)},
         {"format": "colmapp"},
         {"orientation": "pca"},

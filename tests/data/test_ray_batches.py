@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from voxfield.data.image_store import ImageStore, Picture
-from voxfield.data.ray_batches import RESIDENT_GROUPS, RaySampler
+from voxfield.data.ray_batches import RaySampler
+from voxfield.data.sliding_pool import AHEAD
 from voxfield.data.synthetic import cameras_around, posed_images
 from voxfield.errors import FormatError, InputError
 
@@ -147,25 +148,21 @@ def test_resident_pictures_are_shared_with_the_store(tmp_path):
     assert capture.images.mask(1) is not None
 
 
-class TestRotation:
-    BYTES = 8 * 8 * 3
+class TestLargerThanMemory:
+    """20 pictures of 192 bytes in a cache of 1,920: a pool of samples."""
 
-    def sampler(self, tmp_path, seed=0, **options):
-        capture = coded_capture(tmp_path, 20, cache_bytes=10 * self.BYTES, **options)
+    def sampler(self, tmp_path, seed=0, *, count=20, **options):
+        capture = coded_capture(tmp_path, count, cache_bytes=10 * 8 * 8 * 3, **options)
         return RaySampler(capture, seed, rotate_every=3)
 
-    def test_memory_stays_within_the_bound_and_every_picture_is_seen(self, tmp_path):
+    def test_every_picture_is_seen_with_its_own_colours(self, tmp_path):
         with self.sampler(tmp_path) as sampler:
-            assert sampler.rotates
-            assert sampler._pool._colours.numel() <= 10 * self.BYTES
+            assert sampler._sliding is not None
             seen = set()
             for step in range(3 * 20):
                 batch = sampler.sample(400, step)
                 assert_consistent(batch)
-                pictures = set(batch.rays.camera_index.tolist())
-                # Where one shuffle of the capture ends and the next begins, a picture may be in twice.
-                assert RESIDENT_GROUPS < len(pictures) <= 2 * RESIDENT_GROUPS
-                seen |= pictures
+                seen |= set(batch.rays.camera_index.tolist())
             assert seen == set(range(20))
 
     def test_batches_do_not_depend_on_what_was_drawn_before(self, tmp_path):
@@ -176,13 +173,7 @@ class TestRotation:
                 assert torch.equal(came.rgba, expected[step].rgba)
                 assert torch.equal(came.rays.camera_index, expected[step].rays.camera_index)
 
-    def test_neighbouring_steps_share_most_pictures(self, tmp_path):
-        with self.sampler(tmp_path) as sampler:
-            before = set(sampler.sample(500, 2).rays.camera_index.tolist())
-            after = set(sampler.sample(500, 3).rays.camera_index.tolist())
-            assert len(before & after) == 2 * (RESIDENT_GROUPS - 1)
-
-    def test_masks_and_sizes_rotate_too(self, tmp_path):
+    def test_masks_and_sizes_take_part(self, tmp_path):
         with self.sampler(tmp_path, sizes=(8, 5), masks=True) as sampler:
             for step in range(30):
                 batch = sampler.sample(200, step)
@@ -192,18 +183,50 @@ class TestRotation:
                     column, row = batch.pixels[number].long().tolist()
                     assert mask is None or bool(mask[row, column])
 
-    def test_a_broken_picture_is_dropped(self, tmp_path):
+    def test_a_picture_that_breaks_meanwhile_is_dropped_and_listed(self, tmp_path):
         with self.sampler(tmp_path) as sampler:
+            assert 5 in sampler.sample(400, 0).rays.camera_index.tolist()
             (tmp_path / "5.png").write_bytes(b"broken")
-            fresh = [step for step in range(60) if 5 in sampler.sample(400, step).rays.camera_index.tolist()]
-            assert len(fresh) < 30
-            assert {failure.path for failure in sampler.posed_images.images.failures} <= {"5.png"}
+            for step in range(1, 3 * 45):
+                batch = sampler.sample(400, step)
+            assert_consistent(batch)
+            assert batch.rays.camera_index.unique().tolist() == [*range(5), *range(6, 20)]
+            assert [failure.path for failure in sampler.posed_images.images.failures] == ["5.png"]
+
+    def test_nothing_but_broken_pictures_is_an_error(self, tmp_path):
+        capture = coded_capture(tmp_path, 20, cache_bytes=1920)
+        for index in range(20):
+            (tmp_path / f"{index}.png").write_bytes(b"broken")
+        with pytest.raises(FormatError, match="None of the 20 pictures"):
+            RaySampler(capture, 0)
+
+    def test_nothing_but_masked_pixels_is_an_error(self, tmp_path):
+        capture = coded_capture(tmp_path, 20, cache_bytes=1920)
+        black = tmp_path / "black.png"
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(black)
+        pictures = [replace(picture, mask_path=black) for picture in capture.images._pictures]
+        store = ImageStore(pictures, channels=3, cache_bytes=1920)
+        with pytest.raises(FormatError, match="masks leave no pixel"):
+            RaySampler(replace(capture, images=store), 0)
 
     def test_sampling_goes_on_after_close(self, tmp_path):
         sampler = self.sampler(tmp_path)
         sampler.close()
         assert_consistent(sampler.sample(20, 9))
         sampler.close()
+
+    def test_only_what_the_first_step_needs_is_decoded(self, tmp_path, monkeypatch):
+        capture = coded_capture(tmp_path, 20, cache_bytes=1920)
+        decoded = []
+        decode = capture.images.decode
+        monkeypatch.setattr(capture.images, "decode", lambda index: decoded.append(index) or decode(index))
+        with RaySampler(capture, 0, first_step=1000) as sampler:
+            sampler.sample(10, 1000)
+        assert len(decoded) <= 20 + AHEAD
+
+
+def test_pictures_in_memory_are_used_whole(capture):
+    assert RaySampler(capture, 0)._sliding is None
 
 
 def test_bad_requests_are_named(capture):
@@ -214,3 +237,5 @@ def test_bad_requests_are_named(capture):
         sampler.sample(1, -1)
     with pytest.raises(InputError, match="rotate_every"):
         RaySampler(capture, 0, rotate_every=0)
+    with pytest.raises(InputError, match="first_step"):
+        RaySampler(capture, 0, first_step=-1)

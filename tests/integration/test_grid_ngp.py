@@ -1,5 +1,6 @@
 """The main job from end to end through the command line on a tiny scene, and everything that may go wrong."""
 
+import dataclasses
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +19,8 @@ import torch
 
 import voxfield
 from voxfield.cli.__main__ import main
+from voxfield.data.image_store import ImageStore
+from voxfield.data.posed_images import PosedImages
 from voxfield.data.synthetic import posed_images, write_nerfstudio
 from voxfield.storage.checkpoint import list_checkpoints, load_checkpoint
 from voxfield.storage.run_log import read_log
@@ -49,6 +53,20 @@ def edit(capture: Path, change: Callable[[dict[str, Any]], object], split: str =
     change(content)
     path.write_text(json.dumps(content))
     return path
+
+
+def stretched(capture: PosedImages, *, width: int) -> PosedImages:
+    """The same views, each pixel repeated along its row."""
+    factor = width // int(capture.cameras.width[0])
+    stretch = capture.cameras.focal.new_tensor([factor, 1.0])
+    cameras = dataclasses.replace(
+        capture.cameras,
+        width=capture.cameras.width * factor,
+        focal=capture.cameras.focal * stretch,
+        principal=capture.cameras.principal * stretch,
+    )
+    pictures = [capture.images.read(index).repeat_interleave(factor, dim=1) for index in range(len(capture))]
+    return dataclasses.replace(capture, cameras=cameras, images=ImageStore.from_tensors(pictures))
 
 
 def state_of(run_dir: Path) -> dict[str, Any]:
@@ -170,6 +188,38 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tiny_capture: Path, tmp_path:
     assert all(torch.equal(a, b) for a, b in averages)
     steps = [line["step"] for line in read_log(parts) if line["kind"] == "train"]
     assert steps == list(range(5, 41, 5))
+
+
+def test_a_capture_beyond_the_image_cache_resumes_exactly_too(
+    tiny_capture: Path, tmp_path: Path, train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    quiet = ("--set", "trainer.evaluation_images=0", "--set", "capture.rotate_every=2", "--steps", "20")
+    assert train(tiny_capture, whole, *quiet, "--image-cache", "1KB") == 0
+    frequent = ("--set", "trainer.checkpoint_every=1e-9", "--set", "trainer.keep_checkpoints=100")
+    assert train(tiny_capture, parts, *quiet, *frequent, "--image-cache", "1KB") == 0
+    for path in list_checkpoints(parts):
+        if path.name > "step-000000011.pt":
+            path.unlink()
+    assert train(tiny_capture, parts, *quiet, "--resume") == 0
+    assert_same_state(state_of(whole), state_of(parts))
+    assert voxfield.open(whole).experiment.capture.cache_bytes == 1000
+    events = [line["message"] for line in read_log(whole) if line["kind"] == "event"]
+    assert any("a new picture is taken in every 2 steps" in event for event in events)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("voxfield-decode")]
+    capsys.readouterr()
+    assert train(tiny_capture, tmp_path / "no-unit", "--image-cache", "4") == 2
+    assert_short(capsys, "image_cache", "4GB")
+
+
+def test_large_pictures_are_measured_small_while_training(tmp_path: Path, train: Train) -> None:
+    write_nerfstudio(tmp_path / "capture", stretched(posed_images(count=9, resolution=16), width=1616))
+    options = ("--steps", "5", "--set", "capture.downscale=1", "--set", "trainer.evaluation_images=1")
+    assert train(tmp_path / "capture", tmp_path / "run", *options, "--image-cache", "10KB") == 0
+    events = [line["message"] for line in read_log(tmp_path / "run") if line["kind"] == "event"]
+    assert any("measured reduced to at most 1600 pixels a side" in event for event in events)
+    measured = [line for line in read_log(tmp_path / "run") if line["kind"] == "eval"]
+    assert len(measured) == 1
 
 
 def test_seeds_decide_the_run(tiny_capture: Path, tmp_path: Path, train: Train) -> None:

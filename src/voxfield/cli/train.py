@@ -22,6 +22,7 @@ def command(
     seed: Annotated[int, arg(metavar="N")] = 42,
     device: Annotated[str, arg(metavar="NAME")] = "auto",
     precision: Annotated[str, arg(metavar="NAME")] = "auto",
+    image_cache: Annotated[str | None, optional("SIZE")] = None,
     quiet: bool = False,
     settings: Annotated[tuple[str, ...], UseAppendAction, arg(name="set", metavar="PATH=VALUE")] = (),
     config: Annotated[Path | None, optional("FILE")] = None,
@@ -42,6 +43,8 @@ def command(
         seed: seed of every random choice; the same seed gives the same run.
         device: auto, cpu, cuda, cuda:1, xpu or mps.
         precision: auto, float32, bfloat16 or float16, for the networks.
+        image_cache: memory for decoded pictures, such as 4GB; 1.5GB when not given. Captures beyond it are trained from
+            a part that changes.
         quiet: no progress bar.
         settings: change one setting; give the option again for more.
         config: YAML file of settings, or the experiment.json of another run.
@@ -58,6 +61,7 @@ def command(
         seed=seed,
         device=device,
         precision=precision,
+        image_cache=image_cache,
         quiet=quiet,
         overrides=settings,
         config=config,

@@ -95,7 +95,11 @@ class CaptureOptions:
     max_images: int | None = None
     """Keep at most this many pictures (>= 1) of the split, evenly spread."""
     cache_bytes: int = 1_500_000_000
-    """Bytes of decoded pictures kept in memory (>= 1); captures beyond it are sampled from a rotating part."""
+    """Bytes of decoded pictures kept in memory (>= 1). Of captures beyond it a changing part is kept: random pixels of
+    many pictures, and the pictures being decoded within the same bound."""
+    rotate_every: int | None = None
+    """Of captures beyond ``cache_bytes``: steps (>= 1) from one newly decoded picture to the next; None: 25 for 8k
+    pictures, in proportion to their pixels, so that decoding takes a small share of two cores."""
     depth: DepthOptions = DepthOptions()
     """Distances to learn from, for models that do (``depth-nerfacto``)."""
     exposure: float | Literal["auto"] = "auto"
@@ -122,6 +126,8 @@ class CaptureOptions:
         if self.exposure != "auto":
             check_exposure("exposure", self.exposure)
         check_range("tone_mu", self.tone_mu, above=0.0, maximum=1e6)
+        if self.rotate_every is not None:
+            check_range("rotate_every", self.rotate_every, minimum=1)
         if self.near is not None:
             check_range("near", self.near, minimum=0.0, maximum=1e6)
         if self.max_images is not None:

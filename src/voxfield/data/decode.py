@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -46,6 +46,8 @@ _DECODER_ERRORS: Final = (
 
 MOST_BROKEN: Final = 0.5
 """Share of NaN and infinite pixels above which a linear picture is taken for damaged."""
+_STRIP_ROWS: Final = 128
+"""Rows handed from the decoder to numpy at a time."""
 
 _ALPHA_MODES: Final = ("RGBA", "LA", "PA", "RGBa", "La")
 
@@ -122,7 +124,7 @@ def read_image(path: Path, *, channels: int, size: Size, full_size: Size) -> Ten
     with _faults_of(path), Image.open(path) as opened:
         _check_size(path, opened.size, size, full_size)
         image = _to_8_bits(opened, "RGBA" if channels == 4 else "RGB")
-        return torch.from_numpy(np.array(_reduced(image, size)))
+        return torch.from_numpy(_to_array(_reduced(image, size)))
 
 
 def read_linear(
@@ -182,7 +184,13 @@ def read_mask(path: Path, *, size: Size, full_size: Size) -> Tensor:
 
     with _faults_of(path), Image.open(path) as opened:
         _check_size(path, opened.size, size, full_size)
-        kept = np.asarray(_to_8_bits(opened, "RGB")).max(axis=2) > 0
+        if opened.mode in ("1", "L"):  # as masks mostly are: no colours, no copies of an 8k picture
+            opened.load()
+            kept = np.asarray(opened) > 0
+        else:
+            kept = np.asarray(_to_8_bits(opened, "RGB")).max(axis=2) > 0
+        if opened.size == size:
+            return torch.from_numpy(kept)
         image = Image.fromarray(kept.astype(np.uint8) * np.uint8(255))
         return torch.from_numpy(np.array(_reduced(image, size)) == 255)
 
@@ -260,6 +268,18 @@ def _reduced(image: "Image", size: Size) -> "Image":
     if (size[0] * factor, size[1] * factor) == (width, height):
         return image.reduce(factor)
     return image.resize(size, Image.Resampling.BOX)
+
+
+def _to_array(image: "Image") -> "np.ndarray[Any, np.dtype[Any]]":
+    """``image`` (H, W, C) as numpy has it, without the two whole copies that ``np.array(image)`` makes on the way: of
+    an 8k picture they are 300 MB, and take two thirds of the time that decoding took.
+    """
+    width, height = image.size
+    pixels = np.empty((height, width, len(image.getbands())), dtype=np.uint8)
+    for top in range(0, height, _STRIP_ROWS):
+        bottom = min(height, top + _STRIP_ROWS)
+        pixels[top:bottom] = np.asarray(image.crop((0, top, width, bottom)))
+    return pixels
 
 
 def _lacks_end(path: Path, kind: str | None) -> bool:

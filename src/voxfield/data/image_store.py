@@ -26,6 +26,8 @@ DECODE_THREADS: Final = 2
 
 PIXEL_DTYPES: Final = (torch.uint8, torch.float16, torch.float32)
 """Values a store may keep: sRGB in 8 bits, linear light in floats."""
+_CROP_ROWS: Final = 128
+"""Rows of a crop's mask made at a time."""
 
 Decoded = tuple[Tensor, Tensor | None]
 """A picture (H, W, C) of the store's dtype and its mask (H, W) bool, or None."""
@@ -51,11 +53,19 @@ class Picture:
     """Pixels of the full size this near to its edges are masked."""
     gain: float = 1.0
     """Factor on the colours of a linear picture, above 0: undoes its own exposure."""
+    reduced_copy: bool = False
+    """Whether the file holds ``size`` already, so that it is cheaper to decode than ``full_size``."""
 
     @property
     def cropped(self) -> bool:
         """Whether ``circle`` or ``crop_border`` masks anything."""
         return self.circle is not None or self.crop_border > 0
+
+    @property
+    def pixels_to_decode(self) -> int:
+        """Pixels of the file: what reading it costs."""
+        width, height = self.size if self.reduced_copy else self.full_size
+        return width * height
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,13 +181,26 @@ class ImageStore:
     @property
     def total_bytes(self) -> int:
         """Bytes of all pictures decoded, masks included."""
-        pixels = sum(width * height for width, height in self._sizes)
-        return pixels * self.bytes_per_pixel
+        return sum(width * height for width, height in self._sizes) * self.bytes_per_pixel
+
+    @property
+    def fits(self) -> bool:
+        """Whether all pictures together may be in memory: within ``cache_bytes``, or there already."""
+        in_memory = not any(isinstance(picture, Picture) for picture in self._pictures)
+        return in_memory or self.total_bytes <= self.cache_bytes
 
     def shape(self, index: int) -> tuple[int, int, int]:
         """(H, W, C) of picture ``index``, without decoding it."""
         width, height = self._sizes[index]
         return height, width, self.channels
+
+    def pixels_to_decode(self, index: int) -> int:
+        """What decoding picture ``index`` costs, in pixels of its file."""
+        picture = self._pictures[index]
+        if isinstance(picture, Picture):
+            return picture.pixels_to_decode
+        width, height = self._sizes[index]
+        return width * height
 
     def read(self, index: int) -> Tensor:
         """Picture ``index``: (H, W, C) of ``dtype``, straight alpha. Shared with the cache: do not write to it.
@@ -295,7 +318,9 @@ def crop_mask(picture: Picture) -> Tensor:
     kept = inside[0][None, :] & inside[1][:, None]
     if picture.circle is not None:
         x, y, radius = picture.circle
-        kept &= torch.hypot(centres[0][None, :] - x, centres[1][:, None] - y) <= radius
+        # Some rows at a time: the distances of all pixels would take more memory than the picture.
+        for rows, heights in zip(kept.split(_CROP_ROWS), centres[1].split(_CROP_ROWS), strict=True):
+            rows.logical_and_(torch.hypot(centres[0][None, :] - x, heights[:, None] - y) <= radius)
     return kept
 
 

@@ -1,9 +1,8 @@
 """Decoded pictures packed pixel by pixel, so that a batch drawn from many of them is one gather.
 
-A pool has slots. A slot holds one picture's pixels in a fixed stretch of one buffer; filling a slot anew is how a
-pool rotates through a capture larger than memory. Pixels are numbered through the filled slots, picture after
-picture, row by row, masked pixels left out: drawing a number uniformly draws a valid pixel uniformly, with no
-rejection.
+A pool has slots. A slot holds one picture's pixels in a fixed stretch of one buffer. Pixels are numbered through the
+filled slots, picture after picture, row by row, masked pixels left out: drawing a number uniformly draws a valid pixel
+uniformly, with no rejection. Captures larger than memory are drawn from a `SlidingPool` instead.
 """
 
 from typing import Final, NamedTuple

@@ -297,6 +297,7 @@ def _open(frame: Frame, factor: int) -> _Opened:
         circle=frame.intrinsics.circle(full),
         crop_border=frame.intrinsics.crop_border,
         gain=2.0**-frame.stops,
+        reduced_copy=reduced is not None,
     )
     return _Opened(frame=frame, picture=picture, alpha=header.alpha, dtype=header.dtype)
 

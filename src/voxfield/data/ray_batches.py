@@ -1,16 +1,12 @@
 """Batches of training rays: pixels drawn uniformly from all pictures of a capture.
 
 A batch is a pure function of (seed, step, num_rays): training resumes exactly without saving any random state.
-Captures whose pictures fit in ``ImageStore.cache_bytes`` stay in memory whole. Larger ones are drawn from a part that
-rotates: the pictures are shuffled into groups, ``RESIDENT_GROUPS`` of them are drawn from, and every ``rotate_every``
-steps the oldest makes room for the next, which a background thread has decoded meanwhile. Which groups serve a step
-depends on seed and step alone.
+Captures whose pictures fit in ``ImageStore.cache_bytes`` stay in memory whole. Of larger ones a `SlidingPool` holds a
+part that changes with the steps.
 """
 
-import hashlib
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final, Protocol, Self
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -18,12 +14,9 @@ from torch import Tensor
 from voxfield.checks import check_range
 from voxfield.data.pixel_pool import PixelPool
 from voxfield.data.posed_images import PosedImages
+from voxfield.data.sliding_pool import SlidingPlan, SlidingPool, mix
 from voxfield.errors import FormatError
 from voxfield.geometry.rays import Rays
-
-RESIDENT_GROUPS: Final = 4
-"""Groups drawn from at a time; one more is being decoded. More groups mix better and waste less memory on the one
-ahead."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,7 +52,7 @@ class Batches(Protocol):
 
 
 class RaySampler:
-    """Draws batches of rays from a capture. Use ``close`` or a ``with`` block to stop its background thread early."""
+    """Draws batches of rays from a capture. Use ``close`` or a ``with`` block to stop its background threads early."""
 
     def __init__(
         self,
@@ -68,6 +61,7 @@ class RaySampler:
         *,
         device: torch.device | str = "cpu",
         rotate_every: int | None = None,
+        first_step: int = 0,
     ) -> None:
         """Decode the first pictures; all of them when they fit in memory.
 
@@ -76,41 +70,28 @@ class RaySampler:
                 store serves ``read`` from the same memory.
             seed: any integer.
             device: where pixels are kept and batches come out.
-            rotate_every: steps (>= 1) between changes of a group in rotating mode; by default twice the pictures of a
-                group, which leaves a decoding thread most of a core's time to spare. It is part of what a batch
-                depends on.
+            rotate_every: steps (>= 1) from one new picture to the next where they do not all fit; by default what
+                leaves decoding a small share of the time. It is part of what a batch depends on.
+            first_step: the step (>= 0) whose batch will be asked for first: what others need is then not decoded.
 
         Raises:
             FormatError: no picture can be decoded, or masks leave no pixel.
         """
         if rotate_every is not None:
             check_range("rotate_every", rotate_every, minimum=1)
+        check_range("first_step", first_step, minimum=0)
         self.posed_images = posed_images
         self.seed = seed
         self.device = torch.device(device)
         self._cameras = posed_images.cameras.to(self.device)
-        self._executor: ThreadPoolExecutor | None = None
-        self._ahead: tuple[int, Future[None]] | None = None
         store = posed_images.images
-        self.rotates = store.total_bytes > store.cache_bytes
-        """Whether the capture is too large to keep, so that batches come from a rotating part."""
-        pixels = [height * width for height, width, _ in (store.shape(index) for index in range(len(store)))]
-        if self.rotates:
-            bytes_per_picture = max(pixels) * store.bytes_per_pixel
-            fitting = store.cache_bytes // ((RESIDENT_GROUPS + 1) * bytes_per_picture)
-            self._group_size = max(1, min(fitting, -(-len(store) // (RESIDENT_GROUPS + 1))))
-            slots = self._group_size * (RESIDENT_GROUPS + 1)
-            self._pool = PixelPool(store, slots=slots, slot_pixels=[max(pixels)] * slots, device=self.device)
+        self._sliding: SlidingPool | None = None
+        if store.fits:
+            self._pool: PixelPool | SlidingPool = self._load_all()
         else:
-            self._group_size = len(store)
-            self._pool = PixelPool(store, slots=len(store), slot_pixels=pixels, device=self.device)
-        self.rotate_every = rotate_every or 2 * self._group_size
-        self._groups_in_pool: dict[int, int] = {}
-        self._window: int | None = None
-        if self.rotates:
-            self._move_to(0)
-        else:
-            self._load_all()
+            plan = SlidingPlan.within_cache(store, rotate_every=rotate_every)
+            self._pool = self._sliding = SlidingPool(store, plan, seed=seed, device=self.device)
+            self._slide_to(first_step)
 
     def sample(self, num_rays: int, step: int) -> RayBatch:
         """Draw a batch.
@@ -120,14 +101,16 @@ class RaySampler:
             step: the training step, at least 0.
 
         Returns:
-            R rays with their colours, the same for the same (seed, step, num_rays). In rotating mode steps should
-            rise: going back decodes again.
+            R rays with their colours, the same for the same (seed, step, num_rays). Where not all pictures are in
+            memory steps should rise: going back decodes again.
+
+        Raises:
+            FormatError: none of the pictures this step draws from can be decoded, or masks leave no pixel of them.
         """
         check_range("num_rays", num_rays, minimum=1)
         check_range("step", step, minimum=0)
-        if self.rotates:
-            self._move_to(step // self.rotate_every)
-        generator = torch.Generator().manual_seed(_mix(self.seed, "batch", step))
+        self._slide_to(step)
+        generator = torch.Generator().manual_seed(mix(self.seed, "batch", step))
         drawn = self._pool.draw(num_rays, generator)
         pixels = torch.stack([drawn.column, drawn.row], dim=-1).to(torch.float32).add_(0.5)
         colour = drawn.colour.to(torch.float32)
@@ -141,9 +124,8 @@ class RaySampler:
 
     def close(self) -> None:
         """Stop decoding ahead. Sampling goes on working."""
-        if self._executor is not None:
-            self._executor.shutdown(wait=True, cancel_futures=True)
-        self._executor, self._ahead = None, None
+        if self._sliding is not None:
+            self._sliding.close()
 
     def __enter__(self) -> Self:
         return self
@@ -151,63 +133,24 @@ class RaySampler:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _load_all(self) -> None:
-        slots = list(range(self._group_size))
-        self._pool.fill(slots, slots)
-        if self._pool.publish(slots) == 0:
+    def _load_all(self) -> PixelPool:
+        store = self.posed_images.images
+        pixels = [height * width for height, width, _ in map(store.shape, range(len(store)))]
+        pool = PixelPool(store, slots=len(store), slot_pixels=pixels, device=self.device)
+        slots = list(range(len(store)))
+        pool.fill(slots, slots)
+        if pool.publish(slots) == 0:
             raise self._no_pixels()
         if self.device.type == "cpu":
-            for held in map(self._pool.view, slots):
+            for held in map(pool.view, slots):
                 if held is not None:
                     index, image, mask = held
-                    has_mask = self.posed_images.images.mask_is_stated(index)
-                    self.posed_images.images.adopt(index, image, mask if has_mask else None)
+                    store.adopt(index, image, mask if store.mask_is_stated(index) else None)
+        return pool
 
-    def _move_to(self, window: int) -> None:
-        """Make groups ``window`` to ``window`` + RESIDENT_GROUPS - 1 the ones drawn from, and start on the next."""
-        if window == self._window:
-            return
-        wanted = range(window, window + RESIDENT_GROUPS)
-        if self._ahead is not None:
-            group, future = self._ahead
-            future.result()
-            self._groups_in_pool[self._place(group)] = group
-            self._ahead = None
-        for group in wanted:
-            if self._groups_in_pool.get(self._place(group)) != group:
-                self._load_group(group)
-                self._groups_in_pool[self._place(group)] = group
-        if self._pool.publish([slot for group in wanted for slot in self._slots(group)]) == 0:
+    def _slide_to(self, step: int) -> None:
+        if self._sliding is not None and not self._sliding.move_to(step):
             raise self._no_pixels()
-        self._window = window
-        following = window + RESIDENT_GROUPS
-        if self._executor is None:
-            self._executor = ThreadPoolExecutor(1, thread_name_prefix="voxfield-rotate")
-        self._groups_in_pool.pop(self._place(following), None)
-        self._ahead = (following, self._executor.submit(self._load_group, following))
-
-    def _place(self, group: int) -> int:
-        """Which stretch of slots a group uses: neighbours never share one."""
-        return group % (RESIDENT_GROUPS + 1)
-
-    def _slots(self, group: int) -> list[int]:
-        first = self._place(group) * self._group_size
-        return list(range(first, first + self._group_size))
-
-    def _load_group(self, group: int) -> None:
-        self._pool.fill(self._slots(group), self._pictures(group))
-
-    def _pictures(self, group: int) -> list[int]:
-        """The pictures of a group: consecutive ones in an endless run of shuffles of the whole capture."""
-        count = len(self.posed_images.images)
-        pictures: list[int] = []
-        for position in range(group * self._group_size, (group + 1) * self._group_size):
-            lap, place = divmod(position, count)
-            if not pictures or place == 0:
-                generator = torch.Generator().manual_seed(_mix(self.seed, "order", lap))
-                order = torch.randperm(count, generator=generator).tolist()
-            pictures.append(order[place])
-        return pictures
 
     def _no_pixels(self) -> FormatError:
         failures = self.posed_images.images.failures
@@ -216,9 +159,3 @@ class RaySampler:
                 f"None of the {len(failures)} pictures at hand can be decoded; the first: {failures[0].reason}"
             )
         return FormatError("The masks leave no pixel to train on. Masks are non-black where pixels count; invert them?")
-
-
-def _mix(seed: int, purpose: str, number: int) -> int:
-    """A 63-bit seed that differs wherever any part does."""
-    text = f"{seed}/{purpose}/{number}".encode()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
