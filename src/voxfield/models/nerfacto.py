@@ -212,6 +212,26 @@ class Nerfacto(torch.nn.Module):
             "expected_depth": seen.depth / seen.opacity.clamp(min=1e-6),
         }
 
+    def colours_with_gradient(self, rays: Rays, *, background: torch.Tensor) -> torch.Tensor:
+        """``rgb`` (R, 3) of `render_rays`, differentiable with respect to the rays.
+
+        Samples keep their distances while their rays move: neither proposals nor the box give a gradient.
+
+        Args:
+            rays: R rays on the model's device; some thousand, all samples are kept for the backward.
+            background: (3,) colour behind the field; unused by fields trained with ``last_sample``.
+        """
+        spacing, hit = self._spacing(rays)
+        _, _, distances = self._place(rays, spacing, hit, exponent=1.0, learn=False, generator=None)
+        density, colour = self._ask_field(rays, distances, hit, self.appearance.mean(0).expand(len(rays), -1))
+        seen = dense_composite(density, colour, distances)
+        behind = colour[:, -1] if self.background == "last_sample" else background.to(self.device)
+        return seen.rgb + (1 - seen.opacity)[:, None] * behind
+
+    def refined_poses(self, camera_to_world: torch.Tensor) -> torch.Tensor:
+        """The training cameras' poses (N, 3, 4) with the corrections learnt so far."""
+        return camera_to_world if self.poses is None else self.poses.apply_to_poses(camera_to_world)
+
     def render_image(
         self, cameras: Cameras, i: int, *, background: torch.Tensor, rays_per_chunk: int = 1 << 12
     ) -> dict[str, torch.Tensor]:
