@@ -7,13 +7,13 @@ Sharpness compares how steep a picture is at two scales. With G_s the Gaussian o
 mean over the pixels that count ::
 
     E(s)      = mean |grad (G_s * Y)|^2
-    sharpness = sqrt((E(1) - noise) / E(4))
+    sharpness = max(0, E(1) - noise - E(4)) / (15 E(4))
 
-where *noise* is what white noise of the strength met in the flattest tenth of the picture adds to E(1). A gain changes
-both scales alike and an offset neither, so exposure cancels. Photographs have power spectra near 1/f^2; a sharp one
-then has sharpness 4, and blurred by a Gaussian of b pixels sqrt((16 + b^2) / (1 + b^2)): 2.9 at 1 pixel, 2 at 2, 1.6 at
-3, and 1 when nothing is left but slopes. Between different pictures the number says as much about what they show, so
-compare the two of one view by their quotient.
+the energy of what is between 1 and 4 pixels wide over that of what is wider, where *noise* is what white noise of the
+strength met in the flattest tenth of the picture adds to E(1). A gain changes both alike and an offset neither, so
+exposure cancels. Photographs have power spectra near 1/f^2; then E(s) falls as 1/s^2, a picture sharp to the pixel has
+sharpness 1, and a Gaussian blur of b pixels leaves 1 / (1 + b^2) of it. Between different pictures the number says as
+much about what they show: compare the two of one view by their quotient.
 """
 
 import functools
@@ -24,7 +24,6 @@ import torch
 import torch.nn.functional as F
 
 from voxfield.checks import check_range, check_shape
-from voxfield.errors import InputError
 from voxfield.render.metrics import psnr
 
 SHARPNESS_SIDE = 32
@@ -32,6 +31,9 @@ SHARPNESS_SIDE = 32
 
 SHIFT_TILE = 64
 """Side of the tiles whose shift is looked for, pixels; half of it in pictures smaller than two tiles."""
+
+MOST_TILES = 400
+"""Tiles of one picture compared at most, about; they overlap by half where that makes fewer."""
 
 _LUMINANCE = (0.2126, 0.7152, 0.0722)
 _NOISE_BLOCK = 16
@@ -80,8 +82,8 @@ def sharpness(image: torch.Tensor, mask: torch.Tensor | None = None) -> float | 
         mask: (H, W) bool, the pixels that count; steps along its edge do not.
 
     Returns:
-        0 or above, near 4 for a sharp photograph and 1 for a hopelessly blurred one; None for pictures smaller than
-        ``SHARPNESS_SIDE``, flat ones, and where the mask leaves too little.
+        0 (nothing fine at all) or above, near 1 for a photograph sharp to the pixel, 17 for noise alone; None for
+        pictures smaller than ``SHARPNESS_SIDE``, flat ones, and where the mask leaves too little.
     """
     check_shape("image", image, ("H", "W", 3))
     if min(image.shape[:2]) < SHARPNESS_SIDE:
@@ -98,15 +100,15 @@ def sharpness(image: torch.Tensor, mask: torch.Tensor | None = None) -> float | 
     coarse = _steepness(plane, weight)
     if first is None or coarse is None or coarse / 16.0 < _LEAST_SLOPE**2:
         return None
+    coarse /= 16.0  # a pixel of that plane is four of the picture
     noise = _noise(luminance[0], counts[0]) ** 2 * _noise_gain()
-    # A pixel of the coarse plane is four of the picture.
-    return math.sqrt(max(first - noise, 0.0) / (coarse / 16.0))
+    return max(0.0, first - noise - coarse) / (15.0 * coarse)
 
 
 def image_shift(prediction: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor | None = None) -> float | None:
     """How far a prediction lies from where the truth shows the same things.
 
-    Tiles that half overlap are compared by the peak of their phase correlation (Kuglin and Hines 1975) over low
+    Tiles spread over the picture are compared by the peak of their phase correlation (Kuglin and Hines 1975) over low
     frequencies, refined to parts of a pixel; flat tiles, and those whose peak is low, have no say.
 
     Args:
@@ -124,12 +126,13 @@ def image_shift(prediction: torch.Tensor, truth: torch.Tensor, mask: torch.Tenso
     tile = SHIFT_TILE if min(height, width) >= 2 * SHIFT_TILE else SHIFT_TILE // 2
     if min(height, width) < tile:
         return None
+    apart = max(tile // 2, math.ceil(math.sqrt(height * width / MOST_TILES)))
     pair = torch.stack([_luminance(prediction), _luminance(truth)])
-    tiles = pair.unfold(1, tile, tile // 2).unfold(2, tile, tile // 2).flatten(1, 2)
+    tiles = pair.unfold(1, tile, apart).unfold(2, tile, apart).flatten(1, 2)
     tiles = tiles - tiles.mean(dim=(2, 3), keepdim=True)
     shown = tiles.std(dim=(2, 3)).amin(0) > _LEAST_CONTRAST
     if mask is not None:
-        shown &= mask.unfold(0, tile, tile // 2).unfold(1, tile, tile // 2).flatten(0, 1).all(dim=2).all(dim=1)
+        shown &= mask.unfold(0, tile, apart).unfold(1, tile, apart).flatten(0, 1).all(dim=2).all(dim=1)
     shifts, peaks = _tile_shifts(tiles[0, shown], tiles[1, shown])
     lengths = shifts[peaks > _LEAST_PEAK].norm(dim=1)
     return float(lengths.median()) if len(lengths) >= _LEAST_TILES else None
@@ -212,7 +215,9 @@ def _taps(sigma: float) -> tuple[tuple[int, float], ...]:
     """Shifts and weights of a Gaussian, summing to 1."""
     radius = math.ceil(3.5 * sigma)
     weights = [math.exp(-0.5 * (shift / sigma) ** 2) for shift in range(-radius, radius + 1)]
-    return tuple((shift, weight / sum(weights)) for shift, weight in zip(range(-radius, radius + 1), weights, strict=True))
+    return tuple(
+        (shift, weight / sum(weights)) for shift, weight in zip(range(-radius, radius + 1), weights, strict=True)
+    )
 
 
 def _steepness(plane: torch.Tensor, weight: torch.Tensor) -> float | None:

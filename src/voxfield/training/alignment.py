@@ -17,7 +17,8 @@ would, so the way to the right pose leads downhill from further away, and the be
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 
@@ -77,6 +78,8 @@ class Alignment:
 
     camera: Cameras
     """The one camera, moved; as it came where no better pose was found."""
+    moved: bool
+    """Whether one was."""
     unseen: torch.Tensor
     """(H, W) bool: the pixels that the alignment did not see and a mask does not hide."""
     degrees: float
@@ -159,7 +162,20 @@ class PoseAligner:
             losses = [self._loss_of(camera, checked, background) for camera in candidates]
         # The first of equals, so that a pose is kept unless another one is better.
         best = candidates[losses.index(min(losses))] if all(map(math.isfinite, losses)) else given
-        return Alignment(camera=best, unseen=unseen, **_difference(given, best, depth, opacity, mask))
+        return Alignment(
+            camera=best, moved=best is not given, unseen=unseen, **_difference(given, best, depth, opacity, mask)
+        )
+
+    def protocol(self) -> dict[str, Any]:
+        """What a reader of aligned metrics must know."""
+        return {
+            **asdict(self.settings),
+            "fitted": f"every other tile of a checkerboard, {TILES_ACROSS} across the longer side",
+            "scored": "all pixels; psnr_unseen and psnr_unseen_aligned the tiles that were not fitted",
+            "truth_blur": list(BLURS),
+            "drift": self.drift.matrix.tolist(),
+            "seed": self._seed,
+        }
 
     def _descend(
         self,
@@ -192,9 +208,7 @@ class PoseAligner:
             poses.corrections.copy_((pixels * scale)[None])
             return replace(start, camera_to_world=poses.apply_to_poses(start.camera_to_world))
 
-    def _loss_of(
-        self, camera: Cameras, checked: tuple[torch.Tensor, torch.Tensor], background: torch.Tensor
-    ) -> float:
+    def _loss_of(self, camera: Cameras, checked: tuple[torch.Tensor, torch.Tensor], background: torch.Tensor) -> float:
         at, truth = checked
         with torch.no_grad():
             return float(self._loss(_cast(camera, at), truth, background))
@@ -213,9 +227,7 @@ class _Picture:
         self._chosen, self._width, self._truth, self._mask = chosen, width, truth, mask
         self._blurred: tuple[float, torch.Tensor] = (0.0, truth)
 
-    def draw(
-        self, count: int, generator: torch.Generator, *, blur: float = 0.0
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def draw(self, count: int, generator: torch.Generator, *, blur: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
         """Pixel centres (R, 2) and colours (R, 3) of ``count`` pixels, of the picture blurred by ``blur`` pixels."""
         if self._blurred[0] != blur:
             self._blurred = (blur, blurred(self._truth, blur, self._mask) if blur else self._truth)
