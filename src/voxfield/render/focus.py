@@ -38,8 +38,8 @@ MOST_TILES = 400
 _LUMINANCE = (0.2126, 0.7152, 0.0722)
 _NOISE_BLOCK = 16
 _NOISE_SHARE = 0.1
-_LEAST_NOISE = 1e-3
-"""Blocks calmer than this (a quarter of an 8-bit level) are clipped or an even backdrop and say nothing of noise."""
+_LEAST_NOISE = 1e-5
+"""Blocks calmer than this are one colour, clipped or a backdrop, and say nothing of noise."""
 _LEAST_SLOPE = 1e-5
 """Root of E(4) below which a picture is flat: its sharpness would be that of its rounding."""
 

@@ -55,9 +55,9 @@ class AlignmentConfig:
 
     manifold: PoseManifold = "SO3xR3"
     """Translation as it is, or as part of a rigid motion; see `voxfield.geometry.pose_refinement`."""
-    steps: int = 150
+    steps: int = 100
     """Steps of gradient descent on one picture, 1 to 10000."""
-    rays: int = 2048
+    rays: int = 512
     """Random pixels of a step, 1 to 1048576."""
     first_step: float = 0.5
     """Length of the first step in each of the six numbers, pixels of image motion, above 0."""
