@@ -72,8 +72,17 @@ def align(field, given, truth, *, mask=None, **options):
     )
 
 
-@pytest.mark.parametrize("manifold", ["SO3xR3", "SE3"])
-@pytest.mark.parametrize("unit", [1.0, 1000.0])
+def motion(field, one, other):
+    """Median distance in pixels between where two cameras see the same points."""
+    at = torch.rand(200, 2, generator=torch.Generator().manual_seed(2)) * SIDE
+    first = torch.zeros(200, dtype=torch.int64)
+    rays = one.rays(first, at)
+    points = rays.origins + field.distance(rays)[:, None] * rays.directions
+    return float((other.project(first, points)[0] - at).norm(dim=1).median())
+
+
+# A wall tells a turn from a step aside only by its perspective: where the picture went is what can be found.
+@pytest.mark.parametrize(("manifold", "unit"), [("SO3xR3", 1.0), ("SE3", 1000.0)])
 def test_a_displaced_camera_finds_back(manifold, unit):
     field, true = Plane(unit), camera()
     truth = field.render_image(true, 0, background=BACKGROUND)["rgb"]
@@ -85,11 +94,10 @@ def test_a_displaced_camera_finds_back(manifold, unit):
     after = psnr(field.render_image(found.camera, 0, background=BACKGROUND)["rgb"], truth).item()
     assert before < 24
     assert after > before + 10
-    assert found.degrees == pytest.approx(math.degrees(math.hypot(*moves[3:])), rel=0.25)
-    assert 0.5 < found.pixels < 4
-    left = found.camera.camera_to_world[0] - true.camera_to_world[0]
-    assert float(left[:, 3].norm()) < 0.5 * math.hypot(*moves[:3])
-    assert float(left[:, :3].abs().max()) < 0.004
+    there = motion(field, true, given)
+    assert there > 1.0
+    assert motion(field, true, found.camera) < 0.2
+    assert found.pixels == pytest.approx(there, rel=0.25)
 
 
 def test_the_gradient_with_respect_to_the_pose_is_that_of_finite_differences():
@@ -124,9 +132,8 @@ def test_another_exposure_does_not_pull_the_camera():
     field, true = Plane(), camera()
     truth = 0.6 * field.render_image(true, 0, background=BACKGROUND)["rgb"] + 0.05
     assert align(field, true, truth).pixels < 0.1
-    assert align(field, displaced(true, [(0, 0, 0, 0, 0.02, 0)]), truth).degrees == pytest.approx(
-        math.degrees(0.02), rel=0.3
-    )
+    found = align(field, displaced(true, [(0, 0, 0, 0, 0.02, 0)]), truth)
+    assert motion(field, true, found.camera) < 0.2
 
 
 def test_the_drift_of_the_training_cameras_comes_first():
@@ -147,13 +154,9 @@ def test_only_every_other_tile_is_looked_at():
     given = displaced(true, [(0, 0, 0, 0, 0.02, 0)])
     found = align(field, given, truth)
     assert 0.4 < found.unseen.float().mean() < 0.6
-    spoilt = truth.clone()
-    spoilt[found.unseen] = torch.rand(int(found.unseen.sum()), 3)
-    settings = AlignmentConfig(steps=5)
-    # The blur reaches over the tiles' edges, so: as good as equal only without it.
-    mask = torch.ones(SIDE, SIDE, dtype=torch.bool)
-    masked = align(field, given, torch.where(found.unseen[..., None], spoilt, truth), mask=mask, settings=settings)
-    assert torch.equal(masked.unseen, found.unseen)
+    spoilt = torch.where(found.unseen[..., None], torch.rand(SIDE, SIDE, 3), truth)
+    # Only the blur of the first steps reaches over the edges of tiles.
+    assert motion(field, true, align(field, given, spoilt).camera) < 0.3
 
 
 def test_a_mask_hides_pixels_from_the_alignment():
@@ -163,7 +166,7 @@ def test_a_mask_hides_pixels_from_the_alignment():
     mask = torch.ones(SIDE, SIDE, dtype=torch.bool)
     mask[:, :48] = False
     found = align(field, displaced(true, [(0, 0, 0, 0.015, 0, 0)]), truth, mask=mask)
-    assert found.degrees == pytest.approx(math.degrees(0.015), rel=0.3)
+    assert found.pixels == pytest.approx(1.5, rel=0.2)
     assert not bool(found.unseen[:, :48].any())
     assert align(field, true, truth, mask=torch.zeros_like(mask)) is None
 
@@ -189,8 +192,9 @@ def test_a_field_of_nan_leaves_the_camera():
 def test_orthographic_cameras():
     field, true = Plane(), camera(model="orthographic")
     truth = field.render_image(true, 0, background=BACKGROUND)["rgb"]
-    found = align(field, displaced(true, [(0.08, -0.04, 0, 0, 0, 0)]), truth)
-    assert float((found.camera.origins - true.origins)[0, :2].norm()) < 0.02
+    given = displaced(true, [(0.08, -0.04, 0, 0, 0, 0)])
+    assert motion(field, true, given) > 2.0
+    assert motion(field, true, align(field, given, truth).camera) < 0.2
 
 
 def test_parameters_are_frozen_only_meanwhile():

@@ -52,7 +52,10 @@ _LEAST_CONTRAST = 0.02
 """Standard deviation of the luminance below which a tile shows nothing that could be placed."""
 _LEAST_TILES = 3
 
+_EXPOSURE_BLOCK = 12
+"""Least side of a block, pixels: blur must not lower the contrast of their means."""
 _EXPOSURE_BLOCKS = 48
+"""Blocks along the longer side of large pictures."""
 _EXPOSURE_ROUNDS = 8
 
 
@@ -176,7 +179,7 @@ def fit_exposure(
     exposed = shown if foreground is None else shown & foreground
     if not bool(exposed.any()):
         return None
-    block = max(1, max(truth.shape[:2]) // _EXPOSURE_BLOCKS)
+    block = max(_EXPOSURE_BLOCK, max(truth.shape[:2]) // _EXPOSURE_BLOCKS)
     weight = exposed.float()[..., None]
     planes = torch.cat([prediction.float() * weight, truth.float() * weight, weight], dim=2).permute(2, 0, 1)[None]
     means = F.avg_pool2d(planes, block, ceil_mode=True, count_include_pad=False)[0].flatten(1).double()
