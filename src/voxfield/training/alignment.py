@@ -25,7 +25,7 @@ import torch
 from voxfield.checks import check_choice, check_range
 from voxfield.geometry.camera import Cameras
 from voxfield.geometry.pose import SceneTransform
-from voxfield.geometry.pose_refinement import PoseManifold, PoseRefinement, PoseRefinementConfig
+from voxfield.geometry.pose_refinement import PoseManifold, PoseRefinement, PoseRefinementConfig, rotate
 from voxfield.geometry.rays import Rays
 from voxfield.kernels.adam import AdamRule, adam_step
 from voxfield.render.focus import blurred
@@ -194,7 +194,7 @@ class PoseAligner:
             at, truth = picture.draw(settings.rays, generator, blur=BLURS[step * len(BLURS) // settings.steps])
             asked = pixels.clone().requires_grad_()
             with torch.enable_grad():
-                rays = torch.func.functional_call(poses, {"corrections": (asked * scale)[None]}, (_cast(start, at),))
+                rays = _corrected(poses, start, at, asked * scale)
                 loss = self._loss(rays, truth, background)
                 if not loss.requires_grad:
                     break  # Every ray misses the field: there is nothing to go by.
@@ -245,6 +245,18 @@ def _checkerboard(height: int, width: int) -> torch.Tensor:
 
 def _cast(camera: Cameras, at: torch.Tensor) -> Rays:
     return camera.rays(torch.zeros(len(at), dtype=torch.int64), at)
+
+
+def _corrected(poses: PoseRefinement, camera: Cameras, at: torch.Tensor, correction: torch.Tensor) -> Rays:
+    """The rays through ``at`` (R, 2) of ``camera`` as ``correction`` (6,) moves them, differentiable in it."""
+    rays = _cast(camera, at)
+    moved: Rays = torch.func.functional_call(poses, {"corrections": correction[None]}, (rays,))
+    if camera.model != "orthographic":
+        return moved
+    # Their rays start all over a plane, which turns with the camera about its centre.
+    offsets = rays.origins - camera.origins
+    turned = rotate(offsets, correction[None, 3:].expand(len(at), 3))
+    return replace(moved, origins=moved.origins + (turned - offsets))
 
 
 def _exposure(seen: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
