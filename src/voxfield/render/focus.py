@@ -85,7 +85,7 @@ def sharpness(image: torch.Tensor, mask: torch.Tensor | None = None) -> float | 
         mask: (H, W) bool, the pixels that count; steps along its edge do not.
 
     Returns:
-        0 (nothing fine at all) or above, near 1 for a photograph sharp to the pixel, noise near 0; None for
+        0 (nothing fine at all) or above, near 1 for a photograph sharp to the pixel; None for
         pictures smaller than ``SHARPNESS_SIDE``, flat ones, and where the mask leaves too little.
     """
     check_shape("image", image, ("H", "W", 3))
