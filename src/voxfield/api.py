@@ -11,7 +11,7 @@ from typing import Any, Literal, cast, get_args
 import torch
 
 from voxfield.checks import check_bytes, check_choice
-from voxfield.colour import ToneMap, display, linear_from_srgb
+from voxfield.colour import ToneMap, compared, display, linear_from_srgb
 from voxfield.data.capture import CaptureOptions
 from voxfield.data.depth_targets import DepthSampler
 from voxfield.data.image_store import FaultyPixels
@@ -21,9 +21,11 @@ from voxfield.data.sliding_pool import SlidingPlan
 from voxfield.distributed.devices import Placement, place
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.export import nerfstudio
+from voxfield.export.focus import write_focus
 from voxfield.export.report import write_report
 from voxfield.geometry.camera import Cameras
 from voxfield.geometry.paths import PathKind, camera_path
+from voxfield.geometry.pose import similarity_between
 from voxfield.jobs.doctor import cpu_name
 from voxfield.kernels.threads import kernel_threads, kernels_own_the_cores
 from voxfield.models.base import Model
@@ -37,6 +39,7 @@ from voxfield.storage.atomic import write_json
 from voxfield.storage.checkpoint import list_checkpoints, load_latest
 from voxfield.storage.exr import require_exr
 from voxfield.storage.run_log import read_log
+from voxfield.training.alignment import AlignmentConfig, PoseAligner
 from voxfield.training.evaluate import EvaluateConfig, evaluate
 from voxfield.training.experiment import Experiment, RunRecord, read_experiment, resolve, write_experiment
 from voxfield.training.log import RunLog
@@ -356,9 +359,10 @@ class Run:
         lpips_weights: str | os.PathLike[str] | None = None,
         max_images: int | None = None,
         background: str | None = None,
+        align_poses: bool = False,
         quiet: bool = False,
     ) -> dict[str, Any]:
-        """Measure the run on a split; writes ``eval/<split>/metrics.json`` and a panel per image.
+        """Measure the run on a split; writes ``eval/<split>/metrics.json``, a panel per image, and ``focus.html``.
 
         Args:
             split: ``train``, ``val`` or ``test``.
@@ -366,6 +370,8 @@ class Run:
             lpips_weights: see `voxfield.render.lpips.load_lpips`; None leaves LPIPS out (null in the metrics).
             max_images: measure only this many, evenly spread.
             background: colour name or ``r,g,b``; None: the run's setting.
+            align_poses: also move each camera to where the field explains its photograph best and measure there,
+                ``psnr_aligned``; or as the run's settings say.
             quiet: no progress bar.
 
         Returns:
@@ -373,6 +379,7 @@ class Run:
         """
         settings = self.experiment.evaluation
         changes: dict[str, Any] = {"max_images": max_images if max_images is not None else settings.max_images}
+        changes["align_poses"] = align_poses or settings.align_poses
         if background is not None:
             changes["background"] = background
         if lpips_weights is not None:
@@ -383,18 +390,40 @@ class Run:
             kinds = ("sRGB", "linear") if captures.tone is None else ("linear", "sRGB")
             raise InputError(f"{data}: holds {kinds[0]} pictures, but the run was trained on {kinds[1]} ones.")
         model, about = self._loaded
-        count = min(len(captures), settings.max_images or len(captures))
+        count, folder = min(len(captures), settings.max_images or len(captures)), self.path / "eval" / split
         with Progress(quiet=quiet) as progress:
             compile_kernels(self.experiment.recipe, self.placement, progress, training=False)
             with progress.stage(f"Evaluating {split}", count, "images") as stage, kernels_own_the_cores():
-                return evaluate(
+                metrics = evaluate(
                     model.render_image,
                     captures,
-                    output=self.path / "eval" / split,
+                    output=folder,
                     settings=settings,
                     context={**about, "device": str(self.placement), "threads": torch.get_num_threads()},
+                    aligner=self._aligner(settings.alignment) if settings.align_poses else None,
                     on_progress=lambda _done, _total, name: stage.advance(1, name),
                 )
+        if settings.focus:
+            write_focus(folder, title=f"{self.path.resolve().name}, {split}")
+        return metrics
+
+    def _aligner(self, settings: AlignmentConfig) -> PoseAligner:
+        """What moves evaluation cameras: with the training cameras first, if their poses were refined."""
+        model = self.model
+        given = self.captures.cameras.camera_to_world
+        with torch.no_grad():
+            refined = model.refined_poses(given)
+        # Computed only where poses changed: a drift of rounding would move every camera.
+        drift = None if refined is given else similarity_between(given, refined)
+        tone = self.captures.tone
+        return PoseAligner(
+            lambda rays, *, background: compared(model.colours_with_gradient(rays, background=background), tone),
+            settings=settings,
+            drift=drift,
+            parameters=cast(torch.nn.Module, model).parameters(),
+            device=self.placement.device,
+            seed=self.record.seed,
+        )
 
     def render_path(
         self,
@@ -524,7 +553,11 @@ def machine() -> str:
 def _quick_evaluation(captures: PosedImages, experiment: Experiment, run_dir: Path, model: Model) -> dict[str, Any]:
     """Metrics on a few held-out images while training; no pictures but the panels of the last time."""
     settings: EvaluateConfig = dataclasses.replace(
-        experiment.evaluation, max_images=experiment.trainer.evaluation_images, lpips=None
+        experiment.evaluation,
+        max_images=experiment.trainer.evaluation_images,
+        lpips=None,
+        focus=False,
+        align_poses=False,
     )
     result = evaluate(model.render_image, captures, output=run_dir / "eval" / "training", settings=settings)
     return {"split": captures.split, **{name: result[name] for name in ("psnr", "ssim", "lpips")}}

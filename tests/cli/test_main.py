@@ -262,6 +262,22 @@ def test_eval_prints_the_metrics(fake: SimpleNamespace, capsys: pytest.CaptureFi
     said = capsys.readouterr().out
     assert "PSNR   31.42 ± 1.00 dB" in said
     assert "LPIPS  not measured: name weights with --lpips-weights" in said
+    assert "aligned" not in said
+
+
+def test_eval_prints_the_focus(
+    fake: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured = fake.run.evaluate()
+    measured |= {"psnr_aligned": 33.2, "psnr_aligned_std": None, "verdicts": {"misaligned": 4, "sharp and aligned": 1}}
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(fake.run, "evaluate", lambda **options: asked.append(options) or measured)
+    assert main(["eval", "runs/x", "--align-poses"]) == 0
+    assert asked[0]["align_poses"] is True
+    said = capsys.readouterr().out
+    assert "33.20 dB with aligned poses" in said
+    assert "Focus  4 misaligned, 1 sharp and aligned" in said
+    assert "focus.html" in said
 
 
 def test_render_report_info(fake: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ from voxfield.geometry.pose import (
     normalise,
     orthonormalise,
     rotation_between,
+    similarity_between,
 )
 
 
@@ -146,3 +147,38 @@ def test_rotation_between_turns_one_vector_into_the_other(target):
     rotation = rotation_between(source, goal)
     torch.testing.assert_close(rotation @ source, goal)
     assert bool(is_rigid(rotation, 1e-12))
+
+
+def test_a_drift_of_all_poses_is_found():
+    transform = random_transform(scale=1.3)
+    poses = cameras_around(7).camera_to_world.double()
+    tilt = transform.matrix.clone()
+    small = torch.tensor(Rotation.from_rotvec([0.1, -0.2, 0.3]).as_matrix())
+    transform = SceneTransform.from_parts(small, 1.3, tilt[:3, 3])
+    found = similarity_between(poses, transform.apply_poses(poses))
+    torch.testing.assert_close(found.matrix, transform.matrix, rtol=0, atol=1e-9)
+
+
+def test_the_drift_of_noisy_poses_is_their_mean():
+    poses = cameras_around(40).camera_to_world.double()
+    generator = torch.Generator().manual_seed(0)
+    noisy = poses.clone()
+    noisy[:, :, 3] += 0.01 * torch.randn(40, 3, generator=generator, dtype=torch.float64)
+    found = similarity_between(poses, noisy)
+    assert found.scale == pytest.approx(1.0, abs=2e-3)
+    assert float((found.matrix[:3, 3]).norm()) < 0.02
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_poses_in_one_place_keep_their_scale(count: int):
+    rotations = random_rotations(count)
+    source = poses_of(rotations, torch.ones(count, 3).double())
+    target = poses_of(rotations, torch.full((count, 3), 2.0).double())
+    found = similarity_between(source, target)
+    assert found.scale == pytest.approx(1.0)
+    torch.testing.assert_close(found.apply_poses(source), target)
+
+
+def test_drift_needs_the_same_cameras():
+    with pytest.raises(InputError, match=r"target: expected shape \(7, 3, 4\), got \(6, 3, 4\)"):
+        similarity_between(cameras_around(7).camera_to_world, cameras_around(6).camera_to_world)

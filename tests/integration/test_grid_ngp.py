@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -106,7 +106,7 @@ def test_the_run_directory_is_complete(trained: voxfield.Run) -> None:
     trained.evaluate(quiet=True)
     names = {path.relative_to(trained.path).as_posix() for path in trained.path.rglob("*") if path.is_file()}
     assert {"experiment.json", "log.jsonl", "report.html", "checkpoints/step-000000300.pt"} <= names
-    assert {"eval/test/metrics.json", "eval/test/r_0.png", "eval/test/r_1.png"} <= names
+    assert {"eval/test/metrics.json", "eval/test/focus.html", "eval/test/r_0.png", "eval/test/r_1.png"} <= names
     assert not [name for name in names if name.endswith(".partial") or "failures" in name]
     start, *middle, end = read_log(trained.path)
     assert start["kind"] == "start"
@@ -116,6 +116,21 @@ def test_the_run_directory_is_complete(trained: voxfield.Run) -> None:
     (measured,) = [line for line in middle if line["kind"] == "eval"]
     assert (measured["step"], measured["split"]) == (300, "val")
     assert measured["psnr"] > 15
+
+
+def test_aligned_poses_leave_the_plain_metrics_alone(trained: voxfield.Run) -> None:
+    plain = trained.evaluate(max_images=1, quiet=True)
+    weight = next(iter(cast(torch.nn.Module, trained.model).parameters()))
+    aligned = trained.evaluate(max_images=1, align_poses=True, quiet=True)
+    assert aligned["psnr"] == pytest.approx(plain["psnr"], abs=1e-3)
+    assert plain["psnr_aligned"] is None
+    assert aligned["psnr_aligned"] > aligned["psnr"] - 0.5
+    (image,) = aligned["per_image"]
+    # The poses are exact: what the blurred little field likes better is near.
+    assert image["alignment"]["pixels"] < 1.0
+    assert (trained.path / "eval" / "test" / image["picture_aligned"]).is_file()
+    assert aligned["protocol"]["alignment"]["manifold"] == "SO3xR3"
+    assert weight.requires_grad
 
 
 def test_metrics_carry_their_protocol(trained: voxfield.Run) -> None:

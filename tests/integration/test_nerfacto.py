@@ -64,6 +64,10 @@ def test_photographs_without_alpha_are_learned(tmp_path: Path, poses: str) -> No
     # Nine tiny views do not pin down an unbounded scene: what they show themselves is learned.
     assert run.evaluate(split="train", quiet=True)["psnr"] > 18.0
     assert run.experiment.model.poses == poses
+    aligned = run.evaluate(split="train", max_images=1, align_poses=True, quiet=True)
+    drift = torch.tensor(aligned["protocol"]["alignment"]["drift"])
+    assert torch.equal(drift, torch.eye(4)) == (poses == "off"), "refined poses drift together"
+    assert aligned["psnr_aligned"] > aligned["psnr"] - 1.0
 
 
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tiny_capture: Path, tmp_path: Path) -> None:

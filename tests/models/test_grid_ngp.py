@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -290,3 +291,55 @@ def test_rays_that_should_have_met_matter_open_the_cells_along_them(has_alpha: b
 def test_settings_are_checked(bad: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(bad))):
         GridNgpConfig(**bad)
+
+
+@pytest.mark.parametrize("unbounded", [False, True])
+@pytest.mark.parametrize("background", ["white", "last_sample"])
+def test_colours_with_gradient_are_those_rendered(unbounded: bool, background: str) -> None:
+    model = textured(make(unbounded=unbounded, background=background, has_alpha=False), 2.0)
+    bits = model.occupancy.bits.bits.clone()
+    backdrop = torch.ones(3)
+    rendered = model.render_rays(rays(100), background=backdrop)["rgb"]
+    with torch.no_grad():
+        colours = model.colours_with_gradient(rays(100), background=backdrop)
+    # Rendering leaves samples below LEAST_LIGHT uncoloured, and ends rays at its early stop.
+    torch.testing.assert_close(colours, rendered, rtol=0, atol=2e-2)
+    assert torch.equal(model.occupancy.bits.bits, bits), "looking teaches the occupancy grid nothing"
+
+
+def test_the_gradient_of_rays_is_that_of_finite_differences(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = textured(make(unbounded=True), 0.5).requires_grad_(False)
+    held = rays(64)
+    samples = model._visible(model._march(held, None), observe=False)
+    positions = samples.positions.clone()
+    extent = (model.box[1] - model.box[0]) * 2 ** (model.occupancy.cascades - 1)
+    middles = 0.5 * (samples.t_start + samples.t_end)[:, None]
+
+    def colours(origins: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
+        # Which samples there are has no gradient: they stay, and move with their rays.
+        moved = (origins - held.origins + 0)[samples.ray_index.long()]
+        moved = moved + middles * (directions - held.directions)[samples.ray_index.long()]
+        shifted = replace(samples, positions=positions + moved.detach() / extent)
+        monkeypatch.setattr(model, "_visible", lambda _samples, observe: shifted)
+        asked = replace(held, origins=origins, directions=directions)
+        return model.colours_with_gradient(asked, background=torch.zeros(3))
+
+    origins, directions = held.origins.clone().requires_grad_(), held.directions.clone().requires_grad_()
+    found = torch.autograd.grad(colours(origins, directions).sum(), (origins, directions))
+    generator, step = torch.Generator().manual_seed(1), 1e-4
+    for which, gradient in enumerate(found):
+        way = torch.randn(64, 3, generator=generator)
+        ends = []
+        for sign in (1.0, -1.0):
+            pair = [held.origins, held.directions]
+            pair[which] = pair[which] + sign * step * way
+            ends.append(float(colours(*pair).double().sum()))
+        expected = (ends[0] - ends[1]) / (2 * step)
+        # The grid is piecewise linear and float32: some percent of the terms' size.
+        size = float((gradient * way).sum(1).abs().sum())
+        assert float((gradient * way).sum()) == pytest.approx(expected, abs=0.05 * size)
+
+
+def test_poses_are_not_refined() -> None:
+    poses = torch.eye(3, 4)[None]
+    assert make().refined_poses(poses) is poses

@@ -479,3 +479,52 @@ def test_rays_that_leave_normalised_device_coordinates_see_the_background() -> N
     torch.testing.assert_close(seen["rgb"], torch.tensor([0.2, 0.4, 0.6]).expand(5, 3))
     assert not bool(seen["opacity"].any())
     assert all(bool(value.isfinite().all()) for value in seen.values())
+
+
+@pytest.mark.parametrize("unbounded", [True, False])
+def test_colours_with_gradient_are_those_rendered(unbounded: bool) -> None:
+    model = textured(make(unbounded=unbounded))
+    rendered = model.render_rays(rays(40), background=torch.ones(3))["rgb"]
+    torch.testing.assert_close(model.colours_with_gradient(rays(40), background=torch.ones(3)).detach(), rendered)
+
+
+@pytest.mark.parametrize("unbounded", [True, False])
+def test_the_gradient_of_rays_is_that_of_finite_differences(unbounded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = textured(make(unbounded=unbounded), 0.5).requires_grad_(False)
+    held = rays(64)
+    spacing, hit = model._spacing(held)
+    placed = model._place(held, spacing, hit, exponent=1.0, learn=False, generator=None)
+    # Where samples lie along their rays has no gradient.
+    monkeypatch.setattr(model, "_place", lambda *_args, **_options: placed)
+    monkeypatch.setattr(model, "_spacing", lambda _rays: (spacing, hit))
+
+    def colours(origins: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
+        return model.colours_with_gradient(
+            replace(held, origins=origins, directions=directions), background=torch.zeros(3)
+        )
+
+    origins, directions = held.origins.clone().requires_grad_(), held.directions.clone().requires_grad_()
+    found = torch.autograd.grad(colours(origins, directions).sum(), (origins, directions))
+    generator, step = torch.Generator().manual_seed(1), 1e-4
+    for which, gradient in enumerate(found):
+        way = torch.randn(64, 3, generator=generator)
+        ends = []
+        for sign in (1.0, -1.0):
+            pair = [held.origins, held.directions]
+            pair[which] = pair[which] + sign * step * way
+            ends.append(float(colours(*pair).double().sum()))
+        # The grid is piecewise linear and float32: some percent of the terms' size.
+        size = float((gradient * way).sum(1).abs().sum())
+        assert float((gradient * way).sum()) == pytest.approx((ends[0] - ends[1]) / (2 * step), abs=0.05 * size)
+
+
+def test_refined_poses_are_the_corrected_ones() -> None:
+    given = torch.eye(3, 4).expand(3, 3, 4).clone()
+    assert make().refined_poses(given) is given
+    model = make(poses="SE3")
+    assert model.poses is not None
+    with torch.no_grad():
+        model.poses.corrections[1] = 0.1
+    refined = model.refined_poses(given)
+    assert torch.equal(refined[0], given[0])
+    assert not torch.equal(refined[1], given[1])

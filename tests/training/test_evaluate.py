@@ -112,6 +112,8 @@ def test_metrics_file_holds_the_result_and_its_protocol(tmp_path):
     assert set(result) == {
         "psnr", "psnr_std", "ssim", "ssim_std", "lpips", "lpips_std", "num_rays_per_sec", "num_rays_per_sec_std",
         "fps", "fps_std", "num_images", "per_image", "protocol", "skipped", "notes",
+        "psnr_aligned", "psnr_aligned_std", "ssim_aligned", "ssim_aligned_std", "lpips_aligned", "lpips_aligned_std",
+        "verdicts", "outliers",
     }  # fmt: skip
     protocol = result["protocol"]
     assert protocol["ssim"] == {"window": 11, "sigma": 1.5, "border": "valid"}
@@ -125,6 +127,27 @@ def test_metrics_file_holds_the_result_and_its_protocol(tmp_path):
     assert result["psnr_std"] is None, "one image has no deviation"
     assert result["lpips"] is None
     assert any("--lpips-weights" in note for note in result["notes"])
+
+
+def test_focus_is_measured_unless_it_is_not_wanted(tmp_path):
+    scene = captures([picture(i) for i in range(6)])
+    result = evaluate(Constant(), scene, output=tmp_path)
+    assert sum(result["verdicts"].values()) >= 6
+    assert result["protocol"]["focus"]["outlier_z"] == 3.5
+    for item in result["per_image"]:
+        assert 0.0 <= item["focus"]["sharpness_truth"] < 10.0, "most of a noise is taken off"
+        assert item["focus"]["sharpness_prediction"] is None, "one colour is neither sharp nor blurred"
+        assert item["focus"]["verdict"]
+    assert result["psnr_aligned"] is None
+    without = evaluate(Constant(), scene, output=tmp_path, settings=EvaluateConfig(focus=False))
+    assert (without["verdicts"], without["outliers"], without["protocol"]["focus"]) == ({}, [], None)
+    assert not any("focus" in item for item in without["per_image"])
+    assert without["psnr"] == result["psnr"]
+
+
+def test_alignment_needs_something_that_aligns(tmp_path):
+    with pytest.raises(InputError, match="align_poses: expected an aligner"):
+        evaluate(Constant(), captures([picture(0)]), output=tmp_path, settings=EvaluateConfig(align_poses=True))
 
 
 def test_panels_show_truth_prediction_error_depth(tmp_path):

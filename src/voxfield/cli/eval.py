@@ -19,11 +19,13 @@ def command(
     lpips_weights: Annotated[str | None, optional("PATH")] = None,
     max_images: Annotated[int | None, optional("N")] = None,
     background: Annotated[str | None, optional("COLOUR")] = None,
+    align_poses: bool = False,
     quiet: bool = False,
 ) -> int:
-    """Measure a run on held-out photographs: PSNR, SSIM, LPIPS, speed.
+    """Measure a run on held-out photographs: PSNR, SSIM, LPIPS, speed, and what is wrong with each.
 
-    Writes eval/SPLIT/metrics.json and one picture per photograph: truth, prediction, error, depth.
+    Writes eval/SPLIT/metrics.json, one picture per photograph (truth, prediction, error, depth), and focus.html, which
+    tells blur from misalignment, other exposure and other content.
 
     Args:
         run: run directory.
@@ -33,6 +35,8 @@ def command(
             not measured.
         max_images: measure only this many photographs, evenly chosen.
         background: white, black, grey, #rrggbb, or r,g,b from 0 to 1; as the run says when not given.
+        align_poses: also move each camera to where the field explains its photograph best, and measure there; some
+            seconds per photograph. The plain figures stay as they are.
         quiet: no progress bar.
     """
     import voxfield
@@ -45,6 +49,7 @@ def command(
         lpips_weights=lpips_weights,
         max_images=max_images,
         background=background,
+        align_poses=align_poses,
         quiet=quiet,
     )
     print(f"{metrics['num_images']} {split} images of {opened.path}")
@@ -54,6 +59,8 @@ def command(
         print(f"PSNR   {format_metric(metrics, 'psnr_srgb', 2)} dB  [exposed, {spaces['psnr_srgb']}]")
     else:
         print(f"PSNR   {format_metric(metrics, 'psnr', 2)} dB")
+    if metrics.get("psnr_aligned") is not None:
+        print(f"       {format_metric(metrics, 'psnr_aligned', 2)} dB with aligned poses")
     print(f"SSIM   {format_metric(metrics, 'ssim', 4)}")
     if metrics.get("lpips") is None:
         print("LPIPS  not measured: name weights with --lpips-weights")
@@ -61,6 +68,9 @@ def command(
         network = (metrics["protocol"].get("lpips") or {}).get("network", "LPIPS")
         print(f"LPIPS  {format_metric(metrics, 'lpips', 4)}  [{network}]")
     print(f"Speed  {metrics['num_rays_per_sec']:,.0f} rays/s, {metrics['fps']:.3g} images/s")
+    if metrics.get("verdicts"):
+        print("Focus  " + ", ".join(f"{count} {words}" for words, count in metrics["verdicts"].items()))
+        print(f"Wrote  {opened.path / 'eval' / split / 'focus.html'}")
     print(f"Wrote  {opened.path / 'eval' / split / 'metrics.json'}")
     if metrics["skipped"]:
         print(f"Measured without {len(metrics['skipped'])} pictures that could not be used: listed there.")

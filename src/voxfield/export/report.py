@@ -5,21 +5,27 @@ outside address, so the file can be mailed, archived and opened without a networ
 light preference. Everything that comes from files is escaped: names of images and runs may hold anything.
 """
 
-import html
 import json
-import math
 import os
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import voxfield
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.export.curves import Point, Series, chart
+from voxfield.export.page import (
+    bullet_list,
+    cards,
+    document,
+    escape,
+    is_number,
+    list_in,
+    mappings_in,
+    number,
+    settings_table,
+)
 from voxfield.export.report_pictures import embed_panel, embed_video
-from voxfield.export.report_style import STYLE
 from voxfield.storage.atomic import write_bytes
 from voxfield.storage.run_log import LOG_NAME, read_log
 
@@ -86,15 +92,8 @@ class _Page:
             self._events(),
         ]
         # Sections note faults while they are made: the list comes last.
-        faults = _list("Not shown", self.faults)
-        made = f"Made by Voxfield {voxfield.__version__}, {time.strftime('%Y-%m-%d %H:%M')}."
-        return (
-            '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            f"<title>{_e(title)}</title><style>{STYLE}</style></head>\n<body><main>\n"
-            + "\n".join(section for section in [*sections, faults] if section)
-            + f"\n<footer>{_e(made)}</footer></main></body></html>\n"
-        )
+        faults = bullet_list("Not shown", self.faults)
+        return document(title, [*sections, faults])
 
     # ------------------------------------------------------------------------------------------------ sections
 
@@ -109,14 +108,8 @@ class _Page:
             ("Device", _text(self.start.get("device"))),
             ("Started", self.start.get("time")),
         ]
-        rows = "".join(f"<dt>{_e(name)}</dt><dd>{_e(value)}</dd>" for name, value in facts if value)
-        cards = "".join(
-            f'<div class="card"><b>{_e(value)}</b><span>{_e(label)}</span></div>' for label, value in self._figures()
-        )
-        return (
-            f"<header><h1>{_e(self.folder.resolve().name)}</h1><dl>{rows}</dl></header>"
-            f'<section class="cards">{cards}</section>'
-        )
+        rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts if value)
+        return f"<header><h1>{escape(self.folder.resolve().name)}</h1><dl>{rows}</dl></header>" + cards(self._figures())
 
     def _state(self) -> str:
         if not self.log:
@@ -132,20 +125,20 @@ class _Page:
         held_out = [e for e in self.log if e.get("kind") == "eval"]
         if self.metrics:
             split, metrics = next(iter(self.metrics.items()))
-            yield f"PSNR, {split}", _figure(metrics.get("psnr"), "{:.2f} dB")
-            yield f"SSIM, {split}", _figure(metrics.get("ssim"), "{:.4f}")
+            yield f"PSNR, {split}", number(metrics.get("psnr"), "{:.2f} dB")
+            yield f"SSIM, {split}", number(metrics.get("ssim"), "{:.4f}")
             if metrics.get("lpips") is not None:
-                yield f"{_network(metrics)}, {split}", _figure(metrics["lpips"], "{:.4f}")
-            yield "rendering", _figure(metrics.get("num_rays_per_sec"), "{:,.0f} rays/s")
+                yield f"{_network(metrics)}, {split}", number(metrics["lpips"], "{:.4f}")
+            yield "rendering", number(metrics.get("num_rays_per_sec"), "{:,.0f} rays/s")
         elif held_out:
-            yield f"PSNR, {held_out[-1].get('split', 'held out')}", _figure(held_out[-1].get("psnr"), "{:.2f} dB")
+            yield f"PSNR, {held_out[-1].get('split', 'held out')}", number(held_out[-1].get("psnr"), "{:.2f} dB")
         if train:
-            yield "training time", _figure(_minutes(train[-1]), "{:.1f} min")
-            yield "steps", _figure(train[-1].get("step"), "{:,}")
-            rates = [e["rays_per_second"] for e in train if _is_number(e.get("rays_per_second"))]
+            yield "training time", number(_minutes(train[-1]), "{:.1f} min")
+            yield "steps", number(train[-1].get("step"), "{:,}")
+            rates = [e["rays_per_second"] for e in train if is_number(e.get("rays_per_second"))]
             if rates:
                 # The median is not moved by the first steps, which are not the steady state.
-                yield "training", _figure(sorted(rates)[len(rates) // 2], "{:,.0f} rays/s")
+                yield "training", number(sorted(rates)[len(rates) // 2], "{:,.0f} rays/s")
 
     def _pictures(self) -> str:
         parts: list[str] = []
@@ -154,7 +147,7 @@ class _Page:
             shown = [figure for figure in figures if figure]
             if shown:
                 heads = "".join(f"<span>{name}</span>" for name in ("truth", "prediction", "error", "depth"))
-                parts.append(f'<h3>{_e(split)}</h3><div class="heads">{heads}</div>' + "".join(shown))
+                parts.append(f'<h3>{escape(split)}</h3><div class="heads">{heads}</div>' + "".join(shown))
         renders = self._renders()
         if not parts and not renders:
             return ""
@@ -172,9 +165,9 @@ class _Page:
             return ""
         self.budget -= len(uri) * 3 // 4
         caption = [str(item.get("name", picture))]
-        caption += [_figure(item.get("psnr"), "PSNR {:.2f} dB")] if _is_number(item.get("psnr")) else []
-        caption += [_figure(item.get("ssim"), "SSIM {:.4f}")] if _is_number(item.get("ssim")) else []
-        text = _e(" · ".join(caption))
+        caption += [number(item.get("psnr"), "PSNR {:.2f} dB")] if is_number(item.get("psnr")) else []
+        caption += [number(item.get("ssim"), "SSIM {:.4f}")] if is_number(item.get("ssim")) else []
+        text = escape(" · ".join(caption))
         return f'<figure><img src="{uri}" alt="{text}"><figcaption>{text}</figcaption></figure>'
 
     def _renders(self) -> str:
@@ -186,7 +179,7 @@ class _Page:
             if uri is not None:
                 self.budget -= len(uri) * 3 // 4
                 parts.append(f'<video src="{uri}" controls loop muted playsinline></video>')
-            parts.append(f'<p><a href="{_e(quote(relative))}">{_e(relative)}</a></p>')
+            parts.append(f'<p><a href="{escape(quote(relative))}">{escape(relative)}</a></p>')
         return "<h3>Renders</h3>" + "".join(parts) if parts else ""
 
     def _curves(self) -> str:
@@ -219,7 +212,9 @@ class _Page:
         rows = []
         for split, metrics in self.metrics.items():
             cells = [f"<td>{_mean_and_std(metrics, name, form)}</td>" for name, _, form in columns]
-            rows.append(f"<tr><th>{_e(split)}</th>{''.join(cells)}<td>{_e(metrics.get('num_images', ''))}</td></tr>")
+            rows.append(
+                f"<tr><th>{escape(split)}</th>{''.join(cells)}<td>{escape(metrics.get('num_images', ''))}</td></tr>"
+            )
         heads = "".join(f"<th>{label}</th>" for _, label, _ in columns)
         table = f'<table class="numbers"><tr><th>split</th>{heads}<th>images</th></tr>{"".join(rows)}</table>'
         details = "".join(self._measurement(split, metrics) for split, metrics in self.metrics.items())
@@ -229,19 +224,19 @@ class _Page:
         """How a split was measured, what went wrong, and the numbers of each image."""
         protocol = metrics.get("protocol")
         shown = {k: v for k, v in protocol.items() if k != "images"} if isinstance(protocol, Mapping) else {}
-        images = _mappings(metrics.get("per_image"))
+        images = mappings_in(metrics.get("per_image"))
         rows = "".join(
-            f"<tr><th>{_e(item.get('name', ''))}</th>"
-            + "".join(f"<td>{_figure(item.get(k), form)}</td>" for k, form in _IMAGE_COLUMNS)
+            f"<tr><th>{escape(item.get('name', ''))}</th>"
+            + "".join(f"<td>{number(item.get(k), form)}</td>" for k, form in _IMAGE_COLUMNS)
             + "</tr>"
             for item in images
         )
         heads = "".join(f"<th>{name}</th>" for name in ("image", "PSNR, dB", "SSIM", "LPIPS", "seconds"))
-        skipped = [f"{item.get('name')}: {item.get('reason')}" for item in _mappings(metrics.get("skipped"))]
+        skipped = [f"{item.get('name')}: {item.get('reason')}" for item in mappings_in(metrics.get("skipped"))]
         return (
-            f"<h3>{_e(split)}: how it was measured</h3>{_settings_table(shown)}"
-            + _list("", [str(note) for note in _entries(metrics.get("notes"))])
-            + _list("Skipped images", skipped)
+            f"<h3>{escape(split)}: how it was measured</h3>{settings_table(shown)}"
+            + bullet_list("", [str(note) for note in list_in(metrics.get("notes"))])
+            + bullet_list("Skipped images", skipped)
             + f"<details><summary>{len(images)} images</summary>"
             + f'<table class="numbers"><tr>{heads}</tr>{rows}</table></details>'
         )
@@ -249,7 +244,7 @@ class _Page:
     def _settings(self) -> str:
         if not self.experiment:
             return ""
-        return f"<section><h2>Settings</h2>{_settings_table(self.experiment)}</section>"
+        return f"<section><h2>Settings</h2>{settings_table(self.experiment)}</section>"
 
     def _events(self) -> str:
         lines = []
@@ -261,7 +256,7 @@ class _Page:
                 lines.append(f"start {entry.get('time', '')}".rstrip())
             elif kind == "end":
                 lines.append(f"end: {entry.get('reason', '')}")
-        inside = "".join(f"<li>{_e(line)}</li>" for line in lines)
+        inside = "".join(f"<li>{escape(line)}</li>" for line in lines)
         return f"<section><h2>Events</h2><ol>{inside}</ol></section>" if lines else ""
 
     # ------------------------------------------------------------------------------------------------ files
@@ -300,18 +295,6 @@ class _Page:
 _IMAGE_COLUMNS = (("psnr", "{:.3f}"), ("ssim", "{:.4f}"), ("lpips", "{:.4f}"), ("seconds", "{:.3f}"))
 
 
-def _e(value: Any) -> str:
-    return html.escape(str(value), quote=True)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _figure(value: Any, form: str) -> str:
-    return form.format(value) if _is_number(value) else "–"
-
-
 def _text(value: Any) -> str:
     """A machine line as a person reads it, whether it was recorded as text or as fields."""
     if isinstance(value, Mapping):
@@ -321,29 +304,21 @@ def _text(value: Any) -> str:
 
 def _minutes(entry: Mapping[str, Any]) -> float | None:
     seconds = entry.get("train_seconds")
-    return seconds / 60.0 if isinstance(seconds, int | float) and _is_number(seconds) else None
+    return seconds / 60.0 if isinstance(seconds, int | float) and is_number(seconds) else None
 
 
 def _points(entries: Iterable[Mapping[str, Any]], x: Callable[[Mapping[str, Any]], Any], name: str) -> list[Point]:
     pairs: Iterable[tuple[Any, Any]] = ((x(entry), entry.get(name)) for entry in entries)
-    return [(float(a), float(b)) for a, b in pairs if _is_number(a) and _is_number(b)]
+    return [(float(a), float(b)) for a, b in pairs if is_number(a) and is_number(b)]
 
 
 def _spread(images: Any) -> list[Mapping[str, Any]]:
     """At most ``MOST_PICTURES`` images, from the worst to the best PSNR in even steps of rank."""
-    items = _mappings(images)
-    items.sort(key=lambda item: item["psnr"] if _is_number(item.get("psnr")) else -1.0)
+    items = mappings_in(images)
+    items.sort(key=lambda item: item["psnr"] if is_number(item.get("psnr")) else -1.0)
     if len(items) <= MOST_PICTURES:
         return items
     return [items[round(i * (len(items) - 1) / (MOST_PICTURES - 1))] for i in range(MOST_PICTURES)]
-
-
-def _entries(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _mappings(value: Any) -> list[Mapping[str, Any]]:
-    return [item for item in _entries(value) if isinstance(item, Mapping)]
 
 
 def _network(metrics: Mapping[str, Any]) -> str:
@@ -355,30 +330,7 @@ def _network(metrics: Mapping[str, Any]) -> str:
 
 def _mean_and_std(metrics: Mapping[str, Any], name: str, form: str) -> str:
     mean, spread = metrics.get(name), metrics.get(f"{name}_std")
-    text = _figure(mean, form) + (f" ± {_figure(spread, form)}" if _is_number(spread) else "")
-    if name == "lpips" and _is_number(mean):
-        text += f"<br>{_e(_network(metrics))}"
+    text = number(mean, form) + (f" ± {number(spread, form)}" if is_number(spread) else "")
+    if name == "lpips" and is_number(mean):
+        text += f"<br>{escape(_network(metrics))}"
     return text
-
-
-def _list(title: str, lines: Sequence[str]) -> str:
-    if not lines:
-        return ""
-    head = f"<h3>{_e(title)}</h3>" if title else ""
-    return head + "<ul>" + "".join(f"<li>{_e(line)}</li>" for line in lines) + "</ul>"
-
-
-def _settings_table(values: Mapping[str, Any]) -> str:
-    rows = "".join(f"<tr><th>{_e(path)}</th><td>{_e(text)}</td></tr>" for path, text in _flat(values))
-    return f'<table class="settings">{rows}</table>'
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
-    """Dotted paths and values of nested mappings."""
-    for key, value in values.items():
-        path = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{path}.")
-        else:
-            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            yield path, text if len(text) <= 400 else text[:400] + " …"

@@ -162,6 +162,29 @@ def rotation_between(source: Tensor, target: Tensor) -> Tensor:
     return torch.eye(3, dtype=torch.float64) + skew + skew @ skew / (1 + cosine)
 
 
+def similarity_between(source: Tensor, target: Tensor) -> SceneTransform:
+    """The similarity that best takes one set of camera poses to another: how far poses drifted as a group.
+
+    The rotation is the one nearest to the mean of the cameras' own turns, which is definite also where their centres
+    lie on a line; scale and shift then fit the centres by least squares. Centres in one place keep their scale.
+
+    Args:
+        source, target: (N, 3, 4) camera-to-world of the same N >= 1 cameras, turned by less than a right angle.
+
+    Returns:
+        The transform; ``apply_poses(source)`` is near ``target``.
+    """
+    check_shape("source", source, ("N", 3, 4))
+    check_shape("target", target, (len(source), 3, 4))
+    source, target = source.double().cpu(), target.double().cpu()
+    rotation = orthonormalise((target[:, :, :3] @ source[:, :, :3].transpose(1, 2)).mean(0))
+    begin, end = source[:, :, 3].mean(0), target[:, :, 3].mean(0)
+    before, after = (source[:, :, 3] - begin) @ rotation.T, target[:, :, 3] - end
+    spread, agreement = float(before.square().sum()), float((before * after).sum())
+    scale = agreement / spread if spread > 1e-12 and agreement > 0 else 1.0
+    return SceneTransform.from_parts(rotation, scale, end - scale * (rotation @ begin))
+
+
 def normalise(
     poses: Tensor, *, orientation: Orientation = "up", centre: Centre = "auto", auto_scale: bool = True
 ) -> SceneTransform:

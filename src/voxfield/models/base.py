@@ -58,6 +58,12 @@ class Model(Protocol):
     def render_rays(self, rays: Rays, *, background: torch.Tensor) -> dict[str, torch.Tensor]:
         """``rgb`` (R, 3), ``opacity`` (R,), ``depth`` (R,) without gradients."""
 
+    def colours_with_gradient(self, rays: Rays, *, background: torch.Tensor) -> torch.Tensor:
+        """``rgb`` (R, 3) of ``render_rays``, differentiable with respect to the rays' origins and directions."""
+
+    def refined_poses(self, camera_to_world: torch.Tensor) -> torch.Tensor:
+        """The training cameras' poses (N, 3, 4) as training corrected them; as they came where it did not."""
+
     def render_image(self, cameras: Cameras, i: int, *, background: torch.Tensor) -> dict[str, torch.Tensor]:
         """``rgb`` (H, W, 3), ``opacity`` (H, W), ``depth`` (H, W) on the CPU."""
 

@@ -243,6 +243,36 @@ class GridNgp(torch.nn.Module):
         depth = torch.where(seen.opacity > 0.5, seen.depth / seen.opacity.clamp(min=1e-6), seen.depth)
         return {"rgb": rgb, "opacity": seen.opacity, "depth": depth}
 
+    def colours_with_gradient(self, rays: Rays, *, background: torch.Tensor) -> torch.Tensor:
+        """``rgb`` (R, 3) of `render_rays` up to what hidden samples add, differentiable with respect to the rays.
+
+        Samples keep their distances while their rays move: which cells are occupied has no gradient.
+
+        Args:
+            rays: R rays on the model's device; some thousand, all samples are kept for the backward.
+            background: (3,) colour behind the field.
+        """
+        samples = self._visible(self._march(rays, None), observe=False)
+        density, geometry = self.field.geometry(self.field.encode(self._moving_positions(samples, rays)))
+        colour = self.field.colour(geometry, rays.directions, samples.ray_index)
+        seen = composite(
+            density * self.density_scale,
+            colour,
+            samples.t_start,
+            samples.t_end,
+            samples.ray_offsets,
+            early_stop=self.config.render_early_stop,
+        )
+        if self.background == "last_sample":
+            behind = _last_of_each_ray(colour, samples.ray_offsets)
+        else:
+            behind = background.to(self.device)
+        return seen.rgb + (1 - seen.opacity)[:, None] * behind
+
+    def refined_poses(self, camera_to_world: torch.Tensor) -> torch.Tensor:
+        """``camera_to_world`` (N, 3, 4) as it is: this model does not correct poses."""
+        return camera_to_world
+
     def render_image(
         self, cameras: Cameras, i: int, *, background: torch.Tensor, rays_per_chunk: int = 1 << 15
     ) -> dict[str, torch.Tensor]:
@@ -296,9 +326,19 @@ class GridNgp(torch.nn.Module):
             max_samples=self.config.max_samples_per_ray,
         )
 
+    def _moving_positions(self, samples: PackedSamples, rays: Rays) -> torch.Tensor:
+        """``samples.positions`` (S, 3), the same values, with gradients to the rays they lie on."""
+        extent = (self.box[1] - self.box[0]) * 2 ** (self.occupancy.cascades - 1)
+        ray, middles = samples.ray_index.long(), 0.5 * (samples.t_start + samples.t_end)
+        origins, directions = rays.origins / extent, rays.directions / extent
+        moving = origins.index_select(0, ray) + middles[:, None] * directions.index_select(0, ray)
+        return samples.positions + (moving - moving.detach())
+
     @torch.no_grad()
-    def _visible(self, samples: PackedSamples) -> PackedSamples:
-        """The samples light reaches: those behind an opaque surface would get no gradient anyway."""
+    def _visible(self, samples: PackedSamples, *, observe: bool = True) -> PackedSamples:
+        """The samples light reaches: those behind an opaque surface would get no gradient anyway. Training lets the
+        occupancy grid ``observe`` them.
+        """
         if self.config.early_stop == 0.0:
             return samples
 
@@ -306,7 +346,8 @@ class GridNgp(torch.nn.Module):
             positions = samples.positions.T.index_select(1, index).T
             lengths = samples.t_end[index] - samples.t_start[index]
             density = self.field.density(positions)
-            self._observe(positions, lengths, density)
+            if observe:
+                self._observe(positions, lengths, density)
             return density * self.density_scale * lengths
 
         return keep_first(samples, visible_counts(samples, thickness, self.config.early_stop))

@@ -24,7 +24,7 @@ from voxfield.geometry.camera import Cameras
 from voxfield.geometry.ndc import NdcFrame
 from voxfield.geometry.pose_refinement import PoseRefinement, PoseRefinementConfig
 from voxfield.geometry.rays import Rays
-from voxfield.kernels.dense_composite import dense_composite, dense_weights
+from voxfield.kernels.dense_composite import DenseComposited, dense_composite, dense_weights
 from voxfield.kernels.distortion import distortion_loss
 from voxfield.kernels.interlevel import interlevel_loss
 from voxfield.kernels.interval_points import interval_points
@@ -258,21 +258,12 @@ class Nerfacto(torch.nn.Module):
             zero; learnt, or else against the slope of the density.
         """
         look = self._look(rays, None, None)
-        appearance = self.appearance.mean(0)
-        if self.config.unseen_appearance == "zero":
-            appearance = torch.zeros_like(appearance)
-        density, colour, predicted = self._ask_field(look, appearance.expand(len(rays), -1))
-        seen = dense_composite(density, colour, look.distances)
-        behind = background.to(self.device)
-        if self.background == "last_sample":
-            last = colour[:, -1]
-            # Rays that leave the frame of normalised device coordinates have no last sample.
-            behind = last if self.ndc is None else torch.where(cast(torch.Tensor, look.hit), last, behind)
+        rgb, seen, predicted = self._see(look, background)
         half = (seen.weights.cumsum(1) < 0.5).sum(1, keepdim=True).clamp(max=look.distances.shape[1] - 2)
         middles = self._in_world(look, 0.5 * (look.distances[:, 1:] + look.distances[:, :-1]))
         total = seen.depth if self.ndc is None else (seen.weights * middles).sum(1)
         outputs = {
-            "rgb": seen.rgb + (1 - seen.opacity)[:, None] * behind,
+            "rgb": rgb,
             "opacity": seen.opacity,
             "depth": middles.gather(1, half)[:, 0],
             "expected_depth": total / seen.opacity.clamp(min=1e-6),
@@ -282,6 +273,21 @@ class Nerfacto(torch.nn.Module):
         elif normals:
             outputs["normals"] = composite_normals(seen.weights, self._density_normals(look))
         return outputs
+
+    def colours_with_gradient(self, rays: Rays, *, background: torch.Tensor) -> torch.Tensor:
+        """``rgb`` (R, 3) of `render_rays`, differentiable with respect to the rays.
+
+        Samples keep their distances while their rays move: neither proposals nor the box give a gradient.
+
+        Args:
+            rays: R rays on the model's device; some thousand, all samples are kept for the backward.
+            background: (3,) colour behind the field; unused by fields trained with ``last_sample``.
+        """
+        return self._see(self._look(rays, None, None), background)[0]
+
+    def refined_poses(self, camera_to_world: torch.Tensor) -> torch.Tensor:
+        """The training cameras' poses (N, 3, 4) with the corrections learnt so far."""
+        return camera_to_world if self.poses is None else self.poses.apply_to_poses(camera_to_world)
 
     def render_image(
         self,
@@ -340,6 +346,20 @@ class Nerfacto(torch.nn.Module):
             generator=generator,
         )
         return _Look(world, inside, spacing, hit, levels, edges, distances)
+
+    def _see(self, look: _Look, background: torch.Tensor) -> tuple[torch.Tensor, DenseComposited, torch.Tensor | None]:
+        """Colour (R, 3) over ``background`` in no picture's appearance, what it is composed of, and learnt normals."""
+        appearance = self.appearance.mean(0)
+        if self.config.unseen_appearance == "zero":
+            appearance = torch.zeros_like(appearance)
+        density, colour, predicted = self._ask_field(look, appearance.expand(len(look.distances), -1))
+        seen = dense_composite(density, colour, look.distances)
+        behind = background.to(self.device)
+        if self.background == "last_sample":
+            last = colour[:, -1]
+            # Rays that leave the frame of normalised device coordinates have no last sample.
+            behind = last if self.ndc is None else torch.where(cast(torch.Tensor, look.hit), last, behind)
+        return seen.rgb + (1 - seen.opacity)[:, None] * behind, seen, predicted
 
     def _place(
         self,

@@ -3,6 +3,10 @@
 A number says little without how it was measured, so ``metrics.json`` carries its protocol: background, resize, split,
 image list, SSIM border, LPIPS network and weights, step, training time and checkpoint.
 
+What a number hides, ``focus`` of each image says: whether a bad PSNR comes of blur, a wrong pose, another exposure or
+something that only the photograph shows (`voxfield.training.focus`). By option every camera is also moved to where the
+field explains its photograph best, and measured there once more (`voxfield.training.alignment`).
+
 Metrics are taken on [0, 1] RGB float32 with the prediction clamped to [0, 1] and the truth composited over the same
 background the model renders on, in sRGB values as the NeRF papers do. Linear captures (EXR) are unbounded: their PSNR
 is that of exposed light on the capture's tone curve, with 1 as the peak and nothing clipped; SSIM, LPIPS and
@@ -17,20 +21,22 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 
 from voxfield.checks import check_choice, check_range, check_shape
-from voxfield.colour import ToneCurve, display, linear_from_srgb
+from voxfield.colour import ToneCurve, compared, display, linear_from_srgb
 from voxfield.errors import FormatError, InputError, VoxfieldError
-from voxfield.render.image import colour_from_name, panel, write_linear, write_png
+from voxfield.render.image import colour_from_name, error_colours, panel, side_by_side, write_linear, write_png
 from voxfield.render.lpips import MINIMUM_SIDE, Lpips, load_lpips
 from voxfield.render.metrics import SSIM_SIGMA, SSIM_WINDOW, SsimBorder, psnr, ssim
 from voxfield.storage.atomic import write_json
 from voxfield.storage.json_values import json_values
+from voxfield.training.alignment import AlignmentConfig, PoseAligner
+from voxfield.training.focus import focus_protocol, judge, measure_focus
 
 if TYPE_CHECKING:
     from voxfield.data.posed_images import PosedImages
@@ -38,8 +44,11 @@ if TYPE_CHECKING:
 
 METRICS_NAME = "metrics.json"
 
+ALIGNED_FOLDER = "aligned"
+"""Where the pictures of aligned cameras lie, beside ``metrics.json``."""
+
 _WARM_UP_SIDE = 64
-_METRICS = ("psnr", "psnr_srgb", "ssim", "lpips")
+_METRICS = ("psnr", "ssim", "lpips")
 
 RenderImage = Callable[..., Mapping[str, torch.Tensor]]
 """``render_image(cameras, i, *, background)`` -> ``rgb`` (H, W, 3), ``opacity`` (H, W), ``depth`` (H, W), and where the
@@ -64,6 +73,12 @@ class EvaluateConfig:
     save_images: bool = True
     """Write a panel truth | prediction | error | depth (| normals) for every image; of linear captures also the
     prediction as EXR, in the capture's units."""
+    focus: bool = True
+    """Also measure sharpness, shift and exposure, and say in words what is wrong with each image."""
+    align_poses: bool = False
+    """Also move each camera to where the field explains its photograph best, and measure there: ``psnr_aligned``."""
+    alignment: AlignmentConfig = AlignmentConfig()
+    """How cameras are moved, if they are."""
 
 
 def evaluate(
@@ -74,6 +89,7 @@ def evaluate(
     settings: EvaluateConfig | None = None,
     context: Mapping[str, Any] | None = None,
     lpips: Lpips | None = None,
+    aligner: PoseAligner | None = None,
     on_progress: Callable[[int, int, str], None] | None = None,
 ) -> dict[str, Any]:
     """Render the images of a split, compare them with the truth, and write the result.
@@ -89,13 +105,15 @@ def evaluate(
         settings: how to measure; the defaults when absent.
         context: what else the protocol says, e.g. ``step``, ``train_seconds``, ``checkpoint``, ``device``.
         lpips: a network loaded already, used instead of ``settings.lpips``.
+        aligner: moves the cameras; needed with ``settings.align_poses``, unused without.
         on_progress: called after every image with images done, images in all, and the image's name.
 
     Returns:
-        What ``metrics.json`` holds: psnr (dB), ssim, lpips, num_rays_per_sec, fps and, of linear captures, psnr_srgb,
-        each with ``_std`` (sample standard deviation over images, null below two); num_images; per_image; skipped;
-        notes; protocol. A metric that could not be taken (LPIPS without weights, SSIM of tiny images) is null and
-        ``notes`` says why.
+        What ``metrics.json`` holds: psnr (dB), ssim, lpips, of linear captures psnr_srgb, the same with ``_aligned``,
+        num_rays_per_sec and fps, each with ``_std`` (sample standard deviation over images, null below two);
+        num_images; verdicts (how many images are blurred, misaligned, ...); outliers; per_image; skipped; notes;
+        protocol. A metric that could not be taken (LPIPS without weights, SSIM of tiny images, aligned ones without
+        alignment) is null, and ``notes`` says why where it was asked for. ``psnr`` never depends on the alignment.
 
     Raises:
         InputError: when the split is empty, none of its images can be read, a setting is off range, or the model
@@ -110,43 +128,132 @@ def evaluate(
         background = linear_from_srgb(background)
     if lpips is None and settings.lpips is not None:
         lpips = load_lpips(settings.lpips)
-    folder = Path(output)
-    pictures = _picture_names(captures.names)
+    if settings.align_poses and aligner is None:
+        raise InputError("align_poses: expected an aligner to move the cameras with, got none.")
+    measurer = _Measurer(
+        render_image, captures, settings, Path(output), background, lpips, aligner if settings.align_poses else None
+    )
     scores: list[dict[str, Any]] = []
     skipped = [{"name": str(item.path), "reason": str(item.reason)} for item in captures.skipped]
     for done, index in enumerate(indices, start=1):
         name = captures.names[index]
         try:
-            truth, mask = _read_truth(captures, index, background)
+            truth = _read_truth(captures, index, background)
         except (VoxfieldError, OSError) as error:
             skipped.append({"name": name, "reason": str(error)})
         else:
             if not scores:
                 _warm_up(render_image, captures.cameras[index : index + 1], background)
-            limit = 1.0 if tone is None else math.inf
-            score, rendering = _measure(render_image, captures.cameras, index, truth, background, limit)
-            score |= _compare(rendering["rgb"], truth, mask, settings.ssim_border, lpips, tone)
-            if settings.save_images:
-                score |= _save(folder / pictures[index], truth, rendering, tone)
-            scores.append({"name": name, **score})
+            scores.append({"name": name, **measurer.score(index, truth)})
         if on_progress is not None:
             on_progress(done, len(indices), name)
     if not scores:
         raise InputError(
             f"None of the {len(indices)} {captures.split} images can be read. The last: {skipped[-1]['reason']}"
         )
-    protocol = _protocol(captures, settings, lpips, [score["name"] for score in scores])
+    found = judge(scores) if settings.focus else {"verdicts": {}, "outliers": []}
+    protocol = _protocol(captures, settings, lpips, measurer.aligner, [score["name"] for score in scores])
     result: dict[str, Any] = json_values(
         {
             **_summary(scores),
+            **found,
             "skipped": skipped,
             "notes": _notes(scores, skipped, lpips) + _pixel_notes(captures),
             "per_image": scores,
             "protocol": {**protocol, **(context or {})},
         }
     )
-    write_json(folder / METRICS_NAME, result)
+    write_json(Path(output) / METRICS_NAME, result)
     return result
+
+
+@dataclass(frozen=True)
+class _Truth:
+    """A photograph as it is measured against."""
+
+    colour: torch.Tensor
+    """(H, W, 3) over the background, in [0, 1] or exposed linear light."""
+    mask: torch.Tensor | None
+    """(H, W) bool: the pixels that count, if not all."""
+    foreground: torch.Tensor | None
+    """(H, W) bool: the pixels that show the scene rather than the background laid behind alpha, if there is any."""
+
+
+class _Measurer:
+    """Scores images one by one."""
+
+    def __init__(
+        self,
+        render_image: RenderImage,
+        captures: "PosedImages",
+        settings: EvaluateConfig,
+        folder: Path,
+        background: torch.Tensor,
+        lpips: Lpips | None,
+        aligner: PoseAligner | None,
+    ) -> None:
+        self._render_image, self._cameras, self._settings = render_image, captures.cameras, settings
+        self._tone, self._limit = captures.tone, 1.0 if captures.tone is None else math.inf
+        self._folder, self._background, self._lpips, self.aligner = folder, background, lpips, aligner
+        self._pictures = _picture_names(captures.names)
+
+    def score(self, index: int, truth: _Truth) -> dict[str, Any]:
+        """All that is said of an image; its pictures are written."""
+        score, rendering = self._measure(self._cameras, index, truth)
+        score |= self._compare(rendering["rgb"], truth)
+        if self._settings.save_images:
+            score |= _save(self._folder / self._pictures[index], truth.colour, rendering, self._tone)
+        best = rendering["rgb"]
+        if self.aligner is not None:
+            aligned, best = self._align(self.aligner, index, truth, rendering)
+            score |= aligned
+        if self._settings.focus:
+            shown = [
+                image if self._tone is None else display(image) for image in (rendering["rgb"], truth.colour, best)
+            ]
+            score["focus"] = measure_focus(
+                shown[0], shown[1], mask=truth.mask, foreground=truth.foreground, aligned=shown[2]
+            )
+        return score
+
+    def _measure(self, cameras: "Cameras", index: int, truth: _Truth) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        return _measure(self._render_image, cameras, index, truth.colour, self._background, self._limit)
+
+    def _compare(self, prediction: torch.Tensor, truth: _Truth) -> dict[str, Any]:
+        return _compare(prediction, truth, self._settings.ssim_border, self._lpips, self._tone)
+
+    def _align(
+        self, aligner: PoseAligner, index: int, truth: _Truth, rendering: Mapping[str, torch.Tensor]
+    ) -> tuple[dict[str, Any], torch.Tensor]:
+        """The scores of the camera moved, and what it sees."""
+        prediction = rendering["rgb"]
+        alignment = aligner.align(
+            self._cameras,
+            index,
+            compared(truth.colour, self._tone),
+            depth=rendering["depth"],
+            opacity=rendering["opacity"],
+            background=self._background,
+            mask=truth.mask,
+        )
+        if alignment is None:
+            return {f"{name}_aligned": None for name in _METRICS}, prediction
+        seen = self._measure(alignment.camera, 0, truth)[1]["rgb"] if alignment.moved else prediction
+        result: dict[str, Any] = {f"{name}_aligned": value for name, value in self._compare(seen, truth).items()}
+        before, after, goal = (compared(image, self._tone) for image in (prediction, seen, truth.colour))
+        result["alignment"] = {
+            "degrees": alignment.degrees,
+            "distance": alignment.distance,
+            "pixels": alignment.pixels,
+            "psnr_unseen": psnr(before, goal, alignment.unseen).item(),
+            "psnr_unseen_aligned": psnr(after, goal, alignment.unseen).item(),
+        }
+        if self._settings.save_images:
+            name = f"{ALIGNED_FOLDER}/{self._pictures[index]}"
+            result["picture_aligned"] = name
+            shown = [image if self._tone is None else display(image) for image in (seen, truth.colour)]
+            write_png(self._folder / name, side_by_side([shown[0], error_colours(*shown)]))
+        return result, seen
 
 
 def _chosen_images(captures: "PosedImages", settings: EvaluateConfig) -> list[int]:
@@ -170,12 +277,7 @@ def _picture_names(names: Sequence[str]) -> list[str]:
     ]
 
 
-def _read_truth(
-    captures: "PosedImages", index: int, background: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The truth (H, W, 3) over the background, in [0, 1] or exposed linear light, and the mask (H, W) of pixels that
-    count, if any.
-    """
+def _read_truth(captures: "PosedImages", index: int, background: torch.Tensor) -> _Truth:
     pixels = captures.images.read(index)
     expected = (int(captures.cameras.height[index]), int(captures.cameras.width[index]))
     if tuple(pixels.shape[:2]) != expected:
@@ -183,15 +285,16 @@ def _read_truth(
             f"{captures.names[index]}: expected {expected[1]}x{expected[0]} pixels as its camera says, "
             f"got {pixels.shape[1]}x{pixels.shape[0]}."
         )
-    tone = captures.tone
+    tone, foreground = captures.tone, None
     colour = pixels[..., :3].float() / 255.0 if tone is None else pixels[..., :3].float() * tone.exposure
     if pixels.shape[-1] == 4:
         alpha = pixels[..., 3:].float() / (255.0 if tone is None else 1.0)
         colour = colour * alpha + background * (1.0 - alpha)
+        foreground = alpha[..., 0] > 0.5
     mask = captures.images.mask(index) if captures.has_masks else None
     if mask is not None and not bool(mask.any()):
         raise FormatError(f"{captures.names[index]}: its mask leaves no pixel to measure.")
-    return colour, mask
+    return _Truth(colour, mask, foreground)
 
 
 def _warm_up(render_image: RenderImage, camera: "Cameras", background: torch.Tensor) -> None:
@@ -240,15 +343,15 @@ def _wait_for_device() -> None:
 
 def _compare(
     prediction: torch.Tensor,
-    truth: torch.Tensor,
-    mask: torch.Tensor | None,
+    photograph: _Truth,
     border: SsimBorder,
     lpips: Lpips | None,
     tone: ToneCurve | None = None,
 ) -> dict[str, Any]:
     """The metrics of one image; None for those that its size or mask does not allow."""
+    mask, truth = photograph.mask, photograph.colour
     if tone is not None:
-        shown = _compare(display(prediction), display(truth), mask, border, lpips)
+        shown = _compare(display(prediction), replace(photograph, colour=display(truth)), border, lpips)
         on_curve = psnr(tone.encode(prediction), tone.encode(truth), mask).item()
         return {**shown, "psnr": on_curve, "psnr_srgb": shown["psnr"]}
     if mask is not None:
@@ -281,11 +384,17 @@ def _keeps_a_window(mask: torch.Tensor, border: SsimBorder) -> bool:
     return bool(mask[margin : mask.shape[0] - margin, margin : mask.shape[1] - margin].any())
 
 
+def _columns(score: Mapping[str, Any]) -> list[str]:
+    """Which metrics there are: those of linear captures have one more."""
+    names = [*_METRICS, *(["psnr_srgb"] if "psnr_srgb" in score else [])]
+    return names + [f"{name}_aligned" for name in names]
+
+
 def _summary(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Mean and sample standard deviation over the images."""
     rates = [score["width"] * score["height"] / score["seconds"] for score in scores]
     columns: dict[str, list[float]] = {
-        **{name: [s[name] for s in scores if s[name] is not None] for name in _METRICS if name in scores[0]},
+        **{name: [s[name] for s in scores if s.get(name) is not None] for name in _columns(scores[0])},
         "num_rays_per_sec": rates,
         "fps": [1.0 / score["seconds"] for score in scores],
     }
@@ -307,6 +416,9 @@ def _notes(scores: Sequence[Mapping[str, Any]], skipped: Sequence[Mapping[str, s
     if skipped:
         were = "image was" if len(skipped) == 1 else "images were"
         notes.append(f"{len(skipped)} {were} skipped: missing or broken files.")
+    unaligned = sum("psnr_aligned" in score and score["psnr_aligned"] is None for score in scores)
+    if unaligned:
+        notes.append(f"{unaligned} of {len(scores)} images were not aligned: their masks leave one half empty.")
     broken = sum("non_finite_pixels" in score for score in scores)
     if broken:
         notes.append(
@@ -323,7 +435,11 @@ def _pixel_notes(captures: "PosedImages") -> list[str]:
 
 
 def _protocol(
-    captures: "PosedImages", settings: EvaluateConfig, lpips: Lpips | None, names: Sequence[str]
+    captures: "PosedImages",
+    settings: EvaluateConfig,
+    lpips: Lpips | None,
+    aligner: PoseAligner | None,
+    names: Sequence[str],
 ) -> dict[str, Any]:
     source = dict(captures.source)
     return {
@@ -339,5 +455,7 @@ def _protocol(
         "exposure": None if captures.tone is None else captures.tone.exposure,
         "ssim": {"window": SSIM_WINDOW, "sigma": SSIM_SIGMA, "border": settings.ssim_border},
         "lpips": None if lpips is None else {"network": lpips.name, "files": lpips.files},
+        "focus": focus_protocol() if settings.focus else None,
+        "alignment": None if aligner is None else aligner.protocol(),
         "source": source,
     }
