@@ -1,9 +1,9 @@
 """Photographs into the ``images`` folder of a capture, upright, each measured for sharpness.
 
 JPEG and PNG files are copied byte for byte when they are stored upright. Others are decoded and written again: those
-that EXIF says to turn (as JPEG of quality 97 or PNG, the tag then gone, focal length kept), and kinds and modes that
-COLMAP or our own reader would not take as they are (TIFF, BMP, WebP, GIF, palettes, CMYK, 16 bits), as PNG. Poses belong
-to the stored pixels, so nothing may turn them later.
+that EXIF says to turn (as JPEG of quality 97 or PNG, the tag then gone, the focal length kept), and kinds and modes
+that COLMAP does not read, or not as we do (TIFF, BMP, WebP, GIF, palettes, CMYK, 16 bits). Poses belong to the stored
+pixels, so nothing may turn them later.
 """
 
 import io

@@ -63,7 +63,9 @@ def plan_frames(video: Path, count: int) -> FrameSchedule:
     with _opened(video) as (container, stream):
         size = stream.codec_context.width, stream.codec_context.height
         if size[0] * size[1] > _LARGEST_FRAME:
-            raise FormatError(f"{video}: its frames of {size[0]}x{size[1]} pixels are above 89 megapixels. Scale it down.")
+            raise FormatError(
+                f"{video}: its frames of {size[0]}x{size[1]} pixels are above 89 megapixels. Scale it down."
+            )
         frames, first, last = 0, math.inf, -math.inf
         for packet in container.demux(stream):
             if packet.size == 0:
