@@ -76,7 +76,11 @@ def extract(
         counts = {image.name: opened.num_keypoints_for_image(image.image_id) for image in opened.read_all_images()}
     finally:
         opened.close()
-    return {"features": counts, "focal_from_exif": any(camera.has_prior_focal_length for camera in cameras)}
+    return {
+        "features": counts,
+        "cameras": len(cameras),
+        "focal_from_exif": any(camera.has_prior_focal_length for camera in cameras),
+    }
 
 
 def match(
