@@ -4,9 +4,9 @@ The time from the first frame to the end is cut into equal windows, and the shar
 turned upright as the file says and written as JPEG. Decoding is PyAV's, from the extra ``video``, imported late.
 """
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -67,13 +67,15 @@ def plan_frames(video: Path, count: int) -> FrameSchedule:
                 f"{video}: its frames of {size[0]}x{size[1]} pixels are above 89 megapixels. Scale it down."
             )
         frames, first, last = 0, math.inf, -math.inf
-        for packet in container.demux(stream):
-            if packet.size == 0:
-                continue
-            frames += 1
-            if packet.pts is not None:
-                first = min(first, float(packet.pts * stream.time_base))
-                last = max(last, float((packet.pts + (packet.duration or 0)) * stream.time_base))
+        # What is broken further on is reported by decoding, which gives the frames before.
+        with contextlib.suppress(_import_av().FFmpegError):
+            for packet in container.demux(stream):
+                if packet.size == 0:
+                    continue
+                frames += 1
+                if packet.pts is not None:
+                    first = min(first, float(packet.pts * stream.time_base))
+                    last = max(last, float((packet.pts + (packet.duration or 0)) * stream.time_base))
     if frames == 0:
         raise FormatError(f"{video}: holds no frames. Copy or export the video again.")
     if not last > first:
@@ -124,7 +126,7 @@ def place_frames(
                     best = rival
                 decoded = index + 1
                 advance(1)
-        except OSError as error:  # PyAV's errors are its children
+        except _import_av().FFmpegError as error:
             fault = Skipped(path=video.name, reason=f"cannot be decoded after frame {decoded} ({error.strerror})")
     if best is None:
         raise FormatError(f"{video}: no frame can be decoded. Copy or export the video again.")
@@ -153,16 +155,17 @@ def _upright(frame: Any) -> Any:
     return picture.rotate(turn, expand=True) if turn else picture
 
 
-@contextmanager
+@contextlib.contextmanager
 def _opened(video: Path) -> Iterator[tuple[Any, Any]]:
     """The container and its best video stream; whatever is wrong with them is a FormatError."""
     av = _import_av()
     try:
         # Only files: a playlist in disguise must not make this machine call others.
         container = av.open(str(video.resolve()), options={"protocol_whitelist": "file"})
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        raise FormatError(f"{video}: cannot be read as a video ({reason}). Export it as MP4 or MOV again.") from error
+    except av.FFmpegError as error:
+        raise FormatError(
+            f"{video}: cannot be read as a video ({error.strerror}). Export it as MP4 or MOV again."
+        ) from error
     with container:
         if set(container.format.name.split(",")) & set(_PLAYLISTS):
             raise FormatError(f"{video}: is a list of other files ({container.format.name}). Give the video itself.")
