@@ -72,7 +72,7 @@ def _photograph(pose: np.ndarray, textures: list[np.ndarray]) -> np.ndarray:
 def _cast(
     origin: np.ndarray, rays: np.ndarray, half: float, *, far: bool, textures: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(distance, colour) where rays meet the far or near sides of the cube [-half, half]^3; infinity where they miss."""
+    """(distance, colour) where rays meet the far or near sides of the cube [-half, half]^3; infinity for a miss."""
     both = np.stack([(-half - origin) / rays, (half - origin) / rays])
     enter, leave = both.min(axis=0).max(axis=-1), both.max(axis=0).min(axis=-1)
     distance = leave if far else np.where((enter < leave) & (enter > 0), enter, np.inf)

@@ -117,7 +117,7 @@ class ProcessedPhotos:
     registered: tuple[str, ...]
     """Pictures with a pose, by name below ``images``."""
     unregistered: tuple[str, ...]
-    """Pictures without."""
+    """Pictures without, or with one that rests on too few points to be trusted."""
     skipped: tuple[Skipped, ...]
     """Files that could not be read, and pictures that the capture had no place for."""
     blurred: dict[str, float]
