@@ -28,8 +28,8 @@ SMALLEST_MODEL: Final = 3
 
 FEWEST_POINTS: Final = 30
 """Points a placed picture must show: as many as COLMAP asks for when it places one. Fewer are left when the others
-turned out wrong, and then the pose is: of 20 photographs of a paper cup one kept 25, the others 79 to 1261, and it alone
-lay 50 degrees off."""
+turned out wrong, and then the pose is: of 20 photographs of a paper cup one kept 25, the others 79 to 1261, and it
+alone lay 50 degrees off."""
 
 
 def extract(
@@ -125,7 +125,9 @@ def match(
     Path(pairs_file).unlink(missing_ok=True)
     opened = pycolmap.Database.open(database)
     try:
-        return {"pairs": len(pairs), "verified_pairs": opened.num_verified_image_pairs()}
+        # A pair that was looked at is in the table also when nothing came of it.
+        _, inliers = opened.read_two_view_geometry_num_inliers()
+        return {"pairs": len(pairs), "verified_pairs": sum(count > 0 for count in inliers)}
     finally:
         opened.close()
 
