@@ -26,6 +26,7 @@ from voxfield.export.report import write_report
 from voxfield.geometry.camera import Cameras
 from voxfield.geometry.paths import PathKind, camera_path
 from voxfield.geometry.pose import similarity_between
+from voxfield.jobs import process_photos as photos
 from voxfield.jobs.doctor import cpu_name
 from voxfield.kernels.threads import kernel_threads, kernels_own_the_cores
 from voxfield.models.base import Model
@@ -260,6 +261,80 @@ def convert_capture(
     """
     options = CaptureOptions(format=cast(Any, format), eval_every=eval_every, allow_outside=allow_outside)
     return nerfstudio.convert_capture(data, output, images=images, options=options)
+
+
+def process_photos(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    kind: Literal["auto", "images", "video"] = "auto",
+    frames: int = 150,
+    drop_blurred: bool = False,
+    camera_model: photos.CameraModelName = "OPENCV",
+    cameras: Literal["shared", "own"] = "shared",
+    matching: Literal["auto", "exhaustive", "sequential"] = "auto",
+    max_size: int = 1600,
+    features: int = 4096,
+    reduced: int = 0,
+    eval_every: int = 8,
+    seed: int = 42,
+    quiet: bool = False,
+) -> photos.ProcessedPhotos:
+    """Make a capture with poses from plain photographs or a video, with COLMAP, on the CPU.
+
+    Called again with the same ``output`` it continues, and does again only what has changed.
+
+    Args:
+        source: folder of photographs (subfolders included), or a video file.
+        output: folder of the capture: new, empty, or from an earlier call. Holds ``images``, ``sparse/0`` (COLMAP's
+            model), ``transforms.json`` and the report ``process.json``.
+        kind: what ``source`` must be; ``auto`` looks.
+        frames: how many frames to take of a video, spread evenly in time, the sharpest of each window (3 to 10,000).
+        drop_blurred: leave out pictures much less sharp than the median; they are named either way.
+        camera_model: COLMAP's name of the lens model.
+        cameras: ``shared`` by all pictures of one size and EXIF focal length, or each picture its ``own``.
+        matching: compare all pairs (``exhaustive``), or neighbours in order of time or name and evenly spread ones with
+            one another (``sequential``); ``auto``: sequential for a video and more than 200 photographs.
+        max_size: longest side, in pixels, at which features are looked for.
+        features: most features of a picture; matching takes time with its square.
+        reduced: also write copies reduced by 2, 4, ... 2^``reduced`` into ``images_2``, ``images_4``, ...
+        eval_every: hold out every so many-th picture (>= 2).
+        seed: of every random choice.
+        quiet: no progress bar.
+
+    Returns:
+        What became of every picture; ``complete`` says whether all were placed.
+
+    Raises:
+        InputError: bad settings; ``output`` holds other files or lies in ``source``; too few pictures, or none that
+            overlap enough.
+        MissingFileError, FormatError: ``source`` is absent or cannot be read.
+        MissingExtraError: pycolmap (extra ``photos``) or, for a video, PyAV (``video``) is missing.
+    """
+    check_choice("kind", kind, ("auto", "images", "video"))
+    settings = photos.PhotoSettings(
+        frames=frames,
+        drop_blurred=drop_blurred,
+        camera_model=camera_model,
+        cameras=cameras,
+        matching=matching,
+        max_size=max_size,
+        features=features,
+        reduced=reduced,
+        eval_every=eval_every,
+        seed=seed,
+    )
+    if kind == "auto":
+        kind = "video" if Path(source).is_file() else "images"
+
+    def write_capture(folder: Path, every: int) -> Sequence[Skipped]:
+        options = CaptureOptions(format="colmap", eval_every=every)
+        return nerfstudio.convert_capture(folder, folder, options=options).left_out
+
+    with Progress(quiet=quiet) as progress:
+        return photos.process_photos(
+            Path(source), Path(output), kind=kind, settings=settings, write_capture=write_capture, progress=progress
+        )
 
 
 class Run:

@@ -83,6 +83,10 @@ def run() -> NoReturn:
 
 def _run_verb(verb: str, arguments: list[str]) -> int:
     module = importlib.import_module(f"voxfield.cli.{verb}")
+    actions = getattr(module, "ACTIONS", {})
+    if arguments and arguments[0] in actions:
+        module = importlib.import_module(f"voxfield.cli.{actions[arguments[0]]}")
+        verb, arguments = f"{verb} {arguments[0]}", arguments[1:]
     call = _parse(verb, module.command, module.EXAMPLE, arguments)
     return call if isinstance(call, int) else call()
 

@@ -7,6 +7,9 @@ from tyro.conf import Positional, arg
 
 EXAMPLE = "voxfield capture convert scans/kitchen captures/kitchen --images link"
 
+ACTIONS = {"process": "capture_process"}
+"""Further actions to the files that hold them; each has options of its own."""
+
 
 def command(
     action: Annotated[Positional[Literal["convert"]], arg(metavar="convert")],  # noqa: ARG001  (the parser checks it)
@@ -22,6 +25,8 @@ def command(
     """Convert a capture of any layout to nerfstudio's transforms.json.
 
     The exit code is 1 when pictures had to be left out; they are named.
+
+    For plain photographs or a video, without poses, see: voxfield capture process --help
 
     Args:
         action: convert.

@@ -22,6 +22,7 @@ from voxfield.jobs.kernel_speed import KernelSpeed, matrix_speed, measure_kernel
 EXTRAS: Final = {
     "video": ("av", "fly-throughs as MP4"),
     "tensorboard": ("tensorboard", "curves in TensorBoard while training"),
+    "photos": ("pycolmap", "poses for plain photographs and videos"),
 }
 """Optional parts in use: extra's name to the module it brings and what that is for."""
 
