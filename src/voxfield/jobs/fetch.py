@@ -183,7 +183,7 @@ class Source:
         Raises:
             TransferError: the source cannot be reached, or refuses.
         """
-        where = f"{self._root}/{folder}"
+        where = f"{self._root}/{folder}".rstrip("/")
         entries = self._all_below(where) if deep else self._entries(where)
         found, refused = [], []
         for entry in entries:
