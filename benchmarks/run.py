@@ -4,6 +4,7 @@
     python benchmarks/run.py train-curve --data PATH [--minutes 1,5,20,full] [--run RUN ...] [--keep DIR]
     python benchmarks/run.py rates --data PATH [--minutes 2] | --run RUN
     python benchmarks/run.py memory --data PATH [--steps 300]
+    python benchmarks/run.py nerfstudio --data PATH --nerfstudio-python PYTHON
     python benchmarks/run.py startup
     python benchmarks/run.py results-page
 
@@ -24,8 +25,10 @@ from typing import Any
 import kernel_rates
 import pages
 import registry
+import side_by_side
 import startup
 import trainings
+from alternation import DriverError
 from measuring import describe_machine, machine_line
 from trainings import data_name
 
@@ -40,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(words)
     try:
         options.action(options, shown_command(words))
-    except kernel_rates.TestsFailedError as error:
+    except (kernel_rates.TestsFailedError, DriverError) as error:
         print(error, file=sys.stderr)
         return 1
     except subprocess.CalledProcessError as error:
@@ -75,6 +78,15 @@ def build_parser() -> argparse.ArgumentParser:
     memory = verbs.add_parser("memory", help="peak memory of a training")
     memory.add_argument("--steps", type=int, default=300, help="how long to train")
     memory.set_defaults(action=run_memory)
+
+    beside = verbs.add_parser("nerfstudio", help="nerfstudio's nerfacto and ours, in turns on one capture")
+    beside.add_argument("--data", type=Path, required=True, help="a capture: a folder or its JSON file")
+    beside.add_argument("--nerfstudio-python", help="interpreter of an environment with nerfstudio 1.1.5")
+    beside.add_argument("--rounds", type=int, default=5, help="turns of each")
+    beside.add_argument("--steps", type=int, default=5, help="training steps a turn")
+    beside.add_argument("--rays", type=int, default=16384, help="rays rendered a turn")
+    beside.add_argument("--start-step", type=int, default=0, help="number of the first step; 5000: the late schedule")
+    beside.set_defaults(action=run_nerfstudio)
 
     for trained in (curve, rates, memory):
         trained.add_argument("--data", type=Path, help="a capture: a folder or its JSON file")
@@ -175,6 +187,24 @@ def run_memory(options: argparse.Namespace, command: str) -> None:
     name = data_name(options.data)
     point = trainings.train_and_measure(options.data, steps=options.steps, evaluate=False, **training_options(options))
     write(options, {"kind": "memory", "name": name, "commands": [command], "points": [point]}, f"memory-{name}")
+
+
+def run_nerfstudio(options: argparse.Namespace, command: str) -> None:
+    """``nerfstudio``."""
+    if options.nerfstudio_python is None:
+        print("nerfstudio: not measured. Name an environment that has it with --nerfstudio-python.")
+        return
+    machine = describe_machine()
+    systems = side_by_side.compare(
+        options.data,
+        options.nerfstudio_python,
+        rounds=options.rounds,
+        steps=options.steps,
+        rays=options.rays,
+        start_step=options.start_step,
+    )
+    result = {"kind": "nerfstudio", "name": data_name(options.data), "commands": [command], "machine": machine}
+    write(options, {**result, "start_step": options.start_step, "systems": systems}, "nerfstudio")
 
 
 def run_startup(options: argparse.Namespace, command: str) -> None:

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 import pytest
 
 from voxfield.errors import InputError, MissingExtraError, TransferError
-from voxfield.jobs import fetch as fetching
 from voxfield.jobs.fetch import FetchOptions, Source, fetch, format_bytes, name_fault
 
 

@@ -27,7 +27,7 @@ def command(
         data: folder of a capture, or the file that lists it.
         output: folder for transforms.json; pictures that lie outside it are put into its images.
         images: copy such pictures, or link them (hard links: no space, same file system).
-        subsets: smaller files to write too: 300 gives transforms_300.json with as many pictures, half one with half of them.
+        subsets: smaller files to write too: 300 gives transforms_300.json with as many pictures, half one with half.
         format: the capture's layout; auto looks at the files.
         eval_every: hold out every N-th picture where the capture has no lists of its own.
         allow_outside: let the capture name files outside its folder. Only for files you trust.

@@ -1,7 +1,7 @@
 """Files fetched from afar: listed, compared, transferred in parallel, continued where they were cut.
 
 A source is a folder that fsspec reaches: ``s3://bucket/folder`` (without credentials), ``https://host/folder`` (the
-pages of a web server that list its files) or ``file:///folder``.
+pages of a web server that list its files), or a local ``file://`` address.
 
 - A file that lies in its place with the stated size is not fetched again; ``verify`` also compares its checksum. Files
   get their name only once they are complete, so that half of one never counts.
@@ -252,7 +252,7 @@ class Source:
             try:
                 return call(*args, **options)
             except FileNotFoundError as error:
-                if "bucket" in str(error).lower():
+                if "bucket does not exist" in str(error):
                     raise TransferError(f"{self.url}: {_said(error)}. Check the source's address.") from error
                 return None
             except PermissionError as error:
