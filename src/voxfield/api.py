@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 import torch
 
 from voxfield.data.capture import CaptureOptions
-from voxfield.data.posed_images import PosedImages, Skipped, Split, read_capture
+from voxfield.data.posed_images import PosedImages, Skipped, Split, open_capture, read_capture
 from voxfield.data.ray_batches import RaySampler
 from voxfield.distributed.devices import Placement, place
 from voxfield.errors import FormatError, InputError, MissingFileError
@@ -274,9 +274,10 @@ def _prepare_folder(folder: Path, is_new: bool) -> Sequence[Skipped]:
     """Write the transforms files of an Eyeful Tower capture's folder of pictures, unless all is as it was."""
     subsets = ("300", nerfstudio.HALF)
     names = ("transforms.json", *(f"transforms_{name}.json" for name in subsets))
-    if not is_new and all((folder / name).is_file() for name in names):
-        return ()
     options = CaptureOptions(format="eyefultower")
+    if not is_new and all((folder / name).is_file() for name in names):
+        # Pictures that were not to be had are still missing, and must not be forgotten.
+        return open_capture(folder, split="train", options=options).missing
     return nerfstudio.convert_capture(folder, folder, subsets=subsets, overwrite=True, options=options).left_out
 
 

@@ -77,6 +77,7 @@ def test_nothing_is_downloaded_twice_and_what_is_new_is_taken_in(download, bucke
     # The calibration knows a picture that is not there.
     assert code == 1
     assert "no such file" in said
+    assert download()[0] == 1
     folder = tmp_path / "riverview/images-jpeg-2k"
     assert len(names_of(folder, "train")) == 5
     bucket.put(last, (scene / last.removeprefix("riverview/")).read_bytes())

@@ -88,10 +88,11 @@ def run() -> NoReturn:
 
 
 def _unknown(verb: str) -> str:
-    group = verb.partition(" ")[0]
-    known = [name for name in VERBS if name.split()[0] == group] if group in GROUPS else list(VERBS)
-    close = difflib.get_close_matches(verb, known, n=2, cutoff=0.5 if group not in GROUPS else 0.75)
-    advice = f"Did you mean {' or '.join(close)}?" if close and verb not in GROUPS else f"Known: {', '.join(known)}."
+    """What is said of a verb that there is not: which ones of its group, or of all, it may be meant to be."""
+    group, _, word = verb.partition(" ") if verb.partition(" ")[0] in GROUPS else ("", "", verb)
+    known = {name.removeprefix(f"{group} "): name for name in VERBS if not group or name.split()[0] == group}
+    close = [known[near] for near in difflib.get_close_matches(word, known, n=2, cutoff=0.5)]
+    advice = f"Did you mean {' or '.join(close)}?" if close else f"Known: {', '.join(known.values())}."
     kind = "option" if verb.startswith("-") else "verb"
     return f"voxfield: unknown {kind} {verb!r}. {advice}"
 
