@@ -21,7 +21,7 @@ from voxfield.geometry.camera import Cameras
 from voxfield.geometry.paths import PathKind, camera_path
 from voxfield.jobs import fetch_eyefultower
 from voxfield.jobs.doctor import cpu_name
-from voxfield.jobs.fetch import FetchOptions
+from voxfield.jobs.sources import FetchOptions
 from voxfield.kernels.threads import kernel_threads, kernels_own_the_cores
 from voxfield.models.base import Model
 from voxfield.recipes import build_model, load_recipe

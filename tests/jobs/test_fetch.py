@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 from voxfield.errors import InputError, MissingExtraError, TransferError
-from voxfield.jobs.fetch import FetchOptions, Source, fetch, format_bytes, name_fault
+from voxfield.jobs.fetch import fetch, format_bytes
+from voxfield.jobs.sources import FetchOptions, Source, name_fault
 
 
 def content(size, seed=0):

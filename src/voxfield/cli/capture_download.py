@@ -43,8 +43,9 @@ def command(
         quiet: no progress bar.
     """
     import voxfield
-    from voxfield.jobs.fetch import FetchOptions, format_bytes
+    from voxfield.jobs.fetch import format_bytes
     from voxfield.jobs.fetch_eyefultower import FAILURES_FILE, SOURCE
+    from voxfield.jobs.sources import FetchOptions
 
     done = voxfield.download_eyefultower(
         capture_name,

@@ -16,7 +16,8 @@ from voxfield.checks import nearest_names
 from voxfield.data.capture import Skipped
 from voxfield.data.formats.eyefultower import KRT_FILE, SPLITS_FILE, XML_FILE
 from voxfield.errors import FormatError, InputError, MissingFileError
-from voxfield.jobs.fetch import Display, Fetched, FetchOptions, RemoteFile, Source, fetch
+from voxfield.jobs.fetch import Display, Fetched, fetch
+from voxfield.jobs.sources import FetchOptions, RemoteFile, Source
 from voxfield.storage.atomic import write_json
 
 SOURCE: Final = "s3://fb-baas-f32eacb9-8abb-11eb-b2b8-4857dd089e15/EyefulTower"
@@ -89,7 +90,7 @@ def download(
         prepare: called with each folder of pictures that is there, and whether something of it is new.
         display: shows the transfer.
         say: takes a line for the person who waits.
-        source: where the captures are, see ``jobs.fetch``.
+        source: where the captures are, see ``jobs.sources``.
         options: see ``FetchOptions``.
 
     Returns:
