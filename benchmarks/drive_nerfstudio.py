@@ -23,7 +23,6 @@ def prepare(order: dict[str, Any]) -> Mapping[str, Callable[[int], Any]]:
     import torch
 
     _without_lpips()
-    from nerfstudio.configs.dataparser_configs import dataparsers
     from nerfstudio.configs.method_configs import method_configs
     from nerfstudio.engine.callbacks import TrainingCallbackLocation
 
@@ -31,7 +30,6 @@ def prepare(order: dict[str, Any]) -> Mapping[str, Callable[[int], Any]]:
     config.machine.device_type, config.machine.num_devices, config.machine.seed = "cpu", 1, order["seed"]
     config.mixed_precision, config.use_grad_scaler = False, False
     config.pipeline.model.implementation = "torch"
-    config.pipeline.datamanager.dataparser = dataparsers["nerfstudio-data"]
     config.data = config.pipeline.datamanager.data = config.pipeline.datamanager.dataparser.data = Path(order["data"])
     config.vis, config.output_dir, config.steps_per_save = "tensorboard", Path(tempfile.mkdtemp()), 10**9
     config.set_timestamp()
