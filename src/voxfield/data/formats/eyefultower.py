@@ -57,9 +57,6 @@ def recognises(path: Path) -> bool:
     """Whether ``path`` is a scene's folder, one of its folders of pictures, or its file of cameras."""
     if not path.is_dir() and path.name not in {KRT_FILE, XML_FILE}:
         return False
-    if (path / "transforms.json").is_file():
-        # Of one of the folders of pictures: it says more, and can be corrected by hand.
-        return False
     scene, _ = _places(path)
     return _krt_in(scene) or (_xml_in(scene) and any((scene / name).is_dir() for name in (*FOLDERS, *EXR_FOLDERS)))
 
