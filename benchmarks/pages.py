@@ -5,7 +5,7 @@ from typing import Any
 
 from measuring import machine_line
 
-KINDS = ("train-curve", "rates", "memory", "image-cache", "startup", "kernels")
+KINDS = ("train-curve", "rates", "memory", "nerfstudio", "image-cache", "startup", "kernels")
 """Kinds of results, in the order of the page."""
 
 TITLES = {
@@ -13,6 +13,7 @@ TITLES = {
     "rates": "Speed of training and rendering: {name}",
     "memory": "Memory of a training: {name}",
     "image-cache": "Pictures beyond memory",
+    "nerfstudio": "nerfacto beside nerfstudio's: {name}",
     "startup": "Start-up",
     "kernels": "Kernels",
 }
@@ -229,6 +230,29 @@ def _image_cache(result: dict[str, Any]) -> str:
     )
 
 
+def _nerfstudio(result: dict[str, Any]) -> str:
+    ours, theirs = result["systems"]["voxfield"], result["systems"]["nerfstudio"]
+    rows = [
+        [label, _rate(ours[key]), _rate(theirs[key]), f"{ours[key] / theirs[key]:.1f}x"]
+        for label, key in (
+            ("training, rays/s of the middle step", "training_rays_per_second"),
+            ("training, rays/s of the best step", "training_rays_per_second_best"),
+            ("rendering, rays/s of the middle turn", "rendering_rays_per_second"),
+            ("rendering, rays/s of the best turn", "rendering_rays_per_second_best"),
+        )
+    ]
+    held = [one["peak_memory_bytes"] for one in (ours, theirs)]
+    share = "–" if None in held else f"1/{held[1] / held[0]:.1f}"
+    rows.append(["peak memory of the process", *map(_memory, held), share])
+    rows.append(
+        ["steps measured, from step", *(f"{one['steps']}, {result['start_step']}" for one in (ours, theirs)), ""]
+    )
+    rows.append(["rays a step", *(f"{one['rays']:,}" for one in (ours, theirs)), ""])
+    rows.append(["samples a ray", *(", ".join(map(str, one["samples"])) for one in (ours, theirs)), ""])
+    rows.append(["torch", ours["torch"], theirs["torch"], ""])
+    return markdown_table(["what", f"Voxfield {ours['version']}", f"nerfstudio {theirs['version']}", ""], rows)
+
+
 def _startup(result: dict[str, Any]) -> str:
     found = result["startup"]
     rows = [
@@ -250,6 +274,7 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "rates": _rates,
     "memory": _memory_table,
     "image-cache": _image_cache,
+    "nerfstudio": _nerfstudio,
     "startup": _startup,
 }
 

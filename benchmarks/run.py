@@ -5,6 +5,7 @@
     python benchmarks/run.py rates --data PATH [--minutes 2] | --run RUN
     python benchmarks/run.py memory --data PATH [--steps 300]
     python benchmarks/run.py image-cache [SIZE ...] [--steps 400] [--captures DIR]
+    python benchmarks/run.py nerfstudio --data PATH --nerfstudio-python PYTHON
     python benchmarks/run.py startup
     python benchmarks/run.py results-page
 
@@ -27,8 +28,10 @@ import kernel_rates
 import large_captures
 import pages
 import registry
+import side_by_side
 import startup
 import trainings
+from alternation import DriverError
 from measuring import describe_machine, machine_line
 from trainings import data_name
 
@@ -43,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(words)
     try:
         options.action(options, shown_command(words))
-    except kernel_rates.TestsFailedError as error:
+    except (kernel_rates.TestsFailedError, DriverError) as error:
         print(error, file=sys.stderr)
         return 1
     except subprocess.CalledProcessError as error:
@@ -85,7 +88,17 @@ def build_parser() -> argparse.ArgumentParser:
     cache.add_argument("--captures", type=Path, help="make the pictures in this folder, and keep them for another time")
     cache.set_defaults(action=run_image_cache)
 
+    beside = verbs.add_parser("nerfstudio", help="nerfstudio's nerfacto and ours, in turns on one capture")
+    beside.add_argument("--data", type=Path, required=True, help="a capture: a folder or its JSON file")
+    beside.add_argument("--nerfstudio-python", help="interpreter of an environment with nerfstudio 1.1.5")
+    beside.add_argument("--rounds", type=int, default=5, help="turns of each")
+    beside.add_argument("--steps", type=int, default=5, help="training steps a turn")
+    beside.add_argument("--rays", type=int, default=16384, help="rays rendered a turn")
+    beside.add_argument("--start-step", type=int, default=0, help="number of the first step; 5000: the late schedule")
+    beside.set_defaults(action=run_nerfstudio)
+
     for trained in (curve, rates, memory, cache):
+        trained.add_argument("--data", type=Path, help="a capture: a folder or its JSON file")
         trained.add_argument("--recipe", default="grid-ngp")
         trained.add_argument("--seed", type=int, default=42)
         trained.add_argument("--set", dest="overrides", action="append", default=[], metavar="PATH=VALUE")
@@ -202,6 +215,24 @@ def run_image_cache(options: argparse.Namespace, command: str) -> None:
             )
             rows.append(row)
     write(options, {"kind": "image-cache", "commands": [command], "points": rows}, "image-cache")
+
+
+def run_nerfstudio(options: argparse.Namespace, command: str) -> None:
+    """``nerfstudio``."""
+    if options.nerfstudio_python is None:
+        print("nerfstudio: not measured. Name an environment that has it with --nerfstudio-python.")
+        return
+    machine = describe_machine()
+    systems = side_by_side.compare(
+        options.data,
+        options.nerfstudio_python,
+        rounds=options.rounds,
+        steps=options.steps,
+        rays=options.rays,
+        start_step=options.start_step,
+    )
+    result = {"kind": "nerfstudio", "name": data_name(options.data), "commands": [command], "machine": machine}
+    write(options, {**result, "start_step": options.start_step, "systems": systems}, "nerfstudio")
 
 
 def run_startup(options: argparse.Namespace, command: str) -> None:

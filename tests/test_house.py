@@ -102,7 +102,14 @@ def test_constraints_satisfy_the_lower_bounds(repository: Path, settings: dict) 
     names = {name.lower().replace("_", "-"): Version(version) for name, version in pinned.items()}
     project = settings["project"]
     extras = project["optional-dependencies"]
-    for text in project["dependencies"] + extras["dev"] + extras["docs"] + extras["video"] + extras["tensorboard"]:
+    for text in (
+        project["dependencies"]
+        + extras["dev"]
+        + extras["docs"]
+        + extras["video"]
+        + extras["tensorboard"]
+        + extras["remote"]
+    ):
         requirement = Requirement(text)
         if requirement.name in {"voxfield", "triton"}:  # ourselves; torch's builds bring their own triton
             continue

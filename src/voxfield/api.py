@@ -15,7 +15,7 @@ from voxfield.colour import ToneMap, compared, display, linear_from_srgb
 from voxfield.data.capture import CaptureOptions
 from voxfield.data.depth_targets import DepthSampler
 from voxfield.data.image_store import FaultyPixels
-from voxfield.data.posed_images import LONGEST_SIDE, PosedImages, Skipped, Split, read_capture
+from voxfield.data.posed_images import LONGEST_SIDE, PosedImages, Skipped, Split, open_capture, read_capture
 from voxfield.data.ray_batches import Batches, RaySampler
 from voxfield.data.sliding_pool import SlidingPlan
 from voxfield.distributed.devices import Placement, place
@@ -26,8 +26,10 @@ from voxfield.export.report import write_report
 from voxfield.geometry.camera import Cameras
 from voxfield.geometry.paths import PathKind, camera_path
 from voxfield.geometry.pose import similarity_between
+from voxfield.jobs import fetch_eyefultower
 from voxfield.jobs import process_photos as photos
 from voxfield.jobs.doctor import cpu_name
+from voxfield.jobs.sources import FetchOptions
 from voxfield.kernels.threads import kernel_threads, kernels_own_the_cores
 from voxfield.models.base import Model
 from voxfield.models.nerfacto import Nerfacto
@@ -238,6 +240,7 @@ def convert_capture(
     output: str | os.PathLike[str],
     *,
     images: nerfstudio.Placement = "copy",
+    subsets: Sequence[str] = (),
     format: str = "auto",  # noqa: A002  (the option's name)
     eval_every: int = 8,
     allow_outside: bool = False,
@@ -248,6 +251,7 @@ def convert_capture(
         data: a capture's folder, or the file that lists it.
         output: folder of the new capture; may be the capture's own. Pictures inside it are referenced where they are.
         images: ``copy`` pictures outside ``output`` into its ``images``, or ``link`` them (hard links).
+        subsets: smaller files to write beside it: ``"half"``, or a number of pictures such as ``"300"``.
         format: the capture's layout; ``auto`` looks at the files.
         eval_every: every so many-th picture (>= 2) is held out where the capture has no lists of its own.
         allow_outside: let the capture name files outside its folder. Only for files you trust.
@@ -256,11 +260,63 @@ def convert_capture(
         What was written; ``left_out`` says which pictures could not be used, and why.
 
     Raises:
-        InputError: unknown options, or ``output`` holds a ``transforms.json`` already.
+        InputError: unknown options, or ``output`` holds such files already.
         MissingFileError, FormatError: a capture that is absent or cannot be read.
     """
     options = CaptureOptions(format=cast(Any, format), eval_every=eval_every, allow_outside=allow_outside)
-    return nerfstudio.convert_capture(data, output, images=images, options=options)
+    return nerfstudio.convert_capture(data, output, images=images, subsets=subsets, options=options)
+
+
+def download_eyefultower(
+    capture_names: Sequence[str] = ("riverview",),
+    resolution_names: Sequence[str] = ("jpeg_2k",),
+    *,
+    output: str | os.PathLike[str] = "eyefultower",
+    source: str = fetch_eyefultower.SOURCE,
+    options: FetchOptions | None = None,
+    quiet: bool = False,
+) -> fetch_eyefultower.Download:
+    """Fetch captures of the Eyeful Tower data set, each resolution with its ``transforms.json`` and smaller ones.
+
+    What is there is not fetched again, what was cut is continued. Such files are made anew when pictures arrive.
+
+    Args:
+        capture_names: of ``jobs.fetch_eyefultower.CAPTURES``, or ``all``.
+        resolution_names: of ``jobs.fetch_eyefultower.RESOLUTIONS``, or ``all``.
+        output: folder for the captures' folders.
+        source: where the captures are: an s3://, https:// or file:// address.
+        options: transfers at a time, attempts, another S3 server, checking of what is there.
+        quiet: no progress bar.
+
+    Returns:
+        What was done; ``failures`` says what could not be had or used (also in ``failures.json``).
+
+    Raises:
+        InputError: unknown names, or no room on the disk. TransferError: the source cannot be reached.
+        MissingExtraError: fsspec or s3fs is missing.
+    """
+    with Progress(quiet=quiet) as progress:
+        return fetch_eyefultower.download(
+            capture_names,
+            resolution_names,
+            Path(output),
+            prepare=_prepare_folder,
+            display=progress.transfer,
+            say=progress.say,
+            source=source,
+            options=options,
+        )
+
+
+def _prepare_folder(folder: Path, is_new: bool) -> Sequence[Skipped]:
+    """Write the transforms files of an Eyeful Tower capture's folder of pictures, unless all is as it was."""
+    subsets = ("300", nerfstudio.HALF)
+    names = ("transforms.json", *(f"transforms_{name}.json" for name in subsets))
+    options = CaptureOptions(format="eyefultower")
+    if not is_new and all((folder / name).is_file() for name in names):
+        # Pictures that were not to be had are still missing, and must not be forgotten.
+        return open_capture(folder, split="train", options=options).missing
+    return nerfstudio.convert_capture(folder, folder, subsets=subsets, overwrite=True, options=options).left_out
 
 
 def process_photos(

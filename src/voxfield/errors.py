@@ -35,3 +35,11 @@ class UnavailableError(VoxfieldError, RuntimeError):
 
 class TrainingDivergedError(VoxfieldError, ArithmeticError):
     """The loss became NaN or infinite; the last good checkpoint was kept."""
+
+
+class TransferError(VoxfieldError, OSError):
+    """A remote source cannot be reached, or refuses: nothing could be listed or fetched."""
+
+    def __str__(self) -> str:
+        # As MissingFileError: the message alone is wanted.
+        return str(self.args[0]) if self.args else ""

@@ -422,3 +422,78 @@ def test_pages_of_the_repository_show_the_committed_results(benchmark, repositor
     svg = pages.curve_svg(results)
     if svg is not None:
         assert (repository / "docs" / pages.CURVE).read_text(encoding="utf-8") == svg, f"The curve {again}"
+
+
+# ---------------------------------------------------------------------------------------------------- beside nerfstudio
+DRIVER = """
+from alternation import serve
+def prepare(order):
+    print("noise that is no answer")
+    if order.get("fail"):
+        raise RuntimeError("no such capture")
+    done = []
+    def work(count):
+        done.append(count)
+        return [order["name"], len(done), count]
+    return {"work": work}
+serve(prepare)
+"""
+
+
+@pytest.fixture
+def drivers(benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository: Path):
+    """Starts drivers that count their turns."""
+    alternation = benchmark("alternation")
+    (tmp_path / "drive_test.py").write_text(DRIVER, encoding="utf-8")
+    monkeypatch.setattr(alternation, "HERE", tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(repository / "benchmarks"))
+    started = []
+
+    def start(**order: object):
+        log = tmp_path / f"{len(started)}.log"
+        started.append(alternation.Driver(sys.executable, "drive_test.py", order, log))
+        return started[-1]
+
+    yield alternation, start
+    for driver in started:
+        driver.close()
+
+
+def test_two_systems_work_in_turns(drivers) -> None:
+    alternation, start = drivers
+    answers = alternation.in_turns([start(name="a"), start(name="b")], "work", rounds=2, count=7)
+    assert answers == [[["a", 1, 7], ["a", 2, 7]], [["b", 1, 7], ["b", 2, 7]]]
+
+
+def test_a_driver_that_fails_says_why(drivers) -> None:
+    alternation, start = drivers
+    with pytest.raises(alternation.DriverError, match="no such capture"):
+        start(name="a", fail=True).ask("work", 1)
+
+
+def test_without_an_environment_nerfstudio_is_left_out(benchmark, tmp_path: Path, capsys) -> None:
+    run = benchmark("run")
+    assert run.main(["nerfstudio", "--data", "fox", "--output", str(tmp_path / "x.json")]) == 0
+    assert "Name an environment that has it with --nerfstudio-python" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_table_beside_nerfstudio_has_the_ratios(benchmark) -> None:
+    side_by_side, pages = benchmark("side_by_side"), benchmark("pages")
+    about = {"version": "1", "torch": "2", "rays": 4096, "samples": [256, 96, 48]}
+    ours = side_by_side.summarise(about, [[1.0, 2.0], [4.0]], [2.0, 1.0, 4.0], 1000, 2**30)
+    assert (ours["steps"], ours["training_rays_per_second"], ours["training_rays_per_second_best"]) == (3, 2048, 4096)
+    assert (ours["rendering_rays_per_second"], ours["rendering_rays_per_second_best"]) == (500, 1000)
+    theirs = side_by_side.summarise(about, [[20.0]], [10.0], 1000, 4 * 2**30)
+    result = {
+        "kind": "nerfstudio",
+        "name": "fox",
+        "commands": ["python benchmarks/run.py nerfstudio"],
+        "machine": MACHINE,
+        "start_step": 0,
+        "systems": {"voxfield": ours, "nerfstudio": theirs},
+    }
+    page = pages.results_page([result])
+    assert "| training, rays/s of the middle step | 2,050 | 205 | 10.0x |" in page
+    assert "| peak memory of the process | 1.00 GiB | 4.00 GiB | 1/4.0 |" in page
+    assert "| samples a ray | 256, 96, 48 | 256, 96, 48 |" in page

@@ -5,7 +5,7 @@ import inspect
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -34,6 +34,10 @@ def loaded_after(arguments: list[str]) -> tuple[str, set[str]]:
     assert done.returncode == 0, done.stderr
     text, _, loaded = done.stdout.rpartition("LOADED")
     return text, set(loaded.split())
+
+
+def module_of(verb: str) -> ModuleType:
+    return importlib.import_module(f"voxfield.cli.{verb.replace(' ', '_')}")
 
 
 class FakeRun:
@@ -98,22 +102,22 @@ def test_help_is_quick_and_names_every_verb() -> None:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_verbs_help_has_an_example_and_loads_nothing_heavy(verb: str) -> None:
-    text, loaded = loaded_after([verb, "--help"])
+    text, loaded = loaded_after([*verb.split(), "--help"])
     assert not loaded
-    module = importlib.import_module(f"voxfield.cli.{verb}")
+    module = module_of(verb)
     assert f"Example: {module.EXAMPLE}" in text
     assert module.EXAMPLE.startswith(f"voxfield {verb}")
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_overview_and_docstring_say_the_same(verb: str) -> None:
-    module = importlib.import_module(f"voxfield.cli.{verb}")
+    module = module_of(verb)
     assert (inspect.getdoc(module.command) or "").startswith(VERBS[verb])
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_the_example_parses(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = importlib.import_module(f"voxfield.cli.{verb}")
+    module = module_of(verb)
     called = []
 
     def stand_in(*args: Any, **kwargs: Any) -> int:
@@ -128,6 +132,14 @@ def test_the_example_parses(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "command", stand_in)
     assert main(module.EXAMPLE.split()[1:]) == 0
     assert called
+
+
+def test_a_group_lists_its_verbs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["capture", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert "capture convert " in said
+    assert "capture download " in said
+    assert "render" not in said.partition("options:")[0]
 
 
 def test_no_arguments_prints_the_overview(capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,6 +158,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["trian"], "voxfield: unknown verb 'trian'. Did you mean train"),
         (["xyzzy"], "voxfield: unknown verb 'xyzzy'. Known: train, eval"),
         (["--versio"], "voxfield: unknown option '--versio'."),
+        (["capture"], "voxfield: unknown verb 'capture'. Known: capture convert, capture download."),
+        (["capture", "convrt"], "voxfield: unknown verb 'capture convrt'. Did you mean capture convert?"),
+        (["capture", "eat"], "voxfield: unknown verb 'capture eat'. Known: capture convert, capture download."),
+        (["capture", "download", "llff"], "voxfield capture download: "),
         (["train"], "voxfield train: missing RECIPE and DATA. See: voxfield train --help"),
         (["train", "grid-ngp"], "voxfield train: missing DATA."),
         (["train", "grid-ngp", "d", "--stpes", "3"], "Did you mean --steps?"),

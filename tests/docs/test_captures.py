@@ -9,8 +9,10 @@ from types import ModuleType
 import pytest
 
 from voxfield.cli.__main__ import main
-from voxfield.data.capture import FORMATS
+from voxfield.data.capture import FORMATS, CaptureOptions
 from voxfield.data.posed_images import read_capture
+from voxfield.export.nerfstudio import convert_capture
+from voxfield.jobs.fetch_eyefultower import CAPTURES, RESOLUTIONS
 
 FOLDER = "docs/captures"
 NAMES = [name for name in FORMATS if name != "auto"]
@@ -44,6 +46,12 @@ def test_commands_find_their_capture(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for command in commands[name]:
+        if command[1:3] == ["capture", "download"]:
+            # What it does is tested with servers on this machine; here, that the names it is given exist.
+            named = command[command.index("--capture-name") + 1 : command.index("--resolution-name")]
+            assert set(named) <= set(CAPTURES)
+            assert command[command.index("--resolution-name") + 1] in RESOLUTIONS
+            continue
         data = Path(command[3])
         # The first two parts are the capture's folder; what follows names a file or folder in it.
         folder = Path(*data.parts[:2])
@@ -51,6 +59,9 @@ def test_commands_find_their_capture(
         captures.WRITERS[name](folder, captures.some_cameras())
         if data.name == "images-jpeg-1k":
             shutil.copytree(folder / "images-jpeg-2k", data, dirs_exist_ok=True)
+        if data.name == "transforms_300.json":
+            options = CaptureOptions(format="eyefultower")
+            convert_capture(data.parent, data.parent, subsets=("300",), options=options)
         if command[1] == "capture":
             assert main(command[1:]) == 0
             data = Path(command[4])

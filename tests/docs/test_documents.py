@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from voxfield.cli.__main__ import VERBS, main
+from voxfield.cli.__main__ import GROUPS, VERBS, main
 
 SCENE = "examples/scenes/workbench"
 
@@ -67,7 +67,9 @@ def test_commands_in_the_documents_exist(repository: Path) -> None:
     named = set()
     for page in pages(repository):
         for text in blocks(page, "console"):
-            named |= {words[1] for line in commands(text) if (words := shlex.split(line))[0] == "voxfield"}
+            for words in map(shlex.split, commands(text)):
+                if words[0] == "voxfield":
+                    named.add(" ".join(words[1:3]) if words[1] in GROUPS else words[1])
     assert named
     assert named <= set(VERBS)
 

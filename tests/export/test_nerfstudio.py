@@ -247,11 +247,59 @@ def test_splits_a_capture_lacks_are_left_to_the_reader(source, tmp_path):
         convert_capture(tmp_path / "nowhere", tmp_path / "other")
 
 
+class TestSubsets:
+    def test_they_spread_over_every_split(self, source, tmp_path, captures):
+        before, output = source("eyefultower"), tmp_path / "output"
+        conversion = convert_capture(before, output, images="link", subsets=("6", "half", "300"))
+        assert {path.name: count for path, count in conversion.subsets.items()} == {
+            "transforms_6.json": 6,
+            "transforms_half.json": 4,
+            "transforms_300.json": 9,
+        }
+        for path, count in conversion.subsets.items():
+            everything = {split: set(read(output, split).names) for split in SPLITS}
+            some = {split: set(read(path, split).names) for split in SPLITS}
+            assert len(some["train"] | some["test"]) == count
+            assert all(some[split] <= everything[split] for split in SPLITS)
+            assert abs(len(some["test"]) - count / 3) < 1
+        names = sorted(read(output / "transforms_6.json").names)
+        assert [name[-11:-4] for name in names] == ["DSC0000", "DSC0003", "DSC0002", "DSC0005"]
+
+    def test_a_subset_casts_the_same_rays(self, source, tmp_path):
+        output = tmp_path / "output"
+        convert_capture(source("metashape"), output, images="link", subsets=("5",))
+        some, everything = read(output / "transforms_5.json"), read(output)
+        for index, name in enumerate(some.names):
+            theirs = everything.cameras.image_rays(everything.names.index(name))
+            assert torch.equal(some.cameras.image_rays(index).directions, theirs.directions)
+
+    def test_one_picture_is_no_held_out_one(self, source, tmp_path):
+        convert_capture(source("metashape"), tmp_path / "output", subsets=("1",))
+        values = json.loads((tmp_path / "output/transforms_1.json").read_text())
+        assert (len(values["frames"]), len(values["train_filenames"]), values["test_filenames"]) == (1, 1, [])
+
+    @pytest.mark.parametrize("name", ["0", "-3", "third", "1.5", "", "99999999999", "../x"])
+    def test_others_are_errors(self, source, tmp_path, name):
+        with pytest.raises(InputError, match="expected 'half' or a number of pictures"):
+            convert_capture(source("metashape"), tmp_path / "output", subsets=(name,))
+
+    def test_none_is_overwritten_unasked(self, source, tmp_path):
+        before, output = source("eyefultower", fisheye=True), tmp_path / "output"
+        convert_capture(before, output, subsets=("4",))
+        (output / "transforms.json").unlink()
+        with pytest.raises(InputError, match=r"transforms_4\.json: exists already"):
+            convert_capture(before, output, subsets=("4",))
+        convert_capture(before, output, subsets=("4",), overwrite=True)
+        assert [path.name for path in (output / "masks").iterdir()] == ["crop_48x32.png"]
+
+
 def test_the_command_line_converts(source, tmp_path, capsys):
     before = source("record3d")
     output = tmp_path / "output"
-    assert main(["capture", "convert", str(before), str(output), "--images", "link", "--eval-every", "3"]) == 0
+    options = ["--images", "link", "--eval-every", "3", "--subsets", "6", "half"]
+    assert main(["capture", "convert", str(before), str(output), *options]) == 0
     said = capsys.readouterr().out
+    assert f"{output / 'transforms_half.json'}: 4 pictures" in said
     assert "Read   9 pictures (record3d): 6 train, 3 val, 3 test" in said
     assert str(output / "transforms.json") in said
     (before / "rgb/4.jpg").write_bytes(b"broken")

@@ -141,3 +141,12 @@ def test_nothing_is_promised_before_anything_is_known():
 )
 def test_durations(seconds, text):
     assert format_duration(seconds) == text
+
+
+def test_a_transfer_shows_files_bytes_rate_and_time_left():
+    clock, stream, progress = plain()
+    with progress, progress.transfer("Fetching", 2_000_000_000, 300) as watch:
+        watch(500_000_000, 0)  # from an earlier transfer
+        clock.now += 31
+        watch(1_120_000_000, 120)
+    assert stream.getvalue() == "Fetching  56%  120/300 files · 1.12/2.00 GB · 20.0 MB/s · 44 s left\n"

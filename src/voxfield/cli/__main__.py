@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import voxfield
-from voxfield.errors import TrainingDivergedError, VoxfieldError
+from voxfield.errors import TrainingDivergedError, TransferError, VoxfieldError
 
 VERBS = {
     "train": "Train a radiance field from posed photographs.",
@@ -28,11 +28,16 @@ VERBS = {
     "render": "Render a camera path through a run as a video or images.",
     "report": "Write a run's report: one HTML file with curves, metrics and pictures.",
     "info": "Say what a run is: recipe, data, progress, results.",
-    "capture": "Convert a capture of any layout to nerfstudio's transforms.json.",
+    "capture convert": "Convert a capture of any layout to nerfstudio's transforms.json.",
+    "capture process": "Make a capture with poses from plain photographs or a video, with COLMAP, on the CPU.",
+    "capture download": "Download captures of a public data set, ready to train on.",
     "bench": "Measure the kernels' speed, and training's on your data.",
     "doctor": "Say what will run on this machine, how fast, and what is missing.",
 }
-"""Every verb with its summary: the file of the same name holds it, its docstring begins with the same words."""
+"""Every verb with its summary: the file of the same name holds it (``capture_convert``), its docstring begins with the
+same words."""
+GROUPS = {verb.split()[0] for verb in VERBS if " " in verb}
+"""First words of the verbs that have two."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,11 +56,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"voxfield {voxfield.__version__}")
         return 0
     verb, *rest = arguments
+    if verb in GROUPS:
+        if rest and rest[0] in {"-h", "--help", "help"}:
+            print(_overview(verb))
+            return 0
+        verb, rest = " ".join([verb, *rest[:1]]), rest[1:]
     if verb not in VERBS:
-        close = difflib.get_close_matches(verb, VERBS, n=2, cutoff=0.5)
-        advice = f"Did you mean {' or '.join(close)}?" if close else f"Known: {', '.join(VERBS)}."
-        kind = "option" if verb.startswith("-") else "verb"
-        return _fail(f"voxfield: unknown {kind} {verb!r}. {advice}", 2)
+        return _fail(_unknown(verb), 2)
     try:
         return _run_verb(verb, rest)
     except KeyboardInterrupt:
@@ -67,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except VoxfieldError as error:
         if debug:
             traceback.print_exc()
-        return _fail(f"voxfield {verb}: {error}", 1 if isinstance(error, TrainingDivergedError) else 2)
+        return _fail(f"voxfield {verb}: {error}", 1 if isinstance(error, TrainingDivergedError | TransferError) else 2)
     except Exception as error:  # noqa: BLE001  (the last line of defence: a person gets a sentence, --debug the rest)
         if debug:
             traceback.print_exc()
@@ -81,12 +88,18 @@ def run() -> NoReturn:
     sys.exit(main())
 
 
+def _unknown(verb: str) -> str:
+    """What is said of a verb that there is not: which ones of its group, or of all, it may be meant to be."""
+    group, _, word = verb.partition(" ") if verb.partition(" ")[0] in GROUPS else ("", "", verb)
+    known = {name.removeprefix(f"{group} "): name for name in VERBS if not group or name.split()[0] == group}
+    close = [known[near] for near in difflib.get_close_matches(word, known, n=2, cutoff=0.5)]
+    advice = f"Did you mean {' or '.join(close)}?" if close else f"Known: {', '.join(known.values())}."
+    kind = "option" if verb.startswith("-") else "verb"
+    return f"voxfield: unknown {kind} {verb!r}. {advice}"
+
+
 def _run_verb(verb: str, arguments: list[str]) -> int:
-    module = importlib.import_module(f"voxfield.cli.{verb}")
-    actions = getattr(module, "ACTIONS", {})
-    if arguments and arguments[0] in actions:
-        module = importlib.import_module(f"voxfield.cli.{actions[arguments[0]]}")
-        verb, arguments = f"{verb} {arguments[0]}", arguments[1:]
+    module = importlib.import_module(f"voxfield.cli.{verb.replace(' ', '_')}")
     call = _parse(verb, module.command, module.EXAMPLE, arguments)
     return call if isinstance(call, int) else call()
 
@@ -154,9 +167,11 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-def _overview() -> str:
-    width = max(map(len, VERBS))
-    verbs = "\n".join(f"  {verb:<{width}}  {summary}" for verb, summary in VERBS.items())
+def _overview(group: str = "") -> str:
+    """What there is; of one group only, if named."""
+    shown = {verb: summary for verb, summary in VERBS.items() if not group or verb.split()[0] == group}
+    width = max(map(len, shown))
+    verbs = "\n".join(f"  {verb:<{width}}  {summary}" for verb, summary in shown.items())
     return f"""Voxfield {voxfield.__version__}: photographs to radiance fields, on any device.
 
 usage: voxfield VERB [options]        voxfield VERB --help explains a verb, with an example

@@ -412,6 +412,11 @@ def every_nth(count: int, split: Split, every: int) -> list[int]:
     return [index for index in range(count) if (index % every == 0) == held_out]
 
 
+def spread(count: int, most: int) -> list[int]:
+    """At most ``most`` indices of [0, count), evenly spread and starting with the first."""
+    return list(range(count)) if count <= most else [index * count // most for index in range(most)]
+
+
 def digest(*parts: bytes) -> str:
     """SHA-256 over length-prefixed parts, so that ("ab", "c") and ("a", "bc") differ."""
     sha = hashlib.sha256()

@@ -23,6 +23,7 @@ from voxfield.data.capture import (
     check_size,
     digest,
     reduced_copy,
+    spread,
 )
 from voxfield.data.decode import Size, read_header
 from voxfield.data.formats import (
@@ -320,9 +321,7 @@ def _common_size(opened: list[_Opened]) -> tuple[list[_Opened], list[Skipped]]:
 
 
 def _evenly(opened: list[_Opened], most: int | None) -> list[_Opened]:
-    if most is None or len(opened) <= most:
-        return opened
-    return [opened[index * len(opened) // most] for index in range(most)]
+    return opened if most is None else [opened[index] for index in spread(len(opened), most)]
 
 
 def _world(capture: Capture, options: CaptureOptions) -> SceneTransform:

@@ -7,6 +7,9 @@ copied or hard-linked into ``images``, the reduced ones where the full are not t
 border) becomes a mask; a fisheye's stated one is also kept as ``fisheye_crop_radius``. Keys:
 https://docs.nerf.studio/quickstart/data_conventions.html.
 
+A subset is a smaller file beside it, ``transforms_300.json`` or ``transforms_half.json``: pictures evenly spread over
+each split in order of their paths, in the same splits and with the same lens.
+
 Not kept, as the format has no place for them: the nearest distance of a ray, PyNeRF's loss weights, and a region of
 interest that is not a cube (its cube is written). COLMAP's points are not written.
 """
@@ -15,9 +18,10 @@ import errno
 import io
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import torch
 
@@ -32,6 +36,7 @@ from voxfield.data.capture import (
     check_size,
     is_file,
     reduced_copy,
+    spread,
 )
 from voxfield.data.decode import Size, read_header, read_mask
 from voxfield.data.formats.nerfstudio import FILE_NAME
@@ -43,6 +48,8 @@ from voxfield.geometry.bounds import Bounds
 from voxfield.storage.atomic import replacing, write_bytes, write_json
 
 Placement = Literal["copy", "link"]
+HALF: Final = "half"
+MOST_PICTURES: Final = 10_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +66,8 @@ class Conversion:
     """Different pictures."""
     left_out: tuple[Skipped, ...]
     """Pictures that could not be used, with reasons."""
+    subsets: dict[Path, int]
+    """Smaller files beside it, with their pictures."""
 
 
 def convert_capture(
@@ -66,6 +75,8 @@ def convert_capture(
     output: str | os.PathLike[str],
     *,
     images: Placement = "copy",
+    subsets: Sequence[str] = (),
+    overwrite: bool = False,
     options: CaptureOptions | None = None,
 ) -> Conversion:
     """Write a capture as a nerfstudio capture.
@@ -75,20 +86,25 @@ def convert_capture(
         output: folder of the new capture, made if need be; may be the capture's own.
         images: what to do with pictures outside ``output``: ``copy`` them, or ``link`` them (hard links, which need
             the same file system and no space).
+        subsets: smaller files to write beside ``transforms.json``: ``half``, or a number of pictures (>= 1), of which
+            a capture with fewer has all.
+        overwrite: replace such files that are there.
         options: how the capture is read: ``format``, ``eval_every`` and ``allow_outside`` are used.
 
     Returns:
         What was written.
 
     Raises:
-        InputError: ``output`` holds a ``transforms.json`` already, or links cannot be made.
+        InputError: ``output`` holds such files already, a subset is none, or links cannot be made.
         MissingFileError, FormatError: as ``read_capture``; or no picture can be read.
     """
     check_choice("images", images, ("copy", "link"))
     folder = Path(output)
     file = folder / FILE_NAME
-    if file.exists():
-        raise InputError(f"{file}: exists already. Name another folder, or remove it first.")
+    smaller = {folder / f"{file.stem}_{name}{file.suffix}": name for name in map(_checked_subset, subsets)}
+    there = next((path for path in (file, *smaller) if path.exists() and not overwrite), None)
+    if there is not None:
+        raise InputError(f"{there}: exists already. Name another folder, or remove it first.")
     # Nothing is turned: what the file holds is what was read.
     captures = _splits(Path(data), replace(options or CaptureOptions(), orientation="none"))
     writer = _Writer(folder=folder, images=images)
@@ -113,13 +129,38 @@ def convert_capture(
         reason = next(iter(left_out.values())).reason if left_out else "no split has any"
         raise FormatError(f"{first.file}: none of its pictures can be read. The first: {reason}")
     write_json(file, _transforms(first, frames, lists))
+    written = {path: _write_subset(path, name, first, frames, lists) for path, name in smaller.items()}
     return Conversion(
         file=file,
         format=first.format,
         pictures={split: len(listed) for split, listed in lists.items()},
         frames=len(frames),
         left_out=tuple(left_out.values()),
+        subsets=written,
     )
+
+
+def _checked_subset(name: str) -> str:
+    if name != HALF and not (name.isascii() and name.isdigit() and 0 < int(name) <= MOST_PICTURES):
+        raise InputError(f"subsets: expected 'half' or a number of pictures from 1 to {MOST_PICTURES:,}, got {name!r}.")
+    return name if name == HALF else str(int(name))
+
+
+def _write_subset(
+    file: Path, name: str, capture: Capture, frames: dict[str, dict[str, Any]], lists: dict[str, list[str]]
+) -> int:
+    """Write a subset; returns its pictures.
+
+    They are spread over the frames in order of their splits and then of their paths, so that every split keeps its
+    share and no picture changes its split.
+    """
+    members = [frozenset(listed) for listed in lists.values()]
+    ordered = sorted(frames, key=lambda one: ([one not in listed for listed in members], one))
+    count = max(len(ordered) // 2, 1) if name == HALF else int(name)
+    chosen = {ordered[index]: frames[ordered[index]] for index in spread(len(ordered), count)}
+    kept = {split: [one for one in listed if one in chosen] for split, listed in lists.items()}
+    write_json(file, _transforms(capture, chosen, kept))
+    return len(chosen)
 
 
 def _splits(data: Path, options: CaptureOptions) -> dict[Split, Capture]:
@@ -255,8 +296,10 @@ class _Writer:
             kept = crop_mask(picture)
             if frame.mask_path is not None:
                 kept = kept & read_mask(frame.mask_path, size=size, full_size=size)
-            target = self._free(self.folder / "masks" / f"crop_{size[0]}x{size[1]}.png", frame.path)
-            write_bytes(target, _png(kept))
+            target, content = self.folder / "masks" / f"crop_{size[0]}x{size[1]}.png", _png(kept)
+            if not (is_file(target) and target.read_bytes() == content):
+                target = self._free(target, frame.path)
+                write_bytes(target, content)
             self._crops[key] = target.relative_to(self.folder).as_posix()
         return self._crops[key]
 

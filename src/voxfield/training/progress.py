@@ -93,6 +93,21 @@ class Progress:
             yield Stage(description, total, unit, show, self._clock)
 
     @contextmanager
+    def transfer(self, description: str, total_bytes: int, total_files: int) -> "Iterator[Callable[[int, int], None]]":
+        """Show files that are transferred.
+
+        Args:
+            description: what is done, e.g. ``"Fetching"``.
+            total_bytes: of all files, those that are there from an earlier transfer included.
+            total_files: how many.
+
+        Yields:
+            Call it with the bytes and the files that are there so far.
+        """
+        with self._display(description) as show:
+            yield _Transfer(total_bytes, total_files, show, self._clock).update
+
+    @contextmanager
     def training(self, *, total_steps: int | None, total_seconds: float | None = None) -> "Iterator[TrainingStage]":
         """Show a training that ends after a number of steps or of seconds, whichever comes first.
 
@@ -162,6 +177,37 @@ class Stage:
         if note:
             parts.append(note)
         return " · ".join(parts)
+
+
+class _Transfer:
+    """Bytes and files that arrive."""
+
+    def __init__(self, total_bytes: int, total_files: int, show: _Show, clock: Callable[[], float]) -> None:
+        self._total_bytes = total_bytes
+        self._total_files = total_files
+        self._show = show
+        self._clock = clock
+        self._recent: deque[tuple[float, int]] = deque()
+
+    def update(self, done_bytes: int, done_files: int) -> None:
+        """Show the newest figures; rate and time left are those of the last half minute."""
+        now = self._clock()
+        self._recent.append((now, done_bytes))
+        while len(self._recent) > 2 and now - self._recent[0][0] > _RATE_WINDOW:
+            self._recent.popleft()
+        parts = [
+            f"{done_files}/{self._total_files} files",
+            f"{_gigabytes(done_bytes)}/{_gigabytes(self._total_bytes)} GB",
+        ]
+        seconds, arrived = now - self._recent[0][0], done_bytes - self._recent[0][1]
+        if seconds > 0 and arrived > 0:
+            rate = arrived / seconds
+            parts += [f"{rate / 1e6:.1f} MB/s", f"{format_duration((self._total_bytes - done_bytes) / rate)} left"]
+        self._show(min(done_bytes / max(self._total_bytes, 1), 1.0), " · ".join(parts))
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.2f}"
 
 
 class TrainingStage:

@@ -123,7 +123,7 @@ def _places(path: Path) -> tuple[Path, Path | None]:
     """The scene's folder, and the folder of pictures if ``path`` names one."""
     if not path.is_dir():
         return path.parent, None
-    if path.name in FOLDERS and not (path / "transforms.json").is_file():
+    if path.name in FOLDERS:
         scene = path.absolute().parent
         if _krt_in(scene) or _xml_in(scene):
             return scene, path

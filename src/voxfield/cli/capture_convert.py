@@ -1,4 +1,4 @@
-"""``voxfield capture``."""
+"""``voxfield capture convert``."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -7,17 +7,14 @@ from tyro.conf import Positional, arg
 
 EXAMPLE = "voxfield capture convert scans/kitchen captures/kitchen --images link"
 
-ACTIONS = {"process": "capture_process"}
-"""Further actions to the files that hold them; each has options of its own."""
-
 
 def command(
-    action: Annotated[Positional[Literal["convert"]], arg(metavar="convert")],  # noqa: ARG001  (the parser checks it)
     data: Annotated[Positional[Path], arg(metavar="DATA")],
     output: Annotated[Positional[Path], arg(metavar="OUTPUT")],
     /,
     *,
     images: Literal["copy", "link"] = "copy",
+    subsets: Annotated[tuple[str, ...], arg(metavar="N|half ...")] = (),
     format: Annotated[str, arg(metavar="NAME")] = "auto",  # noqa: A002  (the option's name)
     eval_every: Annotated[int, arg(metavar="N")] = 8,
     allow_outside: bool = False,
@@ -29,10 +26,10 @@ def command(
     For plain photographs or a video, without poses, see: voxfield capture process --help
 
     Args:
-        action: convert.
         data: folder of a capture, or the file that lists it.
         output: folder for transforms.json; pictures that lie outside it are put into its images.
         images: copy such pictures, or link them (hard links: no space, same file system).
+        subsets: smaller files to write too: 300 gives transforms_300.json with as many pictures, half one with half.
         format: the capture's layout; auto looks at the files.
         eval_every: hold out every N-th picture where the capture has no lists of its own.
         allow_outside: let the capture name files outside its folder. Only for files you trust.
@@ -40,11 +37,19 @@ def command(
     import voxfield
 
     conversion = voxfield.convert_capture(
-        data, output, images=images, format=format, eval_every=eval_every, allow_outside=allow_outside
+        data,
+        output,
+        images=images,
+        subsets=subsets,
+        format=format,
+        eval_every=eval_every,
+        allow_outside=allow_outside,
     )
     counts = ", ".join(f"{count} {split}" for split, count in conversion.pictures.items())
     print(f"Read   {conversion.frames} pictures ({conversion.format}): {counts}")
     print(f"Wrote  {conversion.file}")
+    for file, pictures in conversion.subsets.items():
+        print(f"Wrote  {file}: {pictures} pictures")
     for item in conversion.left_out:
         print(f"Left out {item.path}: {item.reason}")
     return 1 if conversion.left_out else 0
