@@ -11,7 +11,7 @@ from typing import Any
 
 IMPORT = "import time; t = time.perf_counter(); import voxfield; print(time.perf_counter() - t)"
 PREPARE = """
-from voxfield.api import compile_kernels
+from voxfield.recipes.rehearsal import compile_kernels
 from voxfield.distributed.devices import place
 from voxfield.training.progress import Progress
 with Progress(quiet=True) as progress:

@@ -1,0 +1,346 @@
+"""Trained runs: opening, rendering, measuring, reporting."""
+
+import dataclasses
+import functools
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+import torch
+
+from voxfield.checks import check_choice
+from voxfield.colour import ToneMap, compared, display, linear_from_srgb
+from voxfield.data.posed_images import PosedImages, Skipped, Split, read_capture
+from voxfield.distributed.devices import Placement, place
+from voxfield.errors import FormatError, InputError, MissingFileError
+from voxfield.export.focus import write_focus
+from voxfield.export.report import write_report
+from voxfield.geometry.camera import Cameras
+from voxfield.geometry.paths import PathKind, camera_path
+from voxfield.geometry.pose import similarity_between
+from voxfield.jobs.doctor import cpu_name
+from voxfield.kernels.threads import kernel_threads, kernels_own_the_cores
+from voxfield.models.base import Model
+from voxfield.models.nerfacto import Nerfacto
+from voxfield.recipes import build_model, load_recipe
+from voxfield.recipes.rehearsal import compile_kernels
+from voxfield.render.image import colour_from_name, to_uint8, write_linear, write_png
+from voxfield.render.video import require_video, write_video
+from voxfield.storage.checkpoint import list_checkpoints, load_latest
+from voxfield.storage.exr import require_exr
+from voxfield.storage.run_log import read_log
+from voxfield.training.alignment import AlignmentConfig, PoseAligner
+from voxfield.training.evaluate import evaluate
+from voxfield.training.experiment import Experiment, RunRecord, read_experiment
+from voxfield.training.progress import Progress
+
+RenderFormat = Literal["video", "images", "both", "exr"]
+
+
+def open(run: str | os.PathLike[str]) -> "Run":  # noqa: A001  (voxfield.open reads well and shadows nothing here)
+    """Open a run directory that `train` wrote.
+
+    Raises:
+        MissingFileError, FormatError: it is none, or damaged.
+    """
+    return Run(Path(run))
+
+
+class Run:
+    """A trained field and what belongs to it. The model is loaded when first needed."""
+
+    def __init__(
+        self, path: Path, *, outcome: str | None = None, left_out: Sequence[Skipped] = (), device: str = "auto"
+    ) -> None:
+        """Open ``path``; ``outcome`` is how a training in this process ended, ``left_out`` pictures it did without."""
+        self.path, self.outcome, self.left_out = path, outcome, tuple(left_out)
+        self.record: RunRecord = read_experiment(path, load_recipe)
+        self.placement: Placement = place(device, "auto")
+
+    @property
+    def experiment(self) -> Experiment:
+        """The settings the run was made with."""
+        return self.record.experiment
+
+    @functools.cached_property
+    def captures(self) -> PosedImages:
+        """The training split, whose cameras and bounds the model was built for."""
+        return self.split("train")
+
+    def split(self, split: Split, data: str | os.PathLike[str] | None = None) -> PosedImages:
+        """A split of the run's capture, or of another one in the same world."""
+        source = self.record.data_path if data is None else data
+        if not Path(source).exists():
+            raise MissingFileError(f"{source}: the capture of this run is not there. Name it with --data.")
+        return read_capture(Path(source), split=split, options=self.experiment.capture)
+
+    @functools.cached_property
+    def model(self) -> Model:
+        """The model of the newest readable checkpoint, with averaged parameters if the run kept an average."""
+        return self._loaded[0]
+
+    @functools.cached_property
+    def _loaded(self) -> tuple[Model, dict[str, Any]]:
+        path, state, _ = load_latest(self.path, device=self.placement.device)
+        model = build_model(self.experiment.recipe, self.experiment.model, self.captures, self.record.seed)
+        module = cast(torch.nn.Module, model).to(self.placement.device)
+        try:
+            module.load_state_dict(state["model"])
+        except (RuntimeError, KeyError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise FormatError(f"{path}: does not fit {self.path / 'experiment.json'} ({reason}).") from None
+        if state.get("average") is not None:
+            with torch.no_grad():
+                for parameter, value in zip(module.parameters(), state["average"]["values"], strict=True):
+                    parameter.copy_(value)
+        about = {"step": int(state["step"]), "train_seconds": float(state["seconds"]), "checkpoint": path.name}
+        return cast(Model, module.eval()), about
+
+    def render(
+        self, cameras: Cameras, i: int = 0, *, background: str | None = None, normals: bool = False
+    ) -> dict[str, torch.Tensor]:
+        """What camera ``i`` of ``cameras`` (in the run's world) sees.
+
+        Args:
+            cameras, i: the camera.
+            background: colour name or ``r,g,b``; None: the run's setting.
+            normals: return normals too, of models that have them (nerfacto).
+
+        Returns:
+            ``rgb`` (H, W, 3): sRGB in [0, 1], or of a run on linear pictures linear light in their units; ``opacity``
+            (H, W) in [0, 1], ``depth`` (H, W) in world units, and where asked for or learnt ``normals`` (H, W, 3), unit
+            vectors in the world, on the CPU.
+
+        Raises:
+            InputError: normals of a model that has none.
+        """
+        options: dict[str, Any] = {"normals": True} if normals else {}
+        if normals and not isinstance(self.model, Nerfacto):
+            raise InputError(f"normals: {self.experiment.recipe} has none. Train nerfacto for them.")
+        with kernels_own_the_cores(), torch.inference_mode():
+            seen = self.model.render_image(cameras, i, background=self._background(background), **options)
+        tone = self.captures.tone
+        return seen if tone is None else {**seen, "rgb": seen["rgb"] / tone.exposure}
+
+    def _background(self, name: str | None = None) -> torch.Tensor:
+        """A colour (3,) by name, or the run's, in the space of the model's colours."""
+        colour = torch.tensor(colour_from_name(name or self.experiment.evaluation.background))
+        return colour if self.captures.tone is None else linear_from_srgb(colour)
+
+    def _on_screen(self, rgb: torch.Tensor, stops: float, tone_map: ToneMap) -> torch.Tensor:
+        """The model's colours as sRGB values; those of sRGB runs are touched only where something is asked for."""
+        if self.captures.tone is None:
+            if stops == 0 and tone_map == "none":
+                return rgb
+            rgb = linear_from_srgb(rgb)
+        return display(rgb, stops=stops, tone_map=tone_map)
+
+    def evaluate(
+        self,
+        *,
+        split: str = "test",
+        data: str | os.PathLike[str] | None = None,
+        lpips_weights: str | os.PathLike[str] | None = None,
+        max_images: int | None = None,
+        background: str | None = None,
+        align_poses: bool = False,
+        quiet: bool = False,
+    ) -> dict[str, Any]:
+        """Measure the run on a split; writes ``eval/<split>/metrics.json``, a panel per image, and ``focus.html``.
+
+        Args:
+            split: ``train``, ``val`` or ``test``.
+            data: another capture in the same world; None: the run's own.
+            lpips_weights: see `voxfield.render.lpips.load_lpips`; None leaves LPIPS out (null in the metrics).
+            max_images: measure only this many, evenly spread.
+            background: colour name or ``r,g,b``; None: the run's setting.
+            align_poses: also move each camera to where the field explains its photograph best and measure there,
+                ``psnr_aligned``; or as the run's settings say.
+            quiet: no progress bar.
+
+        Returns:
+            What ``metrics.json`` holds.
+        """
+        settings = self.experiment.evaluation
+        changes: dict[str, Any] = {"max_images": max_images if max_images is not None else settings.max_images}
+        changes["align_poses"] = align_poses or settings.align_poses
+        if background is not None:
+            changes["background"] = background
+        if lpips_weights is not None:
+            changes["lpips"] = str(lpips_weights)
+        settings = dataclasses.replace(settings, **changes)
+        captures = self.split(cast(Split, split), data)
+        if (captures.tone is None) != (self.captures.tone is None):
+            kinds = ("sRGB", "linear") if captures.tone is None else ("linear", "sRGB")
+            raise InputError(f"{data}: holds {kinds[0]} pictures, but the run was trained on {kinds[1]} ones.")
+        model, about = self._loaded
+        count, folder = min(len(captures), settings.max_images or len(captures)), self.path / "eval" / split
+        with Progress(quiet=quiet) as progress:
+            compile_kernels(self.experiment.recipe, self.placement, progress, training=False)
+            with progress.stage(f"Evaluating {split}", count, "images") as stage, kernels_own_the_cores():
+                metrics = evaluate(
+                    model.render_image,
+                    captures,
+                    output=folder,
+                    settings=settings,
+                    context={**about, "device": str(self.placement), "threads": torch.get_num_threads()},
+                    aligner=self._aligner(settings.alignment) if settings.align_poses else None,
+                    on_progress=lambda _done, _total, name: stage.advance(1, name),
+                )
+        if settings.focus:
+            write_focus(folder, title=f"{self.path.resolve().name}, {split}")
+        return metrics
+
+    def _aligner(self, settings: AlignmentConfig) -> PoseAligner:
+        """What moves evaluation cameras: with the training cameras first, if their poses were refined."""
+        model = self.model
+        given = self.captures.cameras.camera_to_world
+        with torch.no_grad():
+            refined = model.refined_poses(given)
+        # Computed only where poses changed: a drift of rounding would move every camera.
+        drift = None if refined is given else similarity_between(given, refined)
+        tone = self.captures.tone
+        return PoseAligner(
+            lambda rays, *, background: compared(model.colours_with_gradient(rays, background=background), tone),
+            settings=settings,
+            drift=drift,
+            parameters=cast(torch.nn.Module, model).parameters(),
+            device=self.placement.device,
+            seed=self.record.seed,
+        )
+
+    def render_path(
+        self,
+        kind: PathKind,
+        *,
+        frames: int | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        fps: float = 24.0,
+        seconds: float | None = None,
+        output: str | os.PathLike[str] | None = None,
+        format: str = "both",  # noqa: A002  (the option's name)
+        exposure: float = 0.0,
+        tone_map: ToneMap = "none",
+        quiet: bool = False,
+    ) -> list[Path]:
+        """Render a camera path to PNGs, an MP4, or both, or to EXR files, into ``renders/<kind>``.
+
+        Args:
+            kind: ``orbit``, ``spiral``, ``interpolate`` (between the training cameras) or ``dataset`` (the held-out
+            ones). frames: number of frames; None: ``seconds`` times ``fps``.
+            height, width: pixels; None: the capture's, one follows from the other.
+            fps: frames a second of the video, above 0.
+            seconds: length, used when ``frames`` is None; None: 5.
+            output: folder; None: ``renders/<kind>`` of the run.
+            format: ``video``, ``images`` or ``both``; or ``exr``: linear light with depth as Z and, where the capture
+                has alpha, premultiplied with A in place of the background. In the pictures' units if those are linear.
+            exposure: stops by which PNGs and videos are brightened, from the run's own exposure; -60 to 60.
+            tone_map: how they show what is brighter than white: ``none`` clips, ``filmic`` rolls off.
+            quiet: no progress bar.
+
+        Returns:
+            The files written. Frames that exist already are rendered again.
+
+        Raises:
+            MissingExtraError: a video is wanted and PyAV is missing, or EXR files and OpenEXR is.
+        """
+        check_choice("format", format, get_args(RenderFormat))
+        # Bad values are better found now than after the first frame.
+        display(torch.zeros(1, 3), stops=exposure, tone_map=tone_map)
+        if format == "exr":
+            require_exr()
+        elif format != "images":
+            require_video()
+        base = self.split("test").cameras if kind == "dataset" else self.captures.cameras
+        width, height = _frame_size(base, width, height)
+        count = frames if frames is not None else max(1, round((seconds or 5.0) * fps))
+        cameras = camera_path(kind, base, frames=count, width=width, height=height)
+        folder = Path(output) if output is not None else self.path / "renders" / kind
+        model, colour = self.model, self._background()
+        written: list[Path] = []
+        with Progress(quiet=quiet) as progress:
+            compile_kernels(self.experiment.recipe, self.placement, progress, training=False)
+            with progress.stage(f"Rendering {kind}", len(cameras), "frames") as stage, kernels_own_the_cores():
+
+                def pictures() -> Iterator[torch.Tensor]:
+                    for index in range(len(cameras)):
+                        with torch.inference_mode():
+                            rgb = model.render_image(cameras, index, background=colour)["rgb"]
+                            picture = to_uint8(self._on_screen(rgb, exposure, tone_map))
+                        if format != "video":
+                            path = folder / f"frame_{index:05d}.png"
+                            write_png(path, picture)
+                            written.append(path)
+                        stage.advance(1)
+                        yield picture
+
+                if format == "exr":
+                    for index in range(len(cameras)):
+                        written.append(self._write_exr(folder / f"frame_{index:05d}.exr", cameras, index))
+                        stage.advance(1)
+                elif format == "images":
+                    for _ in pictures():
+                        pass
+                else:
+                    video = folder.with_suffix(".mp4") if output is None else folder / f"{kind}.mp4"
+                    write_video(video, (picture.numpy() for picture in pictures()), fps=fps)
+                    written.append(video)
+        return written
+
+    def _write_exr(self, path: Path, cameras: Cameras, index: int) -> Path:
+        """Write what a camera sees as linear light in the pictures' units; where those have alpha, no background."""
+        captures = self.captures
+        background = torch.zeros(3) if captures.has_alpha else self._background()
+        with torch.inference_mode():
+            seen = self.model.render_image(cameras, index, background=background)
+        rgb, opacity = seen["rgb"], seen["opacity"] if captures.has_alpha else None
+        if captures.tone is not None:
+            rgb = rgb / captures.tone.exposure
+        elif opacity is None:
+            rgb = linear_from_srgb(rgb)
+        else:
+            # Colours of an sRGB model are premultiplied in sRGB values.
+            rgb = linear_from_srgb(rgb / opacity[..., None].clamp(min=1e-6)) * opacity[..., None]
+        return write_linear(path, rgb, depth=seen["depth"], opacity=opacity)
+
+    def report(self) -> Path:
+        """Write ``report.html`` and return its path."""
+        return write_report(self.path)
+
+    def info(self) -> dict[str, Any]:
+        """What the run is: recipe, data, settings, progress, checkpoints, last metrics."""
+        log = read_log(self.path / "log.jsonl")
+        last: dict[str, Any] = next((entry for entry in reversed(log) if entry.get("kind") == "train"), {})
+        end: dict[str, Any] = next((entry for entry in reversed(log) if entry.get("kind") in ("start", "end")), {})
+        return {
+            "path": str(self.path),
+            "recipe": self.experiment.recipe,
+            "data": self.record.data_path,
+            "created": self.record.created,
+            "state": end.get("reason", "running or killed"),
+            "step": last.get("step"),
+            "train_minutes": round(last["train_seconds"] / 60, 2) if "train_seconds" in last else None,
+            "train_psnr": last.get("psnr"),
+            "rays_per_second": last.get("rays_per_second"),
+            "checkpoints": [path.name for path in list_checkpoints(self.path)],
+            "settings": dataclasses.asdict(self.experiment),
+            "versions": dict(self.record.versions),
+        }
+
+
+def machine() -> str:
+    """One line that names the processor, its threads and torch, for logs and results."""
+    return f"{cpu_name()}, {kernel_threads()} threads, {platform.system()}, torch {torch.__version__}"
+
+
+def _frame_size(cameras: Cameras, width: int | None, height: int | None) -> tuple[int, int]:
+    """Width and height of frames: what is missing follows from the first camera's shape."""
+    own_width, own_height = int(cameras.width[0]), int(cameras.height[0])
+    if width is None and height is None:
+        return own_width, own_height
+    if width is None:
+        return max(1, round(own_width * cast(int, height) / own_height)), cast(int, height)
+    return width, height if height is not None else max(1, round(own_height * width / own_width))
