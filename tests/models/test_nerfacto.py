@@ -205,7 +205,7 @@ def test_rays_that_miss_a_bounded_scene_see_the_background() -> None:
 
 @pytest.mark.parametrize(
     ("unbounded", "has_alpha", "background", "distortion", "density"),
-    [(True, False, "last_sample", 0.002, 0.01), (False, True, "random", 0.0, 0.5), (True, True, "random", 0.002, 0.01)],
+    [(True, False, "random", 0.002, 1.0), (False, True, "random", 0.0, 0.5), (True, True, "random", 0.002, 1.0)],
 )
 def test_what_follows_from_the_capture(
     unbounded: bool, has_alpha: bool, background: str, distortion: float, density: float
@@ -469,7 +469,7 @@ def test_depth_in_normalised_device_coordinates_is_the_worlds() -> None:
     torch.testing.assert_close(seen["expected_depth"], expected, rtol=1e-4, atol=1e-4)
     # Nothing is looked at before the near plane.
     assert bool((seen["depth"] * rays(12).directions[:, 1] > 1.5).all())
-    assert (model.unbounded, model.distortion_weight, model.background) == (False, 0.002, "last_sample")
+    assert (model.unbounded, model.distortion_weight, model.background) == (False, 0.002, "random")
 
 
 def test_rays_that_leave_normalised_device_coordinates_see_the_background() -> None:

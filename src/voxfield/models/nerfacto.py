@@ -52,13 +52,14 @@ class NerfactoConfig:
     rays_per_batch: int = 4096
     """Rays of a training step, at least 1."""
     background: Literal["auto", "white", "black", "random", "last_sample"] = "auto"
-    """What training composites behind the field. ``auto``: a random colour per ray, behind truth too, for pictures
-    with alpha, else ``last_sample``: the farthest sample's colour."""
+    """What training composites behind the field. ``auto``: a random colour per ray, behind the truth's alpha too.
+    nerfstudio's is ``last_sample``, the farthest sample's colour, with which each photograph is soon explained by a
+    distant wall of its own."""
     far: float = 1000.0
     """Distance at which rays end in unbounded captures, world units, above 0."""
     initial_density: float | Literal["auto"] = "auto"
-    """Mean density of a fresh field, per world unit, above 0. ``auto``: 0.01, in bounded captures one over the box's
-    longest side."""
+    """Mean density of a fresh field, per world unit, above 0. ``auto``: 1, as nerfstudio's model has it (its recipe,
+    0.01, begins with nothing before the far end), in bounded captures one over the box's longest side."""
     interlevel_weight: float = 1.0
     """Weight of the loss that makes proposals cover the final weights, at least 0."""
     distortion_weight: float | Literal["auto"] = "auto"
@@ -162,7 +163,7 @@ class Nerfacto(torch.nn.Module):
         self.background = _training_background(config.background, has_alpha)
         side = max(bounds.size)
         self.density_scale = (
-            (0.01 if unbounded else 1.0 / side) if config.initial_density == "auto" else config.initial_density
+            (1.0 if unbounded else 1.0 / side) if config.initial_density == "auto" else config.initial_density
         )
         self.distortion_weight = (
             (0.002 if unbounded or ndc is not None else 0.0)
@@ -485,5 +486,5 @@ class Nerfacto(torch.nn.Module):
 def _training_background(chosen: str, has_alpha: bool) -> Background:
     check_last_sample(chosen, has_alpha)
     if chosen == "auto":
-        return "random" if has_alpha else "last_sample"
+        return "random"
     return cast(Background, chosen)
