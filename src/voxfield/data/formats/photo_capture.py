@@ -38,6 +38,25 @@ def mentions(file: Path, mark: bytes, *, within: int = MOST_MARK_BYTES) -> bool:
         return False
 
 
+def present_frames(
+    frames: Sequence[Frame], reduced_only: tuple[int, ...] = ()
+) -> tuple[list[int], tuple[Skipped, ...]]:
+    """Indices of the frames whose picture is there, at least reduced by one of ``reduced_only``; and the others."""
+    present = [index for index, frame in enumerate(frames) if is_present(frame.path, reduced_only)]
+    there = set(present)
+    missing = (frame for index, frame in enumerate(frames) if index not in there)
+    return present, tuple(Skipped(path=frame.name, reason=f"{frame.path}: no such file") for frame in missing)
+
+
+def hold_out(present: Sequence[int], split: Split, options: CaptureOptions) -> tuple[list[int], str]:
+    """The split's frames among those ``present`` where the capture has no lists, and the rule that chose them.
+
+    Every ``options.eval_every``-th is val and test alike, starting with the first; the others train.
+    """
+    chosen = [present[index] for index in every_nth(len(present), split, options.eval_every)]
+    return chosen, f"every {options.eval_every}th"
+
+
 def photo_capture(
     *,
     format: str,  # noqa: A002  (the field's name)
@@ -71,15 +90,9 @@ def photo_capture(
     if not frames:
         reason = f" The first: {left_out[0].path}: {left_out[0].reason}" if left_out else ""
         raise FormatError(f"{file}: no picture with a pose in it.{reason or ' Export the capture again.'}")
-    present, missing = [], []
-    for index, frame in enumerate(frames):
-        if is_present(frame.path, reduced_only):
-            present.append(index)
-        else:
-            missing.append(Skipped(path=frame.name, reason=f"{frame.path}: no such file"))
+    present, missing = present_frames(frames, reduced_only)
     if lists is None:
-        chosen = [present[index] for index in every_nth(len(present), split, options.eval_every)]
-        rule = f"every {options.eval_every}th"
+        chosen, rule = hold_out(present, split, options)
     else:
         listed = next((name for name in STAND_INS[split] if lists.get(name)), None)
         wanted = lists[listed] if listed is not None else frozenset[str]()
