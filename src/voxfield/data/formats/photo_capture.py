@@ -1,20 +1,35 @@
-"""What readers of photographs share: telling their files apart, and the capture they make of the frames they read.
+"""What readers of photographs share: telling their files apart, masks beside the photographs, and the capture they make
+of the frames they read.
 
 The world of such a capture is laid out from its cameras (``geometry.pose.normalise``) and goes on beyond them. Files
 without lists of their own hold out every n-th picture **that exists**, in the order of the frames
 (``CaptureOptions.eval_every``).
 """
 
+import posixpath
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from voxfield.data.capture import Capture, CaptureOptions, Frame, Skipped, Split, every_nth, is_present
+from voxfield.data.capture import (
+    Capture,
+    CaptureOptions,
+    Frame,
+    Skipped,
+    Split,
+    every_nth,
+    is_file,
+    is_present,
+    resolve_inside,
+)
 from voxfield.errors import FormatError
 from voxfield.geometry.bounds import Bounds
 
 NEAR: Final = 0.05
 """World units; all cameras lie in [-1, 1]^3."""
+
+MASKS: Final = "masks"
+"""The folder of masks beside that of photographs."""
 
 MOST_MARK_BYTES: Final = 1 << 26
 """How far into a file a mark is looked for."""
@@ -36,6 +51,23 @@ def mentions(file: Path, mark: bytes, *, within: int = MOST_MARK_BYTES) -> bool:
             return mark in stream.read(within)
     except OSError:
         return False
+
+
+def mask_names(picture: str) -> tuple[str, ...]:
+    """What the mask of a picture may be called, the surest first: ``a.jpg.png`` (COLMAP's own), ``a.png``."""
+    return f"{picture}.png", f"{posixpath.splitext(picture)[0]}.png"
+
+
+def find_mask(root: Path, names: Sequence[str], *, listed_in: str, allow_outside: bool) -> Path | None:
+    """The first of ``names`` that is a file in the folder of masks, resolved; None where none is.
+
+    Raises:
+        FormatError: it leads outside the data folder, see ``resolve_inside``.
+    """
+    name = next((name for name in names if is_file(root / MASKS / name)), None)
+    if name is None:
+        return None
+    return resolve_inside(root, f"{MASKS}/{name}", listed_in=listed_in, allow_outside=allow_outside)
 
 
 def present_frames(
