@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from voxfield.data.capture import CaptureOptions
+from voxfield.data.capture import CaptureOptions, reduced_copy
 from voxfield.data.formats import colmap
 from voxfield.data.formats.colmap_model import KINDS, read_images, read_points
 from voxfield.data.posed_images import read_capture
@@ -312,6 +312,11 @@ class TestMasks:
         assert not kept[:, 4:].any()
         write_mask(folder / "masks_2/000.png", left=2, size=(8, 8))
         assert int(read(folder, "test", downscale=2).images.mask(0).sum()) == 2 * 8
+
+    def test_reduced_ones_may_lie_in_subfolders(self, tmp_path):
+        write_mask(tmp_path / "masks_2/left/a.jpg.png")
+        assert reduced_copy(tmp_path / "masks/left/a.jpg.png", 2) == tmp_path / "masks_2/left/a.jpg.png"
+        assert reduced_copy(tmp_path / "masks/left/b.jpg.png", 2) is None
 
     def test_one_of_another_size_skips_its_picture(self, folder):
         write_mask(folder / "masks/001.png", size=(5, 5))
