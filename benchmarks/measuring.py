@@ -108,20 +108,12 @@ def vector_flags(cpuinfo: str) -> list[str]:
 
 
 def peak_memory_bytes() -> int | None:
-    """Most memory this process has held at once, or None where the system does not say.
+    """Most memory this process has held at once, or None where the system does not say."""
+    import torch
 
-    Not ``getrusage``: on Linux its figure starts at what the *parent* held when it started this process.
-    """
-    for line in _read("/proc/self/status").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    try:
-        import resource
-        import sys
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    from voxfield.distributed.devices import device_memory
+
+    return device_memory(torch.device("cpu")).peak
 
 
 def _read(path: str) -> str:

@@ -152,3 +152,52 @@ def test_modules_open_with_what_they_are_about(repository: Path) -> None:
         if path.name != "__init__.py" and ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) is None
     ]
     assert not silent
+
+
+NAMES_DEVICES = {"distributed/devices.py", "kernels/dispatch.py"}
+"""Where accelerators may be told apart: everything else asks these."""
+
+
+def named_devices(source: str) -> list[int]:
+    """Lines that name an accelerator in code: ``"cuda:1"``, ``torch.cuda``, ``tensor.is_xpu``; text about them may."""
+    name = re.compile(r"(cuda|xpu|mps|hip)(:\d*)?")
+    lines = []
+    for node in ast.walk(ast.parse(source)):
+        imported = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+        if isinstance(node, ast.ImportFrom):
+            imported.append(node.module or "")
+        if (
+            (isinstance(node, ast.Constant) and isinstance(node.value, str) and name.fullmatch(node.value))
+            or (isinstance(node, ast.Attribute) and name.fullmatch(node.attr.removeprefix("is_")))
+            or any(name.fullmatch(part) for one in imported for part in one.split("."))
+        ):
+            lines.append(node.lineno)
+    return lines
+
+
+def test_one_place_names_devices(repository: Path) -> None:
+    package = repository / "src/voxfield"
+    found = [
+        f"{path.relative_to(package)}:{line}"
+        for path in sorted(package.rglob("*.py"))
+        if path.relative_to(package).as_posix() not in NAMES_DEVICES
+        for line in named_devices(path.read_text(encoding="utf-8"))
+    ]
+    assert not found, found
+
+
+def test_names_of_devices_are_recognised() -> None:
+    code = """
+place("cuda:1")
+place(f"cuda:{rank}")
+torch.xpu.synchronize()
+if rays.is_cuda: pass
+if device.type in ("cpu", "mps"): pass
+from torch import cuda
+import torch.mps as metal
+print("device: cuda, xpu or mps"); torch.accelerator.synchronize()
+"""
+    assert sorted(named_devices(code)) == [2, 3, 4, 5, 6, 7, 8]
+    package = Path(voxfield.__file__).parent
+    for path in NAMES_DEVICES:
+        assert named_devices((package / path).read_text(encoding="utf-8"))

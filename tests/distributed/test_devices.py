@@ -1,8 +1,22 @@
+import platform
+import sys
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 
 from voxfield.distributed import devices
-from voxfield.distributed.devices import place, synchronise
+from voxfield.distributed.devices import (
+    DeviceMemory,
+    cpu_name,
+    device_memory,
+    device_name,
+    place,
+    release_cached_memory,
+    reset_peak_memory,
+    synchronise,
+)
 from voxfield.errors import InputError, UnavailableError
 
 
@@ -65,5 +79,90 @@ def test_precisions() -> None:
         place("cpu", "float16")
 
 
-def test_waiting_for_the_cpu_is_nothing() -> None:
-    synchronise(torch.device("cpu"))
+CPU, CARD = torch.device("cpu"), torch.device("xpu:1")
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
+    """Stands for a graphics card: what it was asked, in order."""
+    calls: list[tuple[str, Any]] = []
+
+    def stand_in(name: str, answer: object) -> None:
+        def call(*device: torch.device) -> object:
+            calls.append((name, *device))
+            return answer
+
+        monkeypatch.setattr(devices.torch.accelerator, name, call, raising=False)
+
+    stand_in("synchronize", None)
+    stand_in("empty_cache", None)
+    stand_in("reset_peak_memory_stats", None)
+    stand_in("get_memory_info", (6 * 2**30, 8 * 2**30))
+    stand_in("memory_allocated", 2**30)
+    stand_in("max_memory_allocated", 3 * 2**30)
+    return calls
+
+
+def test_accelerators_are_asked_through_torch_accelerator(asked: list[tuple[str, Any]]) -> None:
+    synchronise(CARD)
+    release_cached_memory(CARD)
+    reset_peak_memory(CARD)
+    assert asked == [("synchronize", CARD), ("empty_cache",), ("reset_peak_memory_stats", CARD)]
+    assert device_memory(CARD) == DeviceMemory(total=8 * 2**30, free=6 * 2**30, allocated=2**30, peak=3 * 2**30)
+
+
+def test_a_cpu_has_nothing_to_wait_for_or_to_release(asked: list[tuple[str, Any]]) -> None:
+    synchronise(CPU)
+    release_cached_memory(CPU)
+    reset_peak_memory(CPU)
+    device_memory(CPU)
+    assert not asked
+
+
+def test_what_a_device_does_not_say_is_unknown(asked: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("the allocator of this device keeps no statistics")
+
+    for name in ("get_memory_info", "max_memory_allocated", "reset_peak_memory_stats", "empty_cache"):
+        monkeypatch.setattr(devices.torch.accelerator, name, refuse)
+    reset_peak_memory(CARD)
+    release_cached_memory(CARD)
+    assert device_memory(CARD) == DeviceMemory(total=None, free=None, allocated=2**30, peak=None)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems say less")
+def test_memory_of_this_process() -> None:
+    memory = device_memory(CPU)
+    assert None not in (memory.total, memory.free, memory.allocated, memory.peak)
+    assert 2**20 < memory.allocated <= memory.total
+    # The kernel's own counters lag behind each other by some pages a thread.
+    assert memory.peak > 0.9 * memory.allocated
+    held = torch.ones(16, 2**20)
+    assert device_memory(CPU).allocated > memory.allocated + held.nbytes // 2
+
+
+def test_memory_where_there_is_no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "_lines_of", lambda _: [])
+    memory = device_memory(CPU)
+    assert memory.allocated is None
+    assert memory.peak is None or memory.peak > 2**20
+    monkeypatch.delattr(devices.os, "sysconf")
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert device_memory(CPU) == DeviceMemory(total=None, free=None, allocated=None, peak=None)
+    assert cpu_name()
+
+
+def test_odd_lines_of_proc_are_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = ["", "VmHWM:", "VmRSS:\tmany kB", "VmHWM:\t  2048 kB", "Threads:\t4", "MemAvailable: 12 MB"]
+    monkeypatch.setattr(devices, "_lines_of", lambda _: lines)
+    memory = device_memory(CPU)
+    assert (memory.allocated, memory.peak) == (None, 2 * 2**20)
+
+
+def test_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert device_name(CPU) == cpu_name() != ""
+    named = SimpleNamespace(get_device_name=lambda device: f"Card {device.index}")
+    monkeypatch.setattr(devices.torch, "get_device_module", lambda _: named)
+    assert device_name(CARD) == "Card 1"
+    monkeypatch.setattr(devices.torch, "get_device_module", lambda _: SimpleNamespace())
+    assert device_name(torch.device("mps")) == platform.platform()

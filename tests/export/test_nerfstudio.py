@@ -4,8 +4,10 @@ import json
 import os
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import voxfield
 from voxfield.cli.__main__ import main
@@ -225,6 +227,98 @@ class TestPictures:
         conversion = convert_capture(before, tmp_path / "output")
         assert [item.path for item in conversion.left_out] == ["image/003.png"]
         assert "Make the mask again" in conversion.left_out[0].reason
+
+
+class TestDepthImages:
+    @pytest.fixture
+    def with_depths(self, source, captures):
+        """A nerfstudio capture with a depth image for every picture but the last, and where it lies."""
+        folder = source("nerfstudio")
+
+        def name_them(values):
+            values["frames"].sort(key=lambda frame: frame["file_path"])
+            for index, frame in enumerate(values["frames"][:-1]):
+                write_depth(folder / f"depth/{index:02d}.png", 1000 + index)
+                frame["depth_file_path"] = f"depth/{index:02d}.png"
+
+        captures.edit_json(folder / "transforms.json", name_them)
+        return folder
+
+    @pytest.mark.parametrize("images", ["copy", "link"])
+    def test_they_come_along(self, with_depths, tmp_path, images):
+        output = tmp_path / "output"
+        conversion = convert_capture(with_depths, output, images=images, subsets=("half",))
+        assert not conversion.left_out
+        listed = transforms(output)["frames"]
+        assert [frame.get("depth_file_path") for frame in listed] == [
+            *(f"depths/depth/{index:02d}.png" for index in range(8)),
+            None,
+        ]
+        for split in SPLITS:
+            ours, theirs = read(output, split), read(with_depths, split)
+            assert ours.depth_images.unit == pytest.approx(theirs.depth_images.unit)
+            for mine, its in zip(ours.depth_images.paths, theirs.depth_images.paths, strict=True):
+                assert (mine is None) == (its is None)
+                assert mine is None or mine.read_bytes() == its.read_bytes()
+        assert read(output / "transforms_half.json").depth_images is not None
+
+    def test_they_measure_the_same_in_a_scaled_world(self, with_depths, tmp_path):
+        convert_capture(with_depths, tmp_path / "output", images="link")
+        ours, theirs = read_capture(tmp_path / "output"), read_capture(with_depths)
+        assert ours.transform.scale != pytest.approx(1)
+        assert ours.depth_images.unit == pytest.approx(theirs.depth_images.unit)
+
+    def test_those_of_a_blender_capture_come_too(self, source, tmp_path, captures):
+        before = source("blender")
+        write_depth(before / "train/d_0.png", 7)
+        captures.edit_json(
+            before / "transforms_train.json", lambda values: values["frames"][0].update(depth_file_path="train/d_0.png")
+        )
+        convert_capture(before, tmp_path / "output", images="link")
+        named = [frame.get("depth_file_path") for frame in transforms(tmp_path / "output")["frames"]]
+        assert set(named) == {None, "depths/train/d_0.png"}
+
+    def test_their_own_folder_is_an_output(self, with_depths):
+        convert_capture(with_depths, with_depths, overwrite=True)
+        assert transforms(with_depths)["frames"][3]["depth_file_path"] == "depth/03.png"
+        assert not (with_depths / "depths").exists()
+
+    def test_one_that_cannot_be_read_is_named_and_its_picture_kept(self, with_depths, tmp_path):
+        (with_depths / "depth/02.png").write_bytes(b"broken")
+        (with_depths / "depth/05.png").unlink()
+        conversion = convert_capture(with_depths, tmp_path / "output")
+        assert conversion.frames == 9
+        assert [item.path for item in conversion.left_out] == [f"images/frame_{index:05d}.png" for index in (2, 5)]
+        assert "depth/02.png: " in conversion.left_out[0].reason
+        assert "depth/05.png: " in conversion.left_out[1].reason
+        named = [frame.get("depth_file_path") for frame in transforms(tmp_path / "output")["frames"]]
+        assert [index for index, name in enumerate(named) if name is None] == [2, 5, 8]
+
+
+def write_depth(path, value):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((32, 48), value, dtype=np.uint16)).save(path)
+
+
+def test_masks_of_reduced_pictures_are_reduced_too(source, captures):
+    before = source("colmap")
+    for path in sorted((before / "images").iterdir()):
+        captures.picture(before / "images_2" / path.name, 1, (captures.WIDTH // 2, captures.HEIGHT // 2))
+        path.unlink()
+    mask = Image.new("L", (captures.WIDTH, captures.HEIGHT))
+    mask.paste(255, (0, 0, 20, captures.HEIGHT))
+    (before / "masks").mkdir()
+    mask.save(before / "masks/003.jpg.png")
+    options = CaptureOptions(format="colmap")
+    for _ in range(2):
+        assert not convert_capture(before, before, overwrite=True, options=options).left_out
+        assert {path.name for path in (before / "masks").iterdir()} == {"003.jpg.png", "003.jpg_24x16.png"}
+    ours = read(before)
+    assert ours.source["format"] == "nerfstudio"
+    kept = ours.images.mask([name[-7:] for name in ours.names].index("003.jpg"))
+    assert kept.shape == (16, 24)
+    assert kept[:, :10].all()
+    assert not kept[:, 10:].any()
 
 
 def test_every_camera_model_has_its_name():

@@ -115,6 +115,22 @@ def test_a_finished_run(tmp_path):
     assert len(page.values("img", "src")) == 2
 
 
+@pytest.mark.parametrize(
+    ("end", "shown"),
+    [
+        ({"peak_memory_bytes": 3 * 2**29}, "Peak memory 1.50 GiB"),
+        ({"peak_memory_bytes": 2**30, "peak_device_memory_bytes": 2**31}, "1.00 GiB, 2.00 GiB on the device"),
+        ({"peak_memory_bytes": None, "peak_device_memory_bytes": 2**31}, "Peak memory 2.00 GiB on the device"),
+        ({"peak_memory_bytes": "much"}, None),
+        ({}, None),
+    ],
+)
+def test_peak_memory_is_shown_where_the_run_says_it(tmp_path, end, shown):
+    lines = [*log_lines(5, end=False), {"kind": "end", "reason": "finished", **end}]
+    text = " ".join(read(write_run(tmp_path / "run", lines=lines)).text.split())
+    assert shown in text if shown else "Peak memory" not in text
+
+
 def test_nothing_is_fetched_and_nothing_runs(tmp_path):
     folder = write_run(tmp_path / "run")
     (folder / "renders").mkdir()

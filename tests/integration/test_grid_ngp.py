@@ -112,6 +112,8 @@ def test_the_run_directory_is_complete(trained: voxfield.Run) -> None:
     assert start["kind"] == "start"
     assert {"recipe", "data", "seed", "device", "machine", "time", "compile_seconds"} <= set(start)
     assert (end["kind"], end["reason"], end["step"]) == ("end", "finished", 300)
+    assert end["peak_memory_bytes"] is None or 2**27 < end["peak_memory_bytes"] < 2**36
+    assert "peak_device_memory_bytes" not in end, "a CPU has no memory of its own"
     assert [line["step"] for line in middle if line["kind"] == "train"] == list(range(5, 301, 5))
     (measured,) = [line for line in middle if line["kind"] == "eval"]
     assert (measured["step"], measured["split"]) == (300, "val")

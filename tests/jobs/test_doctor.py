@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from voxfield.cli.__main__ import main
+from voxfield.distributed.devices import DeviceMemory, Placement
 from voxfield.errors import InputError, UnavailableError
 from voxfield.jobs import doctor
 from voxfield.jobs.doctor import examine
@@ -78,6 +79,29 @@ def test_a_broken_kernel_is_said_and_makes_exit_1(
     said = capsys.readouterr().out
     assert "! composite fails here: no LLVM" in said
     assert "FAILS" in said
+
+
+def test_an_accelerator_is_named_with_its_memory(
+    few_kernels: list[KernelSpeed], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = torch.device("xpu:1")
+    memory = DeviceMemory(total=16 * 2**30, free=12 * 2**30, allocated=2**20, peak=2**29)
+    own = doctor.device_memory
+    monkeypatch.setattr(doctor, "place", lambda name: Placement(device=card, dtype=torch.bfloat16))
+    monkeypatch.setattr(doctor, "device_name", lambda device: "Arc B580")
+    monkeypatch.setattr(doctor, "device_memory", lambda device: memory if device == card else own(device))
+    found = examine()
+    assert (found.device, found.device_name, found.precision) == ("xpu:1", "Arc B580", "bfloat16")
+    assert asdict(found)["device_memory"]["peak"] == 2**29
+    assert found.memory_bytes == own(CPU).total
+    assert found.lanes is None
+    assert main(["doctor"]) == 0
+    said = capsys.readouterr().out
+    assert "Device     xpu:1: Arc B580" in said
+    assert "Memory     16.0 GiB, 12.0 GiB free, this command took up to 0.5 GiB" in said
+    memory = DeviceMemory(total=None, free=None, allocated=None, peak=None)
+    assert main(["doctor"]) == 0
+    assert "Memory     not known: torch does not say on this device" in capsys.readouterr().out
 
 
 def test_plain_torch_is_never_silent(few_kernels: list[KernelSpeed]) -> None:

@@ -16,6 +16,7 @@ from voxfield.geometry.camera import Cameras
 from voxfield.render.image import SEPARATOR_PIXELS
 from voxfield.render.metrics import psnr, ssim
 from voxfield.storage.exr import read_exr
+from voxfield.training import evaluate as evaluate_module
 from voxfield.training.evaluate import EvaluateConfig, evaluate
 
 
@@ -103,6 +104,20 @@ def test_numbers_are_those_of_the_metrics(tmp_path):
     assert result["num_rays_per_sec"] == pytest.approx(np.mean([32 * 40 / s for s in seconds]))
     assert result["fps"] == pytest.approx(np.mean([1 / s for s in seconds]))
     assert result["fps_std"] == pytest.approx(np.std([1 / s for s in seconds], ddof=1))
+
+
+def test_the_clock_waits_for_the_device(tmp_path, monkeypatch):
+    happened = []
+    monkeypatch.setattr(evaluate_module, "synchronise", lambda device: happened.append(str(device)))
+
+    class Remembered(Constant):
+        def __call__(self, cameras, i, *, background):
+            happened.append("render")
+            return super().__call__(cameras, i, background=background)
+
+    evaluate(Remembered(), captures([picture(0)]), output=tmp_path, device=torch.device("xpu:1"))
+    # The first rendering is the untimed one.
+    assert happened == ["render", "xpu:1", "render", "xpu:1"]
 
 
 def test_metrics_file_holds_the_result_and_its_protocol(tmp_path):

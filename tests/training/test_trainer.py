@@ -303,6 +303,23 @@ def test_an_evaluation_that_fails_does_not_stop_training(tmp_path: Path) -> None
     assert "None of the 2 val images can be read." in event["message"]
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_cached_memory_is_released_around_an_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    happened: list[str] = []
+    monkeypatch.setattr(trainer_module, "release_cached_memory", lambda device: happened.append(device.type))
+
+    def evaluation(model: Dial) -> dict[str, Any]:
+        happened.append("evaluation")
+        if fails:
+            raise FormatError("eval/r_0.png: damaged")
+        return {"psnr": 20.0}
+
+    run(make(Dial(), tmp_path, evaluation=evaluation))
+    assert happened == ["cpu", "evaluation", "cpu"]
+
+
 def test_a_checkpoint_of_another_size_is_refused(tmp_path: Path) -> None:
     run(make(Dial(), tmp_path))
     other = Dial()

@@ -13,14 +13,13 @@ import torch
 from voxfield.checks import check_choice
 from voxfield.colour import ToneMap, compared, display, linear_from_srgb
 from voxfield.data.posed_images import PosedImages, Skipped, Split, read_capture
-from voxfield.distributed.devices import Placement, place
+from voxfield.distributed.devices import Placement, cpu_name, device_name, place
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.export.focus import write_focus
 from voxfield.export.report import write_report
 from voxfield.geometry.camera import Cameras
 from voxfield.geometry.paths import PathKind, camera_path
 from voxfield.geometry.pose import similarity_between
-from voxfield.jobs.doctor import cpu_name
 from voxfield.kernels.threads import kernel_threads, kernels_own_the_cores
 from voxfield.models.base import Model
 from voxfield.models.nerfacto import Nerfacto
@@ -186,6 +185,7 @@ class Run:
                     output=folder,
                     settings=settings,
                     context={**about, "device": str(self.placement), "threads": torch.get_num_threads()},
+                    device=self.placement.device,
                     aligner=self._aligner(settings.alignment) if settings.align_poses else None,
                     on_progress=lambda _done, _total, name: stage.advance(1, name),
                 )
@@ -331,9 +331,10 @@ class Run:
         }
 
 
-def machine() -> str:
-    """One line that names the processor, its threads and torch, for logs and results."""
-    return f"{cpu_name()}, {kernel_threads()} threads, {platform.system()}, torch {torch.__version__}"
+def machine(device: torch.device | None = None) -> str:
+    """One line that names the processor, its threads, torch and an accelerator in use, for logs and results."""
+    accelerator = "" if device is None or device.type == "cpu" else f", {device_name(device)}"
+    return f"{cpu_name()}, {kernel_threads()} threads{accelerator}, {platform.system()}, torch {torch.__version__}"
 
 
 def _frame_size(cameras: Cameras, width: int | None, height: int | None) -> tuple[int, int]:

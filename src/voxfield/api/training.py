@@ -16,7 +16,7 @@ from voxfield.data.image_store import FaultyPixels
 from voxfield.data.posed_images import LONGEST_SIDE, PosedImages, Skipped, Split, read_capture
 from voxfield.data.ray_batches import Batches, RaySampler
 from voxfield.data.sliding_pool import SlidingPlan
-from voxfield.distributed.devices import Placement, place
+from voxfield.distributed.devices import Placement, device_memory, place, reset_peak_memory
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.models.base import Model
 from voxfield.recipes import build_model, load_recipe
@@ -151,10 +151,11 @@ def _train_into(
         How it ended, and the pictures that could not be used.
     """
     compile_seconds = compile_kernels(experiment.recipe, placement, progress)
+    reset_peak_memory(placement.device)
     model = cast(torch.nn.Module, build_model(experiment.recipe, experiment.model, captures, seed))
     measure = None
     if held_out is not None and experiment.trainer.evaluation_images:
-        measure = functools.partial(_quick_evaluation, held_out, experiment, run_dir)
+        measure = functools.partial(_quick_evaluation, held_out, experiment, run_dir, placement.device)
     with RaySampler(
         captures,
         seed,
@@ -180,7 +181,7 @@ def _train_into(
         )
         if state is not None:
             trainer.restore(state)
-        about = {"machine": machine(), "device": str(placement)}
+        about = {"machine": machine(placement.device), "device": str(placement)}
         write_experiment(
             run_dir,
             experiment,
@@ -201,11 +202,20 @@ def _train_into(
                 log.event(_skipped_line(captures.images.failures))
             if captures.images.faulty_pixels:
                 log.event(_faulty_line(captures.images.faulty_pixels))
-            log.end(outcome, step=trainer.step, train_seconds=trainer.seconds)
+            held = _peak_memory(placement.device)
+            log.end(outcome, step=trainer.step, train_seconds=trainer.seconds, **held)
     return outcome, left_out
 
 
-def _quick_evaluation(captures: PosedImages, experiment: Experiment, run_dir: Path, model: Model) -> dict[str, Any]:
+def _peak_memory(device: torch.device) -> dict[str, int | None]:
+    """The most bytes held at once, as the log's last line has them: by the process, and on an accelerator in use."""
+    held = {"peak_memory_bytes": device_memory(torch.device("cpu")).peak}
+    return held if device.type == "cpu" else {**held, "peak_device_memory_bytes": device_memory(device).peak}
+
+
+def _quick_evaluation(
+    captures: PosedImages, experiment: Experiment, run_dir: Path, device: torch.device, model: Model
+) -> dict[str, Any]:
     """Metrics on a few held-out images while training; no pictures but the panels of the last time."""
     settings: EvaluateConfig = dataclasses.replace(
         experiment.evaluation,
@@ -214,7 +224,8 @@ def _quick_evaluation(captures: PosedImages, experiment: Experiment, run_dir: Pa
         focus=False,
         align_poses=False,
     )
-    result = evaluate(model.render_image, captures, output=run_dir / "eval" / "training", settings=settings)
+    folder = run_dir / "eval" / "training"
+    result = evaluate(model.render_image, captures, output=folder, settings=settings, device=device)
     return {"split": captures.split, **{name: result[name] for name in ("psnr", "ssim", "lpips")}}
 
 

@@ -1,9 +1,12 @@
 """``voxfield doctor``."""
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
+
+if TYPE_CHECKING:
+    from voxfield.distributed.devices import DeviceMemory
 
 EXAMPLE = "voxfield doctor"
 
@@ -28,11 +31,12 @@ def command(*, device: Annotated[str, arg(metavar="NAME")] = "auto") -> int:
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr)
 
-    memory = "" if found.memory_bytes is None else f", {found.memory_bytes / 2**30:.0f} GiB memory"
+    beside = "" if found.memory_bytes is None or found.device == "cpu" else f", {_gibibytes(found.memory_bytes)} memory"
     lanes = "" if found.lanes is None else f", kernels {found.lanes} numbers at a time"
     print(f"Device     {found.device}: {found.device_name}")
+    print(f"Memory     {_memory(found.device_memory)}")
     print(f"Precision  {found.precision} (what --precision auto takes here)")
-    print(f"Processor  {found.cores} cores, {found.threads} threads in use, {found.instructions}{lanes}{memory}")
+    print(f"Processor  {found.cores} cores, {found.threads} threads in use, {found.instructions}{lanes}{beside}")
     print("Packages   " + ", ".join(f"{name} {version or 'absent'}" for name, version in found.versions.items()))
     products = ", ".join(f"{name} {rate:,.0f}" for name, rate in found.matrix_gflops.items())
     print(f"Matrices   {products} GFLOP/s")
@@ -50,3 +54,17 @@ def command(*, device: Annotated[str, arg(metavar="NAME")] = "auto") -> int:
     for sentence in found.advice:
         print(f"! {sentence}")
     return 0 if found.healthy else 1
+
+
+def _memory(memory: "DeviceMemory") -> str:
+    """What a device has and what this command took of it."""
+    parts = [] if memory.total is None else [_gibibytes(memory.total)]
+    if memory.free is not None:
+        parts.append(f"{_gibibytes(memory.free)} free")
+    if memory.peak is not None:
+        parts.append(f"this command took up to {_gibibytes(memory.peak)}")
+    return ", ".join(parts) or "not known: torch does not say on this device"
+
+
+def _gibibytes(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB"

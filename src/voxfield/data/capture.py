@@ -354,11 +354,12 @@ def find_image(path: Path) -> Path:
 def reduced_copy(path: Path, factor: int) -> Path | None:
     """The picture made beforehand in ``images_4`` for ``images`` and factor 4, if it exists (its ending may differ).
 
-    The folder beside is that of the picture's own folder or, for pictures in subfolders, of the ``images`` above it.
+    The folder beside is that of the file's own folder or, for files in subfolders, of the ``images`` or ``masks`` above
+    it.
     """
     if factor == 1:
         return None
-    above = [parent for parent in path.parents[1:] if parent.name == "images"][:1]
+    above = [parent for parent in path.parents[1:] if parent.name in ("images", "masks")][:1]
     for folder in (path.parent, *above):
         same = folder.with_name(f"{folder.name}_{factor}") / path.relative_to(folder)
         for candidate in (same, *(same.with_suffix(suffix) for suffix in IMAGE_SUFFIXES)):

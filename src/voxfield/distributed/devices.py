@@ -1,7 +1,18 @@
-"""Where tensors live and in which precision networks run: decided here, named nowhere else."""
+"""Where tensors live, in which precision networks run and how much memory there is: decided here, named nowhere else.
+
+Whatever torch calls an accelerator (CUDA, ROCm, which torch also calls ``cuda``, XPU, MPS) is asked through
+``torch.accelerator`` and ``torch.amp``. Of all the package only this module, and the list of devices that Triton
+kernels run on (``kernels.dispatch``), know their names.
+"""
 
 import contextlib
+import os
+import platform
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -11,6 +22,8 @@ from voxfield.errors import InputError, UnavailableError
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 DEVICE_TYPES = ("cpu", "cuda", "xpu", "mps")
 """Where training can run; torch has further types, such as ``meta``, that cannot."""
+
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +102,117 @@ def _fastest_precision(device: torch.device) -> str:
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until ``device`` has done all it was given, so that a clock read next is honest."""
+    """Wait until ``device`` has done all it was given, so that a clock read next is honest. Nothing on a CPU."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
+
+
+def device_name(device: torch.device) -> str:
+    """The name of the processor or of the graphics card, as its maker gives it; of the machine where torch has none."""
+    if device.type == "cpu":
+        return cpu_name()
+    # torch.accelerator has no names; the devices' own modules do, all but that of MPS.
+    name = getattr(torch.get_device_module(device), "get_device_name", None)
+    return platform.platform() if name is None else str(name(device))
+
+
+def cpu_name() -> str:
+    """The processor's name, or at least its architecture."""
+    for line in _lines_of("/proc/cpuinfo"):
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceMemory:
+    """Memory in bytes; None where the system or torch does not say."""
+
+    total: int | None
+    """What the device has; of the CPU: what the machine has."""
+    free: int | None
+    """What this and other programs could still take."""
+    allocated: int | None
+    """What this process holds: tensors on an accelerator, everything on the CPU."""
+    peak: int | None
+    """The most this process ever held at once; on an accelerator since `reset_peak_memory`."""
+
+
+def device_memory(device: torch.device) -> DeviceMemory:
+    """How much memory ``device`` has, and how much of it this process holds."""
+    if device.type == "cpu":
+        held = _sizes_in("/proc/self/status")
+        return DeviceMemory(
+            total=_system_pages("SC_PHYS_PAGES"),
+            free=_sizes_in("/proc/meminfo").get("MemAvailable", _system_pages("SC_AVPHYS_PAGES")),
+            allocated=held.get("VmRSS"),
+            # Not getrusage on Linux: its figure starts at what the parent held when it started this process.
+            peak=held.get("VmHWM", _peak_by_rusage()),
+        )
+    free, total = _asked(lambda: torch.accelerator.get_memory_info(device)) or (None, None)
+    return DeviceMemory(
+        total=total,
+        free=free,
+        allocated=_asked(lambda: torch.accelerator.memory_allocated(device)),
+        peak=_asked(lambda: torch.accelerator.max_memory_allocated(device)),
+    )
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Let ``device_memory(device).peak`` count from here. Nothing on a CPU, whose process keeps its own."""
+    if device.type != "cpu":
+        _asked(lambda: torch.accelerator.reset_peak_memory_stats(device))
+
+
+def release_cached_memory(device: torch.device) -> None:
+    """Give back what torch's allocator holds on ``device`` beyond the tensors there. Nothing on a CPU, nor where torch
+    cannot.
+
+    Worth its wait where work of other sizes follows, as rendering follows training: the blocks kept for the one are
+    seldom those that the other needs, and together they may not fit.
+    """
+    if device.type != "cpu":
+        _asked(torch.accelerator.empty_cache)
+
+
+def _asked(question: Callable[[], _Answer]) -> _Answer | None:
+    """The answer, or None on devices and torch builds that do not have it."""
+    try:
+        return question()
+    except (AttributeError, RuntimeError, NotImplementedError, ValueError):
+        return None
+
+
+def _system_pages(name: str) -> int | None:
+    """Bytes of as many pages as the system says under ``name``."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf(name)
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _sizes_in(path: str) -> dict[str, int]:
+    """Linux's ``Name:   123 kB`` lines as bytes by name; empty elsewhere."""
+    fields = (line.split() for line in _lines_of(path))
+    return {
+        one[0].removesuffix(":"): int(one[1]) * 1024
+        for one in fields
+        if len(one) == 3 and one[2] == "kB" and one[1].isdigit()
+    }
+
+
+def _peak_by_rusage() -> int | None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _lines_of(path: str) -> list[str]:
+    """Lines of a file that only Linux has; none elsewhere."""
+    try:
+        return Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []

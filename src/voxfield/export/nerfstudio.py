@@ -3,8 +3,9 @@
 Poses are the capture's own, camera to world with OpenGL axes; ``applied_transform`` (and ``applied_scale``) say how the
 capture's file came from its reconstruction, the identity for most. Splits become ``train_filenames``,
 ``val_filenames`` and ``test_filenames``. Pictures inside the output folder are referenced where they are; others are
-copied or hard-linked into ``images``, the reduced ones where the full are not there. A crop (a fisheye's rim, a black
-border) becomes a mask; a fisheye's stated one is also kept as ``fisheye_crop_radius``. Keys:
+copied or hard-linked into ``images``, the reduced ones where the full are not there, with their masks reduced alike. A
+crop (a fisheye's rim, a black border) becomes a mask; a fisheye's stated one is also kept as ``fisheye_crop_radius``.
+Depth images go to ``depths``; their steps stay what they were in the units of the poses, which stay too. Keys:
 https://docs.nerf.studio/quickstart/data_conventions.html.
 
 A subset is a smaller file beside it, ``transforms_300.json`` or ``transforms_half.json``: pictures evenly spread over
@@ -65,7 +66,7 @@ class Conversion:
     frames: int
     """Different pictures."""
     left_out: tuple[Skipped, ...]
-    """Pictures that could not be used, with reasons."""
+    """Pictures that could not be used, and pictures whose depth images could not, with reasons."""
     subsets: dict[Path, int]
     """Smaller files beside it, with their pictures."""
 
@@ -108,25 +109,10 @@ def convert_capture(
     # Nothing is turned: what the file holds is what was read.
     captures = _splits(Path(data), replace(options or CaptureOptions(), orientation="none"))
     writer = _Writer(folder=folder, images=images)
-    names: dict[Path, str] = {}
-    frames: dict[str, dict[str, Any]] = {}
-    left_out: dict[str, Skipped] = {item.path: item for capture in captures.values() for item in capture.missing}
-    lists: dict[str, list[str]] = {}
-    for split, capture in captures.items():
-        chosen = [_as_found(capture.frames[index], capture.reduced_only) for index in capture.chosen]
-        for frame in chosen:
-            if frame.path in names or frame.name in left_out:
-                continue
-            try:
-                name, values = writer.frame(frame, capture.root)
-            except FormatError as error:
-                left_out[frame.name] = Skipped(path=frame.name, reason=str(error))
-                continue
-            names[frame.path], frames[name] = name, values
-        lists[split] = [names[frame.path] for frame in chosen if frame.path in names]
+    frames, lists, left_out = _write_pictures(captures, writer)
     first = next(iter(captures.values()))
     if not frames:
-        reason = next(iter(left_out.values())).reason if left_out else "no split has any"
+        reason = left_out[0].reason if left_out else "no split has any"
         raise FormatError(f"{first.file}: none of its pictures can be read. The first: {reason}")
     write_json(file, _transforms(first, frames, lists))
     written = {path: _write_subset(path, name, first, frames, lists) for path, name in smaller.items()}
@@ -135,9 +121,32 @@ def convert_capture(
         format=first.format,
         pictures={split: len(listed) for split, listed in lists.items()},
         frames=len(frames),
-        left_out=tuple(left_out.values()),
+        left_out=tuple(left_out),
         subsets=written,
     )
+
+
+def _write_pictures(
+    captures: dict[Split, Capture], writer: "_Writer"
+) -> tuple[dict[str, dict[str, Any]], dict[str, list[str]], list[Skipped]]:
+    """Put every picture in place: entries by file_path, the file_paths of each split, and what was left out."""
+    names: dict[Path, str] = {}
+    frames: dict[str, dict[str, Any]] = {}
+    left_out: dict[str, Skipped] = {item.path: item for capture in captures.values() for item in capture.missing}
+    lists: dict[str, list[str]] = {}
+    for split, capture in captures.items():
+        chosen = [capture.frames[index] for index in capture.chosen]
+        for frame in chosen:
+            if frame.path in names or frame.name in left_out:
+                continue
+            try:
+                name, values = writer.frame(frame, capture)
+            except FormatError as error:
+                left_out[frame.name] = Skipped(path=frame.name, reason=str(error))
+                continue
+            names[frame.path], frames[name] = name, values
+        lists[split] = [names[frame.path] for frame in chosen if frame.path in names]
+    return frames, lists, [*left_out.values(), *writer.without_depth]
 
 
 def _checked_subset(name: str) -> str:
@@ -201,6 +210,7 @@ def _transforms(capture: Capture, frames: dict[str, dict[str, Any]], lists: dict
         {
             "file_path": frame["file_path"],
             **({"mask_path": frame["mask_path"]} if frame["mask_path"] else {}),
+            **({"depth_file_path": frame["depth_file_path"]} if frame["depth_file_path"] else {}),
             **({"exposure_stops": frame["stops"]} if frame["stops"] else {}),
             **({} if shared else frame["lens"]),
             "transform_matrix": frame["transform_matrix"],
@@ -237,21 +247,25 @@ def _cube(bounds: Bounds) -> tuple[list[float], float]:
 
 @dataclass(kw_only=True)
 class _Writer:
-    """Puts pictures and masks in place and describes frames."""
+    """Puts pictures, masks and depth images in place and describes frames."""
 
     folder: Path
     images: Placement
+    without_depth: list[Skipped] = field(default_factory=list)
+    """Pictures whose depth images cannot be read."""
     _taken: dict[Path, Path] = field(default_factory=dict)
     """File in the output folder -> the file it was made from."""
     _crops: dict[tuple[Any, ...], str] = field(default_factory=dict)
 
-    def frame(self, frame: Frame, root: Path) -> tuple[str, dict[str, Any]]:
-        """(file_path, entry) of a frame whose picture is now in place.
+    def frame(self, frame: Frame, capture: Capture) -> tuple[str, dict[str, Any]]:
+        """(file_path, entry) of a frame of ``capture`` whose picture, the largest there is, is now in place.
 
         Raises:
             FormatError: the picture or its mask cannot be read, or is not of the size the frame states, or its lens is
             impossible.
         """
+        full, root = frame.intrinsics.size, capture.root
+        frame = _as_found(frame, capture.reduced_only)
         size = read_header(frame.path).size
         stated = frame.intrinsics.size
         if stated is not None:
@@ -259,22 +273,39 @@ class _Writer:
         fault = frame.intrinsics.fault(size)
         if fault is not None:
             raise FormatError(f"{frame.path}: {fault}")
-        mask = self._mask(frame, root, size)
+        mask = self._mask(frame, root, size, full or size)
         name = self._place(frame.path, root, "images")
         pose = [*(list(row) for row in frame.pose), [0.0, 0.0, 0.0, 1.0]]
         return name, {
             "file_path": name,
             "mask_path": mask,
+            "depth_file_path": self._depth(frame, root),
             "stops": frame.stops,
             "lens": lens_keys(frame.intrinsics, size),
             "transform_matrix": pose,
         }
 
-    def _mask(self, frame: Frame, root: Path, size: Size) -> str | None:
-        """Path of the frame's mask in the output: its own, or one made where the frame is cropped."""
+    def _depth(self, frame: Frame, root: Path) -> str | None:
+        """Path of the frame's depth image in the output, if it has one that can be read."""
+        if frame.depth_path is None:
+            return None
+        try:
+            read_header(frame.depth_path)
+        except FormatError as error:
+            # The picture is as good without.
+            self.without_depth.append(Skipped(path=frame.name, reason=str(error)))
+            return None
+        return self._place(frame.depth_path, root, "depths")
+
+    def _mask(self, frame: Frame, root: Path, size: Size, full: Size) -> str | None:
+        """Path of the frame's mask in the output: its own, or one made where the frame is cropped or its picture is
+        reduced from ``full`` to ``size``.
+        """
+        as_it_is = True
         if frame.mask_path is not None:
             mask_size = read_header(frame.mask_path).size
-            if mask_size != size:
+            as_it_is = mask_size == size
+            if mask_size not in (size, full):
                 raise FormatError(
                     f"{frame.mask_path}: is {mask_size[0]}x{mask_size[1]} pixels, but its picture is "
                     f"{size[0]}x{size[1]}. Make the mask again."
@@ -289,14 +320,15 @@ class _Writer:
             circle=lens.circle(size),
             crop_border=lens.crop_border,
         )
-        if not picture.cropped:
+        if as_it_is and not picture.cropped:
             return None if frame.mask_path is None else self._place(frame.mask_path, root, "masks")
         key = (size, picture.circle, picture.crop_border, frame.mask_path)
         if key not in self._crops:
             kept = crop_mask(picture)
             if frame.mask_path is not None:
-                kept = kept & read_mask(frame.mask_path, size=size, full_size=size)
-            target, content = self.folder / "masks" / f"crop_{size[0]}x{size[1]}.png", _png(kept)
+                kept = kept & read_mask(frame.mask_path, size=size, full_size=full)
+            own = self._target(frame.mask_path or Path("crop"), root, "masks")
+            target, content = own.with_name(f"{own.stem}_{size[0]}x{size[1]}.png"), _png(kept)
             if not (is_file(target) and target.read_bytes() == content):
                 target = self._free(target, frame.path)
                 write_bytes(target, content)
@@ -308,12 +340,16 @@ class _Writer:
         inside = self.folder.resolve()
         if source.is_relative_to(inside):
             return source.relative_to(inside).as_posix()
-        relative = source.relative_to(root.resolve()) if source.is_relative_to(root.resolve()) else Path(source.name)
-        parts = relative.parts[1:] if len(relative.parts) > 1 and relative.parts[0] == kind else relative.parts
-        target = self._free(self.folder.joinpath(kind, *parts), source)
+        target = self._free(self._target(source, root, kind), source)
         if not is_file(target):
             self._transfer(source, target)
         return target.relative_to(self.folder).as_posix()
+
+    def _target(self, source: Path, root: Path, kind: str) -> Path:
+        """Where ``source`` belongs in the output folder ``kind``: as deep as it lies below ``root``."""
+        relative = source.relative_to(root.resolve()) if source.is_relative_to(root.resolve()) else Path(source.name)
+        parts = relative.parts[1:] if len(relative.parts) > 1 and relative.parts[0] == kind else relative.parts
+        return self.folder.joinpath(kind, *parts)
 
     def _free(self, target: Path, source: Path) -> Path:
         """``target``, or with a number before its ending where another file took the name or one lies there."""

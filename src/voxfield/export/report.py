@@ -106,6 +106,7 @@ class _Page:
             ("State", self._state()),
             ("Machine", _text(self.start.get("machine") or self.experiment.get("machine"))),
             ("Device", _text(self.start.get("device"))),
+            ("Peak memory", self._peak_memory()),
             ("Started", self.start.get("time")),
         ]
         rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts if value)
@@ -118,6 +119,12 @@ class _Page:
         if last.get("kind") == "end":
             return str(last.get("reason", "ended"))
         return "not finished: still running, or stopped without notice"
+
+    def _peak_memory(self) -> str:
+        """The most that the process held, and on an accelerator its tensors; nothing of runs that did not say."""
+        end: dict[str, Any] = self.log[-1] if self.log and self.log[-1].get("kind") == "end" else {}
+        places = (("peak_memory_bytes", ""), ("peak_device_memory_bytes", " on the device"))
+        return ", ".join(f"{end[name] / 2**30:.2f} GiB{place}" for name, place in places if is_number(end.get(name)))
 
     def _figures(self) -> Iterable[tuple[str, str]]:
         """The few numbers that matter most."""

@@ -16,7 +16,7 @@ from typing import Final
 import torch
 
 import voxfield
-from voxfield.distributed.devices import place
+from voxfield.distributed.devices import DeviceMemory, device_memory, device_name, place
 from voxfield.jobs.kernel_speed import KernelSpeed, matrix_speed, measure_kernels
 
 EXTRAS: Final = {
@@ -29,6 +29,8 @@ EXTRAS: Final = {
 _PLAIN_ON_GPUS: Final = ("fused_mlp", "adam")
 """Kernels for which torch's own operators are what a GPU wants."""
 
+_CPU: Final = torch.device("cpu")
+
 PACKAGES: Final = ("torch", "numpy", "numba", "triton", "pillow")
 
 
@@ -39,6 +41,7 @@ class Examination:
     Attributes:
         device: the device training will use by default, as torch names it.
         device_name: what that is in words.
+        device_memory: what the device has and what this process held of it while it was measured.
         cores: cores this process may use.
         threads: threads torch and the kernels use on the CPU.
         precision: what ``--precision auto`` means on the device, such as "float32".
@@ -54,6 +57,7 @@ class Examination:
 
     device: str
     device_name: str
+    device_memory: DeviceMemory
     cores: int
     threads: int
     precision: str
@@ -102,13 +106,14 @@ def examine(
     cores = _usable_cores()
     found = Examination(
         device=str(chosen),
-        device_name=_device_name(chosen),
+        device_name=device_name(chosen),
+        device_memory=device_memory(chosen),
         cores=cores,
         threads=torch.get_num_threads(),
         precision=str(placement.dtype).removeprefix("torch."),
         instructions=torch.backends.cpu.get_cpu_capability(),
         lanes=_lanes() if chosen.type == "cpu" else None,
-        memory_bytes=_memory_bytes(),
+        memory_bytes=device_memory(_CPU).total,
         versions=_versions(),
         kernels=kernels,
         matrix_gflops=matrix,
@@ -120,16 +125,6 @@ def examine(
     return found
 
 
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    if device.type == "xpu":
-        return str(torch.xpu.get_device_name(device))
-    if device.type != "cpu":
-        return platform.platform()
-    return cpu_name()
-
-
 def _lanes() -> int | None:
     try:
         from voxfield.kernels.simd import LANES
@@ -138,28 +133,10 @@ def _lanes() -> int | None:
     return LANES
 
 
-def cpu_name() -> str:
-    """The processor's name, or at least its architecture."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass  # not Linux
-    return platform.processor() or platform.machine()
-
-
 def _usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _memory_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None
 
 
 def _versions() -> dict[str, str | None]:

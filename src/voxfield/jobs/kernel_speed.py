@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import torch
 
+from voxfield.distributed.devices import synchronise
 from voxfield.kernels.adam import AdamRule, adam_step
 from voxfield.kernels.composite import composite
 from voxfield.kernels.dense_composite import dense_composite
@@ -133,7 +134,7 @@ def _measure(case: _Case, device: torch.device, implementation: str, seconds: fl
 
     start = time.perf_counter()
     (both_ways if inputs else call)()
-    _wait(device)
+    synchronise(device)
     first_call = time.perf_counter() - start
     with torch.no_grad():
         forward = _time(call, device, seconds)
@@ -152,20 +153,15 @@ def _measure(case: _Case, device: torch.device, implementation: str, seconds: fl
 def _time(call: Callable[[], Any], device: torch.device, seconds: float) -> float:
     """Median seconds of a call."""
     call()
-    _wait(device)
+    synchronise(device)
     times: list[float] = []
     end = time.perf_counter() + seconds
     while len(times) < 3 or time.perf_counter() < end:
         start = time.perf_counter()
         call()
-        _wait(device)
+        synchronise(device)
         times.append(time.perf_counter() - start)
     return statistics.median(times)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
 
 
 def _cases(scale: int) -> list[_Case]:

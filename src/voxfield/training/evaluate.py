@@ -29,6 +29,7 @@ import torch
 
 from voxfield.checks import check_choice, check_range, check_shape
 from voxfield.colour import ToneCurve, compared, display, linear_from_srgb
+from voxfield.distributed.devices import synchronise
 from voxfield.errors import FormatError, InputError, VoxfieldError
 from voxfield.render.image import colour_from_name, error_colours, panel, side_by_side, write_linear, write_png
 from voxfield.render.lpips import MINIMUM_SIDE, Lpips, load_lpips
@@ -90,6 +91,7 @@ def evaluate(
     context: Mapping[str, Any] | None = None,
     lpips: Lpips | None = None,
     aligner: PoseAligner | None = None,
+    device: torch.device | None = None,
     on_progress: Callable[[int, int, str], None] | None = None,
 ) -> dict[str, Any]:
     """Render the images of a split, compare them with the truth, and write the result.
@@ -106,6 +108,7 @@ def evaluate(
         context: what else the protocol says, e.g. ``step``, ``train_seconds``, ``checkpoint``, ``device``.
         lpips: a network loaded already, used instead of ``settings.lpips``.
         aligner: moves the cameras; needed with ``settings.align_poses``, unused without.
+        device: where the model renders, which the clock waits for; None: the CPU.
         on_progress: called after every image with images done, images in all, and the image's name.
 
     Returns:
@@ -131,7 +134,14 @@ def evaluate(
     if settings.align_poses and aligner is None:
         raise InputError("align_poses: expected an aligner to move the cameras with, got none.")
     measurer = _Measurer(
-        render_image, captures, settings, Path(output), background, lpips, aligner if settings.align_poses else None
+        render_image,
+        captures,
+        settings,
+        Path(output),
+        background,
+        lpips,
+        aligner if settings.align_poses else None,
+        device or torch.device("cpu"),
     )
     scores: list[dict[str, Any]] = []
     skipped = [{"name": str(item.path), "reason": str(item.reason)} for item in captures.skipped]
@@ -191,11 +201,12 @@ class _Measurer:
         background: torch.Tensor,
         lpips: Lpips | None,
         aligner: PoseAligner | None,
+        device: torch.device,
     ) -> None:
         self._render_image, self._cameras, self._settings = render_image, captures.cameras, settings
         self._tone, self._limit = captures.tone, 1.0 if captures.tone is None else math.inf
         self._folder, self._background, self._lpips, self.aligner = folder, background, lpips, aligner
-        self._pictures = _picture_names(captures.names)
+        self._pictures, self._device = _picture_names(captures.names), device
 
     def score(self, index: int, truth: _Truth) -> dict[str, Any]:
         """All that is said of an image; its pictures are written."""
@@ -217,7 +228,7 @@ class _Measurer:
         return score
 
     def _measure(self, cameras: "Cameras", index: int, truth: _Truth) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-        return _measure(self._render_image, cameras, index, truth.colour, self._background, self._limit)
+        return _measure(self._render_image, cameras, index, truth.colour, self._background, self._limit, self._device)
 
     def _compare(self, prediction: torch.Tensor, truth: _Truth) -> dict[str, Any]:
         return _compare(prediction, truth, self._settings.ssim_border, self._lpips, self._tone)
@@ -310,16 +321,17 @@ def _measure(
     truth: torch.Tensor,
     background: torch.Tensor,
     limit: float,
+    device: torch.device,
 ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """Render an image: its score so far, and ``rgb`` (finite, clamped to [0, ``limit``]), ``opacity``, ``depth`` and,
     where the model has them, ``normals`` on the CPU.
     """
     height, width = truth.shape[:2]
-    _wait_for_device()
+    synchronise(device)
     began = time.perf_counter()
     with torch.inference_mode():
         output = render_image(cameras, index, background=background)
-        _wait_for_device()
+        synchronise(device)
     seconds = max(time.perf_counter() - began, 1e-9)
     shown = ("rgb", "opacity", "depth", *(("normals",) if "normals" in output else ()))
     rendering = {name: output[name].detach().float().cpu() for name in shown}
@@ -333,12 +345,6 @@ def _measure(
         score["non_finite_pixels"] = broken
     rendering["rgb"] = rendering["rgb"].nan_to_num(0.0, 0.0, 0.0).clamp(0.0, limit)
     return score, rendering
-
-
-def _wait_for_device() -> None:
-    """Accelerators work behind the caller's back: wait until they are done, so that a clock reads their time."""
-    if torch.accelerator.is_available():
-        torch.accelerator.synchronize()
 
 
 def _compare(

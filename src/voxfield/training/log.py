@@ -6,7 +6,8 @@ The log has one JSON object a line. ``kind`` says which:
 - ``train``: step, train_seconds, loss, psnr, rays_per_second, samples_per_ray, lr, num_rays.
 - ``eval``: step, train_seconds, split, psnr, ssim.
 - ``event``: message.
-- ``end``: reason; last line of a run that was not killed.
+- ``end``: reason, step, train_seconds, peak_memory_bytes (most that the process held), on an accelerator also
+  peak_device_memory_bytes; last line of a run that was not killed.
 
 ``train_seconds`` leaves out compilation and evaluation, so that curves against time are honest. NaN and infinities,
 which JSON does not have, are written as null. Reading is `voxfield.storage.run_log.read_log`.

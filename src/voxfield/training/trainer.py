@@ -14,7 +14,7 @@ import torch
 
 from voxfield.checks import check_choice, check_range
 from voxfield.data.ray_batches import Batches
-from voxfield.distributed.devices import Placement, synchronise
+from voxfield.distributed.devices import Placement, release_cached_memory, synchronise
 from voxfield.errors import FormatError, InputError, TrainingDivergedError, VoxfieldError
 from voxfield.kernels.adam import AdamRule
 from voxfield.kernels.threads import kernels_own_the_cores
@@ -164,7 +164,7 @@ class Trainer:
             while config.progress(self.step, self.seconds) < 1.0 and not self._stop_requested.is_set():
                 began = time.perf_counter()
                 line = self._one_step(log)
-                if self.placement.device.type != "cpu" and (self.step + 1) % config.log_every == 0:
+                if (self.step + 1) % config.log_every == 0:
                     synchronise(self.placement.device)
                 self.seconds += time.perf_counter() - began
                 self.step += 1
@@ -263,6 +263,8 @@ class Trainer:
         self._schedule_evaluation()
         if self.evaluation is None:
             return
+        # Rendering whole pictures wants other blocks of memory than training, and training its own again.
+        release_cached_memory(self.placement.device)
         try:
             with self.averaged():
                 measured = self.evaluation(self.model)
@@ -271,6 +273,8 @@ class Trainer:
             log.event(f"Evaluation while training was given up: {error}")
             self.evaluation = None
             return
+        finally:
+            release_cached_memory(self.placement.device)
         split = str(measured.pop("split", "val"))
         numbers = {name: measured.get(name) for name in ("psnr", "ssim", "lpips")}
         log.evaluation(self.step, self.seconds, split, **numbers)

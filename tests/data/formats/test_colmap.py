@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from voxfield.data.capture import CaptureOptions
+from voxfield.data.capture import CaptureOptions, reduced_copy
 from voxfield.data.formats import colmap
 from voxfield.data.formats.colmap_model import KINDS, read_images, read_points
 from voxfield.data.posed_images import read_capture
@@ -278,6 +278,82 @@ class TestLenses:
         # A disk of radius 9 about the middle, without what the four borders cut off.
         cut = 81 * np.arccos(8 / 9) - 8 * 17**0.5
         assert int(mask.sum()) == pytest.approx(np.pi * 81 - 4 * cut, rel=0.02)
+
+
+class TestMasks:
+    @pytest.mark.parametrize("name", ["000.png.png", "000.png", "left/a 1.jpg.png", "left/a 1.png"])
+    def test_they_are_found_by_the_pictures_path(self, folder, model, name):
+        if name.startswith("left"):
+            model.images[0]["name"] = "left/a 1.jpg"
+            model.write(folder / "sparse/0")
+            (folder / "images/left").mkdir()
+            Image.new("RGB", (16, 16)).save(folder / "images/left/a 1.jpg")
+        write_mask(folder / "masks" / name)
+        capture = read(folder, eval_every=20)
+        masked = [index for index in range(len(capture)) if capture.images.mask(index) is not None]
+        held_out = read(folder, "test", eval_every=20)
+        masked_out = [index for index in range(len(held_out)) if held_out.images.mask(index) is not None]
+        assert len(masked) + len(masked_out) == 1
+        split, index = (capture, masked[0]) if masked else (held_out, masked_out[0])
+        assert split.names[index] == model.images[0]["name"]
+        kept = split.images.mask(index)
+        assert kept[:, :8].all()
+        assert not kept[:, 8:].any()
+
+    def test_colmaps_own_name_comes_first(self, folder):
+        write_mask(folder / "masks/000.png.png", left=3)
+        write_mask(folder / "masks/000.png", left=5)
+        assert int(read(folder, "test").images.mask(0).sum()) == 3 * 16
+
+    def test_they_are_reduced_with_their_pictures(self, folder):
+        write_mask(folder / "masks/000.png", left=9)
+        kept = read(folder, "test", downscale=2).images.mask(0)
+        assert kept[:, :4].all()
+        assert not kept[:, 4:].any()
+        write_mask(folder / "masks_2/000.png", left=2, size=(8, 8))
+        assert int(read(folder, "test", downscale=2).images.mask(0).sum()) == 2 * 8
+
+    def test_reduced_ones_may_lie_in_subfolders(self, tmp_path):
+        write_mask(tmp_path / "masks_2/left/a.jpg.png")
+        assert reduced_copy(tmp_path / "masks/left/a.jpg.png", 2) == tmp_path / "masks_2/left/a.jpg.png"
+        assert reduced_copy(tmp_path / "masks/left/b.jpg.png", 2) is None
+
+    def test_one_of_another_size_skips_its_picture(self, folder):
+        write_mask(folder / "masks/001.png", size=(5, 5))
+        skipped = read(folder).skipped
+        assert [item.path for item in skipped] == ["001.png"]
+        assert "Make the mask again" in skipped[0].reason
+
+    def test_masks_of_no_picture_are_an_error(self, folder):
+        write_mask(folder / "masks/mask_000.png")
+        with pytest.raises(FormatError, match=r"named after their pictures \(000.png.png or 000.png\).*mask_000.png"):
+            read(folder)
+        (folder / "masks/mask_000.png").rename(folder / "masks/notes.txt")
+        assert not read(folder).has_masks
+
+    def test_links_never_lead_outside(self, folder, tmp_path_factory):
+        elsewhere = tmp_path_factory.mktemp("elsewhere") / "mask.png"
+        write_mask(elsewhere)
+        (folder / "masks").mkdir()
+        (folder / "masks/000.png").symlink_to(elsewhere)
+        with pytest.raises(FormatError, match="leads outside the data folder"):
+            read(folder)
+        assert read(folder, "test", allow_outside=True).has_masks
+
+    @pytest.mark.parametrize("name", [".", "/", "..", "a/", "x" * 300])
+    def test_odd_names_of_pictures_find_none(self, folder, model, name):
+        write_mask(folder / "masks/000.png")
+        model.images[1]["name"] = name
+        model.write(folder / "sparse/0")
+        assert [item.path for item in read(folder).skipped] == [name]
+
+
+def write_mask(path, *, left=8, size=(16, 16)):
+    """White ``left`` of a column, black right of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mask = Image.new("L", size)
+    mask.paste(255, (0, 0, min(left, size[0]), size[1]))
+    mask.save(path)
 
 
 class TestPoints:

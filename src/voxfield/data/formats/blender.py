@@ -9,7 +9,8 @@ JSON names are read: depth and normal maps lie beside the test pictures.
 from pathlib import Path
 from typing import Final
 
-from voxfield.data.capture import Capture, CaptureOptions, Skipped, Split, digest, is_file
+from voxfield.data.capture import Capture, CaptureOptions, Split, digest
+from voxfield.data.formats.photo_capture import STAND_INS, present_frames
 from voxfield.data.formats.transforms_json import read_frames, read_table
 from voxfield.errors import MissingFileError
 from voxfield.geometry.bounds import Bounds
@@ -19,18 +20,12 @@ HALF_SIZE: Final = 1.5
 NEAR: Final = 0.05
 """Cameras stand well outside the bounds: this only keeps samples off the lens."""
 
-_STAND_INS: Final[dict[Split, tuple[Split, ...]]] = {
-    "train": ("train",),
-    "val": ("val", "test"),
-    "test": ("test", "val"),
-}
-
 
 def recognises(path: Path) -> bool:
     """Whether ``path`` is a folder with a ``transforms_<split>.json``, or such a file."""
     if path.is_dir():
-        return any((path / f"transforms_{split}.json").is_file() for split in _STAND_INS)
-    return path.name in {f"transforms_{split}.json" for split in _STAND_INS}
+        return any((path / f"transforms_{split}.json").is_file() for split in STAND_INS)
+    return path.name in {f"transforms_{split}.json" for split in STAND_INS}
 
 
 def read(path: Path, split: Split, options: CaptureOptions) -> Capture:
@@ -40,7 +35,7 @@ def read(path: Path, split: Split, options: CaptureOptions) -> Capture:
         MissingFileError: no JSON for the split. FormatError: malformed JSON, poses or paths.
     """
     root = path if path.is_dir() else path.parent
-    found = [name for name in _STAND_INS[split] if (root / f"transforms_{name}.json").is_file()]
+    found = [name for name in STAND_INS[split] if (root / f"transforms_{name}.json").is_file()]
     if not found:
         raise MissingFileError(
             f"{root / f'transforms_{split}.json'}: no such file, so the capture has no {split} split. "
@@ -49,15 +44,14 @@ def read(path: Path, split: Split, options: CaptureOptions) -> Capture:
     file = root / f"transforms_{found[0]}.json"
     table, raw = read_table(file)
     frames = read_frames(table, file, root, allow_outside=options.allow_outside)
-    present = tuple(index for index, frame in enumerate(frames) if is_file(frame.path))
-    gone = (frame for frame in frames if not is_file(frame.path))
+    present, missing = present_frames(frames)
     return Capture(
         format="blender",
         file=file,
         root=root,
         frames=tuple(frames),
-        chosen=present,
-        missing=tuple(Skipped(path=frame.name, reason=f"{frame.path}: no such file") for frame in gone),
+        chosen=tuple(present),
+        missing=missing,
         normalised=False,
         bounds=Bounds.from_cube(HALF_SIZE),
         bounds_in_capture=False,

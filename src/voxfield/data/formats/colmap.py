@@ -5,6 +5,9 @@ The model is looked for in ``sparse/0``, ``sparse``, ``colmap/sparse/0`` and ``c
 with OpenCV's axes (+Y down, looks along +Z); its pixels are ours: the first one's centre is (0.5, 0.5). Sources:
 https://colmap.github.io/format.html and https://colmap.github.io/cameras.html.
 
+Masks lie in ``masks`` under the names that COLMAP's own ``--ImageReader.mask_path`` wants, ``masks/a.jpg.png`` for
+``images/a.jpg``, or as ``masks/a.png``; black is ignored (https://colmap.github.io/faq.html#mask-image-regions).
+
 Frames are taken in order of their name, and every 8th of the pictures that exist is held out
 (``CaptureOptions.eval_every``). Pictures without file, pose or camera are skipped and listed; points that no picture
 saw or that lie nowhere are left out and counted.
@@ -21,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from voxfield.data.capture import (
+    IMAGE_SUFFIXES,
     Capture,
     CaptureOptions,
     Frame,
@@ -41,7 +45,7 @@ from voxfield.data.formats.colmap_model import (
     read_images,
     read_points,
 )
-from voxfield.data.formats.photo_capture import photo_capture
+from voxfield.data.formats.photo_capture import MASKS, find_mask, mask_names, photo_capture
 from voxfield.data.formats.poses import LARGEST_NUMBER, Pose, from_opencv
 from voxfield.data.formats.transforms_json import MOST_PIXELS_A_SIDE
 from voxfield.data.sparse_points import ObservedPoints, SparsePoints
@@ -78,7 +82,7 @@ def read(path: Path, split: Split, options: CaptureOptions) -> Capture:
 
     Raises:
         MissingFileError: no model. FormatError: files cut short or malformed, camera models that cannot be
-        represented, paths that lead outside, no picture with a pose.
+        represented, paths that lead outside, no picture with a pose, masks that are no picture's.
     """
     root = _root_of(path) or path
     model = _find_model(root)
@@ -88,6 +92,7 @@ def read(path: Path, split: Split, options: CaptureOptions) -> Capture:
         )
     images = sorted(read_images(model.images), key=lambda image: image.name)
     posed, skipped = _pose_all(images, read_cameras(model.cameras), root, model, options)
+    _check_masks(root, posed)
     points, observed, points_left_out = _sparse(model.points, posed)
     capture = photo_capture(
         format="colmap",
@@ -174,12 +179,28 @@ def _pose_all(
         frame = Frame(
             name=image.name,
             path=path,
-            mask_path=None,
+            mask_path=find_mask(
+                root, mask_names(image.name), listed_in=str(model.images), allow_outside=options.allow_outside
+            ),
             pose=_camera_to_world(rotation, shift),
             intrinsics=lenses[image.camera],
         )
         posed.append(_Posed(frame, image, rotation, shift))
     return posed, skipped
+
+
+def _check_masks(root: Path, posed: list[_Posed]) -> None:
+    """Raise FormatError where there are masks, but of no picture: they were meant for something."""
+    if not posed or any(one.frame.mask_path is not None for one in posed):
+        return
+    masks = (path for path in sorted((root / MASKS).rglob("*")) if path.suffix in IMAGE_SUFFIXES)
+    stray = next(masks, None)
+    if stray is not None:
+        names = " or ".join(mask_names(posed[0].frame.name))
+        raise FormatError(
+            f"{root / MASKS}: expected masks named after their pictures ({names}), got none, but "
+            f"{stray.relative_to(root / MASKS)}. Rename the masks, or the folder to do without."
+        )
 
 
 def _fault(image: Image, lenses: dict[int, Intrinsics]) -> str | None:

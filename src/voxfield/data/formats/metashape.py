@@ -22,16 +22,14 @@ from voxfield.data.capture import (
     Skipped,
     Split,
     digest,
-    is_file,
     resolve_inside,
 )
 from voxfield.data.formats import eyefultower
 from voxfield.data.formats.metashape_xml import AlignedCamera, looks_like_export, read_export
-from voxfield.data.formats.photo_capture import photo_capture
+from voxfield.data.formats.photo_capture import find_mask, mask_names, photo_capture
 from voxfield.errors import FormatError, MissingFileError
 
 PICTURES: Final = "images"
-MASKS: Final = "masks"
 _NOT_PICTURES: Final = re.compile(r"\..*|masks?|depths?")
 """Folders that hold no photographs: hidden ones, masks, depth maps."""
 _REDUCED: Final = re.compile(r"(.+)_\d+")
@@ -78,14 +76,11 @@ def read(path: Path, split: Split, options: CaptureOptions) -> Capture:
             left_out.append(Skipped(path=camera.label, reason=reason))
             continue
         picture = resolve_inside(root, name, listed_in=where, allow_outside=options.allow_outside)
-        mask = next((mask for mask in _mask_names(name) if is_file(root / MASKS / mask)), None)
         frames.append(
             Frame(
                 name=name,
                 path=picture,
-                mask_path=resolve_inside(root, f"{MASKS}/{mask}", listed_in=where, allow_outside=options.allow_outside)
-                if mask
-                else None,
+                mask_path=find_mask(root, _mask_names(name), listed_in=where, allow_outside=options.allow_outside),
                 pose=camera.pose,
                 intrinsics=camera.intrinsics,
             )
@@ -108,7 +103,7 @@ def _exports(folder: Path) -> list[Path]:
 
 def _mask_names(name: str) -> tuple[str, ...]:
     picture = Path(name)
-    return f"{picture.stem}_mask.png", f"{picture.name}.png", f"{picture.stem}.png"
+    return f"{picture.stem}_mask.png", *mask_names(picture.name)
 
 
 def _holds_no_photographs(name: str, beside: list[str]) -> bool:

@@ -18,7 +18,8 @@ from typing import Final
 
 import torch
 
-from voxfield.data.capture import SPLITS, Capture, CaptureOptions, Frame, Skipped, Split, digest, every_nth, is_file
+from voxfield.data.capture import SPLITS, Capture, CaptureOptions, Frame, Split, digest
+from voxfield.data.formats.photo_capture import NEAR, STAND_INS, hold_out, present_frames
 from voxfield.data.formats.transforms_json import Table, read_frames, read_table
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.geometry.bounds import Bounds
@@ -30,8 +31,6 @@ OTHER_JSON: Final = (
     *("metadata.json", "cameras.json", "splits.json", "mesh_info.json"),
 )
 """JSON files of other captures: NeRF-synthetic's, PyNeRF's and Record3D's, EyefulTower's, Polycam's."""
-NEAR: Final = 0.05
-"""World units; all cameras lie in [-1, 1]^3."""
 NGP_SCALE: Final = 0.33
 NGP_OFFSET: Final = (0.5, 0.5, 0.5)
 """instant-ngp maps capture coordinates p to scale * p + offset and bounds the scene by the unit cube times
@@ -58,11 +57,8 @@ def read(path: Path, split: Split, options: CaptureOptions) -> Capture:
     table, raw = read_table(file)
     # instant-ngp's stereo and split files are out of scope; the order by path makes splits independent of the exporter.
     frames = sorted(read_frames(table, file, root, allow_outside=options.allow_outside), key=lambda frame: frame.name)
-    present = [index for index, frame in enumerate(frames) if is_file(frame.path)]
-    missing = tuple(
-        Skipped(path=frame.name, reason=f"{frame.path}: no such file") for frame in frames if not is_file(frame.path)
-    )
-    chosen, rule = _choose(table, frames, present, split, options.eval_every)
+    present, missing = present_frames(frames)
+    chosen, rule = _choose(table, frames, present, split, options)
     bounds, in_capture, unbounded, aabb_scale = _region(table)
     source: dict[str, object] = {"split_rule": rule, "json_hash": digest(raw)}
     if aabb_scale is not None:
@@ -85,12 +81,12 @@ def read(path: Path, split: Split, options: CaptureOptions) -> Capture:
 
 
 def _choose(
-    table: Table, frames: list[Frame], present: list[int], split: Split, eval_every: int
+    table: Table, frames: list[Frame], present: list[int], split: Split, options: CaptureOptions
 ) -> tuple[list[int], str]:
     """The split's frames among those present, and the rule that chose them."""
     lists = {name: table.texts(f"{name}_filenames") for name in ("train", "val", "test")}
     if not any(lists.values()):
-        return [present[index] for index in every_nth(len(present), split, eval_every)], f"every {eval_every}th"
+        return hold_out(present, split, options)
     known = {_plain(frame.name): index for index, frame in enumerate(frames)}
     for name, listed in lists.items():
         for item in listed or []:
@@ -98,8 +94,7 @@ def _choose(
                 raise FormatError(
                     f"{table.where}: {name}_filenames lists {item!r}, which is not among the frames. Correct the list."
                 )
-    stand_ins = {"train": ("train",), "val": ("val", "test"), "test": ("test", "val")}[split]
-    for name in stand_ins:
+    for name in STAND_INS[split]:
         if lists[name]:
             wanted = {known[_plain(item)] for item in lists[name] or []}
             return [index for index in present if index in wanted], f"{name}_filenames"

@@ -27,11 +27,9 @@ from voxfield.data.capture import (
     Skipped,
     Split,
     digest,
-    every_nth,
-    is_file,
     resolve_inside,
 )
-from voxfield.data.formats.photo_capture import mentions
+from voxfield.data.formats.photo_capture import hold_out, mentions, present_frames
 from voxfield.data.formats.poses import from_opencv, rigid_pose
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.geometry.bounds import Bounds
@@ -84,21 +82,22 @@ def read(path: Path, split: Split, options: CaptureOptions) -> Capture:
                 intrinsics=cameras[index][0],
             )
         )
-    present = [index for index, frame in enumerate(frames) if is_file(frame.path)]
+    present, missing = present_frames(frames)
+    chosen, rule = hold_out(present, split, options)
     return Capture(
         format="neus",
         file=file,
         root=root,
         frames=tuple(frames),
-        chosen=tuple(present[index] for index in every_nth(len(present), split, options.eval_every)),
-        missing=tuple(left_out),
+        chosen=tuple(chosen),
+        missing=(*missing, *left_out),
         normalised=False,
         before=turn.after(to_sphere),
         bounds=Bounds.from_cube(1.0),
         bounds_in_capture=False,
         unbounded=not masks,
         near=NEAR,
-        source={"split_rule": f"every {options.eval_every}th", "json_hash": digest(raw)},
+        source={"split_rule": rule, "json_hash": digest(raw)},
     )
 
 

@@ -1,20 +1,35 @@
-"""What readers of photographs share: telling their files apart, and the capture they make of the frames they read.
+"""What readers of photographs share: telling their files apart, masks beside the photographs, and the capture they make
+of the frames they read.
 
 The world of such a capture is laid out from its cameras (``geometry.pose.normalise``) and goes on beyond them. Files
 without lists of their own hold out every n-th picture **that exists**, in the order of the frames
 (``CaptureOptions.eval_every``).
 """
 
+import posixpath
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from voxfield.data.capture import Capture, CaptureOptions, Frame, Skipped, Split, every_nth, is_present
+from voxfield.data.capture import (
+    Capture,
+    CaptureOptions,
+    Frame,
+    Skipped,
+    Split,
+    every_nth,
+    is_file,
+    is_present,
+    resolve_inside,
+)
 from voxfield.errors import FormatError
 from voxfield.geometry.bounds import Bounds
 
 NEAR: Final = 0.05
 """World units; all cameras lie in [-1, 1]^3."""
+
+MASKS: Final = "masks"
+"""The folder of masks beside that of photographs."""
 
 MOST_MARK_BYTES: Final = 1 << 26
 """How far into a file a mark is looked for."""
@@ -36,6 +51,42 @@ def mentions(file: Path, mark: bytes, *, within: int = MOST_MARK_BYTES) -> bool:
             return mark in stream.read(within)
     except OSError:
         return False
+
+
+def mask_names(picture: str) -> tuple[str, ...]:
+    """What the mask of a picture may be called, the surest first: ``a.jpg.png`` (COLMAP's own), ``a.png``."""
+    return f"{picture}.png", f"{posixpath.splitext(picture)[0]}.png"
+
+
+def find_mask(root: Path, names: Sequence[str], *, listed_in: str, allow_outside: bool) -> Path | None:
+    """The first of ``names`` that is a file in the folder of masks, resolved; None where none is.
+
+    Raises:
+        FormatError: it leads outside the data folder, see ``resolve_inside``.
+    """
+    name = next((name for name in names if is_file(root / MASKS / name)), None)
+    if name is None:
+        return None
+    return resolve_inside(root, f"{MASKS}/{name}", listed_in=listed_in, allow_outside=allow_outside)
+
+
+def present_frames(
+    frames: Sequence[Frame], reduced_only: tuple[int, ...] = ()
+) -> tuple[list[int], tuple[Skipped, ...]]:
+    """Indices of the frames whose picture is there, at least reduced by one of ``reduced_only``; and the others."""
+    present = [index for index, frame in enumerate(frames) if is_present(frame.path, reduced_only)]
+    there = set(present)
+    missing = (frame for index, frame in enumerate(frames) if index not in there)
+    return present, tuple(Skipped(path=frame.name, reason=f"{frame.path}: no such file") for frame in missing)
+
+
+def hold_out(present: Sequence[int], split: Split, options: CaptureOptions) -> tuple[list[int], str]:
+    """The split's frames among those ``present`` where the capture has no lists, and the rule that chose them.
+
+    Every ``options.eval_every``-th is val and test alike, starting with the first; the others train.
+    """
+    chosen = [present[index] for index in every_nth(len(present), split, options.eval_every)]
+    return chosen, f"every {options.eval_every}th"
 
 
 def photo_capture(
@@ -71,15 +122,9 @@ def photo_capture(
     if not frames:
         reason = f" The first: {left_out[0].path}: {left_out[0].reason}" if left_out else ""
         raise FormatError(f"{file}: no picture with a pose in it.{reason or ' Export the capture again.'}")
-    present, missing = [], []
-    for index, frame in enumerate(frames):
-        if is_present(frame.path, reduced_only):
-            present.append(index)
-        else:
-            missing.append(Skipped(path=frame.name, reason=f"{frame.path}: no such file"))
+    present, missing = present_frames(frames, reduced_only)
     if lists is None:
-        chosen = [present[index] for index in every_nth(len(present), split, options.eval_every)]
-        rule = f"every {options.eval_every}th"
+        chosen, rule = hold_out(present, split, options)
     else:
         listed = next((name for name in STAND_INS[split] if lists.get(name)), None)
         wanted = lists[listed] if listed is not None else frozenset[str]()

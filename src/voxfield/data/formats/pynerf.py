@@ -20,13 +20,11 @@ from voxfield.data.capture import (
     CaptureOptions,
     Frame,
     Intrinsics,
-    Skipped,
     Split,
     digest,
-    is_file,
     resolve_inside,
 )
-from voxfield.data.formats.photo_capture import STAND_INS, mentions
+from voxfield.data.formats.photo_capture import STAND_INS, mentions, present_frames
 from voxfield.data.formats.poses import rigid_pose
 from voxfield.data.formats.transforms_json import MOST_PIXELS_A_SIDE, Table, read_table
 from voxfield.errors import FormatError, MissingFileError
@@ -64,17 +62,14 @@ def read(path: Path, split: Split, options: CaptureOptions) -> Capture:
             dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
         )
     ]
+    present, missing = present_frames(frames)
     return Capture(
         format="pynerf",
         file=file,
         root=root,
         frames=tuple(frames),
-        chosen=tuple(index for index, frame in enumerate(frames) if is_file(frame.path)),
-        missing=tuple(
-            Skipped(path=frame.name, reason=f"{frame.path}: no such file")
-            for frame in frames
-            if not is_file(frame.path)
-        ),
+        chosen=tuple(present),
+        missing=missing,
         normalised=False,
         bounds=_bounds(table),
         bounds_in_capture=False,
