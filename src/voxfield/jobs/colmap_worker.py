@@ -145,7 +145,9 @@ def reconstruct(advance: Advance, *, database: str, images: str, models: str, se
     import pycolmap
 
     pycolmap.set_random_seed(seed)
-    options = pycolmap.IncrementalPipelineOptions(random_seed=seed, min_model_size=SMALLEST_MODEL, ba_use_gpu=False)
+    options = pycolmap.IncrementalPipelineOptions(
+        random_seed=seed, num_threads=1, min_model_size=SMALLEST_MODEL, ba_use_gpu=False
+    )
     found = pycolmap.incremental_mapping(
         database,
         images,
