@@ -98,7 +98,6 @@ def build_parser() -> argparse.ArgumentParser:
     beside.set_defaults(action=run_nerfstudio)
 
     for trained in (curve, rates, memory, cache):
-        trained.add_argument("--data", type=Path, help="a capture: a folder or its JSON file")
         trained.add_argument("--recipe", default="grid-ngp")
         trained.add_argument("--seed", type=int, default=42)
         trained.add_argument("--set", dest="overrides", action="append", default=[], metavar="PATH=VALUE")

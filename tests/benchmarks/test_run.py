@@ -336,7 +336,8 @@ def test_tables_are_whole(benchmark) -> None:
         {"kind": "image-cache", "commands": ["x"], "points": [beyond]},
         startup,
     ]
-    assert {result["kind"] for result in results} == set(pages.KINDS)
+    # The table beside nerfstudio has a test of its own.
+    assert {result["kind"] for result in results} == set(pages.KINDS) - {"nerfstudio"}
     for result in results:
         lines = pages.result_table(result).splitlines()
         assert len({line.count("|") for line in lines}) == 1

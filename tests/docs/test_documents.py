@@ -85,9 +85,11 @@ def test_settings_in_the_documents_exist(repository: Path) -> None:
     from voxfield.training.experiment import apply_overrides
 
     for page in pages(repository):
-        for override in re.findall(r"--set ([\w.]+=[\w.]+)", page.read_text(encoding="utf-8")):
-            if not override.startswith("path="):
-                apply_overrides(load_recipe("grid-ngp"), [override])
+        for line in page.read_text(encoding="utf-8").splitlines():
+            recipe = "nerfacto" if "nerfacto" in line else "grid-ngp"
+            for override in re.findall(r"--set ([\w.]+=[\w.]+)", line):
+                if not override.startswith("path="):
+                    apply_overrides(load_recipe(recipe), [override])
 
 
 def test_links_lead_somewhere(repository: Path) -> None:

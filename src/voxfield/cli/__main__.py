@@ -24,7 +24,7 @@ from voxfield.errors import TrainingDivergedError, TransferError, VoxfieldError
 
 VERBS = {
     "train": "Train a radiance field from posed photographs.",
-    "eval": "Measure a run on held-out photographs: PSNR, SSIM, LPIPS, speed.",
+    "eval": "Measure a run on held-out photographs: PSNR, SSIM, LPIPS, speed, and what is wrong with each.",
     "render": "Render a camera path through a run as a video or images.",
     "report": "Write a run's report: one HTML file with curves, metrics and pictures.",
     "info": "Say what a run is: recipe, data, progress, results.",

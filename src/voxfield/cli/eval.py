@@ -53,8 +53,8 @@ def command(
         quiet=quiet,
     )
     print(f"{metrics['num_images']} {split} images of {opened.path}")
-    spaces = metrics["protocol"]["colour_space"]
     if "psnr_srgb" in metrics:
+        spaces = metrics["protocol"]["colour_space"]
         print(f"PSNR   {format_metric(metrics, 'psnr', 2)} dB  [{spaces['psnr']}]")
         print(f"PSNR   {format_metric(metrics, 'psnr_srgb', 2)} dB  [exposed, {spaces['psnr_srgb']}]")
     else:

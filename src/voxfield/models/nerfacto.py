@@ -175,7 +175,8 @@ class Nerfacto(torch.nn.Module):
         self.proposals = torch.nn.ModuleList(
             ProposalNetwork(proposal, generator) for proposal in (config.coarse_proposal, config.fine_proposal)
         )
-        appearance = torch.randn(num_cameras, config.field.appearance, generator=generator)
+        # Small, so that pictures differ by what training finds, and their mean is like each of them from the start.
+        appearance = 0.01 * torch.randn(num_cameras, config.field.appearance, generator=generator)
         self.appearance = torch.nn.Parameter(appearance)
         self.normals: NormalHead | None = None
         if config.predict_normals:

@@ -449,8 +449,8 @@ def _protocol(
         "images": list(names),
         "masks": bool(captures.has_masks),
         "colour_space": {
-            **({} if captures.tone is None else {"psnr": captures.tone.name}),
-            **{name: "srgb" for name in _METRICS if name != ("psnr_srgb" if captures.tone is None else "psnr")},
+            **dict.fromkeys(_METRICS, "srgb"),
+            **({} if captures.tone is None else {"psnr": captures.tone.name, "psnr_srgb": "srgb"}),
         },
         "exposure": None if captures.tone is None else captures.tone.exposure,
         "ssim": {"window": SSIM_WINDOW, "sigma": SSIM_SIGMA, "border": settings.ssim_border},
