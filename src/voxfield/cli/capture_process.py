@@ -8,7 +8,7 @@ from tyro.conf import Positional, arg
 from voxfield.cli.tables import format_table
 
 if TYPE_CHECKING:
-    from voxfield.jobs.process_photos import ProcessedPhotos
+    from voxfield.jobs.process_report import ProcessedPhotos
 
 EXAMPLE = "voxfield capture process images holiday/statue --output captures/statue"
 

@@ -12,9 +12,7 @@ not done again, what is stale is, and the person is told. ``transforms.json`` is
 """
 
 import dataclasses
-import importlib.metadata
 import json
-import platform
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
-import voxfield
 from voxfield.checks import check_choice, check_range
 from voxfield.data.capture import Skipped, digest
 from voxfield.errors import InputError, MissingFileError
@@ -33,12 +30,12 @@ from voxfield.jobs.photographs import (
     place_photographs,
     write_reduced,
 )
+from voxfield.jobs.process_report import ProcessedPhotos, gather_result, version_of, write_report
 from voxfield.jobs.reconstruct import Matching, pairs_to_match, require_colmap, run_colmap
 from voxfield.jobs.reporter import Reporter
 from voxfield.jobs.sharpness import find_blurred
 from voxfield.jobs.stage_ledger import StageLedger
 from voxfield.jobs.video_frames import FrameSchedule, place_frames, plan_frames, require_video_reading
-from voxfield.storage.atomic import write_json
 
 Kind = Literal["images", "video"]
 CameraModelName = Literal[
@@ -93,8 +90,7 @@ class PhotoSettings:
     eval_every: int = 8
     """Hold out every so many-th registered picture, at least 2."""
     seed: int = 42
-    """Of every random choice, 0 or above. COLMAP's approximate matching and its threads still leave differences between
-    runs, up to single pictures that only just hold."""
+    """Of every random choice, 0 or above: the same seed gives the same capture on the same machine."""
 
     def __post_init__(self) -> None:
         check_range("frames", self.frames, minimum=FEWEST_PICTURES, maximum=10_000)
@@ -106,41 +102,6 @@ class PhotoSettings:
         check_range("reduced", self.reduced, minimum=0, maximum=6)
         check_range("eval_every", self.eval_every, minimum=2)
         check_range("seed", self.seed, minimum=0, maximum=2**31 - 1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProcessedPhotos:
-    """What became of photographs or a video."""
-
-    output: Path
-    """The capture's folder."""
-    registered: tuple[str, ...]
-    """Pictures with a pose, by name below ``images``."""
-    unregistered: tuple[str, ...]
-    """Pictures without, or with one that rests on too few points to be trusted."""
-    skipped: tuple[Skipped, ...]
-    """Files that could not be read, and pictures that the capture had no place for."""
-    blurred: dict[str, float]
-    """Blurred pictures to their sharpness as a share of the median, the most blurred first."""
-    dropped: bool
-    """Whether the blurred ones were left out."""
-    models: tuple[int, ...]
-    """Pictures of every reconstruction found, the largest, which is the one kept, first."""
-    points: int
-    """Triangulated points."""
-    reprojection_error: float
-    """Mean over the points, pixels."""
-    cameras: tuple[dict[str, Any], ...]
-    """COLMAP's model, size and parameters of every camera."""
-    focal_from_exif: bool
-    """Whether the files said a focal length to start from."""
-    matching: Matching
-    """Which pairs were compared."""
-
-    @property
-    def complete(self) -> bool:
-        """Whether every picture is in the capture."""
-        return not self.unregistered and not self.skipped
 
 
 CaptureWriter = Callable[[Path, int], Sequence[Skipped]]
@@ -268,9 +229,26 @@ class _Job:
             raise InputError(_why_nothing(self.source, features["features"], matches["verified_pairs"]))
         self._reduce(names)
         capture = self._stage("capture", lambda _: self._write_capture(), (self.output / _TRANSFORMS).is_file)
-        skipped = [*pictures["skipped"], *capture["left_out"]]
-        result = _result(self.output, self.settings, names, skipped, blurred, models, features, matching)
-        self._report(result, placed, matches)
+        result = gather_result(
+            self.output,
+            names,
+            models,
+            skipped=[*pictures["skipped"], *capture["left_out"]],
+            blurred=blurred,
+            dropped=self.settings.drop_blurred,
+            features=features,
+            matching=matching,
+        )
+        write_report(
+            self.output / _REPORT,
+            result,
+            source=self.source,
+            kind="images" if self.schedule is None else "video",
+            settings=dataclasses.asdict(self.settings),
+            placed=placed,
+            matches=matches,
+            seconds={stage: (self.ledger.result(stage, self.keys[stage]) or {}).get("seconds") for stage in _STAGES},
+        )
         if began and not self.worked:
             self.progress.say(f"{self.output} is up to date: nothing was done again.")
         return result
@@ -291,7 +269,7 @@ class _Job:
                 settings.cameras,
                 settings.max_size,
                 settings.features,
-                importlib.metadata.version("pycolmap"),
+                version_of("pycolmap"),
             ],
             "matches": [settings.matching, settings.seed],
             "models": [],
@@ -442,70 +420,6 @@ class _Job:
             return self.settings.matching
         return "sequential" if self.schedule is not None or count > MOST_FOR_EXHAUSTIVE else "exhaustive"
 
-    # ------------------------------------------------------------------------------------------------ report
-    def _report(self, result: ProcessedPhotos, placed: list[PlacedPicture], matches: Mapping[str, Any]) -> None:
-        sharpness = {item.name: item.sharpness for item in placed}
-        times = {stage: (self.ledger.result(stage, self.keys[stage]) or {}).get("seconds") for stage in _STAGES}
-        names = ("voxfield", "python", "pycolmap", "pillow", *(("av",) if self.schedule is not None else ()))
-        write_json(
-            self.output / _REPORT,
-            {
-                "schema": 1,
-                "source": str(self.source.resolve()),
-                "kind": "images" if self.schedule is None else "video",
-                "settings": dataclasses.asdict(self.settings),
-                "pictures": len(placed),
-                "registered": len(result.registered),
-                "unregistered": result.unregistered,
-                "skipped": [dataclasses.asdict(item) for item in result.skipped],
-                "blurred": [
-                    {"name": name, "sharpness": sharpness[name], "share_of_median": share}
-                    for name, share in result.blurred.items()
-                ],
-                "blurred_dropped": result.dropped,
-                "matching": result.matching,
-                "pairs": matches["pairs"],
-                "verified_pairs": matches["verified_pairs"],
-                "models": result.models,
-                "points": result.points,
-                "mean_reprojection_error": result.reprojection_error,
-                "focal_from_exif": result.focal_from_exif,
-                "cameras": result.cameras,
-                "sharpness": sharpness,
-                "sources": {item.name: item.source for item in placed},
-                "seconds": times,
-                "versions": {name: _version(name) for name in names},
-            },
-        )
-
-
-def _result(
-    output: Path,
-    settings: PhotoSettings,
-    names: list[str],
-    skipped: list[dict[str, str]],
-    blurred: dict[str, float],
-    models: list[dict[str, Any]],
-    features: Mapping[str, Any],
-    matching: Matching,
-) -> ProcessedPhotos:
-    kept = models[0]
-    registered = set(kept["registered"])
-    return ProcessedPhotos(
-        output=output,
-        registered=tuple(name for name in names if name in registered),
-        unregistered=tuple(name for name in names if name not in registered),
-        skipped=tuple(Skipped(**item) for item in skipped),
-        blurred=blurred,
-        dropped=settings.drop_blurred,
-        models=tuple(len(model["registered"]) for model in models),
-        points=kept["points"],
-        reprojection_error=kept["reprojection_error"],
-        cameras=tuple(kept["cameras"]),
-        focal_from_exif=features["focal_from_exif"],
-        matching=matching,
-    )
-
 
 def _why_nothing(source: Path, features: Mapping[str, int], verified_pairs: int) -> str:
     bare = sum(count < 50 for count in features.values())
@@ -514,9 +428,3 @@ def _why_nothing(source: Path, features: Mapping[str, int], verified_pairs: int)
         f"{source}: no reconstruction: {verified_pairs} pairs of the {len(features)} pictures show the same thing"
         f"{poor}. Take sharp photographs that overlap by two thirds, from places apart."
     )
-
-
-def _version(name: str) -> str:
-    if name == "voxfield":
-        return voxfield.__version__
-    return platform.python_version() if name == "python" else importlib.metadata.version(name)

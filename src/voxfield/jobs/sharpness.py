@@ -7,7 +7,8 @@ The measure is the variance of the Laplacian over the variance of the picture,
 of the grey picture G, reduced by area averaging until its longest side has at most `MEASURED_SIDE` pixels. The
 variance of the Laplacian alone (Pech-Pacheco et al., Diatom autofocusing in brightfield microscopy, ICPR 2000) grows
 with the square of contrast and exposure; the quotient does not, is dimensionless, and lies in [0, 64). Reducing keeps
-sensor noise out, and blur too small to matter for training.
+sensor noise out, and blur too small to matter for training. Rounding to 8 bits adds up to (16 + 4) / 12 to Var(L):
+below that more blur no longer shows.
 """
 
 from collections.abc import Mapping
