@@ -11,6 +11,7 @@ from voxfield.data.posed_images import Skipped, open_capture
 from voxfield.export import nerfstudio
 from voxfield.jobs import fetch_eyefultower
 from voxfield.jobs import process_photos as photos
+from voxfield.jobs.process_report import ProcessedPhotos
 from voxfield.jobs.sources import FetchOptions
 from voxfield.training.progress import Progress
 
@@ -115,7 +116,7 @@ def process_photos(
     eval_every: int = 8,
     seed: int = 42,
     quiet: bool = False,
-) -> photos.ProcessedPhotos:
+) -> ProcessedPhotos:
     """Make a capture with poses from plain photographs or a video, with COLMAP, on the CPU.
 
     Called again with the same ``output`` it continues, and does again only what has changed.
