@@ -230,7 +230,8 @@ class Run:
 
         Args:
             kind: ``orbit``, ``spiral``, ``interpolate`` (between the training cameras) or ``dataset`` (the held-out
-            ones). frames: number of frames; None: ``seconds`` times ``fps``.
+                ones).
+            frames: number of frames; None: ``seconds`` times ``fps``.
             height, width: pixels; None: the capture's, one follows from the other.
             fps: frames a second of the video, above 0.
             seconds: length, used when ``frames`` is None; None: 5.
