@@ -159,9 +159,9 @@ class PoseAligner:
         with _frozen(self._parameters):
             moved = self._descend(start, picture, scale, background, generator)
             candidates = (given, start, moved)
-            losses = [self._loss_of(camera, checked, background) for camera in candidates]
+            errors = [self._error_of(camera, checked, background) for camera in candidates]
         # The first of equals, so that a pose is kept unless another one is better.
-        best = candidates[losses.index(min(losses))] if all(map(math.isfinite, losses)) else given
+        best = candidates[errors.index(min(errors))] if all(map(math.isfinite, errors)) else given
         return Alignment(
             camera=best, moved=best is not given, unseen=unseen, **_difference(given, best, depth, opacity, mask)
         )
@@ -208,16 +208,21 @@ class PoseAligner:
             poses.corrections.copy_((pixels * scale)[None])
             return replace(start, camera_to_world=poses.apply_to_poses(start.camera_to_world))
 
-    def _loss_of(self, camera: Cameras, checked: tuple[torch.Tensor, torch.Tensor], background: torch.Tensor) -> float:
+    def _error_of(self, camera: Cameras, checked: tuple[torch.Tensor, torch.Tensor], background: torch.Tensor) -> float:
+        """Mean squared error: a pose that PSNR likes less on the pixels fitted is no better, whatever the loss says."""
         at, truth = checked
         with torch.no_grad():
-            return float(self._loss(_cast(camera, at), truth, background))
+            return float((self._seen(_cast(camera, at), truth, background) - truth).square().mean())
 
     def _loss(self, rays: Rays, truth: torch.Tensor, background: torch.Tensor) -> torch.Tensor:
-        """How badly the field explains ``truth`` (R, 3), whatever the exposure."""
+        """How badly the field explains ``truth`` (R, 3)."""
+        return torch.nn.functional.huber_loss(self._seen(rays, truth, background), truth, delta=HUBER_DELTA)
+
+    def _seen(self, rays: Rays, truth: torch.Tensor, background: torch.Tensor) -> torch.Tensor:
+        """What rays see (R, 3), exposed as ``truth`` is."""
         seen = self._colours(rays.to(self._device), background=background).cpu()
         gain, offset = _exposure(seen.detach(), truth)
-        return torch.nn.functional.huber_loss(seen * gain + offset, truth, delta=HUBER_DELTA)
+        return seen * gain + offset
 
 
 class _Picture:
