@@ -143,7 +143,7 @@ class PoseAligner:
             The camera moved; None where the mask leaves one half of the picture empty.
         """
         height, width = truth.shape[:2]
-        seen = _checkerboard(height, width)
+        seen, deciding = _checkerboard(height, width)
         unseen = ~seen
         if mask is not None:
             seen, unseen = seen & mask, unseen & mask
@@ -152,9 +152,13 @@ class PoseAligner:
             return None
         given = cameras[i]
         start = replace(given, camera_to_world=self.drift.apply_poses(given.camera_to_world))
-        picture = _Picture(chosen=chosen, width=width, truth=truth, mask=mask)
+        fitted, decided = ((seen & part).flatten().nonzero()[:, 0] for part in (~deciding, deciding))
+        if not len(fitted) or not len(decided):
+            fitted = decided = chosen
+        picture = _Picture(chosen=fitted, width=width, truth=truth, mask=mask)
         generator = torch.Generator().manual_seed(self._seed)
-        checked = picture.draw(_CHECK_RAYS, generator)
+        # Tiles of their own: of a small picture or a blurred field a pose may please the pixels it was fitted to only.
+        checked = _Picture(chosen=decided, width=width, truth=truth, mask=mask).draw(_CHECK_RAYS, generator)
         scale = _pixel_units(given, chosen, depth, opacity, width)
         with _frozen(self._parameters):
             moved = self._descend(start, picture, scale, background, generator)
@@ -170,7 +174,8 @@ class PoseAligner:
         """What a reader of aligned metrics must know."""
         return {
             **asdict(self.settings),
-            "fitted": f"every other tile of a checkerboard, {TILES_ACROSS} across the longer side",
+            "fitted": f"every other tile of a checkerboard, {TILES_ACROSS} across the longer side; a third of them "
+            "decides whether the pose found is taken",
             "scored": "all pixels; psnr_unseen and psnr_unseen_aligned the tiles that were not fitted",
             "truth_blur": list(BLURS),
             "drift": self.drift.matrix.tolist(),
@@ -241,11 +246,11 @@ class _Picture:
         return torch.stack([column, row], dim=1).float() + 0.5, self._blurred[1][row, column]
 
 
-def _checkerboard(height: int, width: int) -> torch.Tensor:
-    """(H, W) bool: every other tile, that of the first pixel included."""
+def _checkerboard(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Every other tile (H, W) bool, that of the first pixel included, and every third block of two by two tiles."""
     side = max(1, math.ceil(max(height, width) / TILES_ACROSS))
-    rows, columns = torch.arange(height) // side, torch.arange(width) // side
-    return (rows[:, None] + columns) % 2 == 0
+    rows, columns = torch.arange(height)[:, None] // side, torch.arange(width) // side
+    return (rows + columns) % 2 == 0, (rows // 2 + columns // 2) % 3 == 0
 
 
 def _cast(camera: Cameras, at: torch.Tensor) -> Rays:
