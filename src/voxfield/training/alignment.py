@@ -174,8 +174,8 @@ class PoseAligner:
         """What a reader of aligned metrics must know."""
         return {
             **asdict(self.settings),
-            "fitted": f"two thirds of every other tile of a checkerboard, {TILES_ACROSS} across the longer side; the rest "
-            "of those decides whether the pose found is taken",
+            "fitted": f"two thirds of every other tile of a checkerboard, {TILES_ACROSS} across the longer side; the "
+            "rest of those decides whether the pose found is taken",
             "scored": "all pixels; psnr_unseen and psnr_unseen_aligned the tiles that were not fitted",
             "truth_blur": list(BLURS),
             "drift": self.drift.matrix.tolist(),
