@@ -74,6 +74,7 @@ class Occupancy(torch.nn.Module):
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self._bits: OccupancyBits | None = None
         self._all_bits: OccupancyBits | None = None
+        self._least: float | None = None
 
     @property
     def bits(self) -> OccupancyBits:
@@ -146,12 +147,15 @@ class Occupancy(torch.nn.Module):
         torch.where(self.seen >= 0, lowered, self.density, out=self.density)
         self.seen.fill_(-1.0)
         self.updates += 1
+        self._least = None
         self.occupied = self.density > self._threshold()
         self._bits = None
 
     def _threshold(self) -> float:
-        """The density above which a cell is occupied."""
-        return min(float(self.density.mean()), self.config.minimum_thickness / self.min_step)
+        """The density above which a cell is occupied; kept between updates, since `reopen` asks in every step."""
+        if self._least is None:
+            self._least = min(float(self.density.mean()), self.config.minimum_thickness / self.min_step)
+        return self._least
 
     def _choose(self, generator: torch.Generator) -> torch.Tensor:
         """Cells to look into, as flat indices."""
@@ -181,7 +185,7 @@ class Occupancy(torch.nn.Module):
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        self._bits = None
+        self._bits = self._least = None
 
 
 def _with_neighbours(cells: torch.Tensor) -> torch.Tensor:

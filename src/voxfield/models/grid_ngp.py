@@ -19,7 +19,7 @@ from voxfield.fields.occupancy import Occupancy, OccupancyConfig
 from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.camera import Cameras
 from voxfield.geometry.rays import Rays
-from voxfield.kernels.composite import composite
+from voxfield.kernels.composite import Composited, composite
 from voxfield.kernels.march_grid import PackedSamples, StepRule, march_grid
 from voxfield.models.backdrop import Background, backdrop, check_last_sample
 from voxfield.models.base import ParameterGroup, StepResult, render_camera
@@ -178,18 +178,9 @@ class GridNgp(torch.nn.Module):
             self.visible_share.fill_(len(visible) / max(1, len(samples)))
             samples = visible
         self._note_samples(len(samples) / max(1, len(rays)))
-        density, geometry = self.field.geometry(self.field.encode(samples.positions))
+        density, colour, seen = self._see(samples, samples.positions, rays, self.config.early_stop)
         if not looked:
             self._observe(samples.positions, samples.t_end - samples.t_start, density.detach())
-        colour = self.field.colour(geometry, rays.directions, samples.ray_index)
-        seen = composite(
-            density * self.density_scale,
-            colour,
-            samples.t_start,
-            samples.t_end,
-            samples.ray_offsets,
-            early_stop=self.config.early_stop,
-        )
         if self.background == "last_sample":
             behind = _last_of_each_ray(colour, samples.ray_offsets)
         else:
@@ -253,16 +244,8 @@ class GridNgp(torch.nn.Module):
             background: (3,) colour behind the field.
         """
         samples = self._visible(self._march(rays, None), observe=False)
-        density, geometry = self.field.geometry(self.field.encode(self._moving_positions(samples, rays)))
-        colour = self.field.colour(geometry, rays.directions, samples.ray_index)
-        seen = composite(
-            density * self.density_scale,
-            colour,
-            samples.t_start,
-            samples.t_end,
-            samples.ray_offsets,
-            early_stop=self.config.render_early_stop,
-        )
+        positions = self._moving_positions(samples, rays)
+        _, colour, seen = self._see(samples, positions, rays, self.config.render_early_stop)
         if self.background == "last_sample":
             behind = _last_of_each_ray(colour, samples.ray_offsets)
         else:
@@ -356,10 +339,28 @@ class GridNgp(torch.nn.Module):
         """Tell the occupancy grid what samples met."""
         self.occupancy.observe(positions, lengths, density * self.density_scale)
 
+    def _see(
+        self, samples: PackedSamples, positions: torch.Tensor, rays: Rays, early_stop: float
+    ) -> tuple[torch.Tensor, torch.Tensor, Composited]:
+        """Density (N,) before scaling and colour (N, 3) at the samples' ``positions`` (N, 3), and what rays see."""
+        density, geometry = self.field.geometry(self.field.encode(positions))
+        colour = self.field.colour(geometry, rays.directions, samples.ray_index)
+        seen = composite(
+            density * self.density_scale,
+            colour,
+            samples.t_start,
+            samples.t_end,
+            samples.ray_offsets,
+            early_stop=early_stop,
+        )
+        return density, colour, seen
+
     @torch.no_grad()
     def _reopen(self, rays: Rays, missed: torch.Tensor) -> None:
         """Open all cells along some of the rays that ``missed`` (R,) the matter their pixels show."""
         some = missed.nonzero()[:REOPENING_RAYS, 0]  # rays come in random order
+        if not len(some):
+            return
         cell = max(self.bounds.size) / self.config.occupancy.resolution
         samples = march_grid(
             rays.origins[some],
