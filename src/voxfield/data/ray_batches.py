@@ -42,6 +42,9 @@ class RayBatch:
     at least 0 where the capture has a tone curve."""
     depth: DepthTargets | None = None
     """Observed distances, where they are asked for (``data.depth_targets``)."""
+    weights: Tensor | None = None
+    """(R,) float32, above 0: how much each ray's error counts; None: all alike. A pixel of a picture of a coarser scale
+    stands for several."""
 
 
 class Batches(Protocol):
