@@ -158,7 +158,8 @@ def _train_into(
     """
     compile_seconds = compile_kernels(experiment.recipe, placement, progress)
     reset_peak_memory(placement.device)
-    model = cast(torch.nn.Module, build_model(experiment.recipe, experiment.model, captures, seed))
+    model = build_model(experiment.recipe, experiment.model, captures, seed)
+    experiment = dataclasses.replace(experiment, model=model.config)
     measure = None
     if held_out is not None and experiment.trainer.evaluation_images:
         measure = functools.partial(_quick_evaluation, held_out, experiment, run_dir, placement.device)
@@ -177,7 +178,7 @@ def _train_into(
             if batches.left_out:
                 notes = [*notes, _skipped_line(batches.left_out, "depth image")]
         trainer = Trainer(
-            cast(Model, model.to(placement.device)),
+            cast(Model, cast(torch.nn.Module, model).to(placement.device)),
             batches,
             experiment.trainer,
             run_dir=run_dir,
