@@ -193,7 +193,7 @@ class GridNgp(torch.nn.Module):
         prediction = seen.rgb + (1 - seen.opacity)[:, None] * behind
         error = compared(prediction, self.tone) - compared(truth, self.tone)
         return StepResult(
-            loss=_robust(error, self.config.huber_delta),
+            loss=batch.mean(_robust(error, self.config.huber_delta)),
             squared_error=float(error.detach().square().mean()),
             num_rays=len(rays),
             num_samples=len(samples),
@@ -436,8 +436,8 @@ def _last_of_each_ray(colour: torch.Tensor, ray_offsets: torch.Tensor) -> torch.
 
 
 def _robust(error: torch.Tensor, delta: float) -> torch.Tensor:
-    """Mean squared error, or twice the Huber loss: the same near zero, linear beyond ``delta``."""
+    """Squared error, or twice the Huber loss: the same near zero, linear beyond ``delta``."""
     if delta == 0.0:
-        return error.square().mean()
+        return error.square()
     size = error.abs()
-    return torch.where(size <= delta, size * size, delta * (2 * size - delta)).mean()
+    return torch.where(size <= delta, size * size, delta * (2 * size - delta))

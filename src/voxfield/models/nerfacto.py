@@ -222,8 +222,8 @@ class Nerfacto(torch.nn.Module):
         # The same backdrop lies behind truth and prediction, so that only opacity can make up for alpha.
         truth = batch.rgba[:, :3] * alpha + (1 - alpha) * behind.detach()
         prediction = seen.rgb + (1 - seen.opacity)[:, None] * behind
-        squared = (compared(prediction, self.tone) - compared(truth, self.tone)).square().mean()
-        loss = squared
+        squared = (compared(prediction, self.tone) - compared(truth, self.tone)).square()
+        loss = batch.mean(squared)
         fixed = seen.weights.detach()
         for proposal_edges, proposal_weights in look.levels:
             if proposal_weights.requires_grad and self.config.interlevel_weight:
@@ -241,7 +241,7 @@ class Nerfacto(torch.nn.Module):
         if self.poses is not None:
             loss = loss + self.poses.penalty()
         return StepResult(
-            loss=loss, squared_error=float(squared.detach()), num_rays=len(batch.rays), num_samples=density.numel()
+            loss=loss, squared_error=float(squared.detach().mean()), num_rays=len(batch.rays), num_samples=density.numel()
         )
 
     @torch.no_grad()
