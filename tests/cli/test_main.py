@@ -299,6 +299,20 @@ def test_eval_prints_the_focus(
     assert "focus.html" in said
 
 
+def test_eval_prints_the_scales(
+    fake: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = {"width": 8, "height": 6, "psnr": 30.0, "ssim": 0.9, "lpips": 0.1, "avg_error": 0.02, "seconds": 1.0}
+    measured = fake.run.evaluate() | {"avg_error": 0.02, "per_scale": [{"scale": 1, **one}, {"scale": 2, **one}]}
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(fake.run, "evaluate", lambda **options: asked.append(options) or measured)
+    assert main(["eval", "runs/x", "--scales", "1", "2"]) == 0
+    assert asked[0]["scales"] == (1, 2)
+    said = capsys.readouterr().out
+    assert "Error  0.02000" in said
+    assert "1/2    8x6     30.00" in said
+
+
 def test_render_report_info(fake: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["render", "runs/x", "--path", "spiral", "--frames", "12", "--width", "640"]) == 0
     ((kind, options),) = fake.run.calls

@@ -31,7 +31,7 @@ from voxfield.storage.checkpoint import list_checkpoints, load_latest
 from voxfield.storage.exr import require_exr
 from voxfield.storage.run_log import read_log
 from voxfield.training.alignment import AlignmentConfig, PoseAligner
-from voxfield.training.evaluate import evaluate
+from voxfield.training.evaluate import chosen_pictures, evaluate
 from voxfield.training.experiment import Experiment, RunRecord, read_experiment
 from voxfield.training.progress import Progress
 
@@ -68,12 +68,17 @@ class Run:
         """The training split, whose cameras and bounds the model was built for."""
         return self.split("train")
 
-    def split(self, split: Split, data: str | os.PathLike[str] | None = None) -> PosedImages:
-        """A split of the run's capture, or of another one in the same world."""
+    def split(
+        self, split: Split, data: str | os.PathLike[str] | None = None, scales: Sequence[int] = ()
+    ) -> PosedImages:
+        """A split of the run's capture, or of another one in the same world; at other ``scales`` than the run's."""
         source = self.record.data_path if data is None else data
         if not Path(source).exists():
             raise MissingFileError(f"{source}: the capture of this run is not there. Name it with --data.")
-        return read_capture(Path(source), split=split, options=self.experiment.capture)
+        options = self.experiment.capture
+        if scales:
+            options = dataclasses.replace(options, scales=tuple(scales))
+        return read_capture(Path(source), split=split, options=options)
 
     @functools.cached_property
     def model(self) -> Model:
@@ -145,6 +150,7 @@ class Run:
         max_images: int | None = None,
         background: str | None = None,
         align_poses: bool = False,
+        scales: Sequence[int] = (),
         quiet: bool = False,
     ) -> dict[str, Any]:
         """Measure the run on a split; writes ``eval/<split>/metrics.json``, a panel per image, and ``focus.html``.
@@ -157,6 +163,8 @@ class Run:
             background: colour name or ``r,g,b``; None: the run's setting.
             align_poses: also move each camera to where the field explains its photograph best and measure there,
                 ``psnr_aligned``; or as the run's settings say.
+            scales: measure every picture reduced by each of these factors, such as (1, 2, 4, 8), whatever the run was
+                trained on; none: the run's own (``capture.scales``). ``per_scale`` has the figures of each.
             quiet: no progress bar.
 
         Returns:
@@ -170,12 +178,12 @@ class Run:
         if lpips_weights is not None:
             changes["lpips"] = str(lpips_weights)
         settings = dataclasses.replace(settings, **changes)
-        captures = self.split(cast(Split, split), data)
+        captures = self.split(cast(Split, split), data, scales)
         if (captures.tone is None) != (self.captures.tone is None):
             kinds = ("sRGB", "linear") if captures.tone is None else ("linear", "sRGB")
             raise InputError(f"{data}: holds {kinds[0]} pictures, but the run was trained on {kinds[1]} ones.")
         model, about = self._loaded
-        count, folder = min(len(captures), settings.max_images or len(captures)), self.path / "eval" / split
+        count, folder = len(chosen_pictures(captures, settings)), self.path / "eval" / split
         with Progress(quiet=quiet) as progress:
             compile_kernels(self.experiment.recipe, self.placement, progress, training=False)
             with progress.stage(f"Evaluating {split}", count, "images") as stage, kernels_own_the_cores():
@@ -196,7 +204,7 @@ class Run:
     def _aligner(self, settings: AlignmentConfig) -> PoseAligner:
         """What moves evaluation cameras: with the training cameras first, if their poses were refined."""
         model = self.model
-        given = self.captures.cameras.camera_to_world
+        given = self.captures.image_cameras.camera_to_world
         with torch.no_grad():
             refined = model.refined_poses(given)
         # Computed only where poses changed: a drift of rounding would move every camera.
@@ -255,7 +263,7 @@ class Run:
             require_exr()
         elif format != "images":
             require_video()
-        base = self.split("test").cameras if kind == "dataset" else self.captures.cameras
+        base = (self.split("test") if kind == "dataset" else self.captures).image_cameras
         width, height = _frame_size(base, width, height)
         count = frames if frames is not None else max(1, round((seconds or 5.0) * fps))
         cameras = camera_path(kind, base, frames=count, width=width, height=height)

@@ -20,6 +20,7 @@ def command(
     max_images: Annotated[int | None, optional("N")] = None,
     background: Annotated[str | None, optional("COLOUR")] = None,
     align_poses: bool = False,
+    scales: Annotated[tuple[int, ...], arg(metavar="N ...")] = (),
     quiet: bool = False,
 ) -> int:
     """Measure a run on held-out photographs: PSNR, SSIM, LPIPS, speed, and what is wrong with each.
@@ -37,10 +38,12 @@ def command(
         background: white, black, grey, #rrggbb, or r,g,b from 0 to 1; as the run says when not given.
         align_poses: also move each camera to where the field explains its photograph best, and measure there; some
             seconds per photograph. The plain figures stay as they are.
+        scales: measure each photograph reduced by these factors, such as 1 2 4 8, whatever the run was trained on; the
+            run's own when not given. A table has the figures of each.
         quiet: no progress bar.
     """
     import voxfield
-    from voxfield.cli.tables import format_metric
+    from voxfield.cli.tables import format_metric, format_scales
 
     opened = voxfield.open(run)
     metrics = opened.evaluate(
@@ -50,6 +53,7 @@ def command(
         max_images=max_images,
         background=background,
         align_poses=align_poses,
+        scales=scales,
         quiet=quiet,
     )
     print(f"{metrics['num_images']} {split} images of {opened.path}")
@@ -68,6 +72,10 @@ def command(
         network = (metrics["protocol"].get("lpips") or {}).get("network", "LPIPS")
         print(f"LPIPS  {format_metric(metrics, 'lpips', 4)}  [{network}]")
     print(f"Speed  {metrics['num_rays_per_sec']:,.0f} rays/s, {metrics['fps']:.3g} images/s")
+    if metrics.get("avg_error") is not None:
+        print(f"Error  {format_metric(metrics, 'avg_error', 5)}  [geometric mean of the errors of the three]")
+    if metrics.get("per_scale"):
+        print(format_scales(metrics))
     if metrics.get("verdicts"):
         print("Focus  " + ", ".join(f"{count} {words}" for words, count in metrics["verdicts"].items()))
         print(f"Wrote  {opened.path / 'eval' / split / 'focus.html'}")

@@ -156,7 +156,8 @@ class PosedImages:
         check_scales(factors)
         if self.scales is not None:
             raise InputError(
-                f"capture.scales: {self.source.get('path')} holds its pictures at several scales already. Leave it at 1."
+                f"capture.scales: {self.source.get('path')} holds its pictures at several scales already. Leave it "
+                "at 1."
             )
         check_sizes(self.names, [self.images.shape(index) for index in range(len(self))], factors, uneven)
         depth = self.depth_images

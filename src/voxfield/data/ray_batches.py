@@ -116,7 +116,8 @@ class RaySampler:
             if not store.fits:
                 raise InputError(
                     f"scale_schedule: needs all {store.total_bytes / 1e9:.3g} GB of pictures in memory, more than the "
-                    f"image cache of {store.cache_bytes / 1e9:.3g} GB. Allow more, or train on all scales from the start."
+                    f"image cache of {store.cache_bytes / 1e9:.3g} GB. Allow more, or train on all scales from the "
+                    "start."
                 )
         self._schedule, self._finest = scale_schedule, 1
         self._sliding: SlidingPool | None = None

@@ -95,7 +95,7 @@ def check_scales(scales: Sequence[int]) -> None:
     if not scales:
         raise InputError("scales: expected at least one, such as 1,2,4,8, got none.")
     for scale in scales:
-        if isinstance(scale, bool) or not isinstance(scale, int) or not 1 <= scale <= LARGEST_SCALE:
+        if type(scale) is not int or not 1 <= scale <= LARGEST_SCALE:
             raise InputError(f"scales: expected whole numbers from 1 to {LARGEST_SCALE}, got {scale!r}.")
     if list(scales) != sorted(set(scales)):
         raise InputError(f"scales: expected different ones in rising order, such as 1,2,4,8, got {tuple(scales)}.")

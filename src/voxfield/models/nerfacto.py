@@ -241,7 +241,10 @@ class Nerfacto(torch.nn.Module):
         if self.poses is not None:
             loss = loss + self.poses.penalty()
         return StepResult(
-            loss=loss, squared_error=float(squared.detach().mean()), num_rays=len(batch.rays), num_samples=density.numel()
+            loss=loss,
+            squared_error=float(squared.detach().mean()),
+            num_rays=len(batch.rays),
+            num_samples=density.numel(),
         )
 
     @torch.no_grad()
