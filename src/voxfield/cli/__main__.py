@@ -29,6 +29,7 @@ VERBS = {
     "report": "Write a run's report: one HTML file with curves, metrics and pictures.",
     "info": "Say what a run is: recipe, data, progress, results.",
     "capture convert": "Convert a capture of any layout to nerfstudio's transforms.json.",
+    "capture multiscale": "Make the multi-scale Blender benchmark of mip-NeRF and PyNeRF from NeRF-synthetic data.",
     "capture process": "Make a capture with poses from plain photographs or a video, with COLMAP, on the CPU.",
     "capture download": "Download captures of a public data set, ready to train on.",
     "bench": "Measure the kernels' speed, and training's on your data.",
