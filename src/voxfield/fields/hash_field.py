@@ -3,7 +3,9 @@
 Source: Mueller et al. 2022, Instant Neural Graphics Primitives (https://arxiv.org/abs/2201.05989), section 5.4.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -61,6 +63,17 @@ class HashFieldConfig:
         )
 
 
+class FieldSamples(NamedTuple):
+    """What a field says of N samples."""
+
+    density: torch.Tensor
+    """(N,) per unit of length the caller scales by."""
+    geometry: torch.Tensor
+    """(N, G): what their colour depends on beside the direction."""
+    discord: torch.Tensor | None = None
+    """Scalar: how far the field contradicts itself, where that is asked for."""
+
+
 class HashField(torch.nn.Module):
     """Density and colour anywhere in the unit cube."""
 
@@ -77,6 +90,27 @@ class HashField(torch.nn.Module):
         )
         self.table_grad: torch.Tensor | None = None
 
+    def parameters_of_tables(self) -> list[torch.nn.Parameter]:
+        """The hash grid's entries, of which a batch touches a part."""
+        return [self.table]
+
+    def parameters_of_networks(self) -> list[torch.nn.Parameter]:
+        """Weights of the networks that every sample meets."""
+        return [*self.density_net, *self.colour_net]
+
+    def parameters_of_levels(self) -> list[torch.nn.Parameter]:
+        """None: a field of one resolution has no networks that only some samples meet."""
+        return []
+
+    def accumulate_in_place(self) -> None:
+        """Let the hash grid's backward add to the table's ``.grad`` rather than return a new tensor each time."""
+        self.table_grad = self.table.grad
+
+    def query(self, positions: torch.Tensor, level: torch.Tensor | None = None) -> FieldSamples:  # noqa: ARG002
+        """What is at ``positions`` (N, 3) in the unit cube; a field of one resolution does not mind the ``level``."""
+        density, geometry = self.geometry(self.encode(positions))
+        return FieldSamples(density, geometry)
+
     def encode(self, positions: torch.Tensor) -> torch.Tensor:
         """Features (N, levels * features) at ``positions`` (N, 3) in the unit cube; differentiable in table and
         positions.
@@ -88,11 +122,11 @@ class HashField(torch.nn.Module):
         geometry = fused_mlp(features, list(self.density_net))
         return truncated_exp(geometry[:, 0]), geometry
 
-    def density(self, positions: torch.Tensor) -> torch.Tensor:
+    def density(self, positions: torch.Tensor, level: torch.Tensor | None = None) -> torch.Tensor:  # noqa: ARG002
         """Density (N,), per unit of length the caller scales by, at ``positions`` (N, 3) in the unit cube."""
         return self.geometry(self.encode(positions))[0]
 
-    def log_density(self, positions: torch.Tensor) -> torch.Tensor:
+    def log_density(self, positions: torch.Tensor, level: torch.Tensor | None = None) -> torch.Tensor:  # noqa: ARG002
         """Logarithm of ``density``, (N,), differentiable in ``positions`` alone: the parameters are constants."""
         features = hash_encode(positions, self.table.detach(), self.grid)
         return fused_mlp(features, [weight.detach() for weight in self.density_net])[:, 0]
@@ -113,11 +147,31 @@ class HashField(torch.nn.Module):
             ray_index: (N,) the ray of each sample.
             appearance: (R, A) of each ray's picture, where the field was made with ``appearance`` A above 0.
         """
-        shared = spherical_harmonics(directions, self.config.sh_degree)
-        if appearance is not None:
-            shared = torch.cat([shared, appearance], dim=1)
-        raw = fused_mlp(geometry, list(self.colour_net), shared=shared, shared_index=ray_index)
-        return F.softplus(raw) if self.linear else torch.sigmoid(raw)
+        shared = ray_inputs(directions, self.config.sh_degree, appearance)
+        return colour_of(geometry, self.colour_net, shared, ray_index, linear=self.linear)
+
+    def penalty(self, discord: torch.Tensor | None) -> torch.Tensor | None:  # noqa: ARG002
+        """Nothing is added to the loss."""
+        return None
+
+
+def ray_inputs(directions: torch.Tensor, sh_degree: int, appearance: torch.Tensor | None) -> torch.Tensor:
+    """What a network of colour is told of each of R rays: harmonics of ``directions`` (R, 3), ``appearance`` (R, A)."""
+    shared = spherical_harmonics(directions, sh_degree)
+    return shared if appearance is None else torch.cat([shared, appearance], dim=1)
+
+
+def colour_of(
+    geometry: torch.Tensor,
+    net: Sequence[torch.Tensor] | torch.nn.ParameterList,
+    shared: torch.Tensor,
+    ray_index: torch.Tensor,
+    *,
+    linear: bool,
+) -> torch.Tensor:
+    """Colour (N, 3): the sigmoid of the output of ``net``, in [0, 1], or with ``linear`` its softplus, above 0."""
+    raw = fused_mlp(geometry, list(net), shared=shared, shared_index=ray_index)
+    return F.softplus(raw) if linear else torch.sigmoid(raw)
 
 
 def relu_layers(widths: list[int], generator: torch.Generator) -> torch.nn.ParameterList:

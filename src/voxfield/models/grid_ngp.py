@@ -14,8 +14,9 @@ import torch
 from voxfield.checks import check_choice, check_range
 from voxfield.colour import ToneCurve, compared
 from voxfield.data.ray_batches import RayBatch
-from voxfield.fields.hash_field import HashField, HashFieldConfig
+from voxfield.fields.hash_field import FieldSamples, HashField, HashFieldConfig
 from voxfield.fields.occupancy import Occupancy, OccupancyConfig
+from voxfield.fields.pyramid_field import PyramidConfig, PyramidField
 from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.camera import Cameras
 from voxfield.geometry.rays import Rays
@@ -23,6 +24,7 @@ from voxfield.kernels.composite import Composited, composite
 from voxfield.kernels.march_grid import PackedSamples, StepRule, march_grid
 from voxfield.models.backdrop import Background, backdrop, check_last_sample
 from voxfield.models.base import ParameterGroup, StepResult, render_camera
+from voxfield.models.footprints import Footprints
 from voxfield.render.sampling import keep_first, take_wave, visible_counts
 
 COARSEST_STEP: Final = 8
@@ -49,6 +51,8 @@ class GridNgpConfig:
 
     field: HashFieldConfig = HashFieldConfig()
     """The radiance field."""
+    pyramid: PyramidConfig | None = None
+    """Levels of resolution that samples are asked for at by the width of their pixel (PyNeRF); None: one resolution."""
     occupancy: OccupancyConfig = OccupancyConfig()
     """The occupancy grid."""
     background: Literal["auto", "white", "black", "random", "last_sample"] = "auto"
@@ -132,10 +136,18 @@ class GridNgp(torch.nn.Module):
         )
         self.register_buffer("box", torch.tensor([bounds.minimum, bounds.maximum]), persistent=False)
         # Densities are learned per side of the outermost box, so that scenes of any size start alike.
-        self.density_scale = 1.0 / (float(extent.max()) * 2 ** (cascades - 1))
+        outermost = float(extent.max()) * 2 ** (cascades - 1)
+        self.density_scale = 1.0 / outermost
         # The finest cells keep their size in the region of interest, however far the cascades reach beyond it.
         finest = min(65535, config.field.max_resolution * 2 ** (cascades - 1))
-        self.field = HashField(replace(config.field, max_resolution=finest), generator, linear=tone is not None)
+        sizes = replace(config.field, max_resolution=finest)
+        self.field: HashField | PyramidField
+        self.footprints: Footprints | None = None
+        if config.pyramid is None:
+            self.field = HashField(sizes, generator, linear=tone is not None)
+        else:
+            self.field = PyramidField(sizes, config.pyramid, generator, extent=outermost, linear=tone is not None)
+            self.footprints = Footprints(bounds.centre, 1.0 / finest)
         self.occupancy = Occupancy(bounds, cascades, self.step_rule.min_step, config.occupancy)
         # Before the first step: a ray that meets about 64 samples, eight times as far apart as later.
         self.register_buffer("samples_per_ray", torch.tensor(64.0))
@@ -145,7 +157,7 @@ class GridNgp(torch.nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the parameters live."""
-        return self.field.table.device
+        return self.box.device
 
     def rays_per_batch(self) -> int:
         """Rays of the next batch, so that it has about ``samples_per_batch`` samples."""
@@ -154,7 +166,7 @@ class GridNgp(torch.nn.Module):
 
     def accumulate_gradients_in_place(self) -> None:
         """Let the hash grid's backward add to the table's ``.grad`` rather than return a new tensor each time."""
-        self.field.table_grad = self.field.table.grad
+        self.field.accumulate_in_place()
 
     def before_step(self, step: int, progress: float, generator: torch.Generator) -> None:
         """Refresh the occupancy grid when it is due (more often while it is new), and let the batch grow."""
@@ -178,9 +190,12 @@ class GridNgp(torch.nn.Module):
             self.visible_share.fill_(len(visible) / max(1, len(samples)))
             samples = visible
         self._note_samples(len(samples) / max(1, len(rays)))
-        density, colour, seen = self._see(samples, samples.positions, rays, self.config.early_stop)
+        level = self._level(samples, None, learning=True)
+        if level is not None:
+            self._learn_levels(rays, samples, level)
+        asked, colour, seen = self._see(samples, samples.positions, level, rays, self.config.early_stop)
         if not looked:
-            self._observe(samples.positions, samples.t_end - samples.t_start, density.detach())
+            self._observe(samples.positions, samples.t_end - samples.t_start, asked.density.detach())
         if self.background == "last_sample":
             behind = _last_of_each_ray(colour, samples.ray_offsets)
         else:
@@ -192,8 +207,10 @@ class GridNgp(torch.nn.Module):
         truth = batch.rgba[:, :3] * alpha + (1 - alpha) * behind.detach()
         prediction = seen.rgb + (1 - seen.opacity)[:, None] * behind
         error = compared(prediction, self.tone) - compared(truth, self.tone)
+        loss = batch.mean(_robust(error, self.config.huber_delta))
+        penalty = self.field.penalty(asked.discord)
         return StepResult(
-            loss=batch.mean(_robust(error, self.config.huber_delta)),
+            loss=loss if penalty is None else loss + penalty,
             squared_error=float(error.detach().square().mean()),
             num_rays=len(rays),
             num_samples=len(samples),
@@ -245,7 +262,8 @@ class GridNgp(torch.nn.Module):
         """
         samples = self._visible(self._march(rays, None), observe=False)
         positions = self._moving_positions(samples, rays)
-        _, colour, seen = self._see(samples, positions, rays, self.config.render_early_stop)
+        level = self._level(samples, None, learning=False)
+        _, colour, seen = self._see(samples, positions, level, rays, self.config.render_early_stop)
         if self.background == "last_sample":
             behind = _last_of_each_ray(colour, samples.ray_offsets)
         else:
@@ -265,12 +283,14 @@ class GridNgp(torch.nn.Module):
         )
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """The table, of which a batch touches a part, and the networks."""
-        networks = [*self.field.density_net, *self.field.colour_net]
-        return [
-            ParameterGroup(name="table", parameters=[self.field.table], skip_zero=True),
-            ParameterGroup(name="networks", parameters=networks),
+        """The table, of which a batch touches a part, the networks, and those that a batch may leave alone."""
+        groups = [
+            ParameterGroup(name="table", parameters=self.field.parameters_of_tables(), skip_zero=True),
+            ParameterGroup(name="networks", parameters=self.field.parameters_of_networks()),
         ]
+        levels = self.field.parameters_of_levels()
+        # Without a gradient their moments must not go on moving them.
+        return [*groups, ParameterGroup(name="levels", parameters=levels, skip_zero=True)] if levels else groups
 
     def _note_samples(self, per_ray: float) -> None:
         """Follow the mean samples per ray, and take longer steps while there are too many for one batch to hold many
@@ -298,7 +318,7 @@ class GridNgp(torch.nn.Module):
                 cone_angle=min(1.0, rule.cone_angle * step_scale),
                 max_step=rule.max_step * step_scale,
             )
-        return march_grid(
+        samples = march_grid(
             rays.origins,
             rays.directions,
             self.occupancy.bits,
@@ -308,6 +328,9 @@ class GridNgp(torch.nn.Module):
             near=self.near,
             max_samples=self.config.max_samples_per_ray,
         )
+        if self.footprints is None:
+            return samples
+        return replace(samples, pixel_slope=rays.pixel_area.sqrt())
 
     def _moving_positions(self, samples: PackedSamples, rays: Rays) -> torch.Tensor:
         """``samples.positions`` (S, 3), the same values, with gradients to the rays they lie on."""
@@ -328,7 +351,7 @@ class GridNgp(torch.nn.Module):
         def thickness(index: torch.Tensor) -> torch.Tensor:
             positions = samples.positions.T.index_select(1, index).T
             lengths = samples.t_end[index] - samples.t_start[index]
-            density = self.field.density(positions)
+            density = self.field.density(positions, self._level(samples, index, learning=observe))
             if observe:
                 self._observe(positions, lengths, density)
             return density * self.density_scale * lengths
@@ -339,21 +362,49 @@ class GridNgp(torch.nn.Module):
         """Tell the occupancy grid what samples met."""
         self.occupancy.observe(positions, lengths, density * self.density_scale)
 
+    def _level(self, samples: PackedSamples, index: torch.Tensor | None, *, learning: bool) -> torch.Tensor | None:
+        """The level (N,) that the field is asked for at samples ``index`` (None: all); None if it has but one.
+
+        While ``learning`` it is that of their pixels' width, else the nearest that was learnt there.
+        """
+        if samples.pixel_slope is None or not isinstance(self.field, PyramidField):
+            return None
+        ray, start, end = samples.ray_index, samples.t_start, samples.t_end
+        if index is not None:
+            ray, start, end = (values.index_select(0, index) for values in (ray, start, end))
+        level = self.field.levels.of_width(samples.pixel_slope.index_select(0, ray) * (0.5 * (start + end)))
+        if learning:
+            return level
+        positions = samples.positions if index is None else samples.positions.T.index_select(1, index).T
+        return self.field.trained_level(positions, level)
+
+    def _learn_levels(self, rays: Rays, samples: PackedSamples, level: torch.Tensor) -> None:
+        """Note how wide pixels of training rays are, and at which ``level`` (N,) samples are learnt."""
+        assert isinstance(self.field, PyramidField), "others have no levels"
+        assert self.footprints is not None, "made with the pyramid"
+        self.footprints.remember(rays)
+        self.field.learn_levels(samples.positions, level)
+
     def _see(
-        self, samples: PackedSamples, positions: torch.Tensor, rays: Rays, early_stop: float
-    ) -> tuple[torch.Tensor, torch.Tensor, Composited]:
-        """Density (N,) before scaling and colour (N, 3) at the samples' ``positions`` (N, 3), and what rays see."""
-        density, geometry = self.field.geometry(self.field.encode(positions))
-        colour = self.field.colour(geometry, rays.directions, samples.ray_index)
+        self,
+        samples: PackedSamples,
+        positions: torch.Tensor,
+        level: torch.Tensor | None,
+        rays: Rays,
+        early_stop: float,
+    ) -> tuple[FieldSamples, torch.Tensor, Composited]:
+        """What the field says at the samples' ``positions`` (N, 3) and ``level``, colours (N, 3), and what rays see."""
+        asked = self.field.query(positions, level)
+        colour = self.field.colour(asked.geometry, rays.directions, samples.ray_index)
         seen = composite(
-            density * self.density_scale,
+            asked.density * self.density_scale,
             colour,
             samples.t_start,
             samples.t_end,
             samples.ray_offsets,
             early_stop=early_stop,
         )
-        return density, colour, seen
+        return asked, colour, seen
 
     @torch.no_grad()
     def _reopen(self, rays: Rays, missed: torch.Tensor) -> None:
@@ -384,17 +435,17 @@ class GridNgp(torch.nn.Module):
         directions: torch.Tensor,
     ) -> None:
         """Composite samples ``index`` (packed by ``offsets`` for the rays ``alive``) behind what was seen before."""
-        density, geometry = self.field.geometry(self.field.encode(samples.positions[index]))
+        asked = self.field.query(samples.positions[index], self._level(samples, index, learning=False))
         t_start, t_end = samples.t_start[index], samples.t_end[index]
-        none = torch.zeros(len(index), 1, device=density.device)
-        wave = composite(density * self.density_scale, none, t_start, t_end, offsets, early_stop=0.0)
+        none = torch.zeros(len(index), 1, device=self.device)
+        wave = composite(asked.density * self.density_scale, none, t_start, t_end, offsets, early_stop=0.0)
         ray = samples.ray_index[index].long()
         light = (1 - seen.opacity)[ray] * wave.weights
         if self.background == "last_sample":
             lit = torch.arange(len(index), device=ray.device)
         else:
             lit = (light > LEAST_LIGHT).nonzero()[:, 0]
-        colour = self.field.colour(geometry[lit], directions, ray[lit])
+        colour = self.field.colour(asked.geometry[lit], directions, ray[lit])
         seen.rgb.index_add_(0, ray[lit], light[lit, None] * colour)
         if self.background == "last_sample":
             seen.last[alive] = colour[offsets[1:] - 1]
@@ -405,7 +456,10 @@ class GridNgp(torch.nn.Module):
     def _density_at(self, positions: torch.Tensor) -> torch.Tensor:
         """Density (N,) per world unit at world ``positions`` (N, 3), for the occupancy grid."""
         centre, extent = self.box.mean(0), (self.box[1] - self.box[0]) * 2 ** (self.occupancy.cascades - 1)
-        return self.field.density((positions - centre) / extent + 0.5) * self.density_scale
+        level = None
+        if self.footprints is not None and isinstance(self.field, PyramidField):
+            level = self.field.levels.of_width(self.footprints.at(positions, self.step_rule.min_step))
+        return self.field.density((positions - centre) / extent + 0.5, level) * self.density_scale
 
 
 @dataclass

@@ -17,6 +17,7 @@ RECIPES = {
     "nerfacto-big": "nerfacto_big",
     "nerfacto-huge": "nerfacto_huge",
     "depth-nerfacto": "depth_nerfacto",
+    "pynerf-occupancy-grid": "pynerf_occupancy_grid",
 }
 """Name to module; a module has ``experiment(minutes)``, ``build_model(config, captures, seed)`` and
 ``smallest_model()``."""
