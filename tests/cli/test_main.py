@@ -270,7 +270,7 @@ def test_defaults_are_the_librarys() -> None:
     ):
         library = inspect.signature(call).parameters
         for name, parameter in inspect.signature(command).parameters.items():
-            if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in {"path", "data"}:
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in {"path", "data", "compute_metrics"}:
                 assert library[renamed.get(name, name)].default == parameter.default, (command.__module__, name)
 
 
@@ -326,6 +326,18 @@ def test_render_report_info(fake: SimpleNamespace, capsys: pytest.CaptureFixture
     assert "recipe  grid-ngp\nstep    12000\nresults\n  psnr  31.4\n" in said
     assert main(["info", "runs/x", "--json"]) == 0
     assert '"step": 12000' in capsys.readouterr().out
+
+
+def test_render_options(fake: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
+    words = "render runs/x --path dataset --split val --save-depth --chunk-size 2048 --beside runs/y --compute-metrics"
+    assert main(words.split()) == 0
+    (_, options), (measured, what) = fake.run.calls
+    assert (options["split"], options["save_depth"], options["chunk_size"]) == ("val", True, 2048)
+    assert options["beside"] == Path("runs/y")
+    assert (measured, what["split"]) == ("evaluate", "val")
+    assert "PSNR   31.42 ± 1.00 dB" in capsys.readouterr().out
+    assert main(["render", "runs/x", "--path", "zoom", "--compute-metrics"]) == 2
+    assert "--compute-metrics: only --path dataset has photographs" in capsys.readouterr().err
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:

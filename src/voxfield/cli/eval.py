@@ -1,7 +1,8 @@
 """``voxfield eval``."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
@@ -43,7 +44,6 @@ def command(
         quiet: no progress bar.
     """
     import voxfield
-    from voxfield.cli.tables import format_metric, format_scales
 
     opened = voxfield.open(run)
     metrics = opened.evaluate(
@@ -56,7 +56,14 @@ def command(
         scales=scales,
         quiet=quiet,
     )
-    print(f"{metrics['num_images']} {split} images of {opened.path}")
+    return print_metrics(opened.path, split, metrics)
+
+
+def print_metrics(run: Path, split: str, metrics: Mapping[str, Any]) -> int:
+    """Print what was measured on a split of a run; returns the exit code."""
+    from voxfield.cli.tables import format_metric, format_scales
+
+    print(f"{metrics['num_images']} {split} images of {run}")
     if "psnr_srgb" in metrics:
         spaces = metrics["protocol"]["colour_space"]
         print(f"PSNR   {format_metric(metrics, 'psnr', 2)} dB  [{spaces['psnr']}]")
@@ -78,8 +85,8 @@ def command(
         print(format_scales(metrics))
     if metrics.get("verdicts"):
         print("Focus  " + ", ".join(f"{count} {words}" for words, count in metrics["verdicts"].items()))
-        print(f"Wrote  {opened.path / 'eval' / split / 'focus.html'}")
-    print(f"Wrote  {opened.path / 'eval' / split / 'metrics.json'}")
+        print(f"Wrote  {run / 'eval' / split / 'focus.html'}")
+    print(f"Wrote  {run / 'eval' / split / 'metrics.json'}")
     if metrics["skipped"]:
         print(f"Measured without {len(metrics['skipped'])} pictures that could not be used: listed there.")
         return 1

@@ -362,9 +362,7 @@ def _take(grouped: GroupedLevels, rows: torch.Tensor) -> tuple[torch.Tensor, ...
     return taken
 
 
-def _put_back(
-    grouped: GroupedLevels, parts: Sequence[torch.Tensor], *, like: torch.Tensor, rows: int
-) -> torch.Tensor:
+def _put_back(grouped: GroupedLevels, parts: Sequence[torch.Tensor], *, like: torch.Tensor, rows: int) -> torch.Tensor:
     """(rows, N) in the order samples came in, from the groups' (rows, count); the inverse of `_take`."""
     if not parts:
         return like.new_zeros(rows, 0)

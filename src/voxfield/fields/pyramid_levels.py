@@ -134,7 +134,7 @@ def group_levels(level: torch.Tensor, num_levels: int, blending: Blending) -> Gr
         if not count:
             continue
         first, last = code // 2, code // 2 + code % 2
-        levels = range(0, last + 1) if blending == "laplacian" else range(first, last + 1)
+        levels = range(last + 1) if blending == "laplacian" else range(first, last + 1)
         groups.append(LevelGroup(levels=tuple(levels), count=count, share=shares[code] if code % 2 else None))
     return GroupedLevels(order=order, groups=tuple(groups))
 
