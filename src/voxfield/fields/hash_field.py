@@ -148,7 +148,7 @@ class HashField(torch.nn.Module):
             appearance: (R, A) of each ray's picture, where the field was made with ``appearance`` A above 0.
         """
         shared = ray_inputs(directions, self.config.sh_degree, appearance)
-        return colour_of(geometry, self.colour_net, shared, ray_index, linear=self.linear)
+        return colour_of(geometry, list(self.colour_net), shared, ray_index, linear=self.linear)
 
     def penalty(self, discord: torch.Tensor | None) -> torch.Tensor | None:  # noqa: ARG002
         """Nothing is added to the loss."""
@@ -163,14 +163,14 @@ def ray_inputs(directions: torch.Tensor, sh_degree: int, appearance: torch.Tenso
 
 def colour_of(
     geometry: torch.Tensor,
-    net: Sequence[torch.Tensor] | torch.nn.ParameterList,
+    net: Sequence[torch.Tensor],
     shared: torch.Tensor,
     ray_index: torch.Tensor,
     *,
     linear: bool,
 ) -> torch.Tensor:
     """Colour (N, 3): the sigmoid of the output of ``net``, in [0, 1], or with ``linear`` its softplus, above 0."""
-    raw = fused_mlp(geometry, list(net), shared=shared, shared_index=ray_index)
+    raw = fused_mlp(geometry, net, shared=shared, shared_index=ray_index)
     return F.softplus(raw) if linear else torch.sigmoid(raw)
 
 

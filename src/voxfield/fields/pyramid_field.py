@@ -1,7 +1,7 @@
 """A radiance field at several resolutions: samples are asked for at the one their pixel's width suits.
 
-Neighbouring levels are asked and their answers blended: what a pixel covers is averaged, and nothing aliases. Each level
-has a density network of its own, over one hash grid that all share or over grids that end at each level's resolution.
+Neighbouring levels are asked and their answers blended: what a pixel covers is averaged, and nothing aliases. Each
+level has a density network of its own, over one hash grid that all share or over grids that end at their resolutions.
 Samples are sorted by level first, so that a sample costs the networks of its own two levels and no others'.
 
 Source: Turki, Zollhoefer, Richardt and Ramanan 2023, PyNeRF (https://arxiv.org/abs/2312.00252), section 3.
@@ -50,7 +50,8 @@ class PyramidConfig:
     """What is blended: the outputs of the density networks, for one network of colour, or activated densities and the
     colours of a network of each level, which costs a second one."""
     share_feature_grid: bool = True
-    """Whether one hash grid serves all levels, or each has one that ends at its resolution: as many times the memory."""
+    """Whether one hash grid serves all levels, or each has one that ends at its resolution, for many times the memory.
+    """
     trained_resolution: int = 128
     """Cells along each axis of the grids that keep which levels were learnt where, so that rendering asks for no
     others; 0: it asks for any. Up to 256."""
@@ -156,12 +157,17 @@ class PyramidField(torch.nn.Module):
         """The ``level`` (N,) to render ``positions`` (N, 3) at: the nearest that training asked for there."""
         return level if self.trained is None else self.trained.clamp(positions, level)
 
-    def query(self, positions: torch.Tensor, level: torch.Tensor) -> FieldSamples:
-        """What is at ``positions`` (N, 3) in the unit cube at ``level`` (N,), see `PyramidLevels.of_width`.
+    def level_seen(self, pixel_area: torch.Tensor, depth: torch.Tensor) -> torch.Tensor:
+        """The level (R,), 0 to the finest, that rays' pixels ask for at ``depth`` (R,)."""
+        return self.levels.at_distance(pixel_area, depth).clamp(0, self.pyramid.num_levels - 1)
+
+    def query(self, positions: torch.Tensor, level: torch.Tensor | None = None) -> FieldSamples:
+        """What is at ``positions`` (N, 3) in the unit cube at ``level`` (N,), see `PyramidLevels.of_width`; None: the
+        finest.
 
         Differentiable in the parameters and the positions; levels are constants.
         """
-        grouped = group_levels(level.detach(), self.pyramid.num_levels, self.pyramid.blending)
+        grouped = self._grouped(positions, level)
         values = self._level_outputs(positions, grouped)
         parts = [self._blended(group, of_levels) for group, of_levels in zip(grouped.groups, values, strict=True)]
         out = _put_back(grouped, parts, like=positions, rows=self._rows).T
@@ -174,12 +180,12 @@ class PyramidField(torch.nn.Module):
             discord = _discord(grouped, values)
         return FieldSamples(density=density, geometry=geometry, discord=discord)
 
-    def density(self, positions: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
-        """Density (N,), per unit of length the caller scales by, at ``positions`` (N, 3) in the unit cube."""
+    def density(self, positions: torch.Tensor, level: torch.Tensor | None = None) -> torch.Tensor:
+        """Density (N,), per unit of length the caller scales by, of `query`."""
         row = self._density_row(positions, level, constants=False)
         return row if self.pyramid.interpolate == "color" else truncated_exp(row)
 
-    def log_density(self, positions: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+    def log_density(self, positions: torch.Tensor, level: torch.Tensor | None = None) -> torch.Tensor:
         """Logarithm of ``density``, (N,), differentiable in ``positions`` alone: the parameters are constants."""
         row = self._density_row(positions, level, constants=True)
         return row.clamp(min=1e-30).log() if self.pyramid.interpolate == "color" else row
@@ -194,7 +200,7 @@ class PyramidField(torch.nn.Module):
         """Colour (N, 3) from ``query``'s ``geometry`` (N, G); the rest as `HashField.colour`."""
         shared = ray_inputs(directions, self.config.sh_degree, appearance)
         if self.pyramid.interpolate == "embedding":
-            return colour_of(geometry, self.colour_nets[0], shared, ray_index, linear=self.linear)
+            return colour_of(geometry, list(self.colour_nets[0].parameters()), shared, ray_index, linear=self.linear)
         width = self.config.geometry_features
         blending = self.pyramid.blending
         grouped = group_levels(geometry[:, 2 * width].detach(), self.pyramid.num_levels, blending)
@@ -205,7 +211,7 @@ class PyramidField(torch.nn.Module):
         for group, features, index in zip(grouped.groups, taken, rays, strict=True):
             halves = (features[:width], features[width:])
             colours = [
-                colour_of(half.T, self.colour_nets[at], shared, index, linear=self.linear).T
+                colour_of(half.T, list(self.colour_nets[at].parameters()), shared, index, linear=self.linear).T
                 for half, at in zip(halves, group.levels, strict=False)
             ]
             parts.append(blend(colours, group.share, blending))
@@ -268,9 +274,14 @@ class PyramidField(torch.nn.Module):
             values.append(of_levels)
         return values
 
-    def _density_row(self, positions: torch.Tensor, level: torch.Tensor, *, constants: bool) -> torch.Tensor:
+    def _grouped(self, positions: torch.Tensor, level: torch.Tensor | None) -> GroupedLevels:
+        last = self.pyramid.num_levels - 1
+        level = positions.new_full((len(positions),), float(last)) if level is None else level.detach().to(positions)
+        return group_levels(level, self.pyramid.num_levels, self.pyramid.blending)
+
+    def _density_row(self, positions: torch.Tensor, level: torch.Tensor | None, *, constants: bool) -> torch.Tensor:
         """(N,): the blended logarithm of the density, or where colours are blended the blended density."""
-        grouped = group_levels(level.detach(), self.pyramid.num_levels, self.pyramid.blending)
+        grouped = self._grouped(positions, level)
         values = self._level_outputs(positions, grouped, constants=constants)
         activate = truncated_exp if self.pyramid.interpolate == "color" else torch.Tensor.contiguous
         parts = [

@@ -8,6 +8,7 @@ Source: Turki et al. 2023, PyNeRF (https://arxiv.org/abs/2312.00252), section 3.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
@@ -78,6 +79,15 @@ class PyramidLevels:
             )
         return (self.num_levels - 1) - cells.log2() / math.log2(self.scale_factor)
 
+    def at_distance(self, pixel_area: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
+        """The level (N,) of `of_width` at ``distance`` (N,) along rays whose pixels cover ``pixel_area`` (N,) at 1.
+
+        Raises:
+            InputError: an area that is not above 0 and finite.
+        """
+        # A sample at the camera itself is asked for at the finest level, not refused.
+        return self.of_width(pixel_area.sqrt() * distance.clamp(min=1e-9 * self.extent))
+
 
 def check_blending(blending: str) -> None:
     """Raise unless ``blending`` is one."""
@@ -139,7 +149,7 @@ def group_levels(level: torch.Tensor, num_levels: int, blending: Blending) -> Gr
     return GroupedLevels(order=order, groups=tuple(groups))
 
 
-def blend(values: list[torch.Tensor], share: torch.Tensor | None, blending: Blending) -> torch.Tensor:
+def blend(values: Sequence[torch.Tensor], share: torch.Tensor | None, blending: Blending) -> torch.Tensor:
     """One value of a group's samples from those of its levels.
 
     Args:

@@ -226,6 +226,7 @@ class GridNgp(torch.nn.Module):
 
         Returns:
             ``rgb`` (R, 3), ``opacity`` (R,), ``depth`` (R,): expected distance along the ray, 0 where nothing is met.
+            Of a pyramid also ``level`` (R,): the one that a pixel's width asks for at ``depth``.
         """
         count, device, stop = len(rays), self.device, self.config.render_early_stop
         # The final steps, also where training ended with longer ones: on fox those render 2.7 times faster and lose
@@ -249,7 +250,10 @@ class GridNgp(torch.nn.Module):
         rgb = seen.rgb + (1 - seen.opacity)[:, None] * behind
         # Where a ray meets matter, the distance to it; a faint haze keeps its small contribution.
         depth = torch.where(seen.opacity > 0.5, seen.depth / seen.opacity.clamp(min=1e-6), seen.depth)
-        return {"rgb": rgb, "opacity": seen.opacity, "depth": depth}
+        outputs = {"rgb": rgb, "opacity": seen.opacity, "depth": depth}
+        if isinstance(self.field, PyramidField):
+            outputs["level"] = self.field.level_seen(rays.pixel_area, depth)
+        return outputs
 
     def colours_with_gradient(self, rays: Rays, *, background: torch.Tensor) -> torch.Tensor:
         """``rgb`` (R, 3) of `render_rays` up to what hidden samples add, differentiable with respect to the rays.
@@ -330,7 +334,7 @@ class GridNgp(torch.nn.Module):
         )
         if self.footprints is None:
             return samples
-        return replace(samples, pixel_slope=rays.pixel_area.sqrt())
+        return replace(samples, pixel_area=rays.pixel_area)
 
     def _moving_positions(self, samples: PackedSamples, rays: Rays) -> torch.Tensor:
         """``samples.positions`` (S, 3), the same values, with gradients to the rays they lie on."""
@@ -367,12 +371,12 @@ class GridNgp(torch.nn.Module):
 
         While ``learning`` it is that of their pixels' width, else the nearest that was learnt there.
         """
-        if samples.pixel_slope is None or not isinstance(self.field, PyramidField):
+        if samples.pixel_area is None or not isinstance(self.field, PyramidField):
             return None
         ray, start, end = samples.ray_index, samples.t_start, samples.t_end
         if index is not None:
             ray, start, end = (values.index_select(0, index) for values in (ray, start, end))
-        level = self.field.levels.of_width(samples.pixel_slope.index_select(0, ray) * (0.5 * (start + end)))
+        level = self.field.levels.at_distance(samples.pixel_area.index_select(0, ray), 0.5 * (start + end))
         if learning:
             return level
         positions = samples.positions if index is None else samples.positions.T.index_select(1, index).T

@@ -16,9 +16,10 @@ from voxfield.colour import ToneCurve, compared
 from voxfield.data.ray_batches import RayBatch
 from voxfield.errors import InputError
 from voxfield.fields.contraction import contract_to_unit_cube
-from voxfield.fields.hash_field import HashField, HashFieldConfig
+from voxfield.fields.hash_field import FieldSamples, HashField, HashFieldConfig
 from voxfield.fields.normal_head import NormalHead
 from voxfield.fields.proposal import ProposalConfig, ProposalNetwork
+from voxfield.fields.pyramid_field import PyramidConfig, PyramidField
 from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.camera import Cameras
 from voxfield.geometry.ndc import NdcFrame
@@ -43,6 +44,11 @@ class NerfactoConfig:
 
     field: HashFieldConfig = HashFieldConfig(log2_table_size=19, appearance=32)
     """The radiance field."""
+    pyramid: PyramidConfig | None = None
+    """Levels of resolution that samples are asked for at by the width of their pixel (PyNeRF); None: one resolution."""
+    sampling: Literal["proposal", "uniform"] = "proposal"
+    """Where the field is asked: where proposal networks expect matter, or evenly along every ray, which needs several
+    times ``num_samples``."""
     coarse_proposal: ProposalConfig = ProposalConfig(num_samples=256, max_resolution=128)
     """The proposal network that is asked first."""
     fine_proposal: ProposalConfig = ProposalConfig(num_samples=96, max_resolution=256)
@@ -87,6 +93,7 @@ class NerfactoConfig:
 
     def __post_init__(self) -> None:
         check_choice("background", self.background, ("auto", "white", "black", "random", "last_sample"))
+        check_choice("sampling", self.sampling, ("proposal", "uniform"))
         check_choice("poses", self.poses, ("off", "SO3xR3", "SE3"))
         check_range("num_samples", self.num_samples, minimum=1, maximum=1024)
         check_range("rays_per_batch", self.rays_per_batch, minimum=1)
@@ -100,6 +107,8 @@ class NerfactoConfig:
         for name, value in (("initial_density", self.initial_density), ("distortion_weight", self.distortion_weight)):
             if not isinstance(value, str):
                 check_range(name, value, minimum=0.0)
+        if self.predict_normals and self.pyramid is not None and self.pyramid.interpolate == "color":
+            raise InputError("predict_normals: levels blended as colours share no features. Set interpolate=embedding.")
 
 
 class _Look(NamedTuple):
@@ -154,8 +163,13 @@ class Nerfacto(torch.nn.Module):
             ndc: what normalised device coordinates are relative to, where the field lives in those: the region of
                 interest is then the frame's, and nothing is unbounded. Rays, distances and normals are the world's
                 all the same.
+
+        Raises:
+            InputError: a pyramid in normalised device coordinates, where pixels have no width.
         """
         super().__init__()
+        if ndc is not None and config.pyramid is not None:
+            raise InputError("capture.space: a pyramid's levels are widths in the world. Set world, or train nerfacto.")
         if ndc is not None:
             bounds, unbounded, near = ndc.bounds, False, 0.0
         self.config, self.bounds, self.unbounded, self.near, self.ndc = config, bounds, unbounded, near, ndc
@@ -172,10 +186,16 @@ class Nerfacto(torch.nn.Module):
         )
         self.register_buffer("box", bounds.tensor(), persistent=False)
         generator = torch.Generator().manual_seed(seed)
-        self.field = HashField(config.field, generator, linear=tone is not None)
-        self.proposals = torch.nn.ModuleList(
-            ProposalNetwork(proposal, generator) for proposal in (config.coarse_proposal, config.fine_proposal)
-        )
+        self.field: HashField | PyramidField
+        if config.pyramid is None:
+            self.field = HashField(config.field, generator, linear=tone is not None)
+        else:
+            # Contraction leaves half of the grids' side to the region of interest.
+            extent = 2 * side if unbounded else side
+            linear = tone is not None
+            self.field = PyramidField(config.field, config.pyramid, generator, extent=extent, linear=linear)
+        proposals = (config.coarse_proposal, config.fine_proposal) if config.sampling == "proposal" else ()
+        self.proposals = torch.nn.ModuleList(ProposalNetwork(proposal, generator) for proposal in proposals)
         # Small, so that pictures differ by what training finds, and their mean is like each of them from the start.
         appearance = 0.01 * torch.randn(num_cameras, config.field.appearance, generator=generator)
         self.appearance = torch.nn.Parameter(appearance)
@@ -189,7 +209,7 @@ class Nerfacto(torch.nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the parameters live."""
-        return self.field.table.device
+        return self.box.device
 
     def rays_per_batch(self) -> int:
         """Rays of the next batch."""
@@ -197,7 +217,7 @@ class Nerfacto(torch.nn.Module):
 
     def accumulate_gradients_in_place(self) -> None:
         """Let the hash grids' backward add to the tables' ``.grad`` rather than return a new tensor each time."""
-        self.field.table_grad = self.field.table.grad
+        self.field.accumulate_in_place()
         for network in self._networks():
             network.table_grad = network.table.grad
 
@@ -211,7 +231,8 @@ class Nerfacto(torch.nn.Module):
             InputError: the model learns from distances and the batch has none.
         """
         look = self._look(batch.rays, step, generator)
-        density, colour, predicted = self._ask_field(look, self.appearance[batch.rays.camera_index])
+        asked = self._query(look, learning=True)
+        density, colour, predicted = self._ask_field(look, self.appearance[batch.rays.camera_index], asked)
         seen = dense_composite(density, colour, look.distances)
         behind = (
             colour[:, -1]
@@ -240,8 +261,9 @@ class Nerfacto(torch.nn.Module):
             loss = loss + self.config.predicted_normal_weight * apart.mean()
         if self.poses is not None:
             loss = loss + self.poses.penalty()
+        penalty = self.field.penalty(asked.discord)
         return StepResult(
-            loss=loss,
+            loss=loss if penalty is None else loss + penalty,
             squared_error=float(squared.detach().mean()),
             num_rays=len(batch.rays),
             num_samples=density.numel(),
@@ -259,6 +281,7 @@ class Nerfacto(torch.nn.Module):
         Returns:
             ``rgb`` (R, 3), ``opacity`` (R,), ``depth`` (R,): distance at which half of the light is stopped (the last
             one looked at where less is), ``expected_depth`` (R,): mean distance of what is seen, 0 where nothing is.
+            Of a pyramid also ``level`` (R,): the one that a pixel's width asks for at ``depth``.
             With ``normals`` or learnt ones also ``normals`` (R, 3): which way what is seen faces in the world, unit or
             zero; learnt, or else against the slope of the density.
         """
@@ -273,6 +296,8 @@ class Nerfacto(torch.nn.Module):
             "depth": middles.gather(1, half)[:, 0],
             "expected_depth": total / seen.opacity.clamp(min=1e-6),
         }
+        if isinstance(self.field, PyramidField):
+            outputs["level"] = self.field.level_seen(rays.pixel_area, outputs["depth"])
         if predicted is not None:
             outputs["normals"] = composite_normals(seen.weights, predicted)
         elif normals:
@@ -313,17 +338,20 @@ class Nerfacto(torch.nn.Module):
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Tables, of which a batch touches a part; networks; proposal networks, which rest in most steps; poses."""
-        networks = [*self.field.density_net, *self.field.colour_net, self.appearance]
+        networks = [*self.field.parameters_of_networks(), self.appearance]
         if self.normals is not None:
             networks += self.normals.parameters()
-        tables = [self.field.table, *(network.table for network in self._networks())]
+        tables = [*self.field.parameters_of_tables(), *(network.table for network in self._networks())]
         resting = [weight for network in self._networks() for weight in network.density_net]
+        levels = self.field.parameters_of_levels()
         groups = [
             ParameterGroup(name="tables", parameters=tables, skip_zero=True),
             ParameterGroup(name="networks", parameters=networks),
             # Without a gradient their moments must not go on moving them.
             ParameterGroup(name="proposals", parameters=resting, skip_zero=True),
         ]
+        if levels:
+            groups.append(ParameterGroup(name="levels", parameters=levels, skip_zero=True))
         if self.poses is not None:
             groups.append(
                 ParameterGroup(
@@ -401,19 +429,42 @@ class Nerfacto(torch.nn.Module):
                 levels.append((edges, dense_weights(self._scaled(density, hit), distances)))
         return levels, edges, distances
 
+    def _query(self, look: _Look, *, learning: bool) -> FieldSamples:
+        """What the field says of the intervals of ``look``: R * S of them, densities before scaling."""
+        positions = self._positions(look.rays, look.distances)
+        return self.field.query(positions, self._level(look, positions, learning=learning))
+
+    def _level(self, look: _Look, positions: torch.Tensor, *, learning: bool) -> torch.Tensor | None:
+        """The level (R * S,) that the field is asked for at ``positions``; None if it has but one.
+
+        While ``learning`` it is that of the pixels' width, which is noted, else the nearest that was learnt there.
+        """
+        if not isinstance(self.field, PyramidField):
+            return None
+        middles = 0.5 * (look.distances[:, 1:] + look.distances[:, :-1])
+        level = self.field.levels.at_distance(look.world.pixel_area[:, None], middles)
+        if not learning:
+            return self.field.trained_level(positions, level.view(-1))
+        met = slice(None) if look.hit is None else look.hit.expand_as(level).reshape(-1)
+        self.field.learn_levels(positions[met], level.view(-1)[met])
+        return level.view(-1)
+
     def _ask_field(
-        self, look: _Look, appearance: torch.Tensor
+        self, look: _Look, appearance: torch.Tensor, asked: FieldSamples | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Density (R, S) per unit of length, colour (R, S, 3) and, where they are learnt, normals (R, S, 3) of the
-        intervals of ``look``.
+        intervals of ``look``, which ``asked`` is what the field says of; None: it is asked as in rendering.
         """
         count, samples = len(look.rays), look.distances.shape[1] - 1
         ray_index = torch.arange(count, dtype=torch.int32, device=self.device).repeat_interleave(samples)
-        positions = self._positions(look.rays, look.distances)
-        density, geometry = self.field.geometry(self.field.encode(positions))
-        colour = self.field.colour(geometry, look.world.directions, ray_index, appearance)
-        normals = None if self.normals is None else self.normals(geometry, positions).view(count, samples, 3)
-        return self._scaled(density.view(count, samples), look.hit), colour.reshape(count, samples, 3), normals
+        asked = self._query(look, learning=False) if asked is None else asked
+        colour = self.field.colour(asked.geometry, look.world.directions, ray_index, appearance)
+        normals = None
+        if self.normals is not None:
+            positions = self._positions(look.rays, look.distances)
+            normals = self.normals(asked.geometry, positions).view(count, samples, 3)
+        density = self._scaled(asked.density.view(count, samples), look.hit)
+        return density, colour.reshape(count, samples, 3), normals
 
     def _depth_loss(
         self, batch: RayBatch, step: int, look: _Look, weights: torch.Tensor, generator: torch.Generator
@@ -426,7 +477,7 @@ class Nerfacto(torch.nn.Module):
             raise InputError("model.depth.loss: needs observed distances. Set capture.depth.source=auto.")
         if targets.rays is not None:
             look = self._look(targets.rays, step, generator)
-            density = self.field.density(self._positions(look.rays, look.distances)).view(len(look.rays), -1)
+            density = self._query(look, learning=True).density.view(len(look.rays), -1)
             weights = dense_weights(self._scaled(density, look.hit), look.distances)
         sigma, kind = self.config.depth.sigma_at(step), self.config.depth.loss
         assert kind != "off", "asked for only where distances are learnt from"
@@ -439,12 +490,13 @@ class Nerfacto(torch.nn.Module):
     def _density_normals(self, look: _Look) -> torch.Tensor:
         """(R, S, 3): unit vectors against the slope of the density in the world, zero where it has none. Constants."""
         middles = self._in_world(look, 0.5 * (look.distances[:, 1:] + look.distances[:, :-1]))
+        level = self._level(look, self._positions(look.rays, look.distances), learning=False)
         # Rendering may happen in inference mode, whose tensors take no gradients: their copies do.
         with torch.inference_mode(False), torch.enable_grad():
             points = look.world.origins[:, None] + middles[..., None] * look.world.directions[:, None]
             points = points.detach().reshape(-1, 3).clone().requires_grad_()
             # The logarithm's slope has the density's direction, and neither under- nor overflows.
-            (slope,) = torch.autograd.grad(self.field.log_density(self._in_cube(points)).sum(), points)
+            (slope,) = torch.autograd.grad(self.field.log_density(self._in_cube(points), level).sum(), points)
         return -torch.nn.functional.normalize(slope, dim=1, eps=1e-10).view(*middles.shape, 3)
 
     def _in_world(self, look: _Look, distances: torch.Tensor) -> torch.Tensor:

@@ -61,7 +61,7 @@ def keep_first(samples: PackedSamples, counts: torch.Tensor) -> PackedSamples:
         ray_index=samples.ray_index[index],
         ray_offsets=offsets,
         positions=samples.positions.T.index_select(1, index).T,
-        pixel_slope=samples.pixel_slope,
+        pixel_area=samples.pixel_area,
     )
 
 

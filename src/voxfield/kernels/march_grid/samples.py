@@ -98,8 +98,8 @@ class PackedSamples:
     positions: torch.Tensor
     """(S, 3) where each interval's midpoint lies in the outermost cascade's box, scaled to [0, 1] (up to rounding).
     May be a transposed view of (3, S) storage."""
-    pixel_slope: torch.Tensor | None = None
-    """(R,) how wide the pixel of each ray is at distance 1, where the caller adds it."""
+    pixel_area: torch.Tensor | None = None
+    """(R,) what the pixel of each ray covers at distance 1, where the caller adds it."""
 
     def __len__(self) -> int:
         return len(self.t_start)
