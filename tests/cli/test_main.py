@@ -158,11 +158,14 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["trian"], "voxfield: unknown verb 'trian'. Did you mean train"),
         (["xyzzy"], "voxfield: unknown verb 'xyzzy'. Known: train, eval"),
         (["--versio"], "voxfield: unknown option '--versio'."),
-        (["capture"], "voxfield: unknown verb 'capture'. Known: capture convert, capture process, capture download."),
+        (
+            ["capture"],
+            "voxfield: unknown verb 'capture'. Known: capture convert, capture multiscale, capture process, ",
+        ),
         (["capture", "convrt"], "voxfield: unknown verb 'capture convrt'. Did you mean capture convert?"),
         (
             ["capture", "eat"],
-            "voxfield: unknown verb 'capture eat'. Known: capture convert, capture process, capture download.",
+            "voxfield: unknown verb 'capture eat'. Known: capture convert, capture multiscale, capture process, ",
         ),
         (["capture", "download", "llff"], "voxfield capture download: "),
         (["train"], "voxfield train: missing RECIPE and DATA. See: voxfield train --help"),

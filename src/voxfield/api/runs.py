@@ -17,6 +17,7 @@ from voxfield.colour import ToneMap, compared, display, linear_from_srgb
 from voxfield.data.posed_images import PosedImages, Skipped, Split, read_capture
 from voxfield.distributed.devices import Placement, cpu_name, device_name, place
 from voxfield.errors import FormatError, InputError, MissingFileError
+from voxfield.export import nerfstudio
 from voxfield.export.focus import write_focus
 from voxfield.export.report import write_report
 from voxfield.geometry.camera import Cameras
@@ -37,6 +38,7 @@ from voxfield.training.alignment import AlignmentConfig, PoseAligner
 from voxfield.training.evaluate import chosen_pictures, evaluate
 from voxfield.training.experiment import Experiment, RunRecord, read_experiment
 from voxfield.training.progress import Progress, Stage
+from voxfield.training.settings import to_plain
 
 RenderFormat = Literal["video", "images", "both", "exr"]
 
@@ -355,6 +357,36 @@ class Run:
             # Colours of an sRGB model are premultiplied in sRGB values.
             rgb = linear_from_srgb(rgb / opacity[..., None].clamp(min=1e-6)) * opacity[..., None]
         return write_linear(path, rgb, depth=seen["depth"], opacity=opacity)
+
+    def export_nerfstudio(
+        self,
+        output: str | os.PathLike[str],
+        *,
+        images: nerfstudio.Placement = "copy",
+    ) -> nerfstudio.RunExport:
+        """Write the run's cameras and pictures for nerfstudio, and its weights as safetensors.
+
+        nerfstudio loads ``transforms.json`` and the pictures. It does not load the weights, whose layout is another;
+        ``weights.json`` says what each tensor is.
+
+        Args:
+            output: folder for ``transforms.json``, pictures, ``weights.safetensors``, ``weights.json`` and
+                ``world.json``, which says how the field's world lies to the file's coordinates.
+            images: ``copy`` the pictures, or ``link`` them (hard links).
+
+        Raises:
+            InputError: ``output`` holds such files already. MissingFileError, FormatError: as opening the capture.
+        """
+        model, about = self._loaded
+        return nerfstudio.export_run(
+            self.captures,
+            cast(torch.nn.Module, model),
+            self.record.data_path,
+            output,
+            images=images,
+            options=self.experiment.capture,
+            about={"recipe": self.experiment.recipe, "settings": to_plain(self.experiment), **about},
+        )
 
     def report(self) -> Path:
         """Write ``report.html`` and return its path."""
