@@ -226,7 +226,9 @@ def test_the_published_size_is_small_enough() -> None:
     # 16 levels of 4 numbers in tables of 2**20, 8 pyramid levels: at most 230 MB saved.
     sizes = HashFieldConfig(features=4, log2_table_size=20)
     published = PyramidField(sizes, PyramidConfig(), torch.Generator().manual_seed(0), extent=4.0)
-    saved = sum(value.numel() * value.element_size() for value in published.state_dict().values() if torch.is_tensor(value))
+    saved = sum(
+        value.numel() * value.element_size() for value in published.state_dict().values() if torch.is_tensor(value)
+    )
     assert 150e6 < saved <= 230e6
 
 

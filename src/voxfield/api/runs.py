@@ -97,8 +97,8 @@ class Run:
         module = cast(torch.nn.Module, model).to(self.placement.device)
         try:
             module.load_state_dict(state["model"])
-        except (RuntimeError, KeyError) as error:
-            reason = " ".join(str(error).split())[:160]
+        except (RuntimeError, KeyError, FormatError) as error:
+            reason = " ".join(str(error).split())[:240]
             raise FormatError(f"{path}: does not fit {self.path / 'experiment.json'} ({reason}).") from None
         if state.get("average") is not None:
             with torch.no_grad():

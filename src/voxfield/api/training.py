@@ -19,15 +19,16 @@ from voxfield.data.sliding_pool import SlidingPlan
 from voxfield.distributed.devices import Placement, device_memory, place, reset_peak_memory
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.models.base import Model
-from voxfield.recipes import build_model, load_recipe
+from voxfield.recipes import ON_A_CPU, build_model, for_device, load_recipe
 from voxfield.recipes.rehearsal import compile_kernels
 from voxfield.render.lpips import load_lpips
 from voxfield.storage.atomic import write_json
 from voxfield.storage.checkpoint import list_checkpoints, load_latest
 from voxfield.training.evaluate import EvaluateConfig, evaluate
-from voxfield.training.experiment import Experiment, read_experiment, resolve, write_experiment
+from voxfield.training.experiment import Experiment, RunRecord, read_experiment, resolve, write_experiment
 from voxfield.training.log import RunLog
 from voxfield.training.progress import Progress
+from voxfield.training.settings import load_config_file, parse_overrides
 from voxfield.training.trainer import Trainer
 
 _TYPICAL_STEP_SECONDS = 0.1
@@ -81,11 +82,12 @@ def train(
     """
     placement = place(device, precision)
     run_dir = Path(output) if output is not None else _default_run_dir(recipe, Path(data))
-    experiment, record = load_recipe(recipe, _expected_minutes(steps, minutes)), None
+    record = None
     if resume:
-        record = read_experiment(run_dir, load_recipe, recipe=recipe)
+        record = _recorded(run_dir, recipe)
         experiment, seed = record.experiment, record.seed
     else:
+        experiment = load_recipe(_stand_in(recipe, placement, overrides, config), _expected_minutes(steps, minutes))
         _refuse_to_overwrite(run_dir)
     explicit = {"capture.cache_bytes": None if image_cache is None else check_bytes("image_cache", image_cache)}
     experiment = resolve(experiment, config=config, overrides=overrides, explicit=explicit)
@@ -101,6 +103,10 @@ def train(
         captures = read_capture(Path(data), split="train", options=experiment.capture)
         if record is not None and record.data_hash not in (None, captures.source.get("hash")):
             notes.append("The pictures changed since the run was started: it does not continue as it would have.")
+        if experiment.recipe != recipe:
+            notes.append(
+                f"On a CPU {recipe} is {experiment.recipe}; --set model.sampling=proposal trains it as published."
+            )
         if captures.skipped:
             notes.append(_skipped_line(captures.skipped))
         if captures.tone is not None:
@@ -228,6 +234,27 @@ def _quick_evaluation(
     folder = run_dir / "eval" / "training"
     result = evaluate(model.render_image, captures, output=folder, settings=settings, device=device)
     return {"split": captures.split, **{name: result[name] for name in ("psnr", "ssim", "lpips")}}
+
+
+def _stand_in(
+    recipe: str, placement: Placement, overrides: Sequence[str], config: str | os.PathLike[str] | None
+) -> str:
+    """``recipe``, or the one that stands in for it on this device unless settings say otherwise."""
+    sources = [parse_overrides(overrides)] + ([] if config is None else [load_config_file(config)])
+    names = {for_device(recipe, placement.device.type, settings) for settings in sources}
+    return recipe if recipe in names else names.pop()
+
+
+def _recorded(run_dir: Path, recipe: str) -> RunRecord:
+    """The run in ``run_dir``, which must be one of ``recipe`` or of what stands in for it on a CPU.
+
+    Raises:
+        InputError: it is of another recipe.
+    """
+    record = read_experiment(run_dir, load_recipe)
+    if record.experiment.recipe == ON_A_CPU.get(recipe):
+        return record
+    return read_experiment(run_dir, load_recipe, recipe=recipe)
 
 
 def _resume_state(run_dir: Path, placement: Placement) -> tuple[dict[str, Any] | None, list[str]]:

@@ -4,6 +4,8 @@ from typing import Final
 
 import torch
 
+from voxfield.errors import InputError
+from voxfield.geometry.camera import Cameras
 from voxfield.geometry.rays import Rays
 
 REMEMBERED: Final = 64
@@ -43,3 +45,9 @@ class Footprints(torch.nn.Module):
         which = torch.arange(len(points), device=points.device) % REMEMBERED
         distance = (points - self.origins[which]).norm(dim=1).clamp(min=near)
         return self.slopes[which] * distance
+
+
+def check_pixels_widen(cameras: Cameras) -> None:
+    """Raise where pixels are as wide at any distance: rays do not say so, and would be taken for a perspective's."""
+    if cameras.model == "orthographic":
+        raise InputError("model.pyramid: pixels of orthographic cameras do not widen with distance. Take grid-ngp.")

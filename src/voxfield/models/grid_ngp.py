@@ -24,7 +24,7 @@ from voxfield.kernels.composite import Composited, composite
 from voxfield.kernels.march_grid import PackedSamples, StepRule, march_grid
 from voxfield.models.backdrop import Background, backdrop, check_last_sample
 from voxfield.models.base import ParameterGroup, StepResult, render_camera
-from voxfield.models.footprints import Footprints
+from voxfield.models.footprints import Footprints, check_pixels_widen
 from voxfield.render.sampling import keep_first, take_wave, visible_counts
 
 COARSEST_STEP: Final = 8
@@ -282,6 +282,8 @@ class GridNgp(torch.nn.Module):
         self, cameras: Cameras, i: int, *, background: torch.Tensor, rays_per_chunk: int = 1 << 15
     ) -> dict[str, torch.Tensor]:
         """What camera ``i`` sees: ``rgb`` (H, W, 3), ``opacity`` (H, W), ``depth`` (H, W), on the CPU."""
+        if self.config.pyramid is not None:
+            check_pixels_widen(cameras)
         return render_camera(
             lambda rays: self.render_rays(rays.to(self.device), background=background), cameras, i, rays_per_chunk
         )

@@ -33,6 +33,7 @@ from voxfield.kernels.pdf_resample import pdf_resample
 from voxfield.kernels.ray_box import ray_box
 from voxfield.models.backdrop import Background, backdrop, check_last_sample
 from voxfield.models.base import ParameterGroup, StepResult, render_camera
+from voxfield.models.footprints import check_pixels_widen
 from voxfield.render.depth_losses import DepthSupervisionConfig, depth_loss
 from voxfield.render.normals import composite_normals, orientation_loss, predicted_normal_loss
 from voxfield.render.ray_samplers import ProposalSchedule, RaySpacing, anneal_weights, annealing_exponent, even_edges
@@ -329,6 +330,8 @@ class Nerfacto(torch.nn.Module):
         rays_per_chunk: int = 1 << 12,
     ) -> dict[str, torch.Tensor]:
         """What camera ``i`` sees: `render_rays`' values as (H, W, 3) and (H, W), on the CPU."""
+        if self.config.pyramid is not None:
+            check_pixels_widen(cameras)
         return render_camera(
             lambda rays: self.render_rays(rays.to(self.device), background=background, normals=normals),
             cameras,

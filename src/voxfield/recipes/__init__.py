@@ -1,6 +1,7 @@
 """Whole experiments by name: what ``voxfield train NAME`` runs."""
 
 import importlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from voxfield.checks import nearest_names
@@ -17,10 +18,25 @@ RECIPES = {
     "nerfacto-big": "nerfacto_big",
     "nerfacto-huge": "nerfacto_huge",
     "depth-nerfacto": "depth_nerfacto",
+    "pynerf": "pynerf",
+    "pynerf-synthetic": "pynerf_synthetic",
     "pynerf-occupancy-grid": "pynerf_occupancy_grid",
 }
 """Name to module; a module has ``experiment(minutes)``, ``build_model(config, captures, seed)`` and
 ``smallest_model()``."""
+
+ON_A_CPU = {"pynerf": "pynerf-occupancy-grid"}
+"""Recipes that another one stands in for on a CPU, where it learns the same in a fraction of the time."""
+
+
+def for_device(name: str, kind: str, settings: Mapping[str, Any]) -> str:
+    """The recipe that ``voxfield train NAME`` runs on a device of ``kind`` (``"cpu"``, ``"cuda"``, ...).
+
+    Who sets ``model.sampling`` among the nested ``settings`` has chosen: the recipe is then the one named.
+    """
+    model = settings.get("model")
+    chosen = isinstance(model, Mapping) and "sampling" in model
+    return name if kind != "cpu" or chosen else ON_A_CPU.get(name, name)
 
 
 def load_recipe(name: str, minutes: float | None = None) -> "Experiment":

@@ -8,6 +8,7 @@ from voxfield.data.posed_images import CaptureOptions, PosedImages
 from voxfield.errors import InputError
 from voxfield.fields.hash_field import HashFieldConfig
 from voxfield.fields.occupancy import OccupancyConfig
+from voxfield.models.footprints import check_pixels_widen
 from voxfield.models.grid_ngp import GridNgp, GridNgpConfig
 from voxfield.training.evaluate import EvaluateConfig
 from voxfield.training.experiment import Experiment
@@ -131,12 +132,14 @@ def build_model(config: GridNgpConfig, captures: PosedImages, seed: int) -> Grid
     """A fresh model for the scene of ``captures``.
 
     Raises:
-        InputError: the capture is to be learnt in normalised device coordinates.
+        InputError: the capture is to be learnt in normalised device coordinates, or its cameras do not suit a pyramid.
     """
     if captures.ndc is not None:
         raise InputError(
             "capture.space: grid-ngp knows no normalised device coordinates. Train nerfacto, or set world."
         )
+    if config.pyramid is not None:
+        check_pixels_widen(captures.cameras)
     return GridNgp(
         config,
         captures.bounds,

@@ -6,6 +6,7 @@ from typing import Final
 from voxfield.data.posed_images import CaptureOptions, PosedImages
 from voxfield.fields.hash_field import HashFieldConfig
 from voxfield.fields.proposal import ProposalConfig
+from voxfield.models.footprints import check_pixels_widen
 from voxfield.models.nerfacto import Nerfacto, NerfactoConfig
 from voxfield.training.evaluate import EvaluateConfig
 from voxfield.training.experiment import Experiment
@@ -49,7 +50,13 @@ def smallest_model() -> NerfactoConfig:
 
 
 def build_model(config: NerfactoConfig, captures: PosedImages, seed: int) -> Nerfacto:
-    """A fresh model for the scene of ``captures``."""
+    """A fresh model for the scene of ``captures``.
+
+    Raises:
+        InputError: its cameras, or normalised device coordinates, do not suit a pyramid.
+    """
+    if config.pyramid is not None:
+        check_pixels_widen(captures.cameras)
     return Nerfacto(
         config,
         captures.bounds,

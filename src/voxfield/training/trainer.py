@@ -129,7 +129,7 @@ class Trainer:
             self._module.load_state_dict(state["model"])
             self.optimiser.load_state_dict(state["optimiser"])
         except (RuntimeError, KeyError, FormatError) as error:
-            reason = " ".join(str(error).split())[:160]
+            reason = " ".join(str(error).split())[:240]
             raise FormatError(
                 f"{self.run_dir}: the checkpoint does not fit the settings ({reason}).\n"
                 "Resume with the settings the run was made with, or train into another --output."
