@@ -247,8 +247,10 @@ def test_pynerf_files_state_their_scales(tmp_path, captures):
     assert torch.equal(batch.rays.camera_index, batch.picture_index // 2)
     few = read_capture(tmp_path, options=CaptureOptions(max_images=2))
     assert few.scales.factor.tolist() == [1, 2, 1, 2]
-    with pytest.raises(InputError, match="at several scales already"):
-        read_capture(tmp_path, options=CaptureOptions(scales=(1, 2)))
+    same = read_capture(tmp_path, options=CaptureOptions(scales=(1, 2)))
+    assert torch.equal(same.scales.factor, read.scales.factor)
+    with pytest.raises(InputError, match=r"at several scales already \(1, 2\)"):
+        read_capture(tmp_path, options=CaptureOptions(scales=(1, 2, 4)))
 
 
 def test_files_of_one_weight_have_one_scale(tmp_path, captures):

@@ -156,8 +156,8 @@ class PosedImages:
         check_scales(factors)
         if self.scales is not None:
             raise InputError(
-                f"capture.scales: {self.source.get('path')} holds its pictures at several scales already. Leave it "
-                "at 1."
+                f"capture.scales: {self.source.get('path')} holds its pictures at several scales already "
+                f"({', '.join(map(str, self.scales.values))}). Leave it at 1."
             )
         check_sizes(self.names, [self.images.shape(index) for index in range(len(self))], factors, uneven)
         depth = self.depth_images
@@ -244,7 +244,10 @@ def read_capture(path: str | Path, *, split: Split = "train", options: CaptureOp
         tone=_tone(images, options, capture),
         scales=_stated_scales(opened),
     )
-    return captures if options.scales == (1,) else captures.at_scales(options.scales, uneven=options.uneven_scales)
+    stated = (1,) if captures.scales is None else captures.scales.values
+    if options.scales in ((1,), stated):
+        return captures
+    return captures.at_scales(options.scales, uneven=options.uneven_scales)
 
 
 def open_capture(path: str | Path, *, split: Split, options: CaptureOptions | None = None) -> Capture:

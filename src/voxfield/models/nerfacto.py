@@ -199,7 +199,8 @@ class Nerfacto(torch.nn.Module):
         self.proposals = torch.nn.ModuleList(ProposalNetwork(proposal, generator) for proposal in proposals)
         # Small, so that pictures differ by what training finds, and their mean is like each of them from the start.
         appearance = 0.01 * torch.randn(num_cameras, config.field.appearance, generator=generator)
-        self.appearance = torch.nn.Parameter(appearance)
+        # Without numbers there is nothing to learn, and torch warns of gradients of no size.
+        self.appearance = torch.nn.Parameter(appearance, requires_grad=config.field.appearance > 0)
         self.normals: NormalHead | None = None
         if config.predict_normals:
             self.normals = NormalHead(config.field.geometry_features, config.field.hidden, generator)
@@ -314,7 +315,14 @@ class Nerfacto(torch.nn.Module):
             rays: R rays on the model's device; some thousand, all samples are kept for the backward.
             background: (3,) colour behind the field; unused by fields trained with ``last_sample``.
         """
-        return self._see(self._look(rays, None, None), background)[0]
+        return self.outputs_with_gradient(rays, background=background)["rgb"]
+
+    def outputs_with_gradient(self, rays: Rays, *, background: torch.Tensor) -> dict[str, torch.Tensor]:
+        """``rgb`` (R, 3), ``opacity`` (R,) and ``depth`` (R,), the mean distance of what is seen times opacity along
+        ``rays`` in the field's space; differentiable as `colours_with_gradient`, and with respect to the parameters.
+        """
+        rgb, seen, _ = self._see(self._look(rays, None, None), background)
+        return {"rgb": rgb, "opacity": seen.opacity, "depth": seen.depth}
 
     def refined_poses(self, camera_to_world: torch.Tensor) -> torch.Tensor:
         """The training cameras' poses (N, 3, 4) with the corrections learnt so far."""
