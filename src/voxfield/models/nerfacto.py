@@ -199,7 +199,6 @@ class Nerfacto(torch.nn.Module):
         self.proposals = torch.nn.ModuleList(ProposalNetwork(proposal, generator) for proposal in proposals)
         # Small, so that pictures differ by what training finds, and their mean is like each of them from the start.
         appearance = 0.01 * torch.randn(num_cameras, config.field.appearance, generator=generator)
-        # Without numbers there is nothing to learn, and torch warns of gradients of no size.
         self.appearance = torch.nn.Parameter(appearance, requires_grad=config.field.appearance > 0)
         self.normals: NormalHead | None = None
         if config.predict_normals:
