@@ -169,6 +169,7 @@ def _train_into(
         device=placement.device,
         rotate_every=experiment.capture.rotate_every,
         first_step=0 if state is None else int(state["step"]),
+        scale_schedule=experiment.capture.scale_schedule,
     ) as rays:
         batches: Batches = rays
         depth = experiment.capture.depth

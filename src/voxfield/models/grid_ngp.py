@@ -220,7 +220,7 @@ class GridNgp(torch.nn.Module):
         truth = batch.rgba[:, :3] * alpha + (1 - alpha) * behind.detach()
         prediction = seen.rgb + (1 - seen.opacity)[:, None] * behind
         error = compared(prediction, self.tone) - compared(truth, self.tone)
-        loss = _robust(error, self.config.huber_delta, batch.weights)
+        loss = batch.mean(_robust(error, self.config.huber_delta))
         penalty = self.field.penalty(asked.discord)
         return StepResult(
             loss=loss if penalty is None else loss + penalty,
@@ -500,10 +500,9 @@ def _last_of_each_ray(colour: torch.Tensor, ray_offsets: torch.Tensor) -> torch.
     return torch.where(some, colour[(ray_offsets[1:] - 1).clamp(min=0)], 0)
 
 
-def _robust(error: torch.Tensor, delta: float, weights: torch.Tensor | None) -> torch.Tensor:
-    """Mean squared ``error`` (R, 3), or twice the Huber loss: the same near zero, linear beyond ``delta``. Each ray
-    counts by its weight (R,).
-    """
+def _robust(error: torch.Tensor, delta: float) -> torch.Tensor:
+    """Squared error, or twice the Huber loss: the same near zero, linear beyond ``delta``."""
+    if delta == 0.0:
+        return error.square()
     size = error.abs()
-    loss = error.square() if delta == 0.0 else torch.where(size <= delta, size * size, delta * (2 * size - delta))
-    return loss.mean() if weights is None else (loss * weights[:, None]).mean()
+    return torch.where(size <= delta, size * size, delta * (2 * size - delta))

@@ -265,7 +265,7 @@ class Nerfacto(torch.nn.Module):
         truth = batch.rgba[:, :3] * alpha + (1 - alpha) * behind.detach()
         prediction = seen.rgb + (1 - seen.opacity)[:, None] * behind
         squared = (compared(prediction, self.tone) - compared(truth, self.tone)).square()
-        loss = squared.mean() if batch.weights is None else (squared * batch.weights[:, None]).mean()
+        loss = batch.mean(squared)
         fixed = seen.weights.detach()
         for proposal_edges, proposal_weights in look.levels:
             if proposal_weights.requires_grad and self.config.interlevel_weight:
@@ -334,7 +334,14 @@ class Nerfacto(torch.nn.Module):
             rays: R rays on the model's device; some thousand, all samples are kept for the backward.
             background: (3,) colour behind the field; unused by fields trained with ``last_sample``.
         """
-        return self._see(self._look(rays, None, None), background)[0]
+        return self.outputs_with_gradient(rays, background=background)["rgb"]
+
+    def outputs_with_gradient(self, rays: Rays, *, background: torch.Tensor) -> dict[str, torch.Tensor]:
+        """``rgb`` (R, 3), ``opacity`` (R,) and ``depth`` (R,), the mean distance of what is seen times opacity along
+        ``rays`` in the field's space; differentiable as `colours_with_gradient`, and with respect to the parameters.
+        """
+        rgb, seen, _ = self._see(self._look(rays, None, None), background)
+        return {"rgb": rgb, "opacity": seen.opacity, "depth": seen.depth}
 
     def refined_poses(self, camera_to_world: torch.Tensor) -> torch.Tensor:
         """The training cameras' poses (N, 3, 4) with the corrections learnt so far."""
