@@ -105,7 +105,7 @@ def train(
             notes.append("The pictures changed since the run was started: it does not continue as it would have.")
         if experiment.recipe != recipe:
             notes.append(
-                f"On a CPU {recipe} is {experiment.recipe}; --set model.sampling=proposal trains it as published."
+                f"On a CPU {recipe} is trained as {experiment.recipe}. As published: --set model.sampling=proposal."
             )
         if captures.skipped:
             notes.append(_skipped_line(captures.skipped))
