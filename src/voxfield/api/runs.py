@@ -278,8 +278,10 @@ class Run:
             require_exr()
         elif format != "images":
             require_video()
-        options = {} if chunk_size is None else {"rays_per_chunk": chunk_size}
-        check_range("chunk_size", chunk_size or 1, minimum=1)
+        options = {}
+        if chunk_size is not None:
+            check_range("chunk_size", chunk_size, minimum=1)
+            options["rays_per_chunk"] = chunk_size
         other = self._other(beside, format)
         base = (self.split(cast(Split, split)) if kind == "dataset" else self.captures).image_cameras
         width, height = _frame_size(base, width, height)
