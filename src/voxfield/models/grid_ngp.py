@@ -92,6 +92,18 @@ class GridNgpConfig:
         check_range("render_early_stop", self.render_early_stop, minimum=0.0, maximum=0.5)
         check_range("huber_delta", self.huber_delta, minimum=0.0)
 
+    def settled(self, *, unbounded: bool, has_alpha: bool) -> "GridNgpConfig":
+        """These settings with a value for every ``auto``. Random colours behind the field teach opacity with alpha, and
+        without that every ray of an unbounded scene must end somewhere.
+        """
+        background: Background = "random" if has_alpha or unbounded else "black"
+        return replace(
+            self,
+            background=background if self.background == "auto" else self.background,
+            cone_angle=(1 / 64 if unbounded else 0.0) if self.cone_angle == "auto" else self.cone_angle,
+            cascades=(4 if unbounded else 1) if self.cascades == "auto" else self.cascades,
+        )
+
 
 class GridNgp(torch.nn.Module):
     """The model of one scene. See `voxfield.models.base.Model` for what the trainer asks of it."""
@@ -120,15 +132,16 @@ class GridNgp(torch.nn.Module):
         curve of a linear capture.
         """
         super().__init__()
+        check_last_sample(config.background, has_alpha)
+        config = config.settled(unbounded=unbounded, has_alpha=has_alpha)
         self.config, self.bounds, self.near, self.tone = config, bounds, near, tone
         generator = torch.Generator().manual_seed(seed)
         self.samples_per_batch, self.least_step_scale = config.samples_per_batch, 1.0
-        cascades = (4 if unbounded else 1) if config.cascades == "auto" else config.cascades
+        cascades, cone = cast(int, config.cascades), cast(float, config.cone_angle)
         # Without alpha, rays of a bounded scene may rightly meet nothing.
         self.must_end = has_alpha or unbounded
-        self.background: Background = _training_background(config.background, has_alpha, unbounded)
+        self.background = cast(Background, config.background)
         extent = torch.tensor(bounds.maximum) - torch.tensor(bounds.minimum)
-        cone = (1 / 64 if unbounded else 0.0) if config.cone_angle == "auto" else config.cone_angle
         self.step_rule = StepRule(
             min_step=float(extent.norm()) / config.steps_across,
             cone_angle=cone,
@@ -477,14 +490,6 @@ class _Seen:
     depth: torch.Tensor
     last: torch.Tensor
     """(R, 3) colour of the farthest sample met."""
-
-
-def _training_background(chosen: str, has_alpha: bool, unbounded: bool) -> Background:
-    """``auto`` is random: with alpha it teaches opacity, without it that every ray must end somewhere."""
-    check_last_sample(chosen, has_alpha)
-    if chosen == "auto":
-        return "random" if has_alpha or unbounded else "black"
-    return cast(Background, chosen)
 
 
 def _last_of_each_ray(colour: torch.Tensor, ray_offsets: torch.Tensor) -> torch.Tensor:
