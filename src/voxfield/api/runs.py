@@ -278,7 +278,7 @@ class Run:
             require_exr()
         elif format != "images":
             require_video()
-        options = {}
+        options: dict[str, Any] = {}
         if chunk_size is not None:
             check_range("chunk_size", chunk_size, minimum=1)
             options["rays_per_chunk"] = chunk_size
