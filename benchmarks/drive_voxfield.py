@@ -61,7 +61,7 @@ def prepare(order: dict[str, Any]) -> Mapping[str, Callable[[int], Any]]:
                 model.render_rays(chosen[start : start + order["chunk"]], background=background)
         return time.perf_counter() - began
 
-    config = experiment.model
+    config = model.config
     return {
         "about": lambda _: {
             "version": voxfield.__version__,

@@ -9,7 +9,7 @@ KINDS = ("train-curve", "rates", "memory", "nerfstudio", "image-cache", "startup
 """Kinds of results, in the order of the page."""
 
 TITLES = {
-    "train-curve": "Quality against training time: {name}",
+    "train-curve": "Quality against training time: {name}, {recipe}",
     "rates": "Speed of training and rendering: {name}",
     "memory": "Memory of a training: {name}",
     "image-cache": "Pictures beyond memory",
@@ -49,7 +49,7 @@ def result_table(result: dict[str, Any]) -> str:
 
 def result_section(result: dict[str, Any]) -> str:
     """A results file as a section: title, command, machine, table."""
-    title = TITLES[result["kind"]].format(name=result.get("name", ""))
+    title = TITLES[result["kind"]].format(name=result.get("name", ""), recipe=result.get("recipe", ""))
     machines = dict.fromkeys(machine_line(machine) for machine in _machines(result))
     commands = "\n".join(dict.fromkeys(result["commands"]))
     on = "\n".join(f"- {line}" for line in machines)
@@ -68,8 +68,11 @@ def results_page(results: Sequence[dict[str, Any]]) -> str:
 
 
 def in_order(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Results as the page shows them: by kind, then by name."""
-    return sorted(results, key=lambda result: (KINDS.index(result["kind"]), result.get("name", "")))
+    """Results as the page shows them: by kind, then by recipe and name."""
+    return sorted(
+        results,
+        key=lambda result: (KINDS.index(result["kind"]), result.get("recipe", ""), result.get("name", "")),
+    )
 
 
 def readme_results(results: Sequence[dict[str, Any]]) -> str:
@@ -77,6 +80,7 @@ def readme_results(results: Sequence[dict[str, Any]]) -> str:
     rows = [
         [
             str(result["name"]),
+            str(result["recipe"]),
             f"{point['minutes']:.0f} min" if point["minutes"] >= 1.5 else f"{60 * point['minutes']:.0f} s",
             _number(point["psnr"], ".2f", " dB"),
             _number(point["ssim"], ".3f"),
@@ -89,10 +93,10 @@ def readme_results(results: Sequence[dict[str, Any]]) -> str:
     ]
     if not rows:
         return ""
-    head = ["capture", "training", "test PSNR", "SSIM", "rays/s training", "rays/s rendering"]
+    head = ["capture", "recipe", "training", "test PSNR", "SSIM", "rays/s training", "rays/s rendering"]
     machine = next(machine for result in in_order(results) for machine in _machines(result))
     return (
-        f"{markdown_table(head, rows)}\n"
+        f"{markdown_table(head, rows, text_columns=2)}\n"
         f"On {machine['line']}; no GPU. [All results](docs/results.md), with their commands.\n"
     )
 
@@ -117,7 +121,7 @@ def curve_series(results: Sequence[dict[str, Any]]) -> list[tuple[str, list[tupl
         if result["kind"] == "train-curve":
             points = [(point["minutes"], point["psnr"]) for point in result["points"] if point["psnr"] is not None]
             if points:
-                curves.append((str(result["name"]), points))
+                curves.append((f"{result['name']}, {result['recipe']}", points))
     return curves
 
 
@@ -125,7 +129,7 @@ def curve_svg(results: Sequence[dict[str, Any]]) -> str | None:
     """The curves as a picture that stands alone, or None without any."""
     from voxfield.export.curves import HEIGHT, WIDTH, Series, chart
 
-    curves = curve_series(results)[:4]
+    curves = curve_series(results)[:_MOST_CURVES]
     if not curves:
         return None
     series = [Series(label=name, points=points, dots=True) for name, points in curves]
@@ -136,11 +140,15 @@ def curve_svg(results: Sequence[dict[str, Any]]) -> str | None:
     return body.replace(">", f">{_STYLE}", 1) + "\n"
 
 
+_MOST_CURVES = 6
+"""As many as have a colour of their own."""
+
 _STYLE = (
     "<style>text{font-family:system-ui,sans-serif;fill:#5c6670}.title{font-size:13px;font-weight:600}"
     ".axis{font-size:11px}.mid{text-anchor:middle}.end{text-anchor:end}.grid{stroke:#8fa3b5;stroke-opacity:.35}"
     "polyline{fill:none;stroke-width:1.6}"
     ".s0{stroke:#0b8f82}.s1{stroke:#c2571a}.s2{stroke:#0b6fb8}.s3{stroke:#8a5cc2}"
+    ".s4{stroke:#b8861b}.s5{stroke:#c23d6b}circle.s4{fill:#b8861b}circle.s5{fill:#c23d6b}"
     "circle.s0{fill:#0b8f82}circle.s1{fill:#c2571a}circle.s2{fill:#0b6fb8}circle.s3{fill:#8a5cc2}"
     "@media (prefers-color-scheme:dark){text{fill:#b8c2cc}}</style>"
 )

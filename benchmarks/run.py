@@ -162,7 +162,8 @@ def run_train_curve(options: argparse.Namespace, command: str) -> None:
     if budgets and options.data is None:
         raise SystemExit("train-curve: --minutes needs --data.")
     name = data_name(options.data) if options.data is not None else run_data_name(options.runs[0])
-    path = options.output or RESULTS / f"train-curve-{name}.json"
+    recipe = run_recipe(options.runs[0]) if options.runs else options.recipe
+    path = options.output or RESULTS / f"train-curve-{name}-{recipe}.json"
     held = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"points": [], "commands": []}
 
     def add(point: dict[str, Any]) -> None:
@@ -170,7 +171,7 @@ def run_train_curve(options: argparse.Namespace, command: str) -> None:
         # Those of points that are still there.
         held["commands"] = list(dict.fromkeys(point["command"] for point in held["points"]))
         # After every training: an hour's work must not hang on the next one.
-        write(options, {**held, "kind": "train-curve", "name": name}, path.stem)
+        write(options, {**held, "kind": "train-curve", "name": name, "recipe": recipe}, path.stem)
 
     for run in options.runs:
         add(trainings.measure_existing(run, max_images=options.max_images))
@@ -256,6 +257,11 @@ def run_data_name(run: Path) -> str:
     """What the capture of a run is called."""
     record = json.loads((run / "experiment.json").read_text(encoding="utf-8"))
     return data_name(Path(record["data_path"]))
+
+
+def run_recipe(run: Path) -> str:
+    """What a run trained."""
+    return str(json.loads((run / "experiment.json").read_text(encoding="utf-8"))["recipe"])
 
 
 def write(options: argparse.Namespace, result: dict[str, Any], stem: str) -> Path:

@@ -13,15 +13,25 @@ if TYPE_CHECKING:
     from voxfield.api import Run as Run
     from voxfield.api import convert_capture as convert_capture
     from voxfield.api import download_eyefultower as download_eyefultower
+    from voxfield.api import make_multiscale as make_multiscale
     from voxfield.api import open as open  # noqa: A004  (the public name reads voxfield.open)
     from voxfield.api import process_photos as process_photos
     from voxfield.api import train as train
 
 __version__ = "0.1.0"
 
-_PUBLIC = ("Run", "convert_capture", "download_eyefultower", "open", "process_photos", "train")
+_PUBLIC = ("Run", "convert_capture", "download_eyefultower", "make_multiscale", "open", "process_photos", "train")
 
-__all__ = ["Run", "__version__", "convert_capture", "download_eyefultower", "open", "process_photos", "train"]
+__all__ = [
+    "Run",
+    "__version__",
+    "convert_capture",
+    "download_eyefultower",
+    "make_multiscale",
+    "open",
+    "process_photos",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

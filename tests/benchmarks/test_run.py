@@ -61,7 +61,8 @@ def point(budget: str, minutes: float, psnr: float | None = 30.0, **changes: obj
 
 
 def curve(*points: dict) -> dict:
-    return {"kind": "train-curve", "name": "lego", "commands": ["python benchmarks/run.py x"], "points": list(points)}
+    about = {"kind": "train-curve", "name": "lego", "recipe": "grid-ngp", "commands": ["python benchmarks/run.py x"]}
+    return {**about, "points": list(points)}
 
 
 def kernels(*variants: str) -> dict:
@@ -286,6 +287,7 @@ def test_results_are_written_as_json_and_markdown(
         assert run.main(words) == 0
     written = json.loads(output.read_text(encoding="utf-8"))
     assert (written["kind"], written["name"], written["schema_version"]) == ("train-curve", "lego", 1)
+    assert written["recipe"] == "grid-ngp"
     assert [one["budget"] for one in written["points"]] == ["1 min", "5 min"]
     assert len(written["commands"]) == 2
     assert "| 5 min |" in output.with_suffix(".md").read_text(encoding="utf-8")
@@ -405,7 +407,7 @@ def test_the_readmes_table_lies_between_its_markers(benchmark) -> None:
     assert "old" not in filled
     assert filled.startswith("before\n")
     assert filled.endswith(f"{pages.README_END}\nafter\n")
-    assert "| lego | 60 s | 30.00 dB | 0.950 | 61,200 | 250,000 |" in filled
+    assert "| lego | grid-ngp | 60 s | 30.00 dB | 0.950 | 61,200 | 250,000 |" in filled
     assert pages.replace_block(filled, "") == pages.replace_block(text, "")
     with pytest.raises(ValueError, match=r"README\.md"):
         pages.replace_block("no markers", "")

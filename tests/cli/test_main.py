@@ -158,11 +158,14 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["trian"], "voxfield: unknown verb 'trian'. Did you mean train"),
         (["xyzzy"], "voxfield: unknown verb 'xyzzy'. Known: train, eval"),
         (["--versio"], "voxfield: unknown option '--versio'."),
-        (["capture"], "voxfield: unknown verb 'capture'. Known: capture convert, capture process, capture download."),
+        (
+            ["capture"],
+            "voxfield: unknown verb 'capture'. Known: capture convert, capture multiscale, capture process, ",
+        ),
         (["capture", "convrt"], "voxfield: unknown verb 'capture convrt'. Did you mean capture convert?"),
         (
             ["capture", "eat"],
-            "voxfield: unknown verb 'capture eat'. Known: capture convert, capture process, capture download.",
+            "voxfield: unknown verb 'capture eat'. Known: capture convert, capture multiscale, capture process, ",
         ),
         (["capture", "download", "llff"], "voxfield capture download: "),
         (["train"], "voxfield train: missing RECIPE and DATA. See: voxfield train --help"),
@@ -270,7 +273,7 @@ def test_defaults_are_the_librarys() -> None:
     ):
         library = inspect.signature(call).parameters
         for name, parameter in inspect.signature(command).parameters.items():
-            if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in {"path", "data"}:
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in {"path", "data", "compute_metrics"}:
                 assert library[renamed.get(name, name)].default == parameter.default, (command.__module__, name)
 
 
@@ -299,6 +302,20 @@ def test_eval_prints_the_focus(
     assert "focus.html" in said
 
 
+def test_eval_prints_the_scales(
+    fake: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = {"width": 8, "height": 6, "psnr": 30.0, "ssim": 0.9, "lpips": 0.1, "avg_error": 0.02, "seconds": 1.0}
+    measured = fake.run.evaluate() | {"avg_error": 0.02, "per_scale": [{"scale": 1, **one}, {"scale": 2, **one}]}
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(fake.run, "evaluate", lambda **options: asked.append(options) or measured)
+    assert main(["eval", "runs/x", "--scales", "1", "2"]) == 0
+    assert asked[0]["scales"] == (1, 2)
+    said = capsys.readouterr().out
+    assert "Error  0.02000" in said
+    assert "1/2    8x6     30.00" in said
+
+
 def test_render_report_info(fake: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["render", "runs/x", "--path", "spiral", "--frames", "12", "--width", "640"]) == 0
     ((kind, options),) = fake.run.calls
@@ -312,6 +329,18 @@ def test_render_report_info(fake: SimpleNamespace, capsys: pytest.CaptureFixture
     assert "recipe  grid-ngp\nstep    12000\nresults\n  psnr  31.4\n" in said
     assert main(["info", "runs/x", "--json"]) == 0
     assert '"step": 12000' in capsys.readouterr().out
+
+
+def test_render_options(fake: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
+    words = "render runs/x --path dataset --split val --save-depth --chunk-size 2048 --beside runs/y --compute-metrics"
+    assert main(words.split()) == 0
+    (_, options), (measured, what) = fake.run.calls
+    assert (options["split"], options["save_depth"], options["chunk_size"]) == ("val", True, 2048)
+    assert options["beside"] == Path("runs/y")
+    assert (measured, what["split"]) == ("evaluate", "val")
+    assert "PSNR   31.42 ± 1.00 dB" in capsys.readouterr().out
+    assert main(["render", "runs/x", "--path", "zoom", "--compute-metrics"]) == 2
+    assert "--compute-metrics: only --path dataset has photographs" in capsys.readouterr().err
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:

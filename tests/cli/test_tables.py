@@ -1,4 +1,11 @@
-from voxfield.cli.tables import format_kernel_speeds, format_metric, format_nested, format_rate, format_table
+from voxfield.cli.tables import (
+    format_kernel_speeds,
+    format_metric,
+    format_nested,
+    format_rate,
+    format_scales,
+    format_table,
+)
 from voxfield.jobs.kernel_speed import KernelSpeed
 
 
@@ -10,6 +17,19 @@ def test_metric() -> None:
 
 def test_table_aligns_and_leaves_no_trailing_blanks() -> None:
     assert format_table(("a", "long"), [("xyz", ""), ("p", "q")]) == "a    long\nxyz\np    q"
+
+
+def test_scales() -> None:
+    scales = [
+        {"scale": 1, "width": 800, "height": 600, "psnr": 31.416, "ssim": 0.95, "lpips": None, "seconds": 4.0},
+        {"scale": 8, "width": None, "psnr": 33.0, "ssim": None, "lpips": 0.1, "avg_error": 0.0123, "seconds": 0.25},
+    ]
+    assert format_scales({"per_scale": scales, "psnr": 32.2, "seconds": 2.0}) == (
+        "scale  pixels   PSNR   SSIM    LPIPS   avg error  seconds\n"
+        "1/1    800x600  31.42  0.9500  -       -          4.000\n"
+        "1/8    various  33.00  -       0.1000  0.01230    0.250\n"
+        "mean            32.20  -       -       -          2.000"
+    )
 
 
 def test_nested() -> None:

@@ -87,7 +87,7 @@ def test_settings_in_the_documents_exist(repository: Path) -> None:
     for page in pages(repository):
         for line in page.read_text(encoding="utf-8").splitlines():
             recipe = max((name for name in RECIPES if name in line), key=len, default="grid-ngp")
-            for override in re.findall(r"--set ([\w.]+=[\w.]+)", line):
+            for override in re.findall(r"--set ([\w.]+=[\w.,:]+)", line):
                 if not override.startswith("path="):
                     apply_overrides(load_recipe(recipe), [override])
 

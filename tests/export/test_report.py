@@ -203,11 +203,23 @@ def test_damaged_files_cost_only_their_part(tmp_path):
     [
         {"per_image": None, "skipped": 3, "notes": "text", "protocol": None},
         {"per_image": [1, "x", {}, {"picture": 5}, {"picture": "../../../etc/passwd"}], "psnr": "high", "fps": None},
+        {"per_scale": [3, {}, {"scale": EVIL, "width": "x"}]},
         {"psnr": float("nan"), "num_rays_per_sec": float("inf"), "protocol": {"lpips": "alex"}},
     ],
 )
 def test_metrics_of_other_shapes(tmp_path, changes):
     read(write_run(tmp_path / "run", **changes))
+
+
+def test_scales_have_a_table(tmp_path):
+    scales = [
+        {"scale": 1, "width": 800, "height": 600, "psnr": 30.5, "seconds": 4.0, "num_images": 2},
+        {"scale": 8, "width": 100, "height": 75, "psnr": 33.25, "avg_error": 0.0125, "num_images": 2},
+    ]
+    text = read(write_run(tmp_path / "run", per_scale=scales)).text
+    for part in ("test: scale by scale", "1/1 (800x600)", "1/8 (100x75)", "30.500", "33.250", "0.01250"):
+        assert part in text, part
+    assert "scale by scale" not in read(write_run(tmp_path / "one")).text
 
 
 def test_log_of_another_kind(tmp_path):

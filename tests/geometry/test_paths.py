@@ -6,7 +6,7 @@ import torch
 
 from voxfield.data.synthetic import cameras_around
 from voxfield.errors import InputError
-from voxfield.geometry.paths import PATH_KINDS, camera_path, interpolate, look_at, orbit, spiral
+from voxfield.geometry.paths import PATH_KINDS, camera_path, interpolate, look_at, orbit, spiral, zoom
 from voxfield.geometry.pose import is_rigid
 
 
@@ -26,6 +26,27 @@ def test_paths_are_rigid_and_share_one_lens(kind):
     assert path.width.tolist() == [48] * len(path)
     torch.testing.assert_close(path.focal, cameras.focal[:1].expand(len(path), 2) * 48 / 64)
     assert path.distortion is None
+
+
+def test_a_zoom_goes_away_eight_times_as_far_and_comes_back():
+    cameras = cameras_around(30)
+    path = zoom(cameras, frames=60)
+    distance = path.origins.norm(dim=-1)
+    assert float(distance[30] / distance[0]) == pytest.approx(8.0, rel=1e-3)
+    assert bool((distance[1:31] > distance[:30]).all())
+    assert bool((distance[31:] < distance[30:-1]).all())
+    torch.testing.assert_close(path.forward, -path.origins / distance[:, None], atol=1e-4, rtol=0)
+    azimuth = torch.atan2(path.origins[:, 1], path.origins[:, 0])
+    assert float(azimuth.max() - azimuth.min()) == pytest.approx(math.radians(20), rel=0.02)
+    assert float((azimuth[0] - torch.atan2(*cameras.origins[0, [1, 0]])).abs()) < 1e-4
+
+
+def test_a_zoom_from_within_a_scene_narrows_the_view():
+    for cameras, unbounded in ((arc_of_cameras(5.0), False), (cameras_around(12), True)):
+        path = zoom(cameras, frames=40, unbounded=unbounded)
+        assert torch.equal(path.camera_to_world, cameras.camera_to_world[:1].expand(40, 3, 4))
+        torch.testing.assert_close(path.focal[20] / path.focal[0], torch.tensor([4.0, 4.0]), rtol=1e-3, atol=0)
+        torch.testing.assert_close(path.focal[0], cameras.focal[0])
 
 
 @pytest.mark.parametrize("maker", [orbit, spiral])

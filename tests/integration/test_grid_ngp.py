@@ -102,6 +102,11 @@ def test_training_learns_the_scene(trained: voxfield.Run) -> None:
     assert metrics["num_images"] == 2
 
 
+def test_settings_that_follow_from_the_capture_are_recorded(trained: voxfield.Run) -> None:
+    recorded = json.loads((trained.path / "experiment.json").read_text())["values"]["model"]
+    assert (recorded["background"], recorded["cascades"], recorded["cone_angle"]) == ("random", 1, 0.0)
+
+
 def test_the_run_directory_is_complete(trained: voxfield.Run) -> None:
     trained.evaluate(quiet=True)
     names = {path.relative_to(trained.path).as_posix() for path in trained.path.rglob("*") if path.is_file()}

@@ -343,3 +343,15 @@ def test_the_gradient_of_rays_is_that_of_finite_differences(monkeypatch: pytest.
 def test_poses_are_not_refined() -> None:
     poses = torch.eye(3, 4)[None]
     assert make().refined_poses(poses) is poses
+
+
+@pytest.mark.parametrize(
+    ("unbounded", "has_alpha", "background"),
+    [(True, False, "random"), (False, True, "random"), (False, False, "black")],
+)
+def test_every_auto_gets_a_value_for_the_capture(unbounded: bool, has_alpha: bool, background: str) -> None:
+    settled = GridNgpConfig().settled(unbounded=unbounded, has_alpha=has_alpha)
+    assert "auto" not in str(settled)
+    assert settled.background == background
+    assert (settled.cascades, settled.cone_angle) == ((4, 1 / 64) if unbounded else (1, 0.0))
+    assert settled.settled(unbounded=not unbounded, has_alpha=not has_alpha) == settled

@@ -528,3 +528,18 @@ def test_refined_poses_are_the_corrected_ones() -> None:
     refined = model.refined_poses(given)
     assert torch.equal(refined[0], given[0])
     assert not torch.equal(refined[1], given[1])
+
+
+@pytest.mark.parametrize(
+    ("unbounded", "samples"), [(True, (256, 96, 48)), (False, (128, 64, 32))], ids=["unbounded", "bounded"]
+)
+def test_every_auto_gets_a_value_for_the_capture(unbounded: bool, samples: tuple[int, int, int]) -> None:
+    settled = NerfactoConfig().settled(side=4.0, unbounded=unbounded, ndc=False)
+    assert "auto" not in str(settled)
+    assert (settled.coarse_proposal.num_samples, settled.fine_proposal.num_samples, settled.num_samples) == samples
+    assert settled.settled(side=1.0, unbounded=not unbounded, ndc=True) == settled
+
+
+def test_normalised_device_coordinates_keep_the_samples_of_unbounded_captures() -> None:
+    settled = NerfactoConfig().settled(side=2.0, unbounded=False, ndc=True)
+    assert (settled.num_samples, settled.distortion_weight, settled.initial_density) == (48, 0.002, 0.5)

@@ -11,13 +11,14 @@ from PIL import Image
 
 from voxfield.colour import ToneCurve, display
 from voxfield.data.image_store import FaultyPixels
+from voxfield.data.scales import Scales
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.geometry.camera import Cameras
 from voxfield.render.image import SEPARATOR_PIXELS
 from voxfield.render.metrics import psnr, ssim
 from voxfield.storage.exr import read_exr
 from voxfield.training import evaluate as evaluate_module
-from voxfield.training.evaluate import EvaluateConfig, evaluate
+from voxfield.training.evaluate import EvaluateConfig, average_error, evaluate
 
 
 @dataclass
@@ -51,6 +52,7 @@ class FakeCaptures:
     skipped: tuple = ()
     has_masks: bool = False
     tone: ToneCurve | None = None
+    scales: Scales | None = None
 
 
 def captures(pixels, **options):
@@ -128,7 +130,7 @@ def test_metrics_file_holds_the_result_and_its_protocol(tmp_path):
         "psnr", "psnr_std", "ssim", "ssim_std", "lpips", "lpips_std", "num_rays_per_sec", "num_rays_per_sec_std",
         "fps", "fps_std", "num_images", "per_image", "protocol", "skipped", "notes",
         "psnr_aligned", "psnr_aligned_std", "ssim_aligned", "ssim_aligned_std", "lpips_aligned", "lpips_aligned_std",
-        "verdicts", "outliers",
+        "verdicts", "outliers", "per_scale", "avg_error", "avg_error_std", "seconds", "seconds_std",
     }  # fmt: skip
     protocol = result["protocol"]
     assert protocol["ssim"] == {"window": 11, "sigma": 1.5, "border": "valid"}
@@ -141,7 +143,52 @@ def test_metrics_file_holds_the_result_and_its_protocol(tmp_path):
     assert protocol["source"]["hash"] == "abc"
     assert result["psnr_std"] is None, "one image has no deviation"
     assert result["lpips"] is None
+    assert result["avg_error"] is None
+    assert result["per_scale"] == []
+    assert protocol["scales"] == [1]
     assert any("--lpips-weights" in note for note in result["notes"])
+
+
+def scaled_captures(**options):
+    """Two images, each at scales 1 and 2."""
+    pixels = [picture(0, 64, 80), picture(1, 32, 40), picture(2, 64, 80), picture(3, 32, 40)]
+    scales = Scales.of_copies(2, (1, 2))
+    return captures(pixels, names=("a/r_0.png", "a/r_0.png", "r_1", "r_1"), scales=scales, **options)
+
+
+def test_scales_are_measured_each_and_together(tmp_path):
+    result = evaluate(Constant(), scaled_captures(), output=tmp_path)
+    fine, coarse = result["per_scale"]
+    assert (fine["scale"], fine["width"], fine["height"], fine["num_images"]) == (1, 80, 64, 2)
+    assert (coarse["scale"], coarse["width"], coarse["height"], coarse["num_images"]) == (2, 40, 32, 2)
+    scores = result["per_image"]
+    assert [score["scale"] for score in scores] == [1, 2, 1, 2]
+    assert fine["psnr"] == pytest.approx((scores[0]["psnr"] + scores[2]["psnr"]) / 2)
+    assert coarse["ssim"] == pytest.approx((scores[1]["ssim"] + scores[3]["ssim"]) / 2)
+    assert result["psnr"] == pytest.approx((fine["psnr"] + coarse["psnr"]) / 2)
+    assert fine["seconds"] > 0
+    assert result["protocol"]["scales"] == [1, 2]
+    assert [score["picture"] for score in scores] == ["r_0.png", "r_0-scale2.png", "r_1.png", "r_1-scale2.png"]
+
+
+def test_images_are_chosen_with_all_of_their_scales(tmp_path):
+    settings = EvaluateConfig(max_images=1)
+    result = evaluate(Constant(), scaled_captures(), output=tmp_path, settings=settings)
+    assert [(score["name"], score["scale"]) for score in result["per_image"]] == [("a/r_0.png", 1), ("a/r_0.png", 2)]
+
+
+def test_the_average_error_is_the_geometric_mean(tmp_path):
+    # The published formula, exp(mean(log(...))), at PSNR 20, SSIM 0.92, LPIPS 0.1.
+    expected = math.exp((math.log(0.01) + math.log(math.sqrt(0.04)) + math.log(0.1)) / 3)
+    assert average_error(20.0, 0.92, 0.1) == pytest.approx(expected)
+    assert average_error(20.0, 1.0, 0.1) == 0.0
+    assert average_error(20.0, 1.0 + 1e-7, 0.1) == 0.0
+    assert average_error(20.0, None, 0.1) is None
+    assert average_error(20.0, 0.9, None) is None
+    result = evaluate(Constant(), captures([picture(0, 64, 64)]), output=tmp_path, lpips=FakeLpips())
+    score = result["per_image"][0]
+    assert score["avg_error"] == pytest.approx(average_error(score["psnr"], score["ssim"], score["lpips"]))
+    assert result["avg_error"] == score["avg_error"]
 
 
 def test_focus_is_measured_unless_it_is_not_wanted(tmp_path):

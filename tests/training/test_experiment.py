@@ -97,7 +97,7 @@ def test_messages_name_the_source(tiny: Experiment, tmp_path: Path) -> None:
 
 
 def test_record_round_trip(run: Path, tiny: Experiment) -> None:
-    record = read_experiment(run, recipe_named, recipe="tiny")
+    record = read_experiment(run, recipe_named, recipes=("other", "tiny"))
     assert record.experiment == tiny
     assert (record.seed, record.data_path, record.data_hash) == (7, "data/lego", "abc")
     assert record.extra == {"device": "cpu"}
@@ -129,7 +129,7 @@ def test_missing_runs(tmp_path: Path) -> None:
 
 def test_run_of_another_recipe(run: Path) -> None:
     with pytest.raises(InputError, match="is a run of recipe 'tiny', not 'other'"):
-        read_experiment(run, recipe_named, recipe="other")
+        read_experiment(run, recipe_named, recipes=("other",))
 
 
 @pytest.mark.parametrize(

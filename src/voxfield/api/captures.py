@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 from voxfield.checks import check_choice
 from voxfield.data.capture import CaptureOptions
 from voxfield.data.posed_images import Skipped, open_capture
-from voxfield.export import nerfstudio
+from voxfield.export import multiscale, nerfstudio
 from voxfield.jobs import fetch_eyefultower
 from voxfield.jobs import process_photos as photos
 from voxfield.jobs.process_report import ProcessedPhotos
@@ -46,6 +46,38 @@ def convert_capture(
     """
     options = CaptureOptions(format=cast(Any, format), eval_every=eval_every, allow_outside=allow_outside)
     return nerfstudio.convert_capture(data, output, images=images, subsets=subsets, options=options)
+
+
+def make_multiscale(
+    data: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    scales: Sequence[int] = (1, 2, 4, 8),
+    near: float = 2.0,
+    far: float = 6.0,
+    quiet: bool = False,
+) -> multiscale.MultiScale:
+    """Make the multi-scale Blender benchmark of mip-NeRF and PyNeRF from NeRF-synthetic data.
+
+    Stopped, it continues when it is called again. Any capture can be trained on at several scales without it, with
+    ``capture.scales``.
+
+    Args:
+        data: folder of NeRF-synthetic data.
+        output: folder for ``metadata.json`` and the pictures: new, empty, or from an earlier call.
+        scales: whole factors, rising, that divide the pictures.
+        near, far: distances between which rays are sampled, world units.
+        quiet: no progress bar.
+
+    Returns:
+        What was written; ``left_out`` says which pictures could not be used, and why.
+
+    Raises:
+        InputError: scales or distances that do not fit, or an ``output`` made of something else.
+        MissingFileError, FormatError: data that is absent or cannot be read.
+    """
+    with Progress(quiet=quiet) as progress:
+        return multiscale.write_multiscale(data, output, scales=scales, near=near, far=far, stage=progress.stage)
 
 
 def download_eyefultower(

@@ -4,17 +4,20 @@ import dataclasses
 import functools
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+import numpy as np
 import torch
 
-from voxfield.checks import check_choice
+from voxfield.checks import check_choice, check_range
 from voxfield.colour import ToneMap, compared, display, linear_from_srgb
 from voxfield.data.posed_images import PosedImages, Skipped, Split, read_capture
 from voxfield.distributed.devices import Placement, cpu_name, device_name, place
 from voxfield.errors import FormatError, InputError, MissingFileError
+from voxfield.export import nerfstudio
 from voxfield.export.focus import write_focus
 from voxfield.export.report import write_report
 from voxfield.geometry.camera import Cameras
@@ -25,15 +28,17 @@ from voxfield.models.base import Model
 from voxfield.models.nerfacto import Nerfacto
 from voxfield.recipes import build_model, load_recipe
 from voxfield.recipes.rehearsal import compile_kernels
-from voxfield.render.image import colour_from_name, to_uint8, write_linear, write_png
+from voxfield.render.image import colour_from_name, depth_colours, side_by_side, to_uint8, write_linear, write_png
 from voxfield.render.video import require_video, write_video
+from voxfield.storage.atomic import replacing
 from voxfield.storage.checkpoint import list_checkpoints, load_latest
 from voxfield.storage.exr import require_exr
 from voxfield.storage.run_log import read_log
 from voxfield.training.alignment import AlignmentConfig, PoseAligner
-from voxfield.training.evaluate import evaluate
+from voxfield.training.evaluate import chosen_pictures, evaluate
 from voxfield.training.experiment import Experiment, RunRecord, read_experiment
-from voxfield.training.progress import Progress
+from voxfield.training.progress import Progress, Stage
+from voxfield.training.settings import to_plain
 
 RenderFormat = Literal["video", "images", "both", "exr"]
 
@@ -68,12 +73,17 @@ class Run:
         """The training split, whose cameras and bounds the model was built for."""
         return self.split("train")
 
-    def split(self, split: Split, data: str | os.PathLike[str] | None = None) -> PosedImages:
-        """A split of the run's capture, or of another one in the same world."""
+    def split(
+        self, split: Split, data: str | os.PathLike[str] | None = None, scales: Sequence[int] = ()
+    ) -> PosedImages:
+        """A split of the run's capture, or of another one in the same world; at other ``scales`` than the run's."""
         source = self.record.data_path if data is None else data
         if not Path(source).exists():
             raise MissingFileError(f"{source}: the capture of this run is not there. Name it with --data.")
-        return read_capture(Path(source), split=split, options=self.experiment.capture)
+        options = self.experiment.capture
+        if scales:
+            options = dataclasses.replace(options, scales=tuple(scales))
+        return read_capture(Path(source), split=split, options=options)
 
     @functools.cached_property
     def model(self) -> Model:
@@ -146,6 +156,7 @@ class Run:
         max_images: int | None = None,
         background: str | None = None,
         align_poses: bool = False,
+        scales: Sequence[int] = (),
         quiet: bool = False,
     ) -> dict[str, Any]:
         """Measure the run on a split; writes ``eval/<split>/metrics.json``, a panel per image, and ``focus.html``.
@@ -158,6 +169,8 @@ class Run:
             background: colour name or ``r,g,b``; None: the run's setting.
             align_poses: also move each camera to where the field explains its photograph best and measure there,
                 ``psnr_aligned``; or as the run's settings say.
+            scales: measure every picture reduced by each of these factors, such as (1, 2, 4, 8), whatever the run was
+                trained on; none: the run's own (``capture.scales``). ``per_scale`` has the figures of each.
             quiet: no progress bar.
 
         Returns:
@@ -171,12 +184,12 @@ class Run:
         if lpips_weights is not None:
             changes["lpips"] = str(lpips_weights)
         settings = dataclasses.replace(settings, **changes)
-        captures = self.split(cast(Split, split), data)
+        captures = self.split(cast(Split, split), data, scales)
         if (captures.tone is None) != (self.captures.tone is None):
             kinds = ("sRGB", "linear") if captures.tone is None else ("linear", "sRGB")
             raise InputError(f"{data}: holds {kinds[0]} pictures, but the run was trained on {kinds[1]} ones.")
         model, about = self._loaded
-        count, folder = min(len(captures), settings.max_images or len(captures)), self.path / "eval" / split
+        count, folder = len(chosen_pictures(captures, settings)), self.path / "eval" / split
         with Progress(quiet=quiet) as progress:
             compile_kernels(self.experiment.recipe, self.placement, progress, training=False)
             with progress.stage(f"Evaluating {split}", count, "images") as stage, kernels_own_the_cores():
@@ -197,7 +210,7 @@ class Run:
     def _aligner(self, settings: AlignmentConfig) -> PoseAligner:
         """What moves evaluation cameras: with the training cameras first, if their poses were refined."""
         model = self.model
-        given = self.captures.cameras.camera_to_world
+        given = self.captures.image_cameras.camera_to_world
         with torch.no_grad():
             refined = model.refined_poses(given)
         # Computed only where poses changed: a drift of rounding would move every camera.
@@ -225,28 +238,38 @@ class Run:
         format: str = "both",  # noqa: A002  (the option's name)
         exposure: float = 0.0,
         tone_map: ToneMap = "none",
+        split: str = "test",
+        beside: "str | os.PathLike[str] | Run | None" = None,
+        save_depth: bool = False,
+        chunk_size: int | None = None,
         quiet: bool = False,
     ) -> list[Path]:
         """Render a camera path to PNGs, an MP4, or both, or to EXR files, into ``renders/<kind>``.
 
         Args:
-            kind: ``orbit``, ``spiral``, ``interpolate`` (between the training cameras) or ``dataset`` (the held-out
-                ones).
+            kind: ``orbit``, ``spiral``, ``interpolate`` (between the training cameras), ``zoom`` (away and back) or
+                ``dataset`` (a split's own cameras).
             frames: number of frames; None: ``seconds`` times ``fps``.
             height, width: pixels; None: the capture's, one follows from the other.
             fps: frames a second of the video, above 0.
             seconds: length, used when ``frames`` is None; None: 5.
-            output: folder; None: ``renders/<kind>`` of the run.
+            output: folder; None: ``renders/<kind>`` of the run, with ``beside`` ``renders/<kind>-beside-<name>``.
             format: ``video``, ``images`` or ``both``; or ``exr``: linear light with depth as Z and, where the capture
                 has alpha, premultiplied with A in place of the background. In the pictures' units if those are linear.
             exposure: stops by which PNGs and videos are brightened, from the run's own exposure; -60 to 60.
             tone_map: how they show what is brighter than white: ``none`` clips, ``filmic`` rolls off.
+            split: whose cameras ``dataset`` takes: ``train``, ``val`` or ``test``.
+            beside: another run in the same world, whose pictures are put to the right of this one's.
+            save_depth: also write every frame's depth: ``depth_00000.npy``, (H, W) float32 in world units along the
+                rays, and ``depth_00000.png`` to look at.
+            chunk_size: rays looked at together, at least 1, which bounds the memory; None: what suits the model.
             quiet: no progress bar.
 
         Returns:
             The files written. Frames that exist already are rendered again.
 
         Raises:
+            InputError: bad settings, ``beside`` with EXR files, or a run beside that is of another world.
             MissingExtraError: a video is wanted and PyAV is missing, or EXR files and OpenEXR is.
         """
         check_choice("format", format, get_args(RenderFormat))
@@ -256,48 +279,76 @@ class Run:
             require_exr()
         elif format != "images":
             require_video()
-        base = self.split("test").cameras if kind == "dataset" else self.captures.cameras
+        options = {} if chunk_size is None else {"rays_per_chunk": chunk_size}
+        check_range("chunk_size", chunk_size or 1, minimum=1)
+        other = self._other(beside, format)
+        base = (self.split(cast(Split, split)) if kind == "dataset" else self.captures).image_cameras
         width, height = _frame_size(base, width, height)
         count = frames if frames is not None else max(1, round((seconds or 5.0) * fps))
-        cameras = camera_path(kind, base, frames=count, width=width, height=height)
-        folder = Path(output) if output is not None else self.path / "renders" / kind
-        model, colour = self.model, self._background()
+        unbounded = self.captures.unbounded
+        cameras = camera_path(kind, base, frames=count, width=width, height=height, unbounded=unbounded)
+        name = kind if other is None else f"{kind}-beside-{other.path.resolve().name}"
+        folder = Path(output) if output is not None else self.path / "renders" / name
+        video = folder.with_suffix(".mp4") if output is None else folder / f"{name}.mp4"
         written: list[Path] = []
+
+        def frame(index: int) -> torch.Tensor:
+            """A frame (H, W, 3) uint8; what is to be kept of it is written."""
+            seen = self._look(cameras, index, options)
+            shown = [to_uint8(self._on_screen(seen["rgb"], exposure, tone_map))]
+            if other is not None:
+                rgb = other._look(cameras, index, options)["rgb"]
+                shown.append(to_uint8(other._on_screen(rgb, exposure, tone_map)))
+            picture = side_by_side(shown)
+            if format != "video":
+                written.append(write_png(folder / f"frame_{index:05d}.png", picture))
+            if save_depth:
+                written.extend(_write_depth(folder / f"depth_{index:05d}", seen))
+            return picture
+
         with Progress(quiet=quiet) as progress:
-            compile_kernels(self.experiment.recipe, self.placement, progress, training=False)
+            for recipe in {run.experiment.recipe for run in (self, other or self)}:
+                compile_kernels(recipe, self.placement, progress, training=False)
             with progress.stage(f"Rendering {kind}", len(cameras), "frames") as stage, kernels_own_the_cores():
-
-                def pictures() -> Iterator[torch.Tensor]:
-                    for index in range(len(cameras)):
-                        with torch.inference_mode():
-                            rgb = model.render_image(cameras, index, background=colour)["rgb"]
-                            picture = to_uint8(self._on_screen(rgb, exposure, tone_map))
-                        if format != "video":
-                            path = folder / f"frame_{index:05d}.png"
-                            write_png(path, picture)
-                            written.append(path)
-                        stage.advance(1)
-                        yield picture
-
                 if format == "exr":
                     for index in range(len(cameras)):
-                        written.append(self._write_exr(folder / f"frame_{index:05d}.exr", cameras, index))
+                        written.append(self._write_exr(folder / f"frame_{index:05d}.exr", cameras, index, options))
                         stage.advance(1)
-                elif format == "images":
-                    for _ in pictures():
-                        pass
                 else:
-                    video = folder.with_suffix(".mp4") if output is None else folder / f"{kind}.mp4"
-                    write_video(video, (picture.numpy() for picture in pictures()), fps=fps)
-                    written.append(video)
+                    pictures = _advancing(map(frame, range(len(cameras))), stage)
+                    if format == "images":
+                        deque(pictures, maxlen=0)
+                    else:
+                        write_video(video, (picture.numpy() for picture in pictures), fps=fps)
+                        written.append(video)
         return written
 
-    def _write_exr(self, path: Path, cameras: Cameras, index: int) -> Path:
+    def _look(self, cameras: Cameras, index: int, options: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """What a camera sees, in the space of the model's colours."""
+        with torch.inference_mode():
+            return self.model.render_image(cameras, index, background=self._background(), **options)
+
+    def _other(self, beside: "str | os.PathLike[str] | Run | None", format: str) -> "Run | None":  # noqa: A002
+        """The run whose pictures go beside this one's, checked to be of the same world."""
+        if beside is None:
+            return None
+        if format == "exr":
+            raise InputError("beside: pictures beside each other are for PNGs and videos. Choose another format.")
+        other = beside if isinstance(beside, Run) else open(beside)
+        own, others = (run.captures.transform.matrix for run in (self, other))
+        if not torch.allclose(own, others, rtol=1e-4, atol=1e-4):
+            raise InputError(
+                f"{other.path}: its world is another than that of {self.path}, so no camera sees the same in both. "
+                "Train both on the same capture, with the same capture.orientation, centre and auto_scale."
+            )
+        return other
+
+    def _write_exr(self, path: Path, cameras: Cameras, index: int, options: dict[str, Any]) -> Path:
         """Write what a camera sees as linear light in the pictures' units; where those have alpha, no background."""
         captures = self.captures
         background = torch.zeros(3) if captures.has_alpha else self._background()
         with torch.inference_mode():
-            seen = self.model.render_image(cameras, index, background=background)
+            seen = self.model.render_image(cameras, index, background=background, **options)
         rgb, opacity = seen["rgb"], seen["opacity"] if captures.has_alpha else None
         if captures.tone is not None:
             rgb = rgb / captures.tone.exposure
@@ -307,6 +358,36 @@ class Run:
             # Colours of an sRGB model are premultiplied in sRGB values.
             rgb = linear_from_srgb(rgb / opacity[..., None].clamp(min=1e-6)) * opacity[..., None]
         return write_linear(path, rgb, depth=seen["depth"], opacity=opacity)
+
+    def export_nerfstudio(
+        self,
+        output: str | os.PathLike[str],
+        *,
+        images: nerfstudio.Placement = "copy",
+    ) -> nerfstudio.RunExport:
+        """Write the run's cameras and pictures for nerfstudio, and its weights as safetensors.
+
+        nerfstudio loads ``transforms.json`` and the pictures. It does not load the weights, whose layout is another;
+        ``weights.json`` says what each tensor is.
+
+        Args:
+            output: folder for ``transforms.json``, pictures, ``weights.safetensors``, ``weights.json`` and
+                ``world.json``, which says how the field's world lies to the file's coordinates.
+            images: ``copy`` the pictures, or ``link`` them (hard links).
+
+        Raises:
+            InputError: ``output`` holds such files already. MissingFileError, FormatError: as opening the capture.
+        """
+        model, about = self._loaded
+        return nerfstudio.export_run(
+            self.captures,
+            cast(torch.nn.Module, model),
+            self.record.data_path,
+            output,
+            images=images,
+            options=self.experiment.capture,
+            about={"recipe": self.experiment.recipe, "settings": to_plain(self.experiment), **about},
+        )
 
     def report(self) -> Path:
         """Write ``report.html`` and return its path."""
@@ -337,6 +418,20 @@ def machine(device: torch.device | None = None) -> str:
     """One line that names the processor, its threads, torch and an accelerator in use, for logs and results."""
     accelerator = "" if device is None or device.type == "cpu" else f", {device_name(device)}"
     return f"{cpu_name()}, {kernel_threads()} threads{accelerator}, {platform.system()}, torch {torch.__version__}"
+
+
+def _advancing(pictures: Iterable[torch.Tensor], stage: Stage) -> Iterator[torch.Tensor]:
+    for picture in pictures:
+        stage.advance(1)
+        yield picture
+
+
+def _write_depth(path: Path, seen: Mapping[str, torch.Tensor]) -> list[Path]:
+    """Write depth (H, W) as it is and coloured, beside each other; ``path`` has no ending yet."""
+    exact = path.with_suffix(".npy")
+    with replacing(exact) as temporary, temporary.open("wb") as stream:
+        np.save(stream, seen["depth"].float().cpu().numpy(), allow_pickle=False)
+    return [exact, write_png(path.with_suffix(".png"), depth_colours(seen["depth"], seen["opacity"]))]
 
 
 def _frame_size(cameras: Cameras, width: int | None, height: int | None) -> tuple[int, int]:

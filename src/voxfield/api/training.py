@@ -25,7 +25,7 @@ from voxfield.render.lpips import load_lpips
 from voxfield.storage.atomic import write_json
 from voxfield.storage.checkpoint import list_checkpoints, load_latest
 from voxfield.training.evaluate import EvaluateConfig, evaluate
-from voxfield.training.experiment import Experiment, RunRecord, read_experiment, resolve, write_experiment
+from voxfield.training.experiment import Experiment, read_experiment, resolve, write_experiment
 from voxfield.training.log import RunLog
 from voxfield.training.progress import Progress
 from voxfield.training.settings import load_config_file, parse_overrides
@@ -84,7 +84,7 @@ def train(
     run_dir = Path(output) if output is not None else _default_run_dir(recipe, Path(data))
     record = None
     if resume:
-        record = _recorded(run_dir, recipe)
+        record = read_experiment(run_dir, load_recipe, recipes=(recipe, ON_A_CPU.get(recipe, recipe)))
         experiment, seed = record.experiment, record.seed
     else:
         experiment = load_recipe(_stand_in(recipe, placement, overrides, config), _expected_minutes(steps, minutes))
@@ -158,7 +158,8 @@ def _train_into(
     """
     compile_seconds = compile_kernels(experiment.recipe, placement, progress)
     reset_peak_memory(placement.device)
-    model = cast(torch.nn.Module, build_model(experiment.recipe, experiment.model, captures, seed))
+    model = build_model(experiment.recipe, experiment.model, captures, seed)
+    experiment = dataclasses.replace(experiment, model=model.config)
     measure = None
     if held_out is not None and experiment.trainer.evaluation_images:
         measure = functools.partial(_quick_evaluation, held_out, experiment, run_dir, placement.device)
@@ -168,6 +169,7 @@ def _train_into(
         device=placement.device,
         rotate_every=experiment.capture.rotate_every,
         first_step=0 if state is None else int(state["step"]),
+        scale_schedule=experiment.capture.scale_schedule,
     ) as rays:
         batches: Batches = rays
         depth = experiment.capture.depth
@@ -177,7 +179,7 @@ def _train_into(
             if batches.left_out:
                 notes = [*notes, _skipped_line(batches.left_out, "depth image")]
         trainer = Trainer(
-            cast(Model, model.to(placement.device)),
+            cast(Model, cast(torch.nn.Module, model).to(placement.device)),
             batches,
             experiment.trainer,
             run_dir=run_dir,
@@ -242,18 +244,6 @@ def _stand_in(
     sources = [parse_overrides(overrides)] + ([] if config is None else [load_config_file(config)])
     names = {for_device(recipe, placement.device.type, settings) for settings in sources}
     return recipe if recipe in names else names.pop()
-
-
-def _recorded(run_dir: Path, recipe: str) -> RunRecord:
-    """The run in ``run_dir``, which must be one of ``recipe`` or of what stands in for it on a CPU.
-
-    Raises:
-        InputError: it is of another recipe.
-    """
-    record = read_experiment(run_dir, load_recipe)
-    if record.experiment.recipe == ON_A_CPU.get(recipe):
-        return record
-    return read_experiment(run_dir, load_recipe, recipe=recipe)
 
 
 def _resume_state(run_dir: Path, placement: Placement) -> tuple[dict[str, Any] | None, list[str]]:

@@ -1,7 +1,8 @@
 """``voxfield eval``."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
@@ -20,6 +21,7 @@ def command(
     max_images: Annotated[int | None, optional("N")] = None,
     background: Annotated[str | None, optional("COLOUR")] = None,
     align_poses: bool = False,
+    scales: Annotated[tuple[int, ...], arg(metavar="N ...")] = (),
     quiet: bool = False,
 ) -> int:
     """Measure a run on held-out photographs: PSNR, SSIM, LPIPS, speed, and what is wrong with each.
@@ -37,10 +39,11 @@ def command(
         background: white, black, grey, #rrggbb, or r,g,b from 0 to 1; as the run says when not given.
         align_poses: also move each camera to where the field explains its photograph best, and measure there; some
             seconds per photograph. The plain figures stay as they are.
+        scales: measure each photograph reduced by these factors, such as 1 2 4 8, whatever the run was trained on; the
+            run's own when not given. A table has the figures of each.
         quiet: no progress bar.
     """
     import voxfield
-    from voxfield.cli.tables import format_metric
 
     opened = voxfield.open(run)
     metrics = opened.evaluate(
@@ -50,9 +53,17 @@ def command(
         max_images=max_images,
         background=background,
         align_poses=align_poses,
+        scales=scales,
         quiet=quiet,
     )
-    print(f"{metrics['num_images']} {split} images of {opened.path}")
+    return print_metrics(opened.path, split, metrics)
+
+
+def print_metrics(run: Path, split: str, metrics: Mapping[str, Any]) -> int:
+    """Print what was measured on a split of a run; returns the exit code."""
+    from voxfield.cli.tables import format_metric, format_scales
+
+    print(f"{metrics['num_images']} {split} images of {run}")
     if "psnr_srgb" in metrics:
         spaces = metrics["protocol"]["colour_space"]
         print(f"PSNR   {format_metric(metrics, 'psnr', 2)} dB  [{spaces['psnr']}]")
@@ -68,10 +79,14 @@ def command(
         network = (metrics["protocol"].get("lpips") or {}).get("network", "LPIPS")
         print(f"LPIPS  {format_metric(metrics, 'lpips', 4)}  [{network}]")
     print(f"Speed  {metrics['num_rays_per_sec']:,.0f} rays/s, {metrics['fps']:.3g} images/s")
+    if metrics.get("avg_error") is not None:
+        print(f"Error  {format_metric(metrics, 'avg_error', 5)}  [geometric mean of the errors of the three]")
+    if metrics.get("per_scale"):
+        print(format_scales(metrics))
     if metrics.get("verdicts"):
         print("Focus  " + ", ".join(f"{count} {words}" for words, count in metrics["verdicts"].items()))
-        print(f"Wrote  {opened.path / 'eval' / split / 'focus.html'}")
-    print(f"Wrote  {opened.path / 'eval' / split / 'metrics.json'}")
+        print(f"Wrote  {run / 'eval' / split / 'focus.html'}")
+    print(f"Wrote  {run / 'eval' / split / 'metrics.json'}")
     if metrics["skipped"]:
         print(f"Measured without {len(metrics['skipped'])} pictures that could not be used: listed there.")
         return 1

@@ -14,7 +14,7 @@ def command(
     run: Annotated[Positional[Path], arg(metavar="RUN")],
     /,
     *,
-    path: Literal["orbit", "spiral", "interpolate", "dataset"] = "orbit",
+    path: Literal["orbit", "spiral", "interpolate", "zoom", "dataset"] = "orbit",
     frames: Annotated[int | None, optional("N")] = None,
     height: Annotated[int | None, optional("PIXELS")] = None,
     width: Annotated[int | None, optional("PIXELS")] = None,
@@ -24,6 +24,11 @@ def command(
     format: Literal["video", "images", "both", "exr"] = "both",  # noqa: A002  (the option's name)
     exposure: Annotated[float, arg(metavar="EV")] = 0.0,
     tone_map: Literal["none", "filmic"] = "none",
+    split: Literal["test", "val", "train"] = "test",
+    beside: Annotated[Path | None, optional("RUN")] = None,
+    save_depth: bool = False,
+    compute_metrics: bool = False,
+    chunk_size: Annotated[int | None, optional("RAYS")] = None,
     quiet: bool = False,
 ) -> int:
     """Render a camera path through a run as a video or images.
@@ -31,7 +36,8 @@ def command(
     Args:
         run: run directory.
         path: orbit circles the subject, spiral also rises and approaches, interpolate flies through the photographs'
-            positions, dataset renders the photographs' own views.
+            positions, zoom goes away until pixels are eight times as wide and comes back (out of doors and in rooms it
+            narrows the view instead), dataset renders the photographs' own views.
         frames: number of frames; --seconds times --fps when not given.
         height: picture height; the photographs' when not given, or in proportion to --width.
         width: picture width; the photographs' when not given, or in proportion to --height.
@@ -41,11 +47,21 @@ def command(
         format: an MP4 video, PNG images, or both; or EXR images: linear light and depth.
         exposure: stops by which PNG images and videos are brightened (negative: darkened).
         tone_map: how they show what is brighter than white: none clips it, filmic rolls off.
+        split: whose photographs' views --path dataset renders.
+        beside: another run of the same capture, shown to the right of this one in the same pictures.
+        save_depth: also write each frame's depth, as numbers (.npy, world units) and as a picture.
+        compute_metrics: with --path dataset, also measure the split, as voxfield eval does.
+        chunk_size: rays looked at together; fewer take less memory.
         quiet: no progress bar.
     """
     import voxfield
+    from voxfield.cli.eval import print_metrics
+    from voxfield.errors import InputError
 
-    written = voxfield.open(run).render_path(
+    if compute_metrics and path != "dataset":
+        raise InputError("--compute-metrics: only --path dataset has photographs to compare with.")
+    opened = voxfield.open(run)
+    written = opened.render_path(
         path,
         frames=frames,
         height=height,
@@ -56,8 +72,14 @@ def command(
         format=format,
         exposure=exposure,
         tone_map=tone_map,
+        split=split,
+        beside=beside,
+        save_depth=save_depth,
+        chunk_size=chunk_size,
         quiet=quiet,
     )
     for file in written:
         print(f"Wrote  {file}")
+    if compute_metrics:
+        return print_metrics(opened.path, split, opened.evaluate(split=split, quiet=quiet))
     return 0

@@ -15,6 +15,31 @@ def format_metric(metrics: Mapping[str, Any], name: str, digits: int) -> str:
     return f"{value:.{digits}f}" + (f" ± {spread:.{digits}f}" if spread is not None else "")
 
 
+def format_scales(metrics: Mapping[str, Any]) -> str:
+    """The metrics of each scale and, last, their mean, as a table."""
+    columns = (
+        ("psnr", "{:.2f}"),
+        ("ssim", "{:.4f}"),
+        ("lpips", "{:.4f}"),
+        ("avg_error", "{:.5f}"),
+        ("seconds", "{:.3f}"),
+    )
+
+    def row(name: str, size: str, values: Mapping[str, Any]) -> list[str]:
+        return [
+            name,
+            size,
+            *(form.format(values[key]) if values.get(key) is not None else "-" for key, form in columns),
+        ]
+
+    rows = [
+        row(f"1/{one['scale']}", f"{one['width']}x{one['height']}" if one.get("width") else "various", one)
+        for one in metrics["per_scale"]
+    ]
+    header = ("scale", "pixels", "PSNR", "SSIM", "LPIPS", "avg error", "seconds")
+    return format_table(header, [*rows, row("mean", "", metrics)])
+
+
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns padded to their widest cell, two spaces apart; no trailing blanks."""
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]

@@ -15,6 +15,7 @@ import torch
 
 from voxfield.checks import check_choice, check_range
 from voxfield.colour import check_exposure
+from voxfield.data.scales import Uneven, check_scales, check_schedule
 from voxfield.data.sparse_points import ObservedPoints, SparsePoints
 from voxfield.errors import FormatError, InputError
 from voxfield.geometry.bounds import Bounds
@@ -73,6 +74,15 @@ class CaptureOptions:
     downscale: int | Literal["auto"] = "auto"
     """Whole factor (>= 1) the pictures are reduced by; ``auto`` doubles it until the longest side is at most 1600
     pixels."""
+    scales: tuple[int, ...] = (1,)
+    """Whole factors, rising, that every picture is there reduced by once more, by area filtering: 1,2,4,8 for an
+    anti-aliased field. Errors of their pixels count by their squares; each must divide the pictures."""
+    uneven_scales: Uneven = "refuse"
+    """What becomes of pictures that a scale does not divide: ``crop`` leaves the last rows and columns out of their
+    copies at that scale."""
+    scale_schedule: dict[int, int] | None = None
+    """From which step on which scales are learnt from, coarse to fine: {0: 8, 2000: 4, 5000: 2, 10000: 1} begins with
+    8, adds 4 at step 2000, and so on. None: all of them from the start."""
     orientation: Orientation = "up"
     """``up`` turns the cameras' mean up to +Z, ``none`` keeps the axes of the file. Blender scenes keep theirs."""
     centre: Centre = "auto"
@@ -119,6 +129,10 @@ class CaptureOptions:
             if isinstance(self.downscale, bool) or not isinstance(self.downscale, int):
                 raise InputError(f"downscale: expected a whole number or 'auto', got {self.downscale!r}.")
             check_range("downscale", self.downscale, minimum=1, maximum=4096)
+        check_scales(self.scales)
+        check_choice("uneven_scales", self.uneven_scales, get_args(Uneven))
+        if self.scale_schedule is not None:
+            check_schedule(self.scale_schedule)
         check_choice("orientation", self.orientation, ("up", "none"))
         check_choice("centre", self.centre, ("auto", "poses", "focus", "none"))
         check_range("eval_every", self.eval_every, minimum=2)
@@ -264,6 +278,9 @@ class Frame:
     """Its depth image (16-bit grey, 0 = unknown), resolved; it may not exist."""
     stops: float = 0.0
     """Of a linear picture: how much brighter than the others it was exposed; its values are light times 2 to that."""
+    weight: float = 1.0
+    """How much an error of one of its pixels counts, above 0: more for a coarse copy of an image than for its finest.
+    Where weights differ, frames of the same pose are copies of one image."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -66,7 +66,9 @@ class DepthSampler:
             self._source = _ImageDepths(posed_images, images, along_axis=options.along == "axis", device=device)
             self.left_out = self._source.left_out
         elif options.source != "images" and points is not None and any(len(seen) for seen in points):
-            self._source = _PointDepths(posed_images.cameras, points, share=options.point_rays, device=device)
+            if posed_images.scales is not None:
+                points = tuple(points[picture] for picture in posed_images.scales.finest.tolist())
+            self._source = _PointDepths(posed_images.image_cameras, points, share=options.point_rays, device=device)
         else:
             raise FormatError(_nothing_there(posed_images, options))
 
@@ -102,7 +104,7 @@ class _ImageDepths:
                 f"({posed_images.images.cache_bytes}). Raise that, or capture.downscale."
             )
         self._unit, self._along_axis = images.unit, along_axis
-        self._cameras = cameras.to(device)
+        self._cameras, self._widths = posed_images.image_cameras.to(device), cameras.width.to(device)
         self._starts = (torch.tensor(pixels).cumsum(0) - torch.tensor(pixels)).to(device)
         steps = torch.zeros(sum(pixels), dtype=torch.int16)
         left_out, start, read = [], 0, 0
@@ -124,9 +126,9 @@ class _ImageDepths:
 
     def targets(self, batch: RayBatch, generator: torch.Generator) -> DepthTargets:  # noqa: ARG002  (nothing is drawn)
         """The distances along the batch's own rays."""
-        camera = batch.rays.camera_index
+        picture = batch.rays.camera_index if batch.picture_index is None else batch.picture_index
         column, row = batch.pixels.long().unbind(-1)
-        place = self._starts[camera] + row * self._cameras.width[camera] + column
+        place = self._starts[picture] + row * self._widths[picture] + column
         # int16 holds the bits of uint16.
         depth = (self._steps[place].int() & 0xFFFF).float() * self._unit
         return DepthTargets(

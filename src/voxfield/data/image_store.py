@@ -19,6 +19,7 @@ from torch import Tensor
 from voxfield.checks import check_choice, check_dtype
 from voxfield.data.capture import Skipped
 from voxfield.data.decode import Size, read_image, read_linear, read_mask
+from voxfield.data.scales import area_reduced
 from voxfield.errors import FormatError, InputError
 
 DECODE_THREADS: Final = 2
@@ -69,6 +70,16 @@ class Picture:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reduced:
+    """A copy of a picture at a coarser scale."""
+
+    source: Picture | Decoded
+    """The picture."""
+    factor: int
+    """How many times narrower the copy is, at least 2."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class FaultyPixels:
     """Pixels of a linear picture that its file holds wrong."""
 
@@ -102,7 +113,7 @@ class ImageStore:
         self.cache_bytes = cache_bytes
         self._names = [picture.name for picture in pictures]
         self._sizes = [picture.size for picture in pictures]
-        self._pictures: list[Picture | Decoded] = list(pictures)
+        self._pictures: list[Picture | Decoded | Reduced] = list(pictures)
         self._cache: OrderedDict[int, Decoded] = OrderedDict()
         self._cached_bytes = 0
         self._failures: dict[int, Skipped] = {}
@@ -140,6 +151,20 @@ class ImageStore:
             store._pictures.append((image, mask))
         return store
 
+    def at_scales(self, factors: Sequence[int]) -> "ImageStore":
+        """A store of every picture reduced by each of ``factors`` (>= 1) in turn, picture by picture.
+
+        Copies are made by area filtering when they are read; see `voxfield.data.scales.area_reduced`.
+        """
+        store = ImageStore([], channels=self.channels, cache_bytes=self.cache_bytes, dtype=self.dtype)
+        for index, (width, height) in enumerate(self._sizes):
+            source = self._source(index)
+            for factor in factors:
+                store._names.append(self._names[index])
+                store._sizes.append((width // factor, height // factor))
+                store._pictures.append(source if factor == 1 else Reduced(source=source, factor=factor))
+        return store
+
     def __len__(self) -> int:
         return len(self._pictures)
 
@@ -155,7 +180,7 @@ class ImageStore:
 
     def mask_is_stated(self, index: int) -> bool:
         """Whether picture ``index`` has a mask, without decoding it."""
-        picture = self._pictures[index]
+        picture = self._source(index)
         if isinstance(picture, Picture):
             # Which pixels of a linear picture are NaN is not known before it is decoded.
             return picture.mask_path is not None or picture.cropped or self.linear
@@ -165,13 +190,14 @@ class ImageStore:
     def failures(self) -> tuple[Skipped, ...]:
         """Pictures that could not be decoded so far, in their order."""
         with self._lock:
-            return tuple(self._failures[index] for index in sorted(self._failures))
+            # Copies of one picture fail alike.
+            return tuple(dict.fromkeys(self._failures[index] for index in sorted(self._failures)))
 
     @property
     def faulty_pixels(self) -> tuple[FaultyPixels, ...]:
         """Linear pictures decoded so far that hold NaN, infinite or negative values, in their order."""
         with self._lock:
-            return tuple(self._faulty[index] for index in sorted(self._faulty))
+            return tuple(dict.fromkeys(self._faulty[index] for index in sorted(self._faulty)))
 
     @property
     def bytes_per_pixel(self) -> int:
@@ -186,7 +212,7 @@ class ImageStore:
     @property
     def fits(self) -> bool:
         """Whether all pictures together may be in memory: within ``cache_bytes``, or there already."""
-        in_memory = not any(isinstance(picture, Picture) for picture in self._pictures)
+        in_memory = not any(isinstance(self._source(index), Picture) for index in range(len(self)))
         return in_memory or self.total_bytes <= self.cache_bytes
 
     def shape(self, index: int) -> tuple[int, int, int]:
@@ -196,7 +222,7 @@ class ImageStore:
 
     def pixels_to_decode(self, index: int) -> int:
         """What decoding picture ``index`` costs, in pixels of its file."""
-        picture = self._pictures[index]
+        picture = self._source(index)
         if isinstance(picture, Picture):
             return picture.pixels_to_decode
         width, height = self._sizes[index]
@@ -220,7 +246,20 @@ class ImageStore:
         Raises:
             FormatError: the file is missing or broken; it is then listed in ``failures``.
         """
+        return self._at_scale(index, self._decode_source(index))
+
+    def _source(self, index: int) -> Picture | Decoded:
+        """What picture ``index`` is, or is a copy of."""
         picture = self._pictures[index]
+        return picture.source if isinstance(picture, Reduced) else picture
+
+    def _at_scale(self, index: int, source: Decoded) -> Decoded:
+        """``source``, what picture ``index`` is a copy of, at that picture's scale."""
+        picture = self._pictures[index]
+        return area_reduced(*source, picture.factor) if isinstance(picture, Reduced) else source
+
+    def _decode_source(self, index: int) -> Decoded:
+        picture = self._source(index)
         if not isinstance(picture, Picture):
             return picture
         try:
@@ -261,19 +300,24 @@ class ImageStore:
             indices: which pictures; ``position`` counts along them.
             receive: called from the decoding threads, in any order, once a position; None stands for a broken
                 picture. Decoded pictures are not kept by the store, so no more than ``DECODE_THREADS`` are alive at a
-                time unless it keeps them.
+                time unless it keeps them. Copies of one picture are made of one decoding.
         """
+        copies: dict[int, list[int]] = {}
+        for position, index in enumerate(indices):
+            copies.setdefault(id(self._source(index)), []).append(position)
 
-        def work(position: int) -> None:
+        def work(positions: list[int]) -> None:
             try:
-                decoded = self.decode(indices[position])
+                source = self._decode_source(indices[positions[0]])
             except FormatError:
-                receive(position, None)
+                for position in positions:
+                    receive(position, None)
             else:
-                receive(position, decoded)
+                for position in positions:
+                    receive(position, self._at_scale(indices[position], source))
 
         with ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="voxfield-decode") as pool:
-            for future in [pool.submit(work, position) for position in range(len(indices))]:
+            for future in [pool.submit(work, positions) for positions in copies.values()]:
                 future.result()
 
     def adopt(self, index: int, image: Tensor, mask: Tensor | None) -> None:
@@ -284,7 +328,7 @@ class ImageStore:
 
     def _fetch(self, index: int) -> Decoded:
         picture = self._pictures[index]
-        if not isinstance(picture, Picture):
+        if not isinstance(picture, Picture | Reduced):
             return picture
         with self._lock:
             if index in self._cache:

@@ -4,6 +4,7 @@
 missing or broken, settles the working resolution, and places the cameras in the world.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -39,6 +40,7 @@ from voxfield.data.formats import (
     record3d,
 )
 from voxfield.data.image_store import ImageStore, Picture
+from voxfield.data.scales import Scales, Uneven, check_scales, check_sizes, reduced_cameras
 from voxfield.data.sparse_points import ObservedPoints
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.geometry.bounds import Bounds
@@ -90,7 +92,7 @@ class PosedImages:
     """One split of a capture: N pictures with cameras, in one world."""
 
     cameras: Cameras
-    """N cameras at the working resolution, in world coordinates."""
+    """N cameras at the working resolution, in world coordinates, one a picture."""
     images: ImageStore
     """The N pictures."""
     names: tuple[str, ...]
@@ -121,6 +123,8 @@ class PosedImages:
     """What normalised device coordinates are relative to, the same for every split, where they are asked for."""
     tone: ToneCurve | None = None
     """How linear pictures (EXR) are exposed and compared; None for sRGB pictures."""
+    scales: Scales | None = None
+    """Which pictures are copies of one image at several scales; None where every picture is an image of its own."""
 
     def __post_init__(self) -> None:
         if self.images.linear != (self.tone is not None):
@@ -128,6 +132,48 @@ class PosedImages:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def num_images(self) -> int:
+        """Images M: pictures, copies at other scales not counted. ``Rays.camera_index`` of a batch counts in them."""
+        return len(self) if self.scales is None else self.scales.num_images
+
+    @property
+    def image_cameras(self) -> Cameras:
+        """M cameras: those of the images' finest copies."""
+        return self.cameras if self.scales is None else self.cameras[self.scales.finest]
+
+    def at_scales(self, factors: Sequence[int], *, uneven: Uneven = "refuse") -> "PosedImages":
+        """The same images at several scales: every picture becomes copies reduced by each of ``factors``.
+
+        Args:
+            factors: whole and rising, such as (1, 2, 4, 8).
+            uneven: ``crop`` leaves out rows and columns that a factor does not divide.
+
+        Raises:
+            InputError: a picture smaller than a factor, or not divided by one; or there are several scales already.
+        """
+        check_scales(factors)
+        if self.scales is not None:
+            raise InputError(
+                f"capture.scales: {self.source.get('path')} holds its pictures at several scales already "
+                f"({', '.join(map(str, self.scales.values))}). Leave it at 1."
+            )
+        check_sizes(self.names, [self.images.shape(index) for index in range(len(self))], factors, uneven)
+        depth = self.depth_images
+        if depth is not None:
+            depth = replace(depth, paths=tuple(path for path in depth.paths for _ in factors))
+        return replace(
+            self,
+            cameras=reduced_cameras(self.cameras, factors),
+            images=self.images.at_scales(factors),
+            names=tuple(name for name in self.names for _ in factors),
+            observed=None
+            if self.observed is None
+            else tuple(seen.rescaled(1 / factor, 1 / factor, 1.0) for seen in self.observed for factor in factors),
+            depth_images=depth,
+            scales=Scales.of_copies(len(self), factors),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +225,7 @@ def read_capture(path: str | Path, *, split: Split = "train", options: CaptureOp
         cache_bytes=options.cache_bytes,
         dtype=_dtype(opened, capture),
     )
-    return PosedImages(
+    captures = PosedImages(
         cameras=_cameras(opened, transform, capture),
         images=images,
         names=tuple(one.frame.name for one in opened),
@@ -196,7 +242,12 @@ def read_capture(path: str | Path, *, split: Split = "train", options: CaptureOp
         depth_images=_depth_images(opened, options, transform),
         ndc=_ndc(capture, options, transform) if options.space == "ndc" else None,
         tone=_tone(images, options, capture),
+        scales=_stated_scales(opened),
     )
+    stated = (1,) if captures.scales is None else captures.scales.values
+    if options.scales in ((1,), stated):
+        return captures
+    return captures.at_scales(options.scales, uneven=options.uneven_scales)
 
 
 def open_capture(path: str | Path, *, split: Split, options: CaptureOptions | None = None) -> Capture:
@@ -321,7 +372,21 @@ def _common_size(opened: list[_Opened]) -> tuple[list[_Opened], list[Skipped]]:
 
 
 def _evenly(opened: list[_Opened], most: int | None) -> list[_Opened]:
-    return opened if most is None else [opened[index] for index in spread(len(opened), most)]
+    """At most ``most`` images, each with all of its copies."""
+    if most is None:
+        return opened
+    scales = _stated_scales(opened)
+    if scales is None:
+        return [opened[index] for index in spread(len(opened), most)]
+    return [opened[index] for index in scales.copies_of(spread(scales.num_images, most))]
+
+
+def _stated_scales(opened: list[_Opened]) -> Scales | None:
+    """The scales that the capture's file states by different weights, if it does."""
+    weights = [one.frame.weight for one in opened]
+    if len(set(weights)) == 1:
+        return None
+    return Scales.of_pictures([one.frame.pose for one in opened], weights)
 
 
 def _world(capture: Capture, options: CaptureOptions) -> SceneTransform:

@@ -3,9 +3,13 @@
 A batch is a pure function of (seed, step, num_rays): training resumes exactly without saving any random state.
 Captures whose pictures fit in ``ImageStore.cache_bytes`` stay in memory whole. Of larger ones a `SlidingPool` holds a
 part that changes with the steps.
+
+Of images with copies at several scales all pixels are drawn alike, whatever their scale, and weighted; by a schedule
+only those of coarse copies at first.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
 import torch
@@ -14,8 +18,9 @@ from torch import Tensor
 from voxfield.checks import check_range
 from voxfield.data.pixel_pool import PixelPool
 from voxfield.data.posed_images import PosedImages
+from voxfield.data.scales import check_schedule, finest_at
 from voxfield.data.sliding_pool import SlidingPlan, SlidingPool, mix
-from voxfield.errors import FormatError
+from voxfield.errors import FormatError, InputError
 from voxfield.geometry.rays import Rays
 
 
@@ -34,9 +39,10 @@ class RayBatch:
     """R training rays with the colours seen along them."""
 
     rays: Rays
-    """R rays; ``camera_index`` counts in the capture's cameras."""
+    """R rays; ``camera_index`` counts in the capture's images (``PosedImages.num_images``), whose copies at several
+    scales share one camera."""
     pixels: Tensor
-    """(R, 2) float32: pixel centres (x, y) the rays go through."""
+    """(R, 2) float32: pixel centres (x, y) the rays go through, in their own pictures."""
     rgba: Tensor
     """(R, 4) float32 with straight alpha, which is 1 where pictures have none: sRGB in [0, 1], or exposed linear light
     at least 0 where the capture has a tone curve."""
@@ -45,6 +51,18 @@ class RayBatch:
     weights: Tensor | None = None
     """(R,) float32, above 0: how much each ray's error counts; None: all alike. A pixel of a picture of a coarser scale
     stands for several."""
+    picture_index: Tensor | None = None
+    """(R,) int64: which of the capture's pictures each ray goes through, where images have copies at several scales;
+    None: ``rays.camera_index``."""
+
+    def mean(self, errors: Tensor) -> Tensor:
+        """Mean of ``errors`` (R, C) over channels and rays, rays counted by their weights. Differentiable.
+
+        Source: mip-NeRF's loss, sum of weight times error over the sum of weights.
+        """
+        if self.weights is None:
+            return errors.mean()
+        return (errors.mean(dim=1) * self.weights).sum() / self.weights.sum()
 
 
 class Batches(Protocol):
@@ -65,6 +83,7 @@ class RaySampler:
         device: torch.device | str = "cpu",
         rotate_every: int | None = None,
         first_step: int = 0,
+        scale_schedule: Mapping[int, int] | None = None,
     ) -> None:
         """Decode the first pictures; all of them when they fit in memory.
 
@@ -76,9 +95,11 @@ class RaySampler:
             rotate_every: steps (>= 1) from one new picture to the next where they do not all fit; by default what
                 leaves decoding a small share of the time. It is part of what a batch depends on.
             first_step: the step (>= 0) whose batch will be asked for first: what others need is then not decoded.
+            scale_schedule: from which step on which scale is the finest that is drawn from; None: all from the start.
 
         Raises:
             FormatError: no picture can be decoded, or masks leave no pixel.
+            InputError: a schedule of scales that the capture does not have, or for pictures that are not all in memory.
         """
         if rotate_every is not None:
             check_range("rotate_every", rotate_every, minimum=1)
@@ -87,7 +108,18 @@ class RaySampler:
         self.seed = seed
         self.device = torch.device(device)
         self._cameras = posed_images.cameras.to(self.device)
-        store = posed_images.images
+        store, scales = posed_images.images, posed_images.scales
+        self._image = None if scales is None else scales.image.to(self.device)
+        self._weight = None if scales is None else scales.weight.to(self.device)
+        if scale_schedule is not None:
+            check_schedule(scale_schedule, (1,) if scales is None else scales.values)
+            if not store.fits:
+                raise InputError(
+                    f"scale_schedule: needs all {store.total_bytes / 1e9:.3g} GB of pictures in memory, more than the "
+                    f"image cache of {store.cache_bytes / 1e9:.3g} GB. Allow more, or train on all scales from the "
+                    "start."
+                )
+        self._schedule, self._finest = scale_schedule, 1
         self._sliding: SlidingPool | None = None
         if store.fits:
             self._pool: PixelPool | SlidingPool = self._load_all()
@@ -113,6 +145,7 @@ class RaySampler:
         check_range("num_rays", num_rays, minimum=1)
         check_range("step", step, minimum=0)
         self._slide_to(step)
+        self._refine_to(step)
         generator = torch.Generator().manual_seed(mix(self.seed, "batch", step))
         drawn = self._pool.draw(num_rays, generator)
         pixels = torch.stack([drawn.column, drawn.row], dim=-1).to(torch.float32).add_(0.5)
@@ -123,7 +156,16 @@ class RaySampler:
             colour[:, :3] *= self.posed_images.tone.exposure
         if colour.shape[1] == 3:
             colour = torch.cat([colour, torch.ones_like(colour[:, :1])], dim=1)
-        return RayBatch(rays=self._cameras.rays(drawn.image_index, pixels), pixels=pixels, rgba=colour)
+        rays = self._cameras.rays(drawn.image_index, pixels)
+        if self._image is None or self._weight is None:
+            return RayBatch(rays=rays, pixels=pixels, rgba=colour)
+        return RayBatch(
+            rays=replace(rays, camera_index=self._image[drawn.image_index]),
+            pixels=pixels,
+            rgba=colour,
+            weights=self._weight[drawn.image_index],
+            picture_index=drawn.image_index,
+        )
 
     def close(self) -> None:
         """Stop decoding ahead. Sampling goes on working."""
@@ -154,6 +196,18 @@ class RaySampler:
     def _slide_to(self, step: int) -> None:
         if self._sliding is not None and not self._sliding.move_to(step):
             raise self._no_pixels()
+
+    def _refine_to(self, step: int) -> None:
+        """Draw from the scales that the schedule has for ``step``."""
+        scales = self.posed_images.scales
+        if self._schedule is None or scales is None:
+            return
+        finest = finest_at(self._schedule, step)
+        if finest != self._finest:
+            assert isinstance(self._pool, PixelPool), "schedules are for pictures that are all in memory"
+            if self._pool.publish((scales.factor >= finest).nonzero()[:, 0].tolist()) == 0:
+                raise self._no_pixels()
+            self._finest = finest
 
     def _no_pixels(self) -> FormatError:
         failures = self.posed_images.images.failures

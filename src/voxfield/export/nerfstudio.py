@@ -19,7 +19,7 @@ import errno
 import io
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -43,14 +43,31 @@ from voxfield.data.decode import Size, read_header, read_mask
 from voxfield.data.formats.nerfstudio import FILE_NAME
 from voxfield.data.formats.transforms_json import lens_keys
 from voxfield.data.image_store import Picture, crop_mask
-from voxfield.data.posed_images import open_capture
+from voxfield.data.posed_images import PosedImages, open_capture
 from voxfield.errors import FormatError, InputError, MissingFileError
+from voxfield.export.weights import Weights, write_weights
 from voxfield.geometry.bounds import Bounds
+from voxfield.geometry.pose import SceneTransform
 from voxfield.storage.atomic import replacing, write_bytes, write_json
 
 Placement = Literal["copy", "link"]
 HALF: Final = "half"
 MOST_PICTURES: Final = 10_000_000
+
+
+WORLD_NAME: Final = "world.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunExport:
+    """What the export of a run wrote."""
+
+    capture: "Conversion"
+    """Cameras and pictures."""
+    weights: Weights
+    """The field."""
+    world: Path
+    """How the field's world lies to the cameras' coordinates."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +86,8 @@ class Conversion:
     """Pictures that could not be used, and pictures whose depth images could not, with reasons."""
     subsets: dict[Path, int]
     """Smaller files beside it, with their pictures."""
+    before: SceneTransform
+    """From the original reconstruction to the file's poses."""
 
 
 def convert_capture(
@@ -123,7 +142,53 @@ def convert_capture(
         frames=len(frames),
         left_out=tuple(left_out),
         subsets=written,
+        before=first.before,
     )
+
+
+def export_run(
+    captures: PosedImages,
+    module: torch.nn.Module,
+    data: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    images: Placement = "copy",
+    options: CaptureOptions | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> RunExport:
+    """Write what nerfstudio can load of a run, its cameras and pictures, and the field's weights beside it.
+
+    Args:
+        captures: the run's training split.
+        module: the trained model.
+        data: its capture.
+        output, images, options: as `convert_capture`.
+        about: plain values for the list of weights, such as the recipe and its settings.
+
+    Returns:
+        What was written: `convert_capture`'s files, those of `voxfield.export.weights.write_weights`, and
+        ``world.json`` with ``transform`` (3x4) and ``scale``: a point p of ``transforms.json`` is at
+        scale * transform @ (p, 1) in the field's world, as in nerfstudio's ``dataparser_transforms.json``.
+
+    Raises:
+        InputError, MissingFileError, FormatError: as `convert_capture`.
+    """
+    capture = convert_capture(data, output, images=images, options=options)
+    # What had been applied before the file was written is in its poses already.
+    transform = captures.transform
+    matrix = (transform.matrix @ torch.linalg.inv(capture.before.matrix.to(transform.matrix)))[:3]
+    scale = float(torch.linalg.det(matrix[:, :3]).abs() ** (1 / 3))
+    world = Path(output) / WORLD_NAME
+    write_json(
+        world,
+        {
+            "transform": (matrix / scale).tolist(),
+            "scale": scale,
+            "bounds": [list(captures.bounds.minimum), list(captures.bounds.maximum)],
+            "unbounded": captures.unbounded,
+        },
+    )
+    return RunExport(capture=capture, weights=write_weights(output, module, about=about), world=world)
 
 
 def _write_pictures(

@@ -209,21 +209,7 @@ class _Page:
     def _metrics(self) -> str:
         if not self.metrics:
             return ""
-        columns = (
-            ("psnr", "PSNR, dB", "{:.3f}"),
-            ("ssim", "SSIM", "{:.4f}"),
-            ("lpips", "LPIPS", "{:.4f}"),
-            ("num_rays_per_sec", "rays/s", "{:,.0f}"),
-            ("fps", "frames/s", "{:.3g}"),
-        )
-        rows = []
-        for split, metrics in self.metrics.items():
-            cells = [f"<td>{_mean_and_std(metrics, name, form)}</td>" for name, _, form in columns]
-            rows.append(
-                f"<tr><th>{escape(split)}</th>{''.join(cells)}<td>{escape(metrics.get('num_images', ''))}</td></tr>"
-            )
-        heads = "".join(f"<th>{label}</th>" for _, label, _ in columns)
-        table = f'<table class="numbers"><tr><th>split</th>{heads}<th>images</th></tr>{"".join(rows)}</table>'
+        table = _numbers_table("split", [(split, metrics) for split, metrics in self.metrics.items()])
         details = "".join(self._measurement(split, metrics) for split, metrics in self.metrics.items())
         return f"<section><h2>Metrics</h2>{table}<p>Mean ± standard deviation over images.</p>{details}</section>"
 
@@ -240,8 +226,10 @@ class _Page:
         )
         heads = "".join(f"<th>{name}</th>" for name in ("image", "PSNR, dB", "SSIM", "LPIPS", "seconds"))
         skipped = [f"{item.get('name')}: {item.get('reason')}" for item in mappings_in(metrics.get("skipped"))]
+        scales = [(_scale_name(item), item) for item in mappings_in(metrics.get("per_scale"))]
+        by_scale = f"<h3>{escape(split)}: scale by scale</h3>{_numbers_table('scale', scales)}" if scales else ""
         return (
-            f"<h3>{escape(split)}: how it was measured</h3>{settings_table(shown)}"
+            f"{by_scale}<h3>{escape(split)}: how it was measured</h3>{settings_table(shown)}"
             + bullet_list("", [str(note) for note in list_in(metrics.get("notes"))])
             + bullet_list("Skipped images", skipped)
             + f"<details><summary>{len(images)} images</summary>"
@@ -299,6 +287,15 @@ class _Page:
         return {split: metrics for split, metrics in read.items() if metrics is not None}
 
 
+_MEAN_COLUMNS = (
+    ("psnr", "PSNR, dB", "{:.3f}"),
+    ("ssim", "SSIM", "{:.4f}"),
+    ("lpips", "LPIPS", "{:.4f}"),
+    ("avg_error", "avg error", "{:.5f}"),
+    ("seconds", "seconds", "{:.3f}"),
+    ("num_rays_per_sec", "rays/s", "{:,.0f}"),
+    ("fps", "frames/s", "{:.3g}"),
+)
 _IMAGE_COLUMNS = (("psnr", "{:.3f}"), ("ssim", "{:.4f}"), ("lpips", "{:.4f}"), ("seconds", "{:.3f}"))
 
 
@@ -326,6 +323,22 @@ def _spread(images: Any) -> list[Mapping[str, Any]]:
     if len(items) <= MOST_PICTURES:
         return items
     return [items[round(i * (len(items) - 1) / (MOST_PICTURES - 1))] for i in range(MOST_PICTURES)]
+
+
+def _scale_name(metrics: Mapping[str, Any]) -> str:
+    """``1/4 (200x150)``."""
+    size = [metrics.get("width"), metrics.get("height")]
+    return f"1/{metrics.get('scale')}" + (f" ({size[0]}x{size[1]})" if all(map(is_number, size)) else "")
+
+
+def _numbers_table(heading: str, rows: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
+    """Means and spreads of named sets of images as a table."""
+    lines = []
+    for name, metrics in rows:
+        cells = "".join(f"<td>{_mean_and_std(metrics, key, form)}</td>" for key, _, form in _MEAN_COLUMNS)
+        lines.append(f"<tr><th>{escape(name)}</th>{cells}<td>{escape(metrics.get('num_images', ''))}</td></tr>")
+    heads = "".join(f"<th>{label}</th>" for _, label, _ in _MEAN_COLUMNS)
+    return f'<table class="numbers"><tr><th>{escape(heading)}</th>{heads}<th>images</th></tr>{"".join(lines)}</table>'
 
 
 def _network(metrics: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ nerfacto.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -20,8 +21,8 @@ from voxfield.kernels.workspace import huge_zeros
 class ProposalConfig:
     """Sizes of a proposal network. The defaults are nerfacto's first."""
 
-    num_samples: int = 256
-    """Intervals a ray is looked at in, at least 1."""
+    num_samples: int | Literal["auto"] = "auto"
+    """Intervals a ray is looked at in, at least 1. ``auto``: what the model chooses for the capture."""
     num_levels: int = 5
     """Resolutions of the hash grid, 1 to 32."""
     log2_table_size: int = 17
@@ -34,7 +35,8 @@ class ProposalConfig:
     """Units of the hidden layer, 1 to 1024."""
 
     def __post_init__(self) -> None:
-        check_range("num_samples", self.num_samples, minimum=1, maximum=4096)
+        if self.num_samples != "auto":
+            check_range("num_samples", self.num_samples, minimum=1, maximum=4096)
         check_range("hidden", self.hidden, minimum=1, maximum=1024)
 
     @property

@@ -1,12 +1,13 @@
 """Camera paths for fly-throughs, made from the cameras of a capture.
 
 Every path returns perspective cameras without distortion, with square-on principal points and the capture's median
-field of view: the pictures of a video must share one lens. Orbit and spiral are loops: the frame after the last would
-be the first.
+field of view: the pictures of a video must share one lens. Only a zoom from within a scene changes it. Orbit, spiral
+and zoom are loops: the frame after the last would be the first.
 """
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final, Literal
 
 import torch
@@ -19,8 +20,8 @@ from voxfield.geometry.camera import Cameras
 from voxfield.geometry.pose import focus
 from voxfield.geometry.rotations import quaternions_from_rotations, rotations_from_quaternions, slerp
 
-PathKind = Literal["orbit", "spiral", "interpolate", "dataset"]
-PATH_KINDS: Final = ("orbit", "spiral", "interpolate", "dataset")
+PathKind = Literal["orbit", "spiral", "interpolate", "zoom", "dataset"]
+PATH_KINDS: Final = ("orbit", "spiral", "interpolate", "zoom", "dataset")
 
 _FULL_CIRCLE_GAP: Final = math.pi / 2
 """Cameras whose azimuths leave a wider gap than this do not surround the subject: the orbit then swings within their
@@ -29,20 +30,33 @@ _SPIRAL_SHARE: Final = 0.3
 """Radius of the spiral as a share of the cameras' spread: well inside what was seen."""
 _KEYFRAMES: Final = 24
 """Most cameras an interpolated path goes through."""
+_ZOOM_OUT: Final = 8.0
+"""How many times further away a zoom goes: through the four scales 1, 2, 4, 8 and back."""
+_ZOOM_IN: Final = 4.0
+"""How many times narrower its view becomes where it cannot go away."""
+_ZOOM_SWING: Final = math.radians(10)
+"""How far a zoom sways sideways: what aliases flickers when it moves."""
 
 
 def camera_path(
-    kind: PathKind, cameras: Cameras, *, frames: int, width: int | None = None, height: int | None = None
+    kind: PathKind,
+    cameras: Cameras,
+    *,
+    frames: int,
+    width: int | None = None,
+    height: int | None = None,
+    unbounded: bool = False,
 ) -> Cameras:
     """A path by name.
 
     Args:
         kind: ``orbit`` around what the cameras look at, ``spiral`` near their middle, ``interpolate`` through them,
-        ``dataset`` for the cameras
-            themselves (all of them, with their own lenses, whatever ``frames`` says).
+            ``zoom`` away and back, ``dataset`` for the cameras themselves (all of them, with their own lenses, whatever
+            ``frames`` says).
         cameras: the capture's cameras, at least 1.
         frames: number of frames, at least 1.
         width, height: pixels; by default the first camera's. One alone keeps the first camera's aspect ratio.
+        unbounded: whether there is something around the cameras, too, which a zoom must not go into.
 
     Returns:
         The path's cameras.
@@ -53,6 +67,8 @@ def camera_path(
     check_choice("path", kind, PATH_KINDS)
     if kind == "dataset":
         return _at_size(cameras, width, height)
+    if kind == "zoom":
+        return zoom(cameras, frames=frames, width=width, height=height, unbounded=unbounded)
     makers: dict[str, Callable[..., Cameras]] = {"orbit": orbit, "spiral": spiral, "interpolate": interpolate}
     return makers[kind](cameras, frames=frames, width=width, height=height)
 
@@ -116,6 +132,32 @@ def interpolate(
     origins = _catmull_rom(centres, segment, fraction)
     path = torch.cat([rotations_from_quaternions(turned), origins[:, :, None]], dim=2)
     return _with_lens(path, cameras, width, height)
+
+
+def zoom(
+    cameras: Cameras, *, frames: int, width: int | None = None, height: int | None = None, unbounded: bool = False
+) -> Cameras:
+    """Away from what the cameras look at, up to eight times as far, and back, swaying a little; see ``camera_path``.
+
+    Pixels become eight times as wide, so a field that does not know how wide they are flickers. Cameras that do not
+    look inward, or have a scene around them, cannot go away from what they see: there the first one's view becomes four
+    times narrower, and wide again.
+    """
+    _check(cameras, frames)
+    phase = torch.arange(frames, dtype=torch.float64) / frames * (2 * math.pi)
+    # Even on a logarithmic scale, at rest at both ends.
+    depth = (1 - phase.cos()) / 2
+    poses = cameras.camera_to_world.cpu().double()
+    found = focus(poses)
+    if unbounded or not found.inward:
+        path = _with_lens(poses[:1].expand(frames, 3, 4), cameras, width, height)
+        return replace(path, focal=path.focal * (_ZOOM_IN**depth).to(path.focal)[:, None])
+    offsets = poses[:, :, 3] - found.point
+    level = torch.hypot(offsets[:, 0], offsets[:, 1])
+    azimuth = torch.atan2(offsets[0, 1], offsets[0, 0]) + _ZOOM_SWING * (3 * phase).sin()
+    ray = torch.stack([level.mean() * azimuth.cos(), level.mean() * azimuth.sin(), offsets[:, 2].mean().expand(frames)])
+    origins = found.point + (_ZOOM_OUT**depth * ray).T
+    return _with_lens(look_at(origins, found.point.expand(frames, 3)), cameras, width, height)
 
 
 def look_at(origins: Tensor, targets: Tensor, up: tuple[float, float, float] = WORLD_UP) -> Tensor:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -44,6 +44,10 @@ class Model(Protocol):
 
     Its colours, and the backgrounds it is given, are those of its batches: sRGB in [0, 1], or for linear captures
     exposed linear light, at least 0.
+    """
+
+    config: Any
+    """Its settings, with a value for every ``auto``: what runs record, so that they mean the same when defaults change.
     """
 
     def rays_per_batch(self) -> int:

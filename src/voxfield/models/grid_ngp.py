@@ -93,6 +93,18 @@ class GridNgpConfig:
         check_range("render_early_stop", self.render_early_stop, minimum=0.0, maximum=0.5)
         check_range("huber_delta", self.huber_delta, minimum=0.0)
 
+    def settled(self, *, unbounded: bool, has_alpha: bool) -> "GridNgpConfig":
+        """These settings with a value for every ``auto``. Random colours behind the field teach opacity with alpha, and
+        without that every ray of an unbounded scene must end somewhere.
+        """
+        background: Background = "random" if has_alpha or unbounded else "black"
+        return replace(
+            self,
+            background=background if self.background == "auto" else self.background,
+            cone_angle=(1 / 64 if unbounded else 0.0) if self.cone_angle == "auto" else self.cone_angle,
+            cascades=(4 if unbounded else 1) if self.cascades == "auto" else self.cascades,
+        )
+
 
 class GridNgp(torch.nn.Module):
     """The model of one scene. See `voxfield.models.base.Model` for what the trainer asks of it."""
@@ -121,15 +133,16 @@ class GridNgp(torch.nn.Module):
         curve of a linear capture.
         """
         super().__init__()
+        check_last_sample(config.background, has_alpha)
+        config = config.settled(unbounded=unbounded, has_alpha=has_alpha)
         self.config, self.bounds, self.near, self.tone = config, bounds, near, tone
         generator = torch.Generator().manual_seed(seed)
         self.samples_per_batch, self.least_step_scale = config.samples_per_batch, 1.0
-        cascades = (4 if unbounded else 1) if config.cascades == "auto" else config.cascades
+        cascades, cone = cast(int, config.cascades), cast(float, config.cone_angle)
         # Without alpha, rays of a bounded scene may rightly meet nothing.
         self.must_end = has_alpha or unbounded
-        self.background: Background = _training_background(config.background, has_alpha, unbounded)
+        self.background = cast(Background, config.background)
         extent = torch.tensor(bounds.maximum) - torch.tensor(bounds.minimum)
-        cone = (1 / 64 if unbounded else 0.0) if config.cone_angle == "auto" else config.cone_angle
         self.step_rule = StepRule(
             min_step=float(extent.norm()) / config.steps_across,
             cone_angle=cone,
@@ -208,7 +221,7 @@ class GridNgp(torch.nn.Module):
         truth = batch.rgba[:, :3] * alpha + (1 - alpha) * behind.detach()
         prediction = seen.rgb + (1 - seen.opacity)[:, None] * behind
         error = compared(prediction, self.tone) - compared(truth, self.tone)
-        loss = _robust(error, self.config.huber_delta, batch.weights)
+        loss = batch.mean(_robust(error, self.config.huber_delta))
         penalty = self.field.penalty(asked.discord)
         return StepResult(
             loss=loss if penalty is None else loss + penalty,
@@ -480,14 +493,6 @@ class _Seen:
     """(R, 3) colour of the farthest sample met."""
 
 
-def _training_background(chosen: str, has_alpha: bool, unbounded: bool) -> Background:
-    """``auto`` is random: with alpha it teaches opacity, without it that every ray must end somewhere."""
-    check_last_sample(chosen, has_alpha)
-    if chosen == "auto":
-        return "random" if has_alpha or unbounded else "black"
-    return cast(Background, chosen)
-
-
 def _last_of_each_ray(colour: torch.Tensor, ray_offsets: torch.Tensor) -> torch.Tensor:
     """The colour (R, 3) of each ray's last sample; black for rays without."""
     if not len(colour):
@@ -496,10 +501,9 @@ def _last_of_each_ray(colour: torch.Tensor, ray_offsets: torch.Tensor) -> torch.
     return torch.where(some, colour[(ray_offsets[1:] - 1).clamp(min=0)], 0)
 
 
-def _robust(error: torch.Tensor, delta: float, weights: torch.Tensor | None) -> torch.Tensor:
-    """Mean squared ``error`` (R, 3), or twice the Huber loss: the same near zero, linear beyond ``delta``. Each ray
-    counts by its weight (R,).
-    """
+def _robust(error: torch.Tensor, delta: float) -> torch.Tensor:
+    """Squared error, or twice the Huber loss: the same near zero, linear beyond ``delta``."""
+    if delta == 0.0:
+        return error.square()
     size = error.abs()
-    loss = error.square() if delta == 0.0 else torch.where(size <= delta, size * size, delta * (2 * size - delta))
-    return loss.mean() if weights is None else (loss * weights[:, None]).mean()
+    return torch.where(size <= delta, size * size, delta * (2 * size - delta))

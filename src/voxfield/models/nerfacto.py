@@ -3,11 +3,11 @@
 Source: nerfstudio's nerfacto (Tancik et al. 2023, https://arxiv.org/abs/2302.04264), which joins the contraction,
 proposals and losses of Mip-NeRF 360 (Barron et al., https://arxiv.org/abs/2111.12077) with the hash grid of
 instant-ngp and the appearance embedding of NeRF in the Wild. Bounded captures with alpha are sampled evenly within
-their box, as nerfstudio advises to set by hand. With a pyramid of resolutions for its field it
-is ``pynerf``.
+their box, as nerfstudio advises to set by hand. With a pyramid of resolutions for its field it is
+``pynerf``.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, cast
 
 import torch
@@ -51,12 +51,13 @@ class NerfactoConfig:
     sampling: Literal["proposal", "uniform"] = "proposal"
     """Where the field is asked: where proposal networks expect matter, or evenly along every ray, which needs several
     times ``num_samples``."""
-    coarse_proposal: ProposalConfig = ProposalConfig(num_samples=256, max_resolution=128)
-    """The proposal network that is asked first."""
-    fine_proposal: ProposalConfig = ProposalConfig(num_samples=96, max_resolution=256)
-    """The one that is asked where the first expects matter."""
-    num_samples: int = 48
-    """Intervals a ray that the field itself is asked about, 1 to 1024."""
+    coarse_proposal: ProposalConfig = ProposalConfig(max_resolution=128)
+    """The proposal network that is asked first. Its ``auto`` samples: 256, in bounded captures 128."""
+    fine_proposal: ProposalConfig = ProposalConfig(max_resolution=256)
+    """The one that is asked where the first expects matter. Its ``auto`` samples: 96, in bounded captures 64."""
+    num_samples: int | Literal["auto"] = "auto"
+    """Intervals a ray that the field itself is asked about, 1 to 1024. ``auto``: 48, in bounded captures 32, whose rays
+    are short."""
     rays_per_batch: int = 4096
     """Rays of a training step, at least 1."""
     background: Literal["auto", "white", "black", "random", "last_sample"] = "auto"
@@ -97,7 +98,8 @@ class NerfactoConfig:
         check_choice("background", self.background, ("auto", "white", "black", "random", "last_sample"))
         check_choice("sampling", self.sampling, ("proposal", "uniform"))
         check_choice("poses", self.poses, ("off", "SO3xR3", "SE3"))
-        check_range("num_samples", self.num_samples, minimum=1, maximum=1024)
+        if self.num_samples != "auto":
+            check_range("num_samples", self.num_samples, minimum=1, maximum=1024)
         check_range("rays_per_batch", self.rays_per_batch, minimum=1)
         check_range("far", self.far, above=0.0, maximum=1e6)
         check_range("interlevel_weight", self.interlevel_weight, minimum=0.0)
@@ -111,6 +113,28 @@ class NerfactoConfig:
                 check_range(name, value, minimum=0.0)
         if self.predict_normals and self.pyramid is not None and self.pyramid.interpolate == "color":
             raise InputError("predict_normals: levels blended as colours share no features. Set interpolate=embedding.")
+
+    def settled(self, *, side: float, unbounded: bool, ndc: bool) -> "NerfactoConfig":
+        """These settings with a value for every ``auto``, for a region of interest whose longest ``side`` is so many
+        world units; of a capture in normalised device coordinates (``ndc``) it is the frame's.
+        """
+        samples = (256, 96, 48) if unbounded or ndc else (128, 64, 32)
+        coarse, fine = (
+            replace(proposal, num_samples=count) if proposal.num_samples == "auto" else proposal
+            for proposal, count in zip((self.coarse_proposal, self.fine_proposal), samples[:2], strict=True)
+        )
+        distortion = 0.002 if unbounded or ndc else 0.0
+        return replace(
+            self,
+            coarse_proposal=coarse,
+            fine_proposal=fine,
+            num_samples=samples[2] if self.num_samples == "auto" else self.num_samples,
+            background="random" if self.background == "auto" else self.background,
+            initial_density=(
+                (1.0 if unbounded else 1.0 / side) if self.initial_density == "auto" else self.initial_density
+            ),
+            distortion_weight=distortion if self.distortion_weight == "auto" else self.distortion_weight,
+        )
 
 
 class _Look(NamedTuple):
@@ -174,18 +198,14 @@ class Nerfacto(torch.nn.Module):
             raise InputError("capture.space: a pyramid's levels are widths in the world. Set world, or train nerfacto.")
         if ndc is not None:
             bounds, unbounded, near = ndc.bounds, False, 0.0
+        check_last_sample(config.background, has_alpha)
+        side = max(bounds.size)
+        config = config.settled(side=side, unbounded=unbounded, ndc=ndc is not None)
         self.config, self.bounds, self.unbounded, self.near, self.ndc = config, bounds, unbounded, near, ndc
         self.tone = tone
-        self.background = _training_background(config.background, has_alpha)
-        side = max(bounds.size)
-        self.density_scale = (
-            (1.0 if unbounded else 1.0 / side) if config.initial_density == "auto" else config.initial_density
-        )
-        self.distortion_weight = (
-            (0.002 if unbounded or ndc is not None else 0.0)
-            if config.distortion_weight == "auto"
-            else config.distortion_weight
-        )
+        self.background = cast(Background, config.background)
+        self.density_scale = cast(float, config.initial_density)
+        self.distortion_weight = cast(float, config.distortion_weight)
         self.register_buffer("box", bounds.tensor(), persistent=False)
         generator = torch.Generator().manual_seed(seed)
         self.field: HashField | PyramidField
@@ -246,7 +266,7 @@ class Nerfacto(torch.nn.Module):
         truth = batch.rgba[:, :3] * alpha + (1 - alpha) * behind.detach()
         prediction = seen.rgb + (1 - seen.opacity)[:, None] * behind
         squared = (compared(prediction, self.tone) - compared(truth, self.tone)).square()
-        loss = squared.mean() if batch.weights is None else (squared * batch.weights[:, None]).mean()
+        loss = batch.mean(squared)
         fixed = seen.weights.detach()
         for proposal_edges, proposal_weights in look.levels:
             if proposal_weights.requires_grad and self.config.interlevel_weight:
@@ -315,7 +335,14 @@ class Nerfacto(torch.nn.Module):
             rays: R rays on the model's device; some thousand, all samples are kept for the backward.
             background: (3,) colour behind the field; unused by fields trained with ``last_sample``.
         """
-        return self._see(self._look(rays, None, None), background)[0]
+        return self.outputs_with_gradient(rays, background=background)["rgb"]
+
+    def outputs_with_gradient(self, rays: Rays, *, background: torch.Tensor) -> dict[str, torch.Tensor]:
+        """``rgb`` (R, 3), ``opacity`` (R,) and ``depth`` (R,), the mean distance of what is seen times opacity along
+        ``rays`` in the field's space; differentiable as `colours_with_gradient`, and with respect to the parameters.
+        """
+        rgb, seen, _ = self._see(self._look(rays, None, None), background)
+        return {"rgb": rgb, "opacity": seen.opacity, "depth": seen.depth}
 
     def refined_poses(self, camera_to_world: torch.Tensor) -> torch.Tensor:
         """The training cameras' poses (N, 3, 4) with the corrections learnt so far."""
@@ -416,7 +443,7 @@ class Nerfacto(torch.nn.Module):
         """
         levels: list[tuple[torch.Tensor, torch.Tensor]] = []
         for network in (*self._networks(), None):
-            count = self.config.num_samples if network is None else network.config.num_samples
+            count = cast(int, (self if network is None else network).config.num_samples)
             jitter = None
             if generator is not None:
                 jitter = torch.rand(len(rays), 1, generator=generator).to(self.device)
@@ -540,10 +567,3 @@ class Nerfacto(torch.nn.Module):
 
     def _networks(self) -> list[ProposalNetwork]:
         return [cast(ProposalNetwork, network) for network in self.proposals]
-
-
-def _training_background(chosen: str, has_alpha: bool) -> Background:
-    check_last_sample(chosen, has_alpha)
-    if chosen == "auto":
-        return "random"
-    return cast(Background, chosen)

@@ -64,7 +64,7 @@ def build_model(config: NerfactoConfig, captures: PosedImages, seed: int) -> Ner
         near=captures.near,
         has_alpha=captures.has_alpha,
         tone=captures.tone,
-        num_cameras=len(captures.cameras),
+        num_cameras=captures.num_images,
         seed=seed,
         ndc=captures.ndc,
     )

@@ -17,9 +17,16 @@ def experiment(minutes: float | None = None) -> Experiment:
     rate = LearningRate(
         initial=5e-3, decay_from=0.0, final_factor=0.02, warm_up_steps=base.trainer.learning_rate.warm_up_steps
     )
+    model = replace(
+        base.model,
+        field=replace(base.model.field, appearance=0),
+        coarse_proposal=replace(base.model.coarse_proposal, num_samples=256),
+        fine_proposal=replace(base.model.fine_proposal, num_samples=96),
+        num_samples=96,
+    )
     return replace(
         base,
         recipe="pynerf-synthetic",
-        model=replace(base.model, field=replace(base.model.field, appearance=0), num_samples=96),
+        model=model,
         trainer=replace(base.trainer, steps=50_000, learning_rate=rate),
     )

@@ -19,13 +19,17 @@ FOLDER = "checkpoints"
 
 def save_checkpoint(run_dir: str | os.PathLike[str], step: int, state: dict[str, Any], *, keep: int) -> Path:
     """Write ``state`` as the checkpoint of ``step`` and remove all but the newest ``keep`` (at least 1)."""
-    folder = Path(run_dir) / FOLDER
-    path = folder / f"step-{step:09d}.pt"
-    with replacing(path) as temporary:
-        torch.save({"format": FORMAT, "version": VERSION, "step": step, **state}, temporary)
+    path = write_checkpoint(Path(run_dir) / FOLDER / f"step-{step:09d}.pt", step, state)
     for old in list_checkpoints(run_dir)[:-keep]:
         old.unlink(missing_ok=True)
     return path
+
+
+def write_checkpoint(path: str | os.PathLike[str], step: int, state: dict[str, Any]) -> Path:
+    """Write ``state`` (tensors and plain values) as a checkpoint of ``step`` at ``path``, whatever its ending."""
+    with replacing(path) as temporary:
+        torch.save({"format": FORMAT, "version": VERSION, "step": step, **state}, temporary)
+    return Path(path)
 
 
 def list_checkpoints(run_dir: str | os.PathLike[str]) -> list[Path]:

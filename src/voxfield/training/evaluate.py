@@ -12,6 +12,12 @@ background the model renders on, in sRGB values as the NeRF papers do. Linear ca
 is that of exposed light on the capture's tone curve, with 1 as the peak and nothing clipped; SSIM, LPIPS and
 ``psnr_srgb`` are those of what a screen shows of it, exposed, clipped to [0, 1] and in sRGB. The protocol states each
 metric's space.
+
+Where images have copies at several scales, every copy is an image that is measured, at its own resolution, and
+``per_scale`` holds the means of each scale; the others are means over all of them, so over the scales. ``avg_error`` is
+the geometric mean of three errors of an image, as mip-NeRF and PyNeRF compare methods by:
+
+    avg_error = exp(mean(log[10^(-PSNR / 10), sqrt((1 - SSIM) / 2), LPIPS]))
 """
 
 import math
@@ -29,6 +35,7 @@ import torch
 
 from voxfield.checks import check_choice, check_range, check_shape
 from voxfield.colour import ToneCurve, compared, display, linear_from_srgb
+from voxfield.data.capture import spread
 from voxfield.distributed.devices import synchronise
 from voxfield.errors import FormatError, InputError, VoxfieldError
 from voxfield.render.image import colour_from_name, error_colours, panel, side_by_side, write_linear, write_png
@@ -70,7 +77,8 @@ class EvaluateConfig:
     lpips: str | None = None
     """LPIPS weights: a file, a folder or ``"trunk.pth,heads.pth"``. None leaves LPIPS out."""
     max_images: int | None = None
-    """Measure only this many images, evenly spread over the split, at least 1. None measures all."""
+    """Measure only this many images, each at all of its scales, evenly spread over the split, at least 1. None measures
+    all."""
     save_images: bool = True
     """Write a panel truth | prediction | error | depth (| normals) for every image; of linear captures also the
     prediction as EXR, in the capture's units."""
@@ -113,10 +121,12 @@ def evaluate(
 
     Returns:
         What ``metrics.json`` holds: psnr (dB), ssim, lpips, of linear captures psnr_srgb, the same with ``_aligned``,
-        num_rays_per_sec and fps, each with ``_std`` (sample standard deviation over images, null below two);
-        num_images; verdicts (how many images are blurred, misaligned, ...); outliers; per_image; skipped; notes;
-        protocol. A metric that could not be taken (LPIPS without weights, SSIM of tiny images, aligned ones without
-        alignment) is null, and ``notes`` says why where it was asked for. ``psnr`` never depends on the alignment.
+        avg_error, seconds (to render an image), num_rays_per_sec and fps, each with ``_std`` (sample standard deviation
+        over images, null below two); num_images; per_scale (the same of each scale, with scale, width and height; empty
+        where there is one); verdicts (how many images are blurred, misaligned, ...); outliers; per_image; skipped;
+        notes; protocol. A metric that could not be taken (LPIPS without weights, SSIM of tiny images, avg_error without
+        either, aligned ones without alignment) is null, and ``notes`` says why where it was asked for. ``psnr`` never
+        depends on the alignment.
 
     Raises:
         InputError: when the split is empty, none of its images can be read, a setting is off range, or the model
@@ -124,7 +134,7 @@ def evaluate(
         MissingFileError, FormatError: for LPIPS weights that cannot be loaded.
     """
     settings = settings or EvaluateConfig()
-    indices = _chosen_images(captures, settings)
+    indices = chosen_pictures(captures, settings)
     check_choice("ssim_border", settings.ssim_border, get_args(SsimBorder))
     tone, background = captures.tone, torch.tensor(colour_from_name(settings.background))
     if tone is not None:
@@ -154,7 +164,7 @@ def evaluate(
         else:
             if not scores:
                 _warm_up(render_image, captures.cameras[index : index + 1], background)
-            scores.append({"name": name, **measurer.score(index, truth)})
+            scores.append({"name": name, **_scale_of(captures, index), **measurer.score(index, truth)})
         if on_progress is not None:
             on_progress(done, len(indices), name)
     if not scores:
@@ -166,6 +176,7 @@ def evaluate(
     result: dict[str, Any] = json_values(
         {
             **_summary(scores),
+            "per_scale": _per_scale(scores),
             **found,
             "skipped": skipped,
             "notes": _notes(scores, skipped, lpips) + _pixel_notes(captures),
@@ -206,12 +217,13 @@ class _Measurer:
         self._render_image, self._cameras, self._settings = render_image, captures.cameras, settings
         self._tone, self._limit = captures.tone, 1.0 if captures.tone is None else math.inf
         self._folder, self._background, self._lpips, self.aligner = folder, background, lpips, aligner
-        self._pictures, self._device = _picture_names(captures.names), device
+        self._pictures, self._device = _picture_names(_labels(captures)), device
 
     def score(self, index: int, truth: _Truth) -> dict[str, Any]:
         """All that is said of an image; its pictures are written."""
         score, rendering = self._measure(self._cameras, index, truth)
         score |= self._compare(rendering["rgb"], truth)
+        score["avg_error"] = average_error(score["psnr"], score["ssim"], score["lpips"])
         if self._settings.save_images:
             score |= _save(self._folder / self._pictures[index], truth.colour, rendering, self._tone)
         best = rendering["rgb"]
@@ -267,15 +279,41 @@ class _Measurer:
         return result, seen
 
 
-def _chosen_images(captures: "PosedImages", settings: EvaluateConfig) -> list[int]:
-    count = len(captures.names)
+def average_error(psnr: float, ssim: float | None, lpips: float | None) -> float | None:
+    """The geometric mean of the errors that PSNR (dB), SSIM and LPIPS stand for, at least 0; None without all three.
+
+    10^(-PSNR / 10) is the mean squared error, sqrt((1 - SSIM) / 2) is in [0, 1]; one of 0 makes the mean 0.
+    """
+    if ssim is None or lpips is None:
+        return None
+    return float((10.0 ** (-psnr / 10.0) * math.sqrt(max(1.0 - ssim, 0.0) / 2.0) * max(lpips, 0.0)) ** (1.0 / 3.0))
+
+
+def chosen_pictures(captures: "PosedImages", settings: EvaluateConfig) -> list[int]:
+    """Numbers of the pictures that `evaluate` measures: of some images all copies.
+
+    Raises:
+        InputError: there are none, or ``max_images`` is below 1.
+    """
+    count = len(captures.names) if captures.scales is None else captures.scales.num_images
     if count == 0:
         raise InputError(f"The {captures.split} split has no images to evaluate. Choose another split.")
-    if settings.max_images is None:
-        return list(range(count))
-    check_range("max_images", settings.max_images, minimum=1)
-    wanted = min(settings.max_images, count)
-    return [i * count // wanted for i in range(wanted)]
+    if settings.max_images is not None:
+        check_range("max_images", settings.max_images, minimum=1)
+    images = spread(count, count if settings.max_images is None else settings.max_images)
+    return images if captures.scales is None else captures.scales.copies_of(images)
+
+
+def _scale_of(captures: "PosedImages", index: int) -> dict[str, int]:
+    return {} if captures.scales is None else {"scale": int(captures.scales.factor[index])}
+
+
+def _labels(captures: "PosedImages") -> list[str]:
+    """The pictures' names, of copies with their scale."""
+    if captures.scales is None:
+        return list(captures.names)
+    named = zip(captures.names, captures.scales.factor.tolist(), strict=True)
+    return [name if factor == 1 else f"{Path(name).with_suffix('')}-scale{factor}.png" for name, factor in named]
 
 
 def _picture_names(names: Sequence[str]) -> list[str]:
@@ -401,6 +439,8 @@ def _summary(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     rates = [score["width"] * score["height"] / score["seconds"] for score in scores]
     columns: dict[str, list[float]] = {
         **{name: [s[name] for s in scores if s.get(name) is not None] for name in _columns(scores[0])},
+        "avg_error": [s["avg_error"] for s in scores if s.get("avg_error") is not None],
+        "seconds": [score["seconds"] for score in scores],
         "num_rays_per_sec": rates,
         "fps": [1.0 / score["seconds"] for score in scores],
     }
@@ -411,10 +451,21 @@ def _summary(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {**summary, "num_images": len(scores)}
 
 
+def _per_scale(scores: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The summary of each scale, the finest first."""
+    found = []
+    for scale in sorted({score["scale"] for score in scores if "scale" in score}):
+        members = [score for score in scores if score["scale"] == scale]
+        sizes = {(score["width"], score["height"]) for score in members}
+        width, height = sizes.pop() if len(sizes) == 1 else (None, None)
+        found.append({"scale": scale, "width": width, "height": height, **_summary(members)})
+    return found
+
+
 def _notes(scores: Sequence[Mapping[str, Any]], skipped: Sequence[Mapping[str, str]], lpips: Lpips | None) -> list[str]:
     notes = []
     if lpips is None:
-        notes.append("LPIPS was not measured: no weights were given (--lpips-weights).")
+        notes.append("LPIPS was not measured, so neither was avg_error: no weights were given (--lpips-weights).")
     for name, label in (("ssim", "SSIM"), ("lpips", lpips.name if lpips else "LPIPS")):
         missing = sum(score[name] is None for score in scores)
         if missing and not (name == "lpips" and lpips is None):
@@ -452,6 +503,7 @@ def _protocol(
         "background": settings.background,
         "resize": {"downscale": source.get("downscale", 1)},
         "split": captures.split,
+        "scales": [1] if captures.scales is None else list(captures.scales.values),
         "images": list(names),
         "masks": bool(captures.has_masks),
         "colour_space": {

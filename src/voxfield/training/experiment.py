@@ -11,7 +11,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -185,19 +185,19 @@ def write_experiment(
 
 
 def read_experiment(
-    run_dir: str | os.PathLike[str], template_of: Callable[[str], Experiment], *, recipe: str | None = None
+    run_dir: str | os.PathLike[str], template_of: Callable[[str], Experiment], *, recipes: Sequence[str] = ()
 ) -> RunRecord:
     """Read a run directory's ``experiment.json``.
 
     Args:
         run_dir: the run directory.
         template_of: gives a recipe's default experiment by name; raises VoxfieldError for an unknown name.
-        recipe: the recipe that is expected, when there is one (a resumed training).
+        recipes: those it may be of (a resumed training); none: any.
 
     Raises:
         MissingFileError: when there is no such folder, or it holds no run.
         FormatError: when the file is damaged or of a newer schema.
-        InputError: when the run is of another recipe than ``recipe``.
+        InputError: when the run is of another recipe than ``recipes``.
     """
     path = Path(run_dir) / EXPERIMENT_NAME
     content = _read_json(path)
@@ -210,9 +210,9 @@ def read_experiment(
             "Update Voxfield: pip install --upgrade voxfield."
         )
     name = _expect(path, content, "recipe", str)
-    if recipe is not None and name != recipe:
+    if recipes and name not in recipes:
         raise InputError(
-            f"{Path(run_dir)}: is a run of recipe {name!r}, not {recipe!r}. "
+            f"{Path(run_dir)}: is a run of recipe {name!r}, not {recipes[0]!r}. "
             f"Give another --output, or continue it with: voxfield train {name} ... --resume."
         )
     values = _expect(path, content, "values", dict)

@@ -276,6 +276,8 @@ def _coerce_group(value: Any, kind: type) -> Any:
 
 
 def _coerce_collection(value: Any, origin: Any, inner: tuple[Any, ...]) -> Any:
+    if origin is dict and isinstance(value, _Text):
+        value = _read_pairs(value)
     if isinstance(value, _Text):
         value = _read_text(value)
     if origin is dict:
@@ -295,6 +297,14 @@ def _coerce_collection(value: Any, origin: Any, inner: tuple[Any, ...]) -> Any:
     if len(value) != len(inner):
         raise _MisfitError
     return tuple(_coerce(item, one) for item, one in zip(value, inner, strict=True))
+
+
+def _read_pairs(text: _Text) -> Any:
+    """``{0:8, 2000:4}``, the braces being optional, as a mapping; YAML takes 0:8 for a time of day."""
+    pairs = [pair.split(":") for pair in text.removeprefix("{").removesuffix("}").split(",")]
+    if any(len(pair) != 2 for pair in pairs):
+        return text
+    return {key.strip(): _Text(value.strip()) for key, value in pairs}
 
 
 def _read_text(text: str) -> Any:

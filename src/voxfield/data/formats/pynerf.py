@@ -7,7 +7,8 @@ https://github.com/google/mipnerf/blob/main/scripts/convert_blender_data.py and
 https://github.com/hturki/pynerf/blob/main/pynerf/data/dataparsers/multicam_dataparser.py.
 
 The world is Blender's and stays as it is. Pictures keep their own sizes and focal lengths, so that a pixel's width on
-a coarse scale is what it was on the file's; ``source`` records ``scales`` (sizes and weights) and ``far``.
+a coarse scale is what it was on the file's; where weights differ, pictures of the same pose are copies of one image.
+``source`` records ``scales`` (sizes and weights) and ``far``.
 """
 
 from pathlib import Path
@@ -127,6 +128,7 @@ def _frame(row: Table, root: Path, *, allow_outside: bool) -> Frame:
             distortion=(0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
             model="perspective",
         ),
+        weight=weight,
     )
 
 
