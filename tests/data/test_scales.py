@@ -216,6 +216,13 @@ def test_scales_are_made_once(scaled):
         scaled.at_scales((1, 2))
 
 
+def test_copies_of_copies_are_reduced_by_both():
+    image = torch.randint(0, 256, (16, 24, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    store = ImageStore.from_tensors([image]).at_scales((1, 2)).at_scales((1, 4))
+    assert [store.shape(index)[:2] for index in range(4)] == [(16, 24), (4, 6), (8, 12), (2, 3)]
+    assert torch.equal(store.read(3), area_reduced(image, None, 8)[0])
+
+
 def test_copies_of_a_file_are_made_of_one_decoding(tmp_path, monkeypatch):
     pictures = []
     for index in range(3):

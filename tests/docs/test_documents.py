@@ -81,12 +81,12 @@ def test_the_command_pages_table_is_complete(repository: Path) -> None:
 
 
 def test_settings_in_the_documents_exist(repository: Path) -> None:
-    from voxfield.recipes import load_recipe
+    from voxfield.recipes import RECIPES, load_recipe
     from voxfield.training.experiment import apply_overrides
 
     for page in pages(repository):
         for line in page.read_text(encoding="utf-8").splitlines():
-            recipe = "nerfacto" if "nerfacto" in line else "grid-ngp"
+            recipe = max((name for name in RECIPES if name in line), key=len, default="grid-ngp")
             for override in re.findall(r"--set ([\w.]+=[\w.,:]+)", line):
                 if not override.startswith("path="):
                     apply_overrides(load_recipe(recipe), [override])

@@ -216,7 +216,13 @@ def test_scales_have_a_table(tmp_path):
         {"scale": 1, "width": 800, "height": 600, "psnr": 30.5, "seconds": 4.0, "num_images": 2},
         {"scale": 8, "width": 100, "height": 75, "psnr": 33.25, "avg_error": 0.0125, "num_images": 2},
     ]
-    text = read(write_run(tmp_path / "run", per_scale=scales)).text
+    images = [
+        {"name": name, "scale": scale, "psnr": 20.0, "picture": f"p{i}.png"}
+        for i, (name, scale) in enumerate((("r_0", 1), ("r_0", 8)))
+    ]
+    text = read(write_run(tmp_path / "run", per_scale=scales, per_image=images)).text
+    assert "r_0 (1/8) · PSNR 20.00 dB" in text
+    assert "r_0 (1/1)" not in text
     for part in ("test: scale by scale", "1/1 (800x600)", "1/8 (100x75)", "30.500", "33.250", "0.01250"):
         assert part in text, part
     assert "scale by scale" not in read(write_run(tmp_path / "one")).text

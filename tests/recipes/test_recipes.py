@@ -70,6 +70,21 @@ def test_presets_share_what_they_do_not_change() -> None:
     assert base.depth.loss == "off"
 
 
+def test_pynerf_is_the_others_with_a_pyramid() -> None:
+    full, synthetic, fast = (load_recipe(name) for name in ("pynerf", "pynerf-synthetic", "pynerf-occupancy-grid"))
+    assert full.model.pyramid == synthetic.model.pyramid == fast.model.pyramid
+    # The published grid: 16 levels of 4 numbers in tables of 2**20.
+    sizes = full.model.field
+    assert (sizes.num_levels, sizes.features, sizes.log2_table_size, sizes.appearance) == (16, 4, 20, 32)
+    assert (synthetic.model.field.appearance, synthetic.model.num_samples) == (0, 96)
+    rate = synthetic.trainer.learning_rate
+    assert (rate.initial, rate.at(10**6, 1.0)) == (5e-3, pytest.approx(1e-4))
+    for minutes in (1.0, 20.0):
+        assert load_recipe("pynerf", minutes).model.field == load_recipe("nerfacto", minutes).model.field
+        plain = load_recipe("grid-ngp", minutes)
+        assert load_recipe("pynerf-occupancy-grid", minutes).model.field == plain.model.field
+
+
 def test_short_trainings_change_presets_only_where_they_may() -> None:
     assert load_recipe("nerfacto-big", 1.0) == load_recipe("nerfacto-big")
     assert load_recipe("depth-nerfacto", 1.0).model.field == load_recipe("nerfacto", 1.0).model.field

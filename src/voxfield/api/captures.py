@@ -66,7 +66,8 @@ def make_multiscale(
         data: folder of NeRF-synthetic data.
         output: folder for ``metadata.json`` and the pictures: new, empty, or from an earlier call.
         scales: whole factors, rising, that divide the pictures.
-        near, far: distances between which rays are sampled, world units.
+        near: where rays begin to be sampled, world units: the benchmark's own.
+        far: where they end.
         quiet: no progress bar.
 
     Returns:

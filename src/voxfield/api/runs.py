@@ -120,10 +120,11 @@ class Run:
         Returns:
             ``rgb`` (H, W, 3): sRGB in [0, 1], or of a run on linear pictures linear light in their units; ``opacity``
             (H, W) in [0, 1], ``depth`` (H, W) in world units, and where asked for or learnt ``normals`` (H, W, 3), unit
-            vectors in the world, on the CPU.
+            vectors in the world, and of pyramids ``level`` (H, W): the one, 0 to the finest, that a pixel's width asks
+            for at ``depth``, on the CPU.
 
         Raises:
-            InputError: normals of a model that has none.
+            InputError: normals of a model that has none, or orthographic cameras for a pyramid.
         """
         options: dict[str, Any] = {"normals": True} if normals else {}
         if normals and not isinstance(self.model, Nerfacto):
@@ -278,8 +279,10 @@ class Run:
             require_exr()
         elif format != "images":
             require_video()
-        options = {} if chunk_size is None else {"rays_per_chunk": chunk_size}
-        check_range("chunk_size", chunk_size or 1, minimum=1)
+        options: dict[str, Any] = {}
+        if chunk_size is not None:
+            check_range("chunk_size", chunk_size, minimum=1)
+            options["rays_per_chunk"] = chunk_size
         other = self._other(beside, format)
         base = (self.split(cast(Split, split)) if kind == "dataset" else self.captures).image_cameras
         width, height = _frame_size(base, width, height)

@@ -159,10 +159,13 @@ class ImageStore:
         store = ImageStore([], channels=self.channels, cache_bytes=self.cache_bytes, dtype=self.dtype)
         for index, (width, height) in enumerate(self._sizes):
             source = self._source(index)
+            picture = self._pictures[index]
+            already = picture.factor if isinstance(picture, Reduced) else 1
             for factor in factors:
                 store._names.append(self._names[index])
                 store._sizes.append((width // factor, height // factor))
-                store._pictures.append(source if factor == 1 else Reduced(source=source, factor=factor))
+                reduced = Reduced(source=source, factor=already * factor)
+                store._pictures.append(source if reduced.factor == 1 else reduced)
         return store
 
     def __len__(self) -> int:

@@ -20,6 +20,7 @@ from voxfield.export.page import (
     list_in,
     mappings_in,
     number,
+    picture_title,
     settings_table,
 )
 from voxfield.export.report_pictures import embed_comparison
@@ -151,10 +152,10 @@ class _Page:
         labels = ["truth", "prediction", "error", *(["aligned", "error aligned"] if beside is not None else [])]
         heads = "".join(f"<span>{label}</span>" for label in labels)
         columns = f' style="grid-template-columns:repeat({len(labels)},1fr)"'
-        text = escape(f"{item.get('name', name)} · {_numbers_of(item)}")
+        text = escape(f"{picture_title(item, name)} · {_numbers_of(item)}")
         verdict = escape(_at(item, ("focus", "verdict")) or "")
         return (
-            f'<h3>{escape(item.get("name", name))}: {verdict}</h3><div class="heads"{columns}>{heads}</div>'
+            f'<h3>{escape(picture_title(item, name))}: {verdict}</h3><div class="heads"{columns}>{heads}</div>'
             f'<figure><img src="{uri}" alt="{text}"><figcaption>{text}</figcaption></figure>'
         )
 

@@ -46,6 +46,12 @@ def number(value: Any, form: str) -> str:
     return form.format(value) if is_number(value) else "–"
 
 
+def picture_title(item: Mapping[str, Any], fallback: str) -> str:
+    """The name of a measured picture, with its scale where it is a reduced copy."""
+    name, scale = str(item.get("name", fallback)), item.get("scale")
+    return f"{name} (1/{scale})" if is_number(scale) and scale != 1 else name
+
+
 def list_in(value: Any) -> list[Any]:
     """``value`` if it is a list, else an empty one: files may hold anything."""
     return value if isinstance(value, list) else []

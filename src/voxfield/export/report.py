@@ -23,6 +23,7 @@ from voxfield.export.page import (
     list_in,
     mappings_in,
     number,
+    picture_title,
     settings_table,
 )
 from voxfield.export.report_pictures import embed_panel, embed_video
@@ -171,7 +172,7 @@ class _Page:
             self.faults.append(f"picture {split}/{Path(picture).name}: missing, broken, or past the size of a report")
             return ""
         self.budget -= len(uri) * 3 // 4
-        caption = [str(item.get("name", picture))]
+        caption = [picture_title(item, picture)]
         caption += [number(item.get("psnr"), "PSNR {:.2f} dB")] if is_number(item.get("psnr")) else []
         caption += [number(item.get("ssim"), "SSIM {:.4f}")] if is_number(item.get("ssim")) else []
         text = escape(" · ".join(caption))
@@ -219,7 +220,7 @@ class _Page:
         shown = {k: v for k, v in protocol.items() if k != "images"} if isinstance(protocol, Mapping) else {}
         images = mappings_in(metrics.get("per_image"))
         rows = "".join(
-            f"<tr><th>{escape(item.get('name', ''))}</th>"
+            f"<tr><th>{escape(picture_title(item, ''))}</th>"
             + "".join(f"<td>{number(item.get(k), form)}</td>" for k, form in _IMAGE_COLUMNS)
             + "</tr>"
             for item in images

@@ -2,7 +2,8 @@
 
 Source: Mueller et al. 2022, Instant Neural Graphics Primitives (https://arxiv.org/abs/2201.05989), section 5.4 and
 appendix E. What a CPU changes: a first pass without gradients finds which samples light reaches, and only those go
-through the colour network and the backward; batches and tables are smaller; see docs/decisions.
+through the colour network and the backward; batches and tables are smaller; see docs/decisions. With a pyramid of
+resolutions for its field it is ``pynerf-occupancy-grid``.
 """
 
 import math

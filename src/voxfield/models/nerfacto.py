@@ -3,7 +3,8 @@
 Source: nerfstudio's nerfacto (Tancik et al. 2023, https://arxiv.org/abs/2302.04264), which joins the contraction,
 proposals and losses of Mip-NeRF 360 (Barron et al., https://arxiv.org/abs/2111.12077) with the hash grid of
 instant-ngp and the appearance embedding of NeRF in the Wild. Bounded captures with alpha are sampled evenly within
-their box, as nerfstudio advises to set by hand.
+their box, as nerfstudio advises to set by hand. With a pyramid of resolutions for its field it is
+``pynerf``.
 """
 
 from dataclasses import dataclass, replace
