@@ -25,7 +25,6 @@ from voxfield.voxels.vdb_tree import (
     LOWER_SIDE,
     UPPER_SIDE,
     NodeIndex,
-    entry_origins,
     node_origin,
 )
 
@@ -272,7 +271,7 @@ class SparseVolume:
             ends = tiles + self.tiles.sides[self.tiles.active]
             if not len(found) and not len(tiles):
                 return None
-            lowers.append(min([*found[:1], *tiles[:1], *(array.min() for array in (found, tiles) if len(array))]))
+            lowers.append(min(array.min() for array in (found, tiles) if len(array)))
             uppers.append(max(array.max() for array in (found + 1, ends) if len(array)))
         return np.array(lowers, dtype=np.int64), np.array(uppers, dtype=np.int64)
 
@@ -331,6 +330,29 @@ class SparseVolume:
         x, y, z = (coordinates[hit] & (LEAF_SIDE - 1)).T
         values[hit], active[hit] = self.values[found[hit], x, y, z], self.active[found[hit], x, y, z]
         return values, active
+
+    def interpolate(self, positions: np.ndarray) -> np.ndarray:
+        """Trilinear interpolation between the values at whole coordinates, inactive ones included.
+
+        Args:
+            positions: (M, 3) index coordinates (x, y, z), finite and within range.
+
+        Returns:
+            (M,) or (M, C) float64.
+
+        Raises:
+            InputError: positions that are not finite or out of range.
+        """
+        if not np.isfinite(positions).all() or not ((positions >= COORDINATE_MIN) & (positions < COORDINATE_MAX)).all():
+            raise InputError(f"positions: expected finite index coordinates within {COORDINATE_MIN} to {COORDINATE_MAX}.")
+        base = np.floor(positions).astype(np.int64)
+        upper = positions - base
+        total = np.zeros((len(positions), *self.channels))
+        for corner in np.ndindex(2, 2, 2):
+            weight = np.where(corner, upper, 1.0 - upper).prod(axis=1)
+            values, _ = self.values_at(base + corner)
+            total += weight.reshape(-1, *(1 for _ in self.channels)) * values
+        return total
 
     @cached_property
     def _tile_indices(self) -> list[tuple[np.ndarray, NodeIndex]]:
@@ -411,36 +433,6 @@ class SparseVolume:
         high = bounds[1] if upper is None else np.asarray(upper, dtype=np.int64)
         _check_box(low, high)
         return low, high
-
-
-def tile_blocks(tiles: Tiles) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tiles as blocks: origins (N, 3), values (N, 8, 8, 8[, C]) and states (N, 8, 8, 8). Mind how many there will be:
-    a tile of side 128 makes 4096 blocks."""
-    counts = (tiles.sides.astype(np.int64) // LEAF_SIDE) ** 3
-    rows = np.repeat(np.arange(len(tiles)), counts)
-    offsets = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-    entries = tiles.sides.astype(np.int64)[rows] // LEAF_SIDE
-    local = np.stack([offsets // (entries * entries), offsets // entries % entries, offsets % entries], axis=-1)
-    origins = (local * LEAF_SIDE + tiles.origins[rows]).astype(np.int32)
-    block = (len(rows), LEAF_SIDE, LEAF_SIDE, LEAF_SIDE)
-    channels = tiles.values.shape[1:]
-    values = np.broadcast_to(tiles.values[rows].reshape(-1, 1, 1, 1, *channels), block + channels).copy()
-    active = np.broadcast_to(tiles.active[rows].reshape(-1, 1, 1, 1), block).copy()
-    return origins, values, active
-
-
-def split_tiles(tiles: Tiles, side: int) -> Tiles:
-    """Tiles of ``side`` (128 or 4096) as tiles of the next smaller side."""
-    smaller = TILE_SIDES[TILE_SIDES.index(side) - 1]
-    entries = (side // smaller) ** 3
-    offsets = np.tile(np.arange(entries), len(tiles))
-    rows = np.repeat(np.arange(len(tiles)), entries)
-    return Tiles(
-        origins=entry_origins(offsets, tiles.origins[rows], side, smaller),
-        sides=np.full(len(rows), smaller, np.int32),
-        values=tiles.values[rows],
-        active=tiles.active[rows],
-    )
 
 
 def _blocks_of_slab(

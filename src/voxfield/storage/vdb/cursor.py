@@ -7,6 +7,10 @@ from typing import Any
 from voxfield.errors import FormatError
 
 
+class CutShortError(FormatError):
+    """Bytes end before what they announce does."""
+
+
 class Cursor:
     """Walks through bytes; whatever would go past their end raises, so that no count in a file is believed unchecked.
 
@@ -30,13 +34,13 @@ class Cursor:
     def require(self, count: int, item_bytes: int, what: str) -> None:
         """Raise unless ``count`` items of at least ``item_bytes`` each can still follow."""
         if count < 0 or count * item_bytes > self.left:
-            raise self.fault(f"{count:,} {what} cannot follow in {self.left:,} bytes")
+            raise CutShortError(self._message(f"{count:,} {what} cannot follow in {self.left:,} bytes"))
 
     def skip(self, count: int) -> int:
         """Step over ``count`` bytes and return where they begin in ``raw``."""
         begin = self.at
         if not 0 <= count <= len(self.raw) - begin:
-            raise self.fault("it ends too soon")
+            raise CutShortError(self._message("it ends too soon"))
         self.at = begin + count
         return begin
 
@@ -58,9 +62,11 @@ class Cursor:
 
     def fault(self, detail: str) -> FormatError:
         """The error for what was found here."""
-        return FormatError(
-            f"{self.path}: cut short or damaged at byte {self.start + self.at:,} ({detail}). Copy or export it again."
-        )
+        return FormatError(self._message(detail))
+
+    def _message(self, detail: str) -> str:
+        at = self.start + self.at
+        return f"{self.path}: cut short or damaged at byte {at:,} ({detail}). Copy or export it again."
 
 
 def packed_text(text: str) -> bytes:

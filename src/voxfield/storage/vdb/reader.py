@@ -11,7 +11,7 @@ import numpy as np
 
 from voxfield.checks import nearest_names
 from voxfield.errors import FormatError, InputError, MissingFileError
-from voxfield.storage.vdb.cursor import Cursor
+from voxfield.storage.vdb.cursor import Cursor, CutShortError
 from voxfield.storage.vdb.grid import VdbGrid
 from voxfield.storage.vdb.layout import (
     ACTIVE_MASK,
@@ -37,6 +37,8 @@ from voxfield.storage.vdb.values import ValueCodec
 from voxfield.voxels.sparse import SparseVolume
 
 _Parsed = TypeVar("_Parsed")
+_MOST_HEADER_BYTES: Final = 1 << 28
+"""Metadata of a file, or names of a grid, are read up to this size."""
 _DERIVED: Final = {
     "name",
     "class",
@@ -179,7 +181,7 @@ class VdbFile:
             volume=volume,
             index_to_world=own.index_to_world,
             grid_class=own.grid_class,
-            half=header.half,
+            half=codec.half,
             metadata=own.metadata,
         )
 
@@ -226,8 +228,8 @@ class VdbFile:
                 cursor = Cursor(stream.read(window), self.path, start)
             try:
                 return parse(cursor), start + cursor.at
-            except FormatError:
-                if start + window >= self._size:
+            except CutShortError:
+                if start + window >= self._size or window >= _MOST_HEADER_BYTES:
                     raise
                 window *= 8
 
