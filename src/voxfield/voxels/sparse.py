@@ -5,8 +5,8 @@ number of blocks, never the extent. **Index space**: voxels have whole coordinat
 Blocks are indexed [x, y, z], as in the file; dense arrays are (D, H, W) = (z, y, x), with the channel axis, if any, in
 front. Boxes are half-open, [lower, upper).
 
-A voxel has a value and is *active* or not. Inactive voxels of a fog volume hold the background; those of a level set hold
-plus or minus the background, which tells outside from inside.
+A voxel has a value and is *active* or not. Inactive voxels of a fog volume hold the background; those of a level set
+hold plus or minus the background, which tells outside from inside.
 """
 
 from collections.abc import Sequence
@@ -262,18 +262,7 @@ class SparseVolume:
     @cached_property
     def active_bounds(self) -> tuple[np.ndarray, np.ndarray] | None:
         """The smallest box of all active voxels, as two (3,) int64: [lower, upper). None when none is active."""
-        lowers, uppers = [], []
-        for axis in range(3):
-            others = tuple(1 + other for other in range(3) if other != axis)
-            rows, places = np.nonzero(self.active.any(axis=others))
-            found = self.origins[rows, axis].astype(np.int64) + places
-            tiles = self.tiles.origins[self.tiles.active, axis].astype(np.int64)
-            ends = tiles + self.tiles.sides[self.tiles.active]
-            if not len(found) and not len(tiles):
-                return None
-            lowers.append(min(array.min() for array in (found, tiles) if len(array)))
-            uppers.append(max(array.max() for array in (found + 1, ends) if len(array)))
-        return np.array(lowers, dtype=np.int64), np.array(uppers, dtype=np.int64)
+        return bounds_of_active(self.origins, self.active, self.tiles)
 
     def active_range(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Least and greatest active value per channel, as two () or (C,); NaN counts only where all are NaN.
@@ -293,7 +282,7 @@ class SparseVolume:
             return None
         low, high = np.stack(lows), np.stack(highs)
         if low.dtype == np.bool_:
-            return low.all(axis=0), high.any(axis=0)
+            return np.asarray(low.all(axis=0)), np.asarray(high.any(axis=0))
         return np.fmin.reduce(low, axis=0), np.fmax.reduce(high, axis=0)
 
     def active_voxels(self) -> tuple[np.ndarray, np.ndarray]:
@@ -344,7 +333,9 @@ class SparseVolume:
             InputError: positions that are not finite or out of range.
         """
         if not np.isfinite(positions).all() or not ((positions >= COORDINATE_MIN) & (positions < COORDINATE_MAX)).all():
-            raise InputError(f"positions: expected finite index coordinates within {COORDINATE_MIN} to {COORDINATE_MAX}.")
+            raise InputError(
+                f"positions: expected finite index coordinates within {COORDINATE_MIN} to {COORDINATE_MAX}."
+            )
         base = np.floor(positions).astype(np.int64)
         upper = positions - base
         total = np.zeros((len(positions), *self.channels))
@@ -433,6 +424,22 @@ class SparseVolume:
         high = bounds[1] if upper is None else np.asarray(upper, dtype=np.int64)
         _check_box(low, high)
         return low, high
+
+
+def bounds_of_active(origins: np.ndarray, active: np.ndarray, tiles: Tiles) -> tuple[np.ndarray, np.ndarray] | None:
+    """The smallest box of the active voxels of blocks (N, 8, 8, 8) and tiles; see `SparseVolume.active_bounds`."""
+    lower, upper = np.empty(3, np.int64), np.empty(3, np.int64)
+    starts = tiles.origins[tiles.active].astype(np.int64)
+    ends = starts + tiles.sides[tiles.active][:, None]
+    for axis in range(3):
+        others = tuple(1 + other for other in range(3) if other != axis)
+        rows, places = np.nonzero(active.any(axis=others))
+        found = origins[rows, axis].astype(np.int64) + places
+        if not len(found) and not len(starts):
+            return None
+        lower[axis] = min(array.min() for array in (found, starts[:, axis]) if len(array))
+        upper[axis] = max(array.max() for array in (found + 1, ends[:, axis]) if len(array))
+    return lower, upper
 
 
 def _blocks_of_slab(

@@ -35,9 +35,7 @@ def sparsify(volume: SparseVolume, tolerance: float) -> SparseVolume:
         values[part][near] = volume.background
         active[part] &= ~near
     near_tiles = _near(volume.tiles.values, volume.background, tolerance, vector) & volume.tiles.active
-    return _tidied(
-        (volume.origins, values, active), volume.background, volume.tiles.take(~near_tiles)
-    )
+    return _tidied((volume.origins, values, active), volume.background, volume.tiles.take(~near_tiles))
 
 
 def prune(volume: SparseVolume, tolerance: float = 0.0) -> SparseVolume:
@@ -127,7 +125,7 @@ def combine(first: SparseVolume, second: SparseVolume, how: How = "over") -> Spa
     for chunk in np.split(at, range(_CHUNK, len(at), _CHUNK)):
         values_on, on = above.values[found[chunk]], above.active[found[chunk]]
         both = _as_values(on & active[chunk], first)
-        merged = np.where(both, _MERGE[how](values[chunk], values_on), values_on)
+        merged = np.where(both, _merged(how, values[chunk], values_on), values_on)
         values[chunk] = np.where(_as_values(on, first), merged, values[chunk])
         active[chunk] |= on
     # Where the second has inactive tiles only, the first's background stands.
@@ -135,16 +133,15 @@ def combine(first: SparseVolume, second: SparseVolume, how: How = "over") -> Spa
     return _tidied((origins.astype(np.int32), values, active), first.background, tiles)
 
 
-_MERGE: Final = {
-    "over": lambda _, values: values,
-    "sum": np.add,
-    "max": np.maximum,
-    "min": np.minimum,
-}
+def _merged(how: How, below: np.ndarray, above: np.ndarray) -> np.ndarray:
+    """What stands where both are active."""
+    if how == "over":
+        return above
+    return {"sum": np.add, "max": np.maximum, "min": np.minimum}[how](below, above)
 
 
 def _split_where_met(volume: SparseVolume, other: SparseVolume) -> SparseVolume:
-    """The same volume, whose tiles meet no block or tile of ``other``: those that do are split until they are blocks."""
+    """The same volume, whose tiles meet no block or tile of ``other``: those that do are split, down to blocks."""
     tiles = volume.tiles
     for side in TILE_SIDES[::-1]:
         near = np.concatenate([other.origins, other.tiles.origins])
@@ -181,7 +178,9 @@ def _split(tiles: Tiles, side: int) -> Tiles:
     smaller = TILE_SIDES[TILE_SIDES.index(side) - 1]
     entries = (side // smaller) ** 3
     if len(tiles) * entries > MOST_NEW_NODES:
-        raise InputError(f"tiles: {len(tiles):,} of side {side} would be split into more than {MOST_NEW_NODES:,} parts.")
+        raise InputError(
+            f"tiles: {len(tiles):,} of side {side} would be split into more than {MOST_NEW_NODES:,} parts."
+        )
     offsets = np.tile(np.arange(entries), len(tiles))
     rows = np.repeat(np.arange(len(tiles)), entries)
     return Tiles(
@@ -208,7 +207,7 @@ def _joined(parts: list[Blocks]) -> Blocks:
 def _tidied(blocks: Blocks, background: np.ndarray, tiles: Tiles) -> SparseVolume:
     """A volume without blocks and tiles that are all inactive background."""
     origins, values, active = blocks
-    kept = active.any(axis=(1, 2, 3))
+    kept = np.asarray(active.any(axis=(1, 2, 3)))
     vector = bool(background.shape)
     differs = ~_near(values[~kept], background, 0.0, vector)
     kept[~kept] = differs.any(axis=(1, 2, 3))
@@ -229,7 +228,7 @@ def _near(values: np.ndarray, others: np.ndarray, tolerance: float, vector: bool
             near = (values == others) | (np.abs(values - others) <= tolerance)
     else:  # whole numbers, whose differences may need another bit
         near = np.abs(values.astype(np.float64) - others.astype(np.float64)) <= tolerance
-    return near.all(axis=-1) if vector else near
+    return np.asarray(near.all(axis=-1)) if vector else near
 
 
 def _midway(low: np.ndarray, high: np.ndarray) -> np.ndarray:

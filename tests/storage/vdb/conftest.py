@@ -27,8 +27,8 @@ def values_of(kind: str, shape: tuple[int, ...], draw: np.random.Generator) -> n
 
 @pytest.fixture
 def make_volume() -> Callable[..., SparseVolume]:
-    """``make_volume(kind, seed)``: scattered blocks over several upper nodes, tiles of every side, and inactive values of
-    every sort that the format tells apart: background, minus background, one, two and many others."""
+    """``make_volume(kind, seed)``: scattered blocks over several upper nodes, tiles of every side, and inactive values
+    of every sort that the format tells apart: background, minus background, one, two and many others."""
 
     def make(kind: str, seed: int = 0, background: float = 5.0) -> SparseVolume:
         draw = np.random.default_rng(seed)
@@ -40,9 +40,18 @@ def make_volume() -> Callable[..., SparseVolume]:
         values = values_of(kind, (count, 8, 8, 8), draw)
         active = draw.random((count, 8, 8, 8)) < draw.choice([0.0, 0.05, 0.5, 1.0], size=(count, 1, 1, 1))
         base = np.broadcast_to(np.asarray(background).astype(values.dtype), values.shape[4:]).copy()
-        minus = ~base if values.dtype == np.bool_ else -base
+        minus = ~base if values.dtype == np.bool_ else -base - (base == 0)
         others = values_of(kind, (2,), draw)
-        choices = [(base,), (minus,), (others[0],), (base, minus), (minus, base), (base, others[0]), tuple(others), None]
+        choices = [
+            (base,),
+            (minus,),
+            (others[0],),
+            (base, minus),
+            (minus, base),
+            (base, others[0]),
+            tuple(others),
+            None,
+        ]
         for row in range(count):
             chosen = choices[row % len(choices)]
             if chosen is not None:
@@ -50,11 +59,16 @@ def make_volume() -> Callable[..., SparseVolume]:
                 values[row] = np.where(
                     active[row].reshape((8, 8, 8) + (1,) * base.ndim), values[row], np.stack(chosen)[pick]
                 )
+        on = np.array([True, False, True, False, True])
+        constants = values_of(kind, (5,), draw)
+        constants[~on] = minus  # an inactive tile of background would be none
         tiles = Tiles(
-            origins=np.array([[8192, 0, 0], [-8192, 4096, 0], [16384, 128, 0], [16384, 0, 256], [16392, 0, 0]], np.int32),
+            origins=np.array(
+                [[8192, 0, 0], [-8192, 4096, 0], [16384, 128, 0], [16384, 0, 256], [16392, 0, 0]], np.int32
+            ),
             sides=np.array([4096, 4096, 128, 128, 8], np.int32),
-            values=values_of(kind, (5,), draw),
-            active=np.array([True, False, True, False, True]),
+            values=constants,
+            active=on,
         )
         return SparseVolume.from_blocks(origins, values, active, background=base, tiles=tiles)
 

@@ -1,8 +1,7 @@
-"""What the real OpenVDB makes of a file. Run by Debian's Python, whose OpenVDB wants a NumPy below 2: no part of the tests'
-own process.
+"""What the real OpenVDB makes of a file. Run by Debian's Python, whose OpenVDB wants a NumPy below 2.
 
-    openvdb_oracle.py read OUT.npz FILE...   every grid: values and states in a box, transform, metadata
-    openvdb_oracle.py write FULL HALF        two files of grids that exercise the format, named by what they are
+openvdb_oracle.py read OUT.npz FILE...   every grid: values and states in a box, transform, metadata
+openvdb_oracle.py write FULL HALF        two files of grids that exercise the format, named by what they are
 """
 
 import json
@@ -18,7 +17,7 @@ def read(out, paths):
     arrays, files = {}, []
     for number, path in enumerate(paths):
         grids, metadata = vdb.readAll(path)
-        described = [describe(grid, "%d.%d" % (number, at), arrays) for at, grid in enumerate(grids)]
+        described = [describe(grid, f"{number}.{at}", arrays) for at, grid in enumerate(grids)]
         files.append({"grids": described, "metadata": {key: repr(value) for key, value in metadata.items()}})
     np.savez(out, described=np.array(json.dumps(files)), **arrays)
 
@@ -26,7 +25,7 @@ def read(out, paths):
 def describe(grid, number, arrays):
     vector = isinstance(grid, vdb.Vec3SGrid)
     dtype = bool if isinstance(grid, vdb.BoolGrid) else np.float32
-    size = tuple(b - a for a, b in zip(LOWER, UPPER))
+    size = tuple(b - a for a, b in zip(LOWER, UPPER, strict=True))
     values = np.zeros(size + ((3,) if vector else ()), dtype=dtype)
     grid.copyToArray(values, ijk=LOWER)
     on = np.zeros(size, dtype=bool)

@@ -108,4 +108,3 @@ def test_openvdbs_tool_describes_every_type(make_volume, tmp_path, kind):
         shown = {"bool": lambda one: str(int(one))}.get(kind, lambda one: f"{one:.6g}" if kind[0] in "fd" else str(one))
         assert f"Min value: {shown(low)}\n" in done.stdout
         assert f"Max value: {shown(high)}\n" in done.stdout
-

@@ -17,13 +17,13 @@ from voxfield.storage.vdb.cursor import Cursor, packed_text
 
 DELAYED_LOAD_TYPE: Final = "__delayedload"
 """A table of sizes for OpenVDB's own reader: stale as soon as anything changes, so neither kept nor written."""
-_ARRAYS: Final = {
+_ARRAYS: Final[dict[str, tuple[np.dtype[Any], tuple[int, ...]]]] = {
     f"{shape}{letter}": (np.dtype(dtype), extent)
     for shape, extent in (("vec2", (2,)), ("vec3", (3,)), ("vec4", (4,)), ("mat4", (4, 4)))
     for letter, dtype in (("i", "<i4"), ("s", "<f4"), ("d", "<f8"))
     if (shape, letter) != ("mat4", "i")
 }
-_SCALARS: Final = {
+_SCALARS: Final[dict[str, np.dtype[Any]]] = {
     "float": np.dtype("<f4"),
     "double": np.dtype("<f8"),
     "half": np.dtype("<f2"),
@@ -71,7 +71,7 @@ def packed_metadata(values: Mapping[str, Any]) -> bytes:
     """
     parts = [struct.pack("<I", len(values))]
     for name, value in values.items():
-        if not isinstance(name, str) or not name:
+        if not name:
             raise InputError(f"metadata: expected names of at least one letter, got {name!r}.")
         type_name, raw = _encode(name, value)
         parts += [packed_text(name), packed_text(type_name), struct.pack("<I", len(raw)), raw]
@@ -107,11 +107,7 @@ def _encode(name: str, value: Any) -> tuple[str, bytes]:
             raise InputError(f"metadata {name!r}: expected a whole number of at most 64 bits, got {value}.")
         value = np.int32(value) if -(2**31) <= value < 2**31 else np.int64(value)
     array = np.asarray(value)
-    known = [
-        *((kind, dtype, ()) for kind, dtype in _SCALARS.items()),
-        *((kind, dtype, shape) for kind, (dtype, shape) in _ARRAYS.items()),
-    ]
-    for kind, dtype, shape in known:
+    for kind, (dtype, shape) in {**{kind: (dtype, ()) for kind, dtype in _SCALARS.items()}, **_ARRAYS}.items():
         if array.dtype == dtype and array.shape == shape:
             return kind, array.astype(dtype).tobytes()
     raise InputError(

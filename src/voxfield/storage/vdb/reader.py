@@ -237,13 +237,13 @@ class VdbFile:
         """The grids of a file that says where each of them is."""
         for _ in range(count):
             header, at = self._parse(at, 1 << 12, _read_descriptor)
-            if not at <= header.start <= header.blocks <= header.end <= self._size:
-                # An instance has no blocks, and says 0 for where they begin.
-                if not (header.parent and at <= header.start <= header.end <= self._size):
-                    raise FormatError(
-                        f"{self.path}: grid {header.name[:60]!r} is said to lie at bytes {header.start:,} to "
-                        f"{header.end:,} of {self._size:,}. The file is cut short or damaged: copy or export it again."
-                    )
+            # An instance has no blocks, and says 0 for where they begin.
+            blocks = header.start if header.parent else header.blocks
+            if not at <= header.start <= blocks <= header.end <= self._size:
+                raise FormatError(
+                    f"{self.path}: grid {header.name[:60]!r} is said to lie at bytes {header.start:,} to "
+                    f"{header.end:,} of {self._size:,}. The file is cut short or damaged: copy or export it again."
+                )
             at = header.end
             yield header
 
@@ -304,8 +304,8 @@ def _read_header(cursor: Cursor) -> tuple[int, tuple[int, int], bool, str, dict[
     (version,) = cursor.unpack("I")
     if not OLDEST_VERSION <= version <= NEWEST_VERSION:
         raise FormatError(
-            f"{cursor.path}: format version {version} is not read, only {OLDEST_VERSION} to {NEWEST_VERSION} (OpenVDB 1.1 "
-            "and newer). Save it again with Houdini or Blender."
+            f"{cursor.path}: format version {version} is not read, only {OLDEST_VERSION} to {NEWEST_VERSION}, those of "
+            "OpenVDB 1.1 and newer. Save it again with Houdini or Blender."
         )
     major, minor, has_offsets = cursor.unpack("IIB")
     uuid = cursor.take(UUID_BYTES).decode("ascii", "replace").rstrip("\0")

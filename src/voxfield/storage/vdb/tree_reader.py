@@ -22,12 +22,11 @@ from voxfield.storage.vdb.layout import (
     unpack_mask,
 )
 from voxfield.storage.vdb.values import ValueCodec
-from voxfield.voxels.sparse import SparseVolume, Tiles
+from voxfield.voxels.sparse import SparseVolume, Tiles, bounds_of_active
 from voxfield.voxels.vdb_tree import (
     COORDINATE_MAX,
     LEAF_SIDE,
     LEAF_VOXELS,
-    LOWER_ENTRIES,
     LOWER_SIDE,
     UPPER_ENTRIES,
     UPPER_SIDE,
@@ -55,6 +54,12 @@ class Topology:
         """Active voxels, those of tiles included."""
         sides = self.tiles.sides[self.tiles.active].tolist()
         return int(np.bitwise_count(self.masks).sum(dtype=np.int64)) + sum(side**3 for side in sides)
+
+    @property
+    def active_bounds(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """As `SparseVolume.active_bounds`."""
+        blocks = len(self.origins), LEAF_SIDE, LEAF_SIDE, LEAF_SIDE
+        return bounds_of_active(self.origins, unpack_mask(self.masks, LEAF_VOXELS).reshape(blocks), self.tiles)
 
 
 class _Found:

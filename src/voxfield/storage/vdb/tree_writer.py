@@ -97,9 +97,10 @@ class _Nodes:
         yield self._node(pack_mask(child[None]).tobytes(), self._large, self._large_of.get(upper), UPPER_SIDE)
         for lower in range(begin, end):
             leaves = slice(*self._leaf_begins[lower : lower + 2].tolist())
-            yield self._node(
-                self._child_masks[lower].tobytes(), self._small, self._small_of.get(lower), LOWER_SIDE
-            ) + self._leaf_masks[leaves].tobytes()
+            yield (
+                self._node(self._child_masks[lower].tobytes(), self._small, self._small_of.get(lower), LOWER_SIDE)
+                + self._leaf_masks[leaves].tobytes()
+            )
 
     def _node(self, child_mask: bytes, tiles: Tiles, rows: np.ndarray | None, side: int) -> bytes:
         """Masks and values of one internal node, whose tiles are ``tiles`` at ``rows``."""
@@ -126,7 +127,9 @@ def _blocks(volume: SparseVolume, codec: ValueCodec) -> Iterator[bytes]:
     for start in range(0, count, _CHUNK):
         part = slice(start, start + _CHUNK)
         if codec.kind.dtype.kind == "b":
-            record = np.dtype([("mask", "u1", LEAF_VOXELS // 8), ("origin", "<i4", 3), ("values", "u1", LEAF_VOXELS // 8)])
+            record = np.dtype(
+                [("mask", "u1", LEAF_VOXELS // 8), ("origin", "<i4", 3), ("values", "u1", LEAF_VOXELS // 8)]
+            )
             leaves = np.empty(len(values[part]), dtype=record)
             leaves["mask"], leaves["origin"] = pack_mask(active[part]), volume.origins[part]
             leaves["values"] = pack_mask(values[part])

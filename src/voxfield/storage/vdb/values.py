@@ -98,9 +98,7 @@ class ValueCodec:
         if not size:
             return bytes(8)
         if self.flags & BLOSC:
-            packed = import_blosc().compress(
-                bytes(run), typesize=self.stored.itemsize, clevel=self.level, cname="lz4"
-            )
+            packed = import_blosc().compress(bytes(run), typesize=self.stored.itemsize, clevel=self.level, cname="lz4")
         else:
             packed = zlib.compress(run, self.level)
         if len(packed) < size:
