@@ -228,7 +228,7 @@ def _near(values: np.ndarray, others: np.ndarray, tolerance: float, vector: bool
             near = (values == others) | (np.abs(values - others) <= tolerance)
     else:  # whole numbers, whose differences may need another bit
         near = np.abs(values.astype(np.float64) - others.astype(np.float64)) <= tolerance
-    return np.asarray(near.all(axis=-1)) if vector else near
+    return np.asarray(near.all(axis=-1) if vector else near)
 
 
 def _midway(low: np.ndarray, high: np.ndarray) -> np.ndarray:

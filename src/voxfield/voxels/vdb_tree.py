@@ -1,9 +1,9 @@
 """The shape of an OpenVDB tree: which node holds a voxel, and the order nodes stand in.
 
 A tree of kind 5-4-3 has a root table of upper nodes (side 4096 voxels, 32³ entries), lower nodes (side 128, 16³
-entries) and leaves (side 8, 8³ voxels). A node's origin is its smallest voxel, a multiple of its side. Entry (x, y, z) of a node
-has the offset (x·n + y)·n + z for n entries along a side. Nodes stand in the order of their root origin (x, y, z), then
-of the offset in the upper node, then in the lower.
+entries) and leaves (side 8, 8³ voxels). A node's origin is its smallest voxel, a multiple of its side. Entry (x, y, z)
+of a node has the offset (x·n + y)·n + z for n entries along a side. Nodes stand in the order of their root origin
+(x, y, z), then of the offset in the upper node, then in the lower.
 
 Source: Museth, VDB: High-Resolution Sparse Volumes with Dynamic Topology, ACM TOG 2013, section 3.
 """

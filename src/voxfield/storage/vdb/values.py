@@ -2,7 +2,7 @@
 
 import zlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -10,7 +10,8 @@ from voxfield.errors import InputError, MissingExtraError
 from voxfield.storage.vdb.cursor import Cursor
 from voxfield.storage.vdb.layout import ACTIVE_MASK, BLOSC, ZIP, ValueType
 
-_BLOSC_HEADER = 16
+_BLOSC_HEADER: Final = 16
+_BYTE_SHUFFLE: Final = 1  # Blosc's number for it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +99,10 @@ class ValueCodec:
         if not size:
             return bytes(8)
         if self.flags & BLOSC:
-            packed = import_blosc().compress(bytes(run), typesize=self.stored.itemsize, clevel=self.level, cname="lz4")
+            # The extension itself: its wrapper looks at the constants anew for each run, which takes longer than packing
+            # (7 µs against 3 for 26 floats on one core of an EPYC, 2026-11).
+            pack = import_blosc().blosc_extension.compress
+            packed = pack(bytes(run), self.stored.itemsize, self.level, _BYTE_SHUFFLE, "lz4")
         else:
             packed = zlib.compress(run, self.level)
         if len(packed) < size:
