@@ -162,6 +162,8 @@ def test_interpolation_is_exact_on_linear_functions(axis):
         (lambda: from_origins([[4, 0, 0]]), "multiples of 8"),
         (lambda: from_origins([[0, 0, 0], [0, 0, 0]]), "same origin"),
         (lambda: from_origins([[2**31, 0, 0]]), "coordinates"),
+        (lambda: from_tile([4, 0, 0], 8), "multiples of them"),
+        (lambda: from_tile([0, 0, 0], 16), "sides of 8, 128 or 4096"),
         (lambda: SparseVolume.from_dense(np.zeros((2, 2, 2))).to_dense((0, 0, 0), (-1, 1, 1)), "box"),
     ],
 )
@@ -173,3 +175,14 @@ def test_bad_input_is_named(make, message):
 def from_origins(origins):
     blocks = np.zeros((len(origins), 8, 8, 8))
     return SparseVolume.from_blocks(np.array(origins, np.int64), blocks, blocks > 0)
+
+
+def from_tile(origin, side):
+    nothing = np.zeros((0, 8, 8, 8))
+    tiles = Tiles(
+        origins=np.array([origin], np.int32),
+        sides=np.array([side], np.int32),
+        values=np.ones(1),
+        active=np.ones(1, bool),
+    )
+    return SparseVolume.from_blocks(np.zeros((0, 3), int), nothing, nothing > 0, tiles=tiles)

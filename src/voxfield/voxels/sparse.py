@@ -26,6 +26,7 @@ from voxfield.voxels.vdb_tree import (
     UPPER_SIDE,
     NodeIndex,
     node_origin,
+    unique_origins,
 )
 
 TILE_SIDES: Final = (LEAF_SIDE, LOWER_SIDE, UPPER_SIDE)
@@ -130,9 +131,12 @@ class SparseVolume:
             tiles: constant cubes beside the blocks.
 
         Raises:
-            InputError: shapes that do not fit, origins that are repeated, not multiples of 8 or out of range.
+            InputError: shapes that do not fit; origins that are repeated, out of range, or not multiples of 8 or of the
+                tile's side.
         """
         origins = _checked_origins(origins)
+        if tiles is not None:
+            _check_tiles(tiles)
         channels = values.shape[4:] if values.ndim > 4 else ()
         base = np.broadcast_to(np.asarray(background, dtype=values.dtype), channels).copy()
         index = NodeIndex(origins, LEAF_SIDE)
@@ -224,17 +228,15 @@ class SparseVolume:
             _check_box(coordinates.min(axis=0).astype(object), coordinates.max(axis=0).astype(object) + 1)
         coordinates = coordinates.astype(np.int32)
         base = np.broadcast_to(np.asarray(background, dtype=values.dtype), values.shape[1:]).copy()
-        origins, block = np.unique(node_origin(coordinates, LEAF_SIDE), axis=0, return_inverse=True)
+        origins, block = unique_origins(node_origin(coordinates, LEAF_SIDE))
         blocks = np.broadcast_to(base, (len(origins), LEAF_VOXELS, *base.shape)).copy()
         active = np.zeros((len(origins), LEAF_VOXELS), dtype=np.bool_)
         x, y, z = (coordinates & (LEAF_SIDE - 1)).T
-        at = block.reshape(-1), (x * LEAF_SIDE + y) * LEAF_SIDE + z
+        at = block, (x * LEAF_SIDE + y) * LEAF_SIDE + z
         blocks[at] = values
         active[at] = True
         shape = (len(origins), LEAF_SIDE, LEAF_SIDE, LEAF_SIDE)
-        return cls.from_blocks(
-            origins.reshape(-1, 3), blocks.reshape(shape + base.shape), active.reshape(shape), background=base
-        )
+        return cls.from_blocks(origins, blocks.reshape(shape + base.shape), active.reshape(shape), background=base)
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -500,6 +502,15 @@ def _checked_origins(origins: np.ndarray) -> np.ndarray:
         if (origins & (LEAF_SIDE - 1)).any():
             raise InputError("origins: expected multiples of 8.")
     return np.ascontiguousarray(origins, dtype=np.int32)
+
+
+def _check_tiles(tiles: Tiles) -> None:
+    """Raise unless tiles have the sides and places that a tree has for them."""
+    count = len(tiles.origins)
+    if tiles.origins.shape != (count, 3) or not len(tiles.sides) == len(tiles.values) == len(tiles.active) == count:
+        raise InputError(f"tiles: expected origins ({count}, 3), and {count} sides, values and states.")
+    if not np.isin(tiles.sides, TILE_SIDES).all() or (tiles.origins & (tiles.sides[:, None] - 1)).any():
+        raise InputError("tiles: expected sides of 8, 128 or 4096, and origins that are multiples of them.")
 
 
 def _check_box(lower: np.ndarray, upper: np.ndarray) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from voxfield.checks import check_choice
 from voxfield.errors import InputError
 from voxfield.voxels.sparse import TILE_SIDES, SparseVolume, Tiles
-from voxfield.voxels.vdb_tree import LEAF_SIDE, LEAF_VOXELS, NodeIndex, entry_origins, node_origin
+from voxfield.voxels.vdb_tree import LEAF_SIDE, LEAF_VOXELS, NodeIndex, entry_origins, node_origin, unique_origins
 
 MOST_NEW_NODES: Final = 2**20
 """Blocks and tiles made of tiles that have to be split, at most: 2 GiB as blocks of float32."""
@@ -114,7 +114,7 @@ def combine(first: SparseVolume, second: SparseVolume, how: How = "over") -> Spa
             f"{second.channels}. Convert one of them."
         )
     below, above = _split_where_met(first, second), _split_where_met(second, first)
-    origins = np.unique(np.concatenate([below.origins, above.origins]), axis=0).reshape(-1, 3)
+    origins, _ = unique_origins(np.concatenate([below.origins, above.origins]))
     shape = (len(origins), LEAF_SIDE, LEAF_SIDE, LEAF_SIDE)
     values = np.broadcast_to(first.background, shape + first.channels).copy()
     active = np.zeros(shape, dtype=np.bool_)
@@ -130,7 +130,7 @@ def combine(first: SparseVolume, second: SparseVolume, how: How = "over") -> Spa
         active[chunk] |= on
     # Where the second has inactive tiles only, the first's background stands.
     tiles = Tiles.joined([below.tiles, above.tiles.take(above.tiles.active)])
-    return _tidied((origins.astype(np.int32), values, active), first.background, tiles)
+    return _tidied((origins, values, active), first.background, tiles)
 
 
 def _merged(how: How, below: np.ndarray, above: np.ndarray) -> np.ndarray:
@@ -145,7 +145,7 @@ def _split_where_met(volume: SparseVolume, other: SparseVolume) -> SparseVolume:
     tiles = volume.tiles
     for side in TILE_SIDES[::-1]:
         near = np.concatenate([other.origins, other.tiles.origins])
-        nodes = NodeIndex(np.unique(node_origin(near, side), axis=0).reshape(-1, 3), side)
+        nodes = NodeIndex(unique_origins(node_origin(near, side))[0], side)
         # A tile within a larger one of the other is met too, wherever that begins.
         met = nodes.find(tiles.origins) >= 0
         for larger in TILE_SIDES[TILE_SIDES.index(side) + 1 :]:
@@ -244,7 +244,7 @@ def _midway(low: np.ndarray, high: np.ndarray) -> np.ndarray:
 def _overlap(origins: np.ndarray, side: int, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """(N,) which nodes share a voxel with a box."""
     start = origins.astype(np.int64)
-    return ((start < high) & (start + side > low)).all(axis=1)
+    return np.asarray(((start < high) & (start + side > low)).all(axis=1))
 
 
 def _as_values(mask: np.ndarray, volume: SparseVolume) -> np.ndarray:

@@ -45,6 +45,17 @@ def entry_origins(offsets: np.ndarray, node_origins: np.ndarray, node_side: int,
     return (local * entry_side + node_origins).astype(np.int32)
 
 
+def unique_origins(origins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct ones of (N, 3) origins, sorted by x, y, z, and for each of the N which of them it is."""
+    order = np.lexsort(origins.T[::-1])
+    ordered = origins[order]
+    first = np.ones(len(order), dtype=np.bool_)
+    first[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    which = np.empty(len(order), dtype=np.int64)
+    which[order] = np.cumsum(first) - 1
+    return ordered[first], which
+
+
 class NodeIndex:
     """Finds nodes of one level by their origin, in logarithmic time and memory of 8 bytes a node.
 

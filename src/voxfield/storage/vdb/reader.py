@@ -69,7 +69,7 @@ class VdbHeader:
     start: int
     """Where in the file its metadata, transform and topology begin."""
     blocks: int
-    """Where the values of its blocks begin."""
+    """Where the values of its blocks begin; the end of a grid that shares a tree."""
     end: int
     """One past its last byte."""
 
@@ -97,6 +97,14 @@ class VdbFile:
 
     Args:
         path: the file.
+
+    Attributes:
+        path: the file.
+        version: of the format, such as 224.
+        library: the release of OpenVDB that its writer names, such as (10, 0).
+        uuid: of the content, as its writer gave it.
+        metadata: of the file: name -> value.
+        grids: every grid, also those of kinds that are not read.
 
     Raises:
         MissingFileError: there is no such file.
@@ -144,9 +152,10 @@ class VdbFile:
             FormatError: it is of a kind that is not read, cut short or damaged.
         """
         header = self._header(grid)
-        own, cursor, codec = self._begin(header)
+        own, cursor, codec = self._begin(header, header.blocks)
         if header.parent:
-            _, cursor, codec = self._begin(self._parent(header))
+            parent = self._parent(header)
+            _, cursor, codec = self._begin(parent, parent.blocks)
         return VdbSummary(
             index_to_world=own.index_to_world,
             grid_class=own.grid_class,
@@ -167,14 +176,11 @@ class VdbFile:
             MissingExtraError: it is compressed by Blosc, which is not installed.
         """
         header = self._header(grid)
-        own, cursor, codec = self._begin(header)
-        source = header
-        if header.parent:
-            source = self._parent(header)
-            _, cursor, codec = self._begin(source)
+        own, _, codec = self._begin(header, header.blocks)
+        source = self._parent(header) if header.parent else header
         volume = self._volumes.get(source.start)
         if volume is None:
-            volume = self._read_volume(source, cursor, codec)
+            volume = self._read_volume(source)
             self._volumes[source.start] = volume
         return VdbGrid(
             name=header.name,
@@ -185,10 +191,10 @@ class VdbFile:
             metadata=own.metadata,
         )
 
-    def _read_volume(self, header: VdbHeader, cursor: Cursor, codec: ValueCodec) -> SparseVolume:
+    def _read_volume(self, header: VdbHeader) -> SparseVolume:
+        _, cursor, codec = self._begin(header, header.end)
         topology = read_topology(cursor, codec)
-        if self._has_offsets:
-            cursor.at = header.blocks - header.start
+        cursor.at = header.blocks - header.start
         return read_blocks(cursor, codec, topology)
 
     def _header(self, grid: VdbHeader | str) -> VdbHeader:
@@ -206,8 +212,10 @@ class VdbFile:
             "Export it again."
         )
 
-    def _begin(self, header: VdbHeader) -> tuple["_Start", Cursor, ValueCodec]:
-        """What stands before a grid's tree, the cursor left after it, and how the tree's values are stored."""
+    def _begin(self, header: VdbHeader, stop: int) -> tuple["_Start", Cursor, ValueCodec]:
+        """What stands before a grid's tree, a cursor left after it that sees the file up to ``stop``, and how the values
+        of the tree are stored.
+        """
         kind = header.kind
         if kind is None:
             raise FormatError(
@@ -216,7 +224,7 @@ class VdbFile:
             )
         with self.path.open("rb") as stream:
             stream.seek(header.start)
-            cursor = Cursor(stream.read(header.end - header.start), self.path, header.start)
+            cursor = Cursor(stream.read(stop - header.start), self.path, header.start)
         start = _read_start(cursor)
         return start, cursor, ValueCodec(kind=kind, flags=start.compression, half=header.half and kind.real)
 
@@ -237,9 +245,9 @@ class VdbFile:
         """The grids of a file that says where each of them is."""
         for _ in range(count):
             header, at = self._parse(at, 1 << 12, _read_descriptor)
-            # An instance has no blocks, and says 0 for where they begin.
-            blocks = header.start if header.parent else header.blocks
-            if not at <= header.start <= blocks <= header.end <= self._size:
+            if header.parent:  # it has no blocks, and says 0 for where they begin
+                header = replace(header, blocks=header.end)
+            if not at <= header.start <= header.blocks <= header.end <= self._size:
                 raise FormatError(
                     f"{self.path}: grid {header.name[:60]!r} is said to lie at bytes {header.start:,} to "
                     f"{header.end:,} of {self._size:,}. The file is cut short or damaged: copy or export it again."

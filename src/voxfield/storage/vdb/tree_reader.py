@@ -33,6 +33,8 @@ from voxfield.voxels.vdb_tree import (
     entry_origins,
 )
 
+MOST_TILES: Final = 2**26
+"""Tiles of one volume, of any side but the largest: they compress so well that a small file could hold very many."""
 _LEAF_MASK: Final = LEAF_VOXELS // 8
 _CHUNK: Final = 4096  # leaves decoded at a time
 
@@ -88,11 +90,15 @@ def read_topology(cursor: Cursor, codec: ValueCodec) -> Topology:
     roots = np.frombuffer(cursor.take(tile_count * record.itemsize), dtype=record)
     cursor.require(child_count, 12 + 2 * UPPER_ENTRIES // 8 + 1, "nodes")
     below: dict[tuple[int, int, int], _Found] = {}
+    constants = 0
     for _ in range(child_count):
         origin = cursor.unpack("3i")
         if origin in below:
             raise cursor.fault("two nodes at one place")
         below[origin] = _read_upper(cursor, codec, background, origin)
+        constants += sum(map(len, below[origin].tiles))
+        if constants > MOST_TILES:
+            raise cursor.fault(f"more than {MOST_TILES:,} tiles")
     places = {*below, *map(tuple, roots["origin"].tolist())}
     if len(places) != child_count + tile_count or any(one % UPPER_SIDE for place in places for one in place):
         raise cursor.fault("nodes that overlap")

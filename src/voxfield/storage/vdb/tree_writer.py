@@ -26,6 +26,7 @@ from voxfield.voxels.vdb_tree import (
     UPPER_SIDE,
     entry_offset,
     node_origin,
+    unique_origins,
 )
 
 _CHUNK: Final = 4096  # leaves encoded at a time
@@ -68,9 +69,9 @@ class _Nodes:
         self._small = tiles.take(tiles.sides == LEAF_SIDE)
         self._large = tiles.take(tiles.sides == LOWER_SIDE)
         below = np.concatenate([volume.origins, self._small.origins])
-        self._lowers, lower_of = _unique_nodes(node_origin(below, LOWER_SIDE))
+        self._lowers, lower_of = unique_origins(node_origin(below, LOWER_SIDE))
         inside = np.concatenate([self._lowers, self._large.origins])
-        self.uppers, upper_of = _unique_nodes(node_origin(inside, UPPER_SIDE))
+        self.uppers, upper_of = unique_origins(node_origin(inside, UPPER_SIDE))
         # The lower nodes are sorted by their origin, not yet by where they stand in their upper nodes; both orders are
         # that of (x, y, z), one upper node after another.
         order = np.lexsort((*self._lowers.T[::-1], upper_of[: len(self._lowers)]))
@@ -238,12 +239,6 @@ def _alike(values: np.ndarray, one: np.ndarray) -> np.ndarray:
 def _full(value: np.ndarray, codec: ValueCodec) -> bytes:
     """One value as it stands outside of runs: rounded as in a run, in full width."""
     return codec.encode(value[None]).astype(codec.kind.dtype).tobytes()
-
-
-def _unique_nodes(origins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct ones of (N, 3) origins, sorted, and for each of the N which it is."""
-    nodes, which = np.unique(origins, axis=0, return_inverse=True)
-    return nodes.reshape(-1, 3), which.reshape(-1)
 
 
 def _mask_rows(count: int, entries: int, rows: np.ndarray, offsets: np.ndarray) -> np.ndarray:
