@@ -213,8 +213,8 @@ class VdbFile:
         )
 
     def _begin(self, header: VdbHeader, stop: int) -> tuple["_Start", Cursor, ValueCodec]:
-        """What stands before a grid's tree, a cursor left after it that sees the file up to ``stop``, and how the values
-        of the tree are stored.
+        """What stands before a grid's tree, a cursor left after it that sees the file up to ``stop``, and how the tree
+        stores values.
         """
         kind = header.kind
         if kind is None:
