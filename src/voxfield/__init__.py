@@ -12,25 +12,51 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from voxfield.api import Run as Run
     from voxfield.api import convert_capture as convert_capture
+    from voxfield.api import convert_volume as convert_volume
+    from voxfield.api import crop_volume as crop_volume
     from voxfield.api import download_eyefultower as download_eyefultower
     from voxfield.api import make_multiscale as make_multiscale
+    from voxfield.api import merge_volumes as merge_volumes
     from voxfield.api import open as open  # noqa: A004  (the public name reads voxfield.open)
     from voxfield.api import process_photos as process_photos
+    from voxfield.api import read_volume as read_volume
     from voxfield.api import train as train
+    from voxfield.api import volume_info as volume_info
+    from voxfield.api import write_volume as write_volume
 
 __version__ = "0.1.0"
 
-_PUBLIC = ("Run", "convert_capture", "download_eyefultower", "make_multiscale", "open", "process_photos", "train")
+_PUBLIC = (
+    "Run",
+    "convert_capture",
+    "convert_volume",
+    "crop_volume",
+    "download_eyefultower",
+    "make_multiscale",
+    "merge_volumes",
+    "open",
+    "process_photos",
+    "read_volume",
+    "train",
+    "volume_info",
+    "write_volume",
+)
 
 __all__ = [
     "Run",
     "__version__",
     "convert_capture",
+    "convert_volume",
+    "crop_volume",
     "download_eyefultower",
     "make_multiscale",
+    "merge_volumes",
     "open",
     "process_photos",
+    "read_volume",
     "train",
+    "volume_info",
+    "write_volume",
 ]
 
 

@@ -1,16 +1,33 @@
-"""The public calls: train a field, open a run, measure, render and report on it. The command line calls only these."""
+"""The public calls: train a field, open a run, measure, render and report on it; make captures, handle volumes.
+
+The command line calls only these.
+"""
 
 from voxfield.api.captures import convert_capture, download_eyefultower, make_multiscale, process_photos
 from voxfield.api.runs import Run, machine, open  # noqa: A004  (the public name reads voxfield.open)
 from voxfield.api.training import train
+from voxfield.api.volumes import (
+    convert_volume,
+    crop_volume,
+    merge_volumes,
+    read_volume,
+    volume_info,
+    write_volume,
+)
 
 __all__ = [
     "Run",
     "convert_capture",
+    "convert_volume",
+    "crop_volume",
     "download_eyefultower",
     "machine",
     "make_multiscale",
+    "merge_volumes",
     "open",
     "process_photos",
+    "read_volume",
     "train",
+    "volume_info",
+    "write_volume",
 ]

@@ -33,6 +33,11 @@ VERBS = {
     "capture process": "Make a capture with poses from plain photographs or a video, with COLMAP, on the CPU.",
     "capture download": "Download captures of a public data set, ready to train on.",
     "export nerfstudio": "Export a run's cameras and pictures for nerfstudio, and its weights as safetensors.",
+    "vdb info": "Say what an OpenVDB file holds: grids, types, bounds, transforms, compression.",
+    "vdb stats": "Measure an OpenVDB file: sizes, active voxels, value ranges, memory of each grid.",
+    "vdb convert": "Write an OpenVDB file anew: compression, precision, fewer voxels; or to and from .npy arrays.",
+    "vdb merge": "Bring the grids of several OpenVDB files into one.",
+    "vdb crop": "Write the part of an OpenVDB file's grids that lies in a box.",
     "bench": "Measure the kernels' speed, and training's on your data.",
     "doctor": "Say what will run on this machine, how fast, and what is missing.",
 }

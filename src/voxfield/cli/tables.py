@@ -62,6 +62,27 @@ def format_nested(values: Mapping[str, Any], indent: int = 0) -> str:
     return "\n".join(lines)
 
 
+def format_volume(information: Mapping[str, Any]) -> str:
+    """What `voxfield.volume_info` says of a file: its grids as a table, one line each."""
+    rows = []
+    for grid in information["grids"]:
+        kind = grid["type"] + (" (half)" if grid["half"] else "")
+        if not grid["read"]:
+            rows.append((grid["name"], kind, "not read", "", "", "", ""))
+            continue
+        box = grid["bounding_box"]
+        bounds = f"{box['min']} to {box['max']}" if box else "nothing active"
+        size = sorted({f"{side:.6g}" for side in grid["voxel_size"]})
+        edges = size[0] if len(size) == 1 else " x ".join(f"{side:.6g}" for side in grid["voxel_size"])
+        shared = f"tree of {grid['shares_tree_of']!r}" if grid["shares_tree_of"] else grid["compression"]
+        rows.append((grid["name"], kind, grid["class"], f"{grid['active_voxels']:,}", bounds, edges, shared))
+    header = ("grid", "type", "class", "active voxels", "bounding box", "voxel size", "stored as")
+    lines = [f"{information['file']}: OpenVDB {information['version']}, {information['file_size_mb']:.3f} MB"]
+    if information["metadata"]:
+        lines.append(format_nested({"metadata": information["metadata"]}))
+    return "\n".join([*lines, "", format_table(header, rows) if rows else "It has no grids."])
+
+
 def _format_value(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"

@@ -1,0 +1,304 @@
+"""Sparse volumes on disk: reading, writing, describing, converting, merging and cropping OpenVDB files."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from voxfield.checks import check_choice, check_range
+from voxfield.errors import FormatError, InputError, MissingFileError
+from voxfield.storage.atomic import replacing
+from voxfield.storage.json_values import json_values
+from voxfield.storage.vdb import VdbFile, VdbGrid, VdbHeader, read_vdb, write_vdb
+from voxfield.storage.vdb.layout import Compression, compression_text
+from voxfield.voxels.sparse import SparseVolume
+from voxfield.voxels.sparse_edit import combine, crop, prune, sparsify
+from voxfield.voxels.vdb_tree import COORDINATE_MAX, COORDINATE_MIN
+
+SameNames = Literal["error", "keep", "over", "sum", "max", "min"]
+
+
+def read_volume(path: str | os.PathLike[str], name: str | None = None) -> VdbGrid:
+    """Load one grid of an OpenVDB file, whatever the size of the others.
+
+    Args:
+        path: the ``.vdb`` file.
+        name: which grid; may be left out where there is one.
+
+    Raises:
+        MissingFileError: there is no such file.
+        FormatError: it is no OpenVDB file, cut short or damaged, or the grid is of a kind that is not read.
+        InputError: no grid of that name, or several and none named.
+        MissingExtraError: the grid is compressed by Blosc, which is not installed.
+    """
+    file = VdbFile(path)
+    if name is None:
+        if len(file.grids) != 1:
+            names = ", ".join(repr(header.name) for header in file.grids) or "none"
+            raise InputError(f"{path}: expected one grid, or the name of one of them. Grids: {names}.")
+        return file.read(file.grids[0])
+    return file.read(name)
+
+
+def write_volume(
+    path: str | os.PathLike[str],
+    grids: VdbGrid | Sequence[VdbGrid],
+    *,
+    compression: Compression = "blosc",
+    level: int = 9,
+    metadata: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write grids to an OpenVDB file, which appears whole or not at all. Arguments and errors as `write_vdb`."""
+    listed = [grids] if isinstance(grids, VdbGrid) else grids
+    return write_vdb(path, listed, compression=compression, level=level, metadata=metadata)
+
+
+def volume_info(path: str | os.PathLike[str], *, values: bool = False) -> dict[str, Any]:
+    """What an OpenVDB file holds, in the types JSON has.
+
+    Args:
+        path: the ``.vdb`` file.
+        values: also look at every value: ranges, and the memory of each grid once loaded. Without it only topologies
+            are read.
+
+    Returns:
+        ``file``, ``file_size_mb``, ``version``, ``num_grids``, ``total_active_voxels`` (of grids that share a tree,
+        counted once), ``metadata`` and ``grids``: for each its name, type, class, active voxels, bounding box of these
+        (index coordinates, both ends inside), voxel size, transform and compression. A grid of a kind that is not
+        read has its ``type`` and ``"read": False``.
+
+    Raises:
+        MissingFileError, FormatError, MissingExtraError: as `read_volume`.
+    """
+    file = VdbFile(path)
+    grids = [_describe(file, header, values) for header in file.grids]
+    own = [one for one in grids if one["read"] and one["shares_tree_of"] is None]
+    return {
+        "file": str(file.path),
+        "file_size_mb": file.path.stat().st_size / 1e6,
+        "version": file.version,
+        "library": ".".join(map(str, file.library)),
+        "uuid": file.uuid,
+        "num_grids": len(grids),
+        "total_active_voxels": sum(one["active_voxels"] for one in own),
+        "metadata": json_values(file.metadata),
+        "grids": grids,
+    }
+
+
+def convert_volume(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    names: Sequence[str] = (),
+    compression: Compression = "blosc",
+    level: int = 9,
+    half: bool | None = None,
+    tolerance: float = 0.0,
+    voxel_size: float = 1.0,
+) -> list[VdbGrid]:
+    """Write a volume anew: other compression or precision, fewer voxels, chosen grids; or to and from dense arrays.
+
+    Args:
+        source: a ``.vdb`` file, or a ``.npy`` array (D, H, W) or (C, D, H, W) of a type that grids have.
+        output: a ``.vdb`` file, or ``.npy`` for the dense array of one grid in the box of its active voxels.
+        names: grids to keep; all where empty.
+        compression: ``blosc``, ``zip`` or ``none``.
+        level: effort, 0 to 9.
+        half: store floating-point values in 16 bits; as the source has them where left out.
+        tolerance: active voxels within this of the background become background, and blocks constant within it tiles.
+        voxel_size: of a grid made from an array, in world units.
+
+    Returns:
+        The grids as they were written.
+
+    Raises:
+        InputError: other endings, names that are absent, or options that do not fit.
+        MissingFileError, FormatError, MissingExtraError: as `read_volume`.
+    """
+    from_dense, to_dense = _is_dense(source), _is_dense(output)
+    grids = [_grid_of_array(Path(source), voxel_size)] if from_dense else read_vdb(source, names or None)
+    if half is not None:
+        grids = [replace(grid, half=half) for grid in grids]
+    if tolerance:
+        # Grids that shared a volume share the thinner one.
+        thinner = {id(grid.volume): prune(sparsify(grid.volume, tolerance), tolerance) for grid in grids}
+        grids = [replace(grid, volume=thinner[id(grid.volume)]) for grid in grids]
+    if to_dense:
+        if len(grids) != 1:
+            raise InputError(f"{output}: holds one dense array, got {len(grids)} grids. Name one.")
+        _write_array(Path(output), grids[0].volume.to_dense())
+    else:
+        metadata = {} if from_dense else VdbFile(source).metadata
+        write_vdb(output, grids, compression=compression, level=level, metadata=metadata)
+    return grids
+
+
+def merge_volumes(
+    sources: Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    *,
+    same_names: SameNames = "error",
+    compression: Compression = "blosc",
+) -> list[VdbGrid]:
+    """Bring the grids of several files into one.
+
+    Args:
+        sources: two or more ``.vdb`` files; the metadata of later files win.
+        output: the file to write; may be one of them.
+        same_names: what to do with grids of one name: refuse them (``error``), ``keep`` them side by side, or make them
+            one, where the later's active voxels lie ``over`` the earlier's, or both are brought together by ``sum``,
+            ``max`` or ``min``. Such grids must have one type and transform.
+        compression: ``blosc``, ``zip`` or ``none``.
+
+    Returns:
+        The grids as they were written.
+
+    Raises:
+        InputError: unknown options, or grids of one name that cannot become one.
+        MissingFileError, FormatError, MissingExtraError: as `read_volume`.
+    """
+    check_choice("same_names", same_names, ("error", "keep", "over", "sum", "max", "min"))
+    merged: list[VdbGrid] = []
+    metadata: dict[str, Any] = {}
+    for source in sources:
+        metadata |= VdbFile(source).metadata
+        for grid in read_vdb(source):
+            place = next((i for i, one in enumerate(merged) if one.name == grid.name), None)
+            if place is None or same_names == "keep":
+                merged.append(grid)
+            elif same_names == "error":
+                raise InputError(
+                    f"{source}: grid {grid.name!r} is in an earlier file too. Say what to do with such grids: keep, "
+                    "over, sum, max or min."
+                )
+            else:
+                if not np.allclose(grid.index_to_world, merged[place].index_to_world, rtol=1e-9, atol=0.0):
+                    raise InputError(
+                        f"{source}: grid {grid.name!r} has another transform than that of an earlier file."
+                    )
+                merged[place] = replace(merged[place], volume=combine(merged[place].volume, grid.volume, same_names))
+    write_vdb(output, merged, compression=compression, metadata=metadata)
+    return merged
+
+
+def crop_volume(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    lower: Sequence[float],
+    upper: Sequence[float],
+    *,
+    world: bool = False,
+    compression: Compression = "blosc",
+) -> list[VdbGrid]:
+    """Write the part of every grid that lies in a box; outside it everything becomes inactive background.
+
+    Args:
+        source: a ``.vdb`` file.
+        output: the file to write; may be the same.
+        lower: three coordinates (x, y, z) of the box: the first voxel kept.
+        upper: one past the last voxel kept.
+        world: the box is in world coordinates: voxels whose values lie in it, ends included, are kept. Of grids that
+            are turned, the box around it along their axes.
+        compression: ``blosc``, ``zip`` or ``none``.
+
+    Returns:
+        The grids as they were written.
+
+    Raises:
+        InputError: an empty box, or coordinates that are not finite or, of voxels, not whole.
+        MissingFileError, FormatError, MissingExtraError: as `read_volume`.
+    """
+    low, high = np.asarray(lower, dtype=np.float64), np.asarray(upper, dtype=np.float64)
+    if low.shape != (3,) or high.shape != (3,) or not np.isfinite([low, high]).all():
+        raise InputError(f"box: expected three finite coordinates each, got {lower} and {upper}.")
+    if not world and ((low != np.floor(low)).any() or (high != np.floor(high)).any()):
+        raise InputError(f"box: expected whole voxels, got {lower} and {upper}. For world coordinates say world.")
+    file = VdbFile(source)
+    kept: list[VdbGrid] = []
+    cropped: dict[tuple[int, bytes], Any] = {}
+    grids = [file.read(header) for header in file.grids]
+    for grid in grids:
+        box = _index_box(low, high, grid.index_to_world) if world else (low.astype(np.int64), high.astype(np.int64))
+        # Grids that shared a volume go on sharing it where their boxes are alike.
+        key = id(grid.volume), np.stack(box).tobytes()
+        if key not in cropped:
+            cropped[key] = crop(grid.volume, *box)
+        kept.append(replace(grid, volume=cropped[key]))
+    write_vdb(output, kept, compression=compression, metadata=file.metadata)
+    return kept
+
+
+def _describe(file: VdbFile, header: VdbHeader, values: bool) -> dict[str, Any]:
+    """One grid in the types JSON has."""
+    known = {"name": header.name, "type": header.type_name, "half": header.half, "read": header.kind is not None}
+    if header.kind is None:
+        return known
+    summary = file.summary(header)
+    topology = summary.topology
+    bounds = topology.active_bounds
+    matrix = summary.index_to_world
+    described = {
+        **known,
+        "class": summary.grid_class,
+        "shares_tree_of": header.parent or None,
+        "active_voxels": topology.active_count,
+        "blocks": len(topology.origins),
+        "tiles": len(topology.tiles),
+        "bounding_box": None if bounds is None else {"min": bounds[0].tolist(), "max": (bounds[1] - 1).tolist()},
+        "background": json_values(topology.background),
+        "voxel_size": np.linalg.norm(matrix[:3, :3], axis=0).tolist(),
+        "index_to_world": matrix.tolist(),
+        "compression": compression_text(summary.compression),
+        "metadata": json_values(summary.metadata),
+    }
+    if values:
+        volume = file.read(header).volume
+        found = volume.active_range()
+        described["range"] = None if found is None else json_values({"min": found[0], "max": found[1]})
+        described["memory_mb"] = volume.nbytes / 1e6
+    return described
+
+
+def _is_dense(path: str | os.PathLike[str]) -> bool:
+    suffix = Path(path).suffix.lower()
+    if suffix not in {".vdb", ".npy"}:
+        raise InputError(f"{path}: expected a file that ends in .vdb or .npy.")
+    return suffix == ".npy"
+
+
+def _grid_of_array(path: Path, voxel_size: float) -> VdbGrid:
+    """A dense array as a grid named after its file."""
+    check_range("voxel_size", voxel_size, above=0.0, maximum=1e30)
+    try:
+        dense = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise MissingFileError(f"{path}: there is no such file.") from None
+    except (ValueError, EOFError) as error:
+        raise FormatError(
+            f"{path}: not an array that NumPy reads ({str(error)[:80]}). Save it with numpy.save."
+        ) from None
+    matrix = np.diag([voxel_size, voxel_size, voxel_size, 1.0])
+    return VdbGrid(name=path.stem, volume=SparseVolume.from_dense(dense), index_to_world=matrix)
+
+
+def _write_array(path: Path, dense: np.ndarray) -> None:
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        np.save(stream, dense, allow_pickle=False)
+
+
+def _index_box(low: np.ndarray, high: np.ndarray, index_to_world: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The voxels whose values lie in a box of the world, as [lower, upper) in index coordinates."""
+    corners = np.array(
+        [[x, y, z, 1.0] for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])]
+    )
+    index = np.linalg.solve(index_to_world, corners.T)[:3]
+    # Rounding must not lose voxels that lie on the box itself.
+    slack = 1e-9 * np.maximum(1.0, np.abs(index).max(axis=1))
+    limits = COORDINATE_MIN, COORDINATE_MAX + 1
+    lower = np.clip(np.ceil(index.min(axis=1) - slack), *limits).astype(np.int64)
+    upper = np.clip(np.floor(index.max(axis=1) + slack) + 1, *limits).astype(np.int64)
+    return lower, upper

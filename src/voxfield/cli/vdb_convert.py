@@ -1,0 +1,50 @@
+"""``voxfield vdb convert``."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from voxfield.cli.options import optional
+
+EXAMPLE = "voxfield vdb convert smoke.vdb small.vdb --precision half --tolerance 1e-4"
+
+
+def command(
+    source: Annotated[Positional[Path], arg(metavar="SOURCE")],
+    output: Annotated[Positional[Path], arg(metavar="OUTPUT")],
+    /,
+    *,
+    grids: Annotated[tuple[str, ...], arg(metavar="NAME ...")] = (),
+    compression: Literal["blosc", "zip", "none"] = "blosc",
+    level: Annotated[int, arg(metavar="0-9")] = 9,
+    precision: Annotated[Literal["half", "full"] | None, optional("half|full")] = None,
+    tolerance: Annotated[float, arg(metavar="X")] = 0.0,
+    voxel_size: Annotated[float, arg(metavar="X")] = 1.0,
+) -> int:
+    """Write an OpenVDB file anew: compression, precision, fewer voxels; or to and from .npy arrays.
+
+    Args:
+        source: a .vdb file, or a .npy array of shape (D, H, W) or (C, D, H, W).
+        output: a .vdb file, or .npy for the values of one grid in the box of its active voxels.
+        grids: names of the grids to keep; all of them if left out.
+        compression: blosc as OpenVDB and Blender write, zip for smaller files, or none.
+        level: effort of the compression.
+        precision: bits of floating-point values: half for 16, full; as they are if left out.
+        tolerance: voxels within this of the background become background, and constant blocks one value.
+        voxel_size: of a grid made from an array, in world units.
+    """
+    import voxfield
+
+    written = voxfield.convert_volume(
+        source,
+        output,
+        names=grids,
+        compression=compression,
+        level=level,
+        half=None if precision is None else precision == "half",
+        tolerance=tolerance,
+        voxel_size=voxel_size,
+    )
+    print(f"Wrote  {output}: {', '.join(f'{grid.name} ({grid.volume.active_count:,} active)' for grid in written)}")
+    return 0
