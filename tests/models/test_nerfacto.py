@@ -534,12 +534,26 @@ def test_refined_poses_are_the_corrected_ones() -> None:
     ("unbounded", "samples"), [(True, (256, 96, 48)), (False, (128, 64, 32))], ids=["unbounded", "bounded"]
 )
 def test_every_auto_gets_a_value_for_the_capture(unbounded: bool, samples: tuple[int, int, int]) -> None:
-    settled = NerfactoConfig().settled(side=4.0, unbounded=unbounded, ndc=False)
+    settled = NerfactoConfig().settled(side=4.0, unbounded=unbounded, ndc=False, has_alpha=False)
     assert "auto" not in str(settled)
     assert (settled.coarse_proposal.num_samples, settled.fine_proposal.num_samples, settled.num_samples) == samples
-    assert settled.settled(side=1.0, unbounded=not unbounded, ndc=True) == settled
+    assert settled.settled(side=1.0, unbounded=not unbounded, ndc=True, has_alpha=True) == settled
 
 
 def test_normalised_device_coordinates_keep_the_samples_of_unbounded_captures() -> None:
-    settled = NerfactoConfig().settled(side=2.0, unbounded=False, ndc=True)
+    settled = NerfactoConfig().settled(side=2.0, unbounded=False, ndc=True, has_alpha=True)
     assert (settled.num_samples, settled.distortion_weight, settled.initial_density) == (48, 0.002, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("has_alpha", "unbounded", "chosen", "numbers"),
+    [(True, False, "auto", 0), (True, True, "auto", 32), (False, False, "auto", 32), (True, False, "on", 32),
+     (False, True, "off", 0)],
+)  # fmt: skip
+def test_renderings_have_no_appearances_of_their_own(
+    has_alpha: bool, unbounded: bool, chosen: Any, numbers: int
+) -> None:
+    config = NerfactoConfig(appearances=chosen)
+    settled = config.settled(side=2.0, unbounded=unbounded, ndc=False, has_alpha=has_alpha)
+    assert settled.field.appearance == numbers
+    assert settled.appearances == ("on" if numbers else "off")

@@ -89,6 +89,9 @@ class NerfactoConfig:
     poses: Literal["off", "SO3xR3", "SE3"] = "off"
     """Whether training corrects the poses of its cameras, and how. Off by default, unlike nerfstudio: poses of
     structure from motion are good, it costs half of the speed, and held-out pictures keep their uncorrected poses."""
+    appearances: Literal["auto", "on", "off"] = "auto"
+    """Whether pictures have appearances of their own, of ``field.appearance`` numbers. ``auto``: not in bounded captures
+    with alpha, which are renderings: there they explain away what changes with the view, and held-out views lack it."""
     unseen_appearance: Literal["mean", "zero"] = "mean"
     """The appearance that renderings have: the mean of the training pictures', or nothing."""
     pose_learning_rate: float = 0.1
@@ -104,6 +107,7 @@ class NerfactoConfig:
         check_range("far", self.far, above=0.0, maximum=1e6)
         check_range("interlevel_weight", self.interlevel_weight, minimum=0.0)
         check_range("annealing_steps", self.annealing_steps, minimum=0)
+        check_choice("appearances", self.appearances, ("auto", "on", "off"))
         check_choice("unseen_appearance", self.unseen_appearance, ("mean", "zero"))
         check_range("orientation_weight", self.orientation_weight, minimum=0.0)
         check_range("predicted_normal_weight", self.predicted_normal_weight, minimum=0.0)
@@ -114,7 +118,7 @@ class NerfactoConfig:
         if self.predict_normals and self.pyramid is not None and self.pyramid.interpolate == "color":
             raise InputError("predict_normals: levels blended as colours share no features. Set interpolate=embedding.")
 
-    def settled(self, *, side: float, unbounded: bool, ndc: bool) -> "NerfactoConfig":
+    def settled(self, *, side: float, unbounded: bool, ndc: bool, has_alpha: bool) -> "NerfactoConfig":
         """These settings with a value for every ``auto``, for a region of interest whose longest ``side`` is so many
         world units; of a capture in normalised device coordinates (``ndc``) it is the frame's.
         """
@@ -124,8 +128,12 @@ class NerfactoConfig:
             for proposal, count in zip((self.coarse_proposal, self.fine_proposal), samples[:2], strict=True)
         )
         distortion = 0.002 if unbounded or ndc else 0.0
+        rendered = has_alpha and not (unbounded or ndc)
+        appearances = ("off" if rendered else "on") if self.appearances == "auto" else self.appearances
         return replace(
             self,
+            field=self.field if appearances == "on" else replace(self.field, appearance=0),
+            appearances=appearances,
             coarse_proposal=coarse,
             fine_proposal=fine,
             num_samples=samples[2] if self.num_samples == "auto" else self.num_samples,
@@ -200,7 +208,7 @@ class Nerfacto(torch.nn.Module):
             bounds, unbounded, near = ndc.bounds, False, 0.0
         check_last_sample(config.background, has_alpha)
         side = max(bounds.size)
-        config = config.settled(side=side, unbounded=unbounded, ndc=ndc is not None)
+        config = config.settled(side=side, unbounded=unbounded, ndc=ndc is not None, has_alpha=has_alpha)
         self.config, self.bounds, self.unbounded, self.near, self.ndc = config, bounds, unbounded, near, ndc
         self.tone = tone
         self.background = cast(Background, config.background)
