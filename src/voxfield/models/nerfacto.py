@@ -90,8 +90,9 @@ class NerfactoConfig:
     """Whether training corrects the poses of its cameras, and how. Off by default, unlike nerfstudio: poses of
     structure from motion are good, it costs half of the speed, and held-out pictures keep their uncorrected poses."""
     appearances: Literal["auto", "on", "off"] = "auto"
-    """Whether pictures have appearances of their own, of ``field.appearance`` numbers. ``auto``: not in bounded captures
-    with alpha, which are renderings: there they explain away what changes with the view, and held-out views lack it."""
+    """Whether pictures have appearances of their own, of ``field.appearance`` numbers. ``auto``: not in bounded
+    captures with alpha, which are renderings: there they explain away what changes with the view, and new views lack
+    them."""
     unseen_appearance: Literal["mean", "zero"] = "mean"
     """The appearance that renderings have: the mean of the training pictures', or nothing."""
     pose_learning_rate: float = 0.1

@@ -7,6 +7,7 @@ Trained on a CPU it stands for ``pynerf-occupancy-grid``, which learns the same 
 from dataclasses import replace
 from typing import Final
 
+from voxfield.data.capture import CaptureOptions
 from voxfield.fields.pyramid_field import PyramidConfig
 from voxfield.models.nerfacto import NerfactoConfig
 from voxfield.recipes import nerfacto
@@ -39,7 +40,13 @@ def experiment(minutes: float | None = None) -> Experiment:
             rays_per_batch=8192,
         )
     rate = LearningRate(initial=1e-2, decay_from=0.0, final_factor=0.01, warm_up_steps=warm_up)
-    return replace(base, recipe="pynerf", model=model, trainer=replace(base.trainer, learning_rate=rate))
+    trainer = replace(base.trainer, learning_rate=rate)
+    return replace(base, recipe="pynerf", model=model, capture=several_scales(base.capture), trainer=trainer)
+
+
+def several_scales(capture: CaptureOptions) -> CaptureOptions:
+    """``capture`` with each picture at the authors' four scales: of one scale alone most levels learn nothing."""
+    return replace(capture, scales=(1, 2, 4, 8), uneven_scales="crop")
 
 
 def smallest_model() -> NerfactoConfig:

@@ -6,6 +6,7 @@ from voxfield.fields.pyramid_field import PyramidConfig
 from voxfield.models.grid_ngp import GridNgpConfig
 from voxfield.recipes import grid_ngp
 from voxfield.recipes.grid_ngp import build_model
+from voxfield.recipes.pynerf import several_scales
 from voxfield.training.experiment import Experiment
 
 __all__ = ["build_model", "experiment", "smallest_model"]
@@ -14,7 +15,8 @@ __all__ = ["build_model", "experiment", "smallest_model"]
 def experiment(minutes: float | None = None) -> Experiment:
     """The recipe of grid-ngp for a training of ``minutes``, with a pyramid of eight levels."""
     base = grid_ngp.experiment(minutes)
-    return replace(base, recipe="pynerf-occupancy-grid", model=replace(base.model, pyramid=PyramidConfig()))
+    model = replace(base.model, pyramid=PyramidConfig())
+    return replace(base, recipe="pynerf-occupancy-grid", model=model, capture=several_scales(base.capture))
 
 
 def smallest_model() -> GridNgpConfig:
