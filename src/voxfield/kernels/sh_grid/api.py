@@ -49,10 +49,10 @@ def render_sh_grid(
 ) -> RenderedGrid:
     """March through a sparse voxel grid and composite density and view-dependent colour.
 
-    A ray is clipped to [t_enter, t_exit), the grid's box cut with t >= ``near``; direction d in voxels is
-    d / box size * (W, H, D), and with dt = step / \\|d in voxels\\| sample k lies at t_k = t_enter + (k + u) dt < t_exit,
-    u the ray's jitter or 1/2. With delta = dt * \\|d\\|, s_k the density and a_k the coefficients interpolated there
-    (``grid.py`` says how), Y the harmonics of the view direction and T_0 = 1 ::
+    A ray is clipped to [t_enter, t_exit), the grid's box cut with t >= ``near``. Its direction d is
+    e = d / box size * (W, H, D) in voxels, and with dt = step / length of e, sample k lies at
+    t_k = t_enter + (k + u) dt < t_exit, u the ray's jitter or 1/2. With delta = dt * length of d, s_k the density and
+    a_k the coefficients interpolated there (``grid.py`` says how), Y the harmonics of the view direction and T_0 = 1 ::
 
         alpha_k = 1 - exp(-delta * s_k)           if s_k > density_threshold and T_k >= early_stop, else 0
         T_{k+1} = T_k * (1 - alpha_k)

@@ -394,7 +394,7 @@ def _sample(start, stop, points, links, density, sh, box, densities, coefficient
         for axis in range(3):
             low, high = float(box[0, axis]), float(box[1, axis])
             at = (float(points[point, axis]) - low) * (size[axis] / (high - low)) - 0.5
-            at = _clamp(at if at == at else 0.0, size[axis])
+            at = _clamp(0.0 if math.isnan(at) else at, size[axis])
             cell[axis] = min(int(at), size[axis] - 2)
             position[axis] = at - cell[axis]
         _corner_weights(np.float32(position[0]), np.float32(position[1]), np.float32(position[2]), weights)
@@ -474,7 +474,7 @@ class _Render(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, *grads):  # type: ignore[no-untyped-def]
-        marched: _Marched = ctx.marched
+        marched = ctx.marched
         into = ctx.gradients
         if into is None:
             into = GridGradients(
