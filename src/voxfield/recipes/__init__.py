@@ -17,6 +17,9 @@ RECIPES = {
     "nerfacto-big": "nerfacto_big",
     "nerfacto-huge": "nerfacto_huge",
     "depth-nerfacto": "depth_nerfacto",
+    "plenoxels": "plenoxels",
+    "plenoxels-fast": "plenoxels_fast",
+    "plenoxels-llff": "plenoxels_llff",
 }
 """Name to module; a module has ``experiment(minutes)``, ``build_model(config, captures, seed)`` and
 ``smallest_model()``."""

@@ -39,7 +39,7 @@ class RowRule:
         return {"sgd": 0, "rmsprop": 1, "adam": 2}[self.kind]
 
     def factors(self, step: int) -> tuple[float, float]:
-        """(rate, root) of update ``step`` (from 1): Adam's ``p -= rate m / (root sqrt(v) + epsilon)``; else (rate, 1)."""
+        """(rate, root) of update ``step`` (from 1): Adam's ``p -= rate m / (root sqrt(v) + epsilon)``."""
         if self.kind != "adam":
             return self.learning_rate, 1.0
         return self.learning_rate / (1 - self.beta1**step), (1 - self.beta2**step) ** -0.5

@@ -1,6 +1,7 @@
 """`row_update` on a CPU: runs of neighbouring touched rows are updated as one stretch of memory."""
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,5 +80,5 @@ def row_update(
     rate, root = (np.float32(value) for value in rule.factors(step))
     beta1, beta2, epsilon = (np.float32(value) for value in (rule.beta1, rule.beta2, rule.epsilon))
     constants = {"sgd": (), "rmsprop": (beta2, epsilon), "adam": (root, beta1, beta2, epsilon)}[rule.kind]
-    kernel = {"sgd": _sgd, "rmsprop": _rmsprop, "adam": _adam}[rule.kind]
-    run_split(kernel, len(parameter), width, *flat, touched.numpy(), rate, *constants, grain=4096)
+    kernels: dict[str, Any] = {"sgd": _sgd, "rmsprop": _rmsprop, "adam": _adam}
+    run_split(kernels[rule.kind], len(parameter), width, *flat, touched.numpy(), rate, *constants, grain=4096)

@@ -23,6 +23,8 @@ class RenderedGrid:
     """(R,): sum of weight * distance, not divided by opacity; in lengths of the ray's direction."""
     sparsity: torch.Tensor
     """(R,), at least 0: sum of log(1 + 2 density^2), the Cauchy penalty."""
+    samples: torch.Tensor
+    """(R,) int64: samples with a weight."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +82,8 @@ def render_sh_grid(
         ``rgb + (1 - opacity) * background`` does that.
 
     Gradients:
-        From all four outputs to ``grid.density`` and ``grid.sh``, exact and the same whatever the number of threads;
-        where density or colour is clamped it is zero. None to the rays: they must not require one (see
+        From all outputs but ``samples`` to ``grid.density`` and ``grid.sh``, exact and the same whatever the number of
+        threads; where density or colour is clamped it is zero. None to the rays: they must not require one (see
         `march_sh_grid`).
 
     Raises:
@@ -100,10 +102,10 @@ def render_sh_grid(
     chosen = resolve(implementation, device, "sh_grid", dtype=origins.dtype)
     basis = spherical_harmonics(views.detach(), grid.degree, implementation=chosen)
     shift = torch.full_like(origins[:, 0], 0.5) if jitter is None else jitter
-    rgb, opacity, depth, sparsity = load_backend("sh_grid", chosen).render(
+    rgb, opacity, depth, sparsity, samples = load_backend("sh_grid", chosen).render(
         origins, directions, basis, grid, rule, shift, float(near), gradients
     )
-    return RenderedGrid(rgb=rgb, opacity=opacity, depth=depth, sparsity=sparsity)
+    return RenderedGrid(rgb=rgb, opacity=opacity, depth=depth, sparsity=sparsity, samples=samples)
 
 
 def march_sh_grid(

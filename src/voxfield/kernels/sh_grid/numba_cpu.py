@@ -469,12 +469,14 @@ class _Render(torch.autograd.Function):
         marched = _march_rays(origins, directions, basis, grid, rule, jitter, near)
         ctx.marched, ctx.basis, ctx.links, ctx.gradients = marched, _array(basis), grid.links, gradients
         ctx.shapes = density.shape, sh.shape
-        return tuple(torch.from_numpy(values) for values in marched.sums)
+        samples = torch.from_numpy(marched.counts)
+        ctx.mark_non_differentiable(samples)
+        return *(torch.from_numpy(values) for values in marched.sums), samples
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, *grads):  # type: ignore[no-untyped-def]
-        marched = ctx.marched
+        marched, grads = ctx.marched, grads[:4]
         into = ctx.gradients
         if into is None:
             into = GridGradients(
@@ -537,8 +539,8 @@ def render(
     jitter: torch.Tensor,
     near: float,
     gradients: GridGradients | None,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """See ``api.render_sh_grid``. Returns rgb (R, 3), opacity (R,), depth (R,), sparsity (R,)."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """See ``api.render_sh_grid``. Returns rgb (R, 3), opacity (R,), depth (R,), sparsity (R,), samples (R,)."""
     return _Render.apply(  # type: ignore[no-any-return, no-untyped-call]
         grid.density, grid.sh, origins, directions, basis, grid, rule, jitter, near, gradients
     )

@@ -40,17 +40,18 @@ def render(
     jitter: torch.Tensor,
     near: float,
     gradients: GridGradients | None,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """See ``api.render_sh_grid``. Returns rgb (R, 3), opacity (R,), depth (R,), sparsity (R,)."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """See ``api.render_sh_grid``. Returns rgb (R, 3), opacity (R,), depth (R,), sparsity (R,), samples (R,)."""
     density, sh = grid.density, grid.sh
     if gradients is not None and torch.is_grad_enabled() and (density.requires_grad or sh.requires_grad):
         density, sh = _GradientsInto.apply(density, sh, gradients)
-    transparent = torch.ones_like(jitter)
+    transparent, samples = torch.ones_like(jitter), torch.zeros_like(jitter, dtype=torch.int64)
     # Connected to the values, so that where rays meet nothing their gradient is zero rather than missing.
     nothing = jitter * 0 + density[:0].sum() + sh[:0].sum()
     rgb, opacity, depth, sparsity = nothing[:, None].expand(-1, 3), nothing, nothing, nothing
     for t, corners, live, sigma, delta in _samples(origins, directions, grid, density, rule, jitter, near):
         seen = live & ~(transparent < rule.early_stop)
+        samples = samples + seen
         sigma = torch.where(seen, sigma, 0)
         alpha = -torch.expm1(-delta * sigma)
         weight = alpha * transparent
@@ -60,7 +61,7 @@ def render(
         rgb = rgb + weight[:, None] * colour
         opacity, depth = opacity + weight, depth + weight * t
         sparsity = sparsity + torch.log1p(2 * sigma * sigma)
-    return rgb, opacity, depth, sparsity
+    return rgb, opacity, depth, sparsity, samples
 
 
 def march(
