@@ -86,7 +86,7 @@ def test_settings_in_the_documents_exist(repository: Path) -> None:
 
     for page in pages(repository):
         for line in page.read_text(encoding="utf-8").splitlines():
-            recipe = "nerfacto" if "nerfacto" in line else "grid-ngp"
+            recipe = next((name for name in ("nerfacto", "plenoxels") if name in line), "grid-ngp")
             for override in re.findall(r"--set ([\w.]+=[\w.]+)", line):
                 if not override.startswith("path="):
                     apply_overrides(load_recipe(recipe), [override])

@@ -119,8 +119,9 @@ class PlenoxelsConfig:
     max_bytes: int | None = None
     """Most memory for voxels, their gradients and moments: the least visible are dropped until they fit; None: any."""
     background: Literal["auto", "white", "black", "random"] = "auto"
-    """What training composites behind the grid. ``auto``: white behind pictures with alpha, as published; random behind
-    others of forward-facing scenes, in which every ray ends somewhere; black otherwise."""
+    """What training composites behind the grid. ``auto``: random behind pictures with alpha, so that opacity is learned
+    (behind the published white, white fog costs nothing and is never dropped), and behind forward-facing scenes, in
+    which every ray ends somewhere; black otherwise."""
 
     def __post_init__(self) -> None:
         stages = self.resolutions
@@ -410,5 +411,5 @@ def _quantile(values: torch.Tensor, share: float) -> float:
 
 def _training_background(chosen: str, has_alpha: bool, forward_facing: bool) -> Background:
     if chosen == "auto":
-        return "white" if has_alpha else "random" if forward_facing else "black"
+        return "random" if has_alpha or forward_facing else "black"
     return cast(Background, chosen)

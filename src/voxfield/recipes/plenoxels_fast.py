@@ -20,17 +20,19 @@ def experiment(minutes: float | None = None) -> Experiment:
     A dense grid costs several times what is left of it once empty space is known: it starts coarse, and drops what no
     ray sees long before the published recipe does. Learning rates are higher, for there are fewer steps.
     """
-    stages = {64: 0.0, 128: 0.15, 192: 0.4} if minutes is not None and minutes <= 2 else {64: 0.0, 128: 0.05, 256: 0.3}
+    stages = {64: 0.0, 128: 0.15, 192: 0.5} if minutes is not None and minutes <= 2 else {64: 0.0, 128: 0.05, 256: 0.25}
     return Experiment(
         recipe="plenoxels-fast",
         model=dataclasses.replace(
             PlenoxelsConfig(),
             resolutions=tuple((side, side, side) for side in stages),
             refine_at=tuple(stages.values())[1:],
-            density_rate=VoxelRate(initial=30.0, final=0.5, reach=1.0, delay=0.1),
+            density_rate=VoxelRate(initial=10.0, final=0.3, reach=1.0, delay=0.05),
             sh_rate=VoxelRate(initial=3e-2, final=1e-3, reach=1.0),
             tv_until=0.5,
-            pruning_rays=500_000,
+            weight_threshold=1.28,
+            dilate=1,
+            pruning_rays=200_000,
             max_bytes=2_000_000_000,
         ),
         capture=CaptureOptions(),
