@@ -118,7 +118,7 @@ def test_resampling_keeps_a_linear_field_inside(resolution) -> None:
     assert other.resolution == resolution
     low, high = (torch.tensor(ends) for ends in (BOX.minimum, BOX.maximum))
     # Within half a voxel of the border the outermost values reach on.
-    points = low + (high - low) * (0.2 + 0.6 * torch.rand(50, 3, generator=torch.Generator().manual_seed(3)))
+    points = low + (high - low) * (0.25 + 0.5 * torch.rand(50, 3, generator=torch.Generator().manual_seed(3)))
     found = other.query(points)
     torch.testing.assert_close(found.density, points @ torch.tensor([1.0, -0.5, 0.25]), rtol=0, atol=1e-5)
     torch.testing.assert_close(found.sh[:, :, 0], points, rtol=0, atol=1e-5)

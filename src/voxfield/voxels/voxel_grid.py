@@ -327,7 +327,7 @@ def _cells(new: int, old: int) -> torch.Tensor:
 
 
 def _resolution(resolution: int | Resolution) -> Resolution:
-    size: tuple[Any, ...] = (resolution,) * 3 if isinstance(resolution, int) else tuple(resolution)
+    size: tuple[Any, ...] = resolution if isinstance(resolution, tuple) else (resolution,) * 3
     if len(size) != 3 or not all(isinstance(one, int) and one >= 2 for one in size):
         raise InputError(f"resolution: expected whole numbers of at least 2 along x, y, z, got {resolution!r}.")
     if size[0] * size[1] * size[2] >= MOST_VOXELS:
