@@ -90,7 +90,9 @@ def broken(**changes: Any) -> dict[str, Any]:
     [
         ({"links": np.full((2, 2, 2), 8, np.int32)}, "rows below 8, got values from 8 to 8"),
         ({"links": np.full((2, 2, 2), 2**31 - 1, np.int32)}, "rows below 8"),
-        ({"links": np.zeros((4, 4), np.int32)}, r"links: expected shape \(D, H, W\)"),
+        ({"links": np.full((2, 2, 2), 2**40)}, "rows below 8"),
+        ({"links": np.zeros((4, 4), np.int32)}, r"expected links \(X, Y, Z\) of whole numbers, got \(4, 4\)"),
+        ({"links": np.zeros((2, 2, 2), np.float32)}, r"expected links .* of float32"),
         ({"links": np.zeros((1, 1, 1), np.int32)}, "at least 2 voxels"),
         ({"density_data": np.ones(8, np.float32)}, r"expected density_data \(N, 1\)"),
         ({"sh_data": np.zeros((7, 27), np.float16)}, r"got \(8, 1\) and \(7, 27\)"),

@@ -130,8 +130,9 @@ class PlenoxelsConfig:
                 f"refine_at: expected one rising progress for each of the {max(0, len(stages) - 1)} stages after the "
                 f"first, got {self.refine_at}."
             )
-        for size in (*(one for stage in stages for one in stage),):
-            check_range("resolutions", size, minimum=2, maximum=2048)
+        for stage in stages:
+            check_range("resolutions", min(stage), minimum=2)
+            check_range("resolutions", max(stage), maximum=2048)
         for progress in self.refine_at:
             check_range("refine_at", progress, minimum=0.0, maximum=1.0)
         check_choice("sh_degree", self.sh_degree, range(4))
@@ -146,11 +147,10 @@ class PlenoxelsConfig:
             check_range(name, getattr(self, name), minimum=0.0, maximum=1.0)
         for name in ("tv_density", "tv_sh", "sparsity", "beta", "weight_threshold", "density_threshold"):
             check_range(name, getattr(self, name), minimum=0.0)
-        layer, needed = self.resolutions[0][0] * self.resolutions[0][1], math.prod(self.resolutions[0])
-        if self.max_bytes is not None and self.most_voxels() < needed:
+        if self.max_bytes is not None and self.most_voxels() < math.prod(stages[0]):
             raise InputError(
                 f"max_bytes: {self.max_bytes} bytes hold {self.most_voxels()} voxels, but the first resolution has "
-                f"{needed} ({layer} a layer). Give more memory, or a smaller first resolution or sh_degree."
+                f"{math.prod(stages[0])}. Give more memory, or a smaller first resolution or sh_degree."
             )
 
     def most_voxels(self) -> int:

@@ -37,8 +37,8 @@ def experiment(minutes: float | None = None) -> Experiment:  # noqa: ARG001  (th
 def smallest_model() -> PlenoxelsConfig:
     """Settings of a model that uses all kernels in next to no time."""
     return PlenoxelsConfig(
-        resolutions=((8, 8, 8),),
-        refine_at=(),
+        resolutions=((8, 8, 8), (12, 12, 12)),
+        refine_at=(0.0,),
         rays_per_batch=64,
         density_rate=VoxelRate(initial=1.0, final=1.0, reach=1.0),
         sparsity=1e-11,

@@ -75,10 +75,12 @@ def read_svox2(path: str | os.PathLike[str]) -> VoxelGrid:
             f"{path}: expected density_data (N, 1) and sh_data (N, 3 B), got {density.shape} and {sh.shape}."
         )
     # svox2 marks empty voxels with numbers below -1 too, which tell how far the next one is.
-    rows = torch.from_numpy(np.maximum(links, -1).astype(np.int32)) if links.ndim == 3 else torch.zeros(0).int()
+    if links.ndim != 3 or links.dtype.kind not in "iu":
+        raise FormatError(f"{path}: expected links (X, Y, Z) of whole numbers, got {links.shape} of {links.dtype}.")
+    rows = torch.from_numpy(np.clip(links, -1, np.iinfo(np.int32).max).astype(np.int32))
     return _grid(
         path,
-        rows.movedim((0, 1, 2), (2, 1, 0)).contiguous() if rows.ndim == 3 else rows,
+        rows.permute(2, 1, 0).contiguous(),
         torch.from_numpy(density.astype(np.float32)[:, 0]),
         torch.from_numpy(sh.astype(np.float32)).reshape(len(sh), 3, -1),
         centre - radius,
@@ -127,7 +129,8 @@ def read_compact(path: str | os.PathLike[str]) -> VoxelGrid:
         raise FormatError(f"{path}: is no compact voxel grid of Voxfield.")
     if int(arrays["version"].reshape(-1)[0]) > COMPACT_VERSION:
         raise FormatError(f"{path}: was written by a newer Voxfield. Update it: pip install --upgrade voxfield.")
-    size, density, levels, scale = (arrays[name] for name in ("resolution", "density", "sh", "sh_scale"))
+    density, levels, scale = (arrays[name] for name in ("density", "sh", "sh_scale"))
+    size = arrays["resolution"].astype(np.int64)
     bounds = arrays["bounds"].astype(np.float64)
     if size.shape != (3,) or bounds.shape != (2, 3) or int(size.min()) < 2 or np.prod(size.astype(np.float64)) >= 2**31:
         raise FormatError(f"{path}: expected three sizes of at least 2 and a box, got {size.tolist()}, {bounds.shape}.")

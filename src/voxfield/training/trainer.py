@@ -195,7 +195,7 @@ class Trainer:
 
     def rehearse(self) -> None:
         """Do one step, so that every kernel has been compiled. For a model that is then thrown away."""
-        self.model.before_step(0, 0.0, torch.Generator().manual_seed(0))
+        self._before_step(0.0, torch.Generator().manual_seed(0))
         self._one_step(None)
 
     def save(self, log: RunLog | None = None) -> Path:
@@ -224,9 +224,7 @@ class Trainer:
         progress = self.config.progress(self.step, self.seconds)
         # Seeded by the step alone: a resumed run draws what an uninterrupted one would.
         generator = torch.Generator().manual_seed((self.seed * 0x9E3779B97F4A7C15 + self.step) % 2**63)
-        moved = self.model.before_step(self.step, progress, generator)
-        if moved is not None:
-            self._follow(moved)
+        self._before_step(progress, generator)
         batch = self.batches.sample(self.model.rays_per_batch(), self.step)
         with self.placement.autocast():
             result = self.model.training_step(batch, self.step, generator)
@@ -249,6 +247,11 @@ class Trainer:
             "num_rays": float(result.num_rays),
             "lr": rate,
         }
+
+    def _before_step(self, progress: float, generator: torch.Generator) -> None:
+        moved = self.model.before_step(self.step, progress, generator)
+        if moved is not None:
+            self._follow(moved)
 
     def _follow(self, moved: RowsMoved | None) -> None:
         """Let optimiser and average go on with the model's parameters as they are now."""
