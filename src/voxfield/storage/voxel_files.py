@@ -82,7 +82,7 @@ def read_svox2(path: str | os.PathLike[str]) -> VoxelGrid:
         path,
         rows.permute(2, 1, 0).contiguous(),
         torch.from_numpy(density.astype(np.float32)[:, 0]),
-        torch.from_numpy(sh.astype(np.float32)).reshape(len(sh), 3, -1),
+        torch.from_numpy(sh.astype(np.float32)).reshape(len(sh), 3, sh.shape[1] // 3),
         centre - radius,
         centre + radius,
     )
