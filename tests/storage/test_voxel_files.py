@@ -68,7 +68,7 @@ def test_a_file_as_svox2_writes_it(tmp_path: Path) -> None:
     assert grid.resolution == (2, 3, 4)
     assert grid.scene_bounds == Bounds(minimum=(-0.5, -2.0, -3.0), maximum=(1.5, 2.0, 3.0))
     row = int(grid.links[3, 2, 1])
-    assert float(grid.density[row]) == 2.0
+    assert float(grid.density.detach()[row]) == 2.0
     assert grid.sh[row].tolist() == sh[1].reshape(3, 4).tolist()
     assert grid.num_voxels == 2
 
