@@ -14,14 +14,11 @@ import math
 
 import numpy as np
 import torch
-from llvmlite import ir
 from numba import njit
-from numba.core import cgutils, types
-from numba.extending import intrinsic
 
 from voxfield.kernels import workspace
 from voxfield.kernels.sh_grid.grid import GridGradients, MarchRule, ShGrid
-from voxfield.kernels.simd import F32, I64, LANES, array_pointer
+from voxfield.kernels.sh_grid.simd import add_row, blend, prefetch_row
 from voxfield.kernels.threads import kernel_threads, run_split, run_tasks
 
 _jit = njit(cache=True, nogil=True, fastmath={"nsz", "arcp", "contract", "afn"}, boundscheck=False, error_model="numpy")
@@ -30,98 +27,10 @@ _KEPT = 5
 """Values kept of a sample: opacity, density, three colours before they are clamped."""
 _AHEAD = 1.0
 """Voxels ahead of a sample whose neighbours are asked for: dense grids come from main memory, 1.5 times faster so."""
-_LINE = 16
-"""Floats in a cache line."""
 _GIVEN = 4
 """Gradients to a sample: density, three colours."""
 _START, _DT, _DELTA, _END, _ORIGIN, _ALONG = 0, 1, 2, 3, 4, 7
 """Columns of a ray's `_trace`: first distance, step, length of an interval, exit; voxel position at 0, per distance."""
-
-
-def _pieces(channels):  # type: ignore[no-untyped-def]
-    """(first channel, width) of the short vectors, powers of two, that a row of ``channels`` floats is taken in."""
-    at, width = 0, LANES
-    while at < channels:
-        while width > channels - at:
-            width //= 2
-        yield at, width
-        at += width
-
-
-def _piece(builder, pointer, offset, at, width):  # type: ignore[no-untyped-def]
-    """Pointer to ``width`` floats from ``pointer[offset + at]``, as a vector."""
-    address = builder.gep(pointer, [builder.add(offset, I64(at))])
-    return builder.bitcast(address, ir.VectorType(F32, width).as_pointer())
-
-
-def _everywhere(builder, scalar, width):  # type: ignore[no-untyped-def]
-    """A vector with ``scalar`` in every lane."""
-    vector = ir.Constant(ir.VectorType(F32, width), ir.Undefined)
-    vector = builder.insert_element(vector, scalar, ir.Constant(ir.IntType(32), 0))
-    lanes = ir.Constant(ir.VectorType(ir.IntType(32), width), [0] * width)
-    return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), lanes)
-
-
-@intrinsic
-def _blend(typingctx, values, offsets, weights, output, output_at, entry):  # type: ignore[no-untyped-def]
-    """``output[output_at + c] = sum over i < 8 of weights[i] * values[offsets[i] + c]`` for ``len(entry)`` channels."""
-    signature = types.void(values, offsets, weights, output, output_at, entry)
-    channels = len(entry)
-
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        values_ptr, offsets_ptr, weights_ptr, output_ptr = (
-            array_pointer(context, builder, signature.args[i], args[i]) for i in range(4)
-        )
-        starts = [builder.load(builder.gep(offsets_ptr, [I64(i)])) for i in range(8)]
-        shares = [builder.load(builder.gep(weights_ptr, [I64(i)])) for i in range(8)]
-        for at, width in _pieces(channels):
-            total = None
-            for start, share in zip(starts, shares, strict=True):
-                value = builder.load(_piece(builder, values_ptr, start, at, width), align=4)
-                term = builder.fmul(value, _everywhere(builder, share, width), flags=("fast",))
-                total = term if total is None else builder.fadd(total, term, flags=("fast",))
-            builder.store(total, _piece(builder, output_ptr, args[4], at, width), align=4)
-        return context.get_dummy_value()
-
-    return signature, codegen
-
-
-@intrinsic
-def _add_row(typingctx, target, target_at, vector, share, entry):  # type: ignore[no-untyped-def]
-    """``target[target_at + c] += share * vector[c]`` for ``len(entry)`` channels."""
-    signature = types.void(target, target_at, vector, share, entry)
-    channels = len(entry)
-
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        target_ptr, vector_ptr = (array_pointer(context, builder, signature.args[i], args[i]) for i in (0, 2))
-        for at, width in _pieces(channels):
-            place = _piece(builder, target_ptr, args[1], at, width)
-            added = builder.load(_piece(builder, vector_ptr, I64(0), at, width), align=4)
-            added = builder.fmul(added, _everywhere(builder, args[3], width), flags=("fast",))
-            builder.store(builder.fadd(builder.load(place, align=4), added, flags=("fast",)), place, align=4)
-        return context.get_dummy_value()
-
-    return signature, codegen
-
-
-@intrinsic
-def _prefetch_row(typingctx, values, offset, entry):  # type: ignore[no-untyped-def]
-    """Ask for the cache lines of ``values[offset : offset + len(entry)]``."""
-    signature = types.void(values, offset, entry)
-    channels = len(entry)
-
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        prefetch = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(ir.VoidType(), [byte, number, number, number]), "llvm.prefetch.p0i8"
-        )
-        pointer = array_pointer(context, builder, signature.args[0], args[0])
-        for at in {*range(0, channels, _LINE), channels - 1}:
-            address = builder.bitcast(builder.gep(pointer, [builder.add(args[1], I64(at))]), byte)
-            builder.call(prefetch, [address, number(0), number(3), number(1)])
-        return context.get_dummy_value()
-
-    return signature, codegen
 
 
 @_jit
@@ -130,7 +39,7 @@ def _prefetch_cell(values, flat_links, cell, size_x, size_y, entry):  # type: ig
     for corner in range(8):
         row = flat_links[cell + (corner & 1) + size_x * ((corner >> 1 & 1) + size_y * (corner >> 2))]
         if row >= 0:
-            _prefetch_row(values, row * len(entry), entry)
+            prefetch_row(values, row * len(entry), entry)
 
 
 @_jit
@@ -300,7 +209,7 @@ def _march(  # type: ignore[no-untyped-def]
                         _corner_weights(sx, sy, sz, weights)
                         for corner in range(8):
                             weights[corner] *= stored[corner]
-                        _blend(sh, offsets, weights, blended, 0, entry)
+                        blend(sh, offsets, weights, blended, 0, entry)
                         for channel in range(3):
                             colour = np.float32(0.5)
                             for band in range(harmonics):
@@ -401,7 +310,7 @@ def _scatter(  # type: ignore[no-untyped-def]
                     touched[row] = 1
                     density_grad[row] += weights[corner] * g_density
                     if coloured:
-                        _add_row(sh_grad, row * channels, vector, weights[corner], entry)
+                        add_row(sh_grad, row * channels, vector, weights[corner], entry)
 
 
 @_jit
@@ -463,7 +372,7 @@ def _sample(start, stop, points, links, density, sh, box, densities, coefficient
         for corner in range(8):
             # Where nothing is stored any row will do: its share is 0.
             offsets[corner] = (offsets[corner] if offsets[corner] >= 0 else some) * channels
-        _blend(sh, offsets, weights, coefficients, point * channels, entry)
+        blend(sh, offsets, weights, coefficients, point * channels, entry)
 
 
 class _Marched:
