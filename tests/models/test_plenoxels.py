@@ -172,6 +172,13 @@ def test_dropping_voxels_keeps_those_that_are_seen() -> None:
     assert model.before_step(1, 0.7, torch.Generator()) is None
 
 
+def test_a_stage_lasts_its_least_steps() -> None:
+    stages = ((12, 12, 12),) * 3
+    model = make(resolutions=stages, refine_at=(0.2, 0.3), least_steps=5)
+    began = [step for step in range(20) if model.before_step(step, 0.9, torch.Generator()) is not None]
+    assert began == [5, 10]
+
+
 def test_a_grid_in_which_nothing_is_seen_keeps_a_part() -> None:
     model = make(resolutions=((12, 12, 12), (12, 12, 12)), refine_at=(0.5,), weight_threshold=1e9)
     model.before_step(0, 0.6, torch.Generator())

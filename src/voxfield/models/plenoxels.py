@@ -80,6 +80,9 @@ class PlenoxelsConfig:
     voxels."""
     refine_at: tuple[float, ...] = (0.3,)
     """Progress (0 to 1) at which each stage but the first begins, rising."""
+    least_steps: int = 0
+    """Steps that a stage lasts at least, whatever the progress: on a slow machine a run of few minutes would refine a
+    grid that has not learned yet what is empty."""
     sh_degree: int = 2
     """Highest band of the harmonics, 0 to 3."""
     march: MarchRule = MarchRule()
@@ -138,6 +141,7 @@ class PlenoxelsConfig:
         check_choice("sh_degree", self.sh_degree, range(4))
         check_choice("prune", self.prune, ("weight", "density"))
         check_choice("background", self.background, ("auto", "white", "black", "random"))
+        check_range("least_steps", self.least_steps, minimum=0)
         check_range("rays_per_batch", self.rays_per_batch, minimum=1)
         check_range("pruning_rays", self.pruning_rays, minimum=1)
         check_range("initial_density", self.initial_density, above=0.0)
@@ -166,6 +170,8 @@ class Plenoxels(torch.nn.Module):
     """(3,): of the region of interest, world units."""
     stage: torch.Tensor
     """Scalar int64: index of the present resolution."""
+    begun: torch.Tensor
+    """Scalar int64: the step it began at."""
 
     def __init__(
         self,
@@ -201,6 +207,7 @@ class Plenoxels(torch.nn.Module):
         self.grid = VoxelGrid(config.resolutions[0], inside, config.sh_degree, density=config.initial_density)
         self.register_buffer("centre", torch.tensor(region.centre), persistent=False)
         self.register_buffer("stage", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("begun", torch.zeros((), dtype=torch.int64))
         self._progress = 0.0
         self._touched = torch.zeros(0, dtype=torch.uint8)
         self._gradients: GridGradients | None = None
@@ -232,11 +239,13 @@ class Plenoxels(torch.nn.Module):
     def before_step(self, step: int, progress: float, generator: torch.Generator) -> RowsMoved | None:  # noqa: ARG002
         """Begin the next stage when it is due: drop what is not seen, and refine what is left."""
         self._progress = progress
-        stage = sum(progress >= begins for begins in self.config.refine_at)
-        if stage <= int(self.stage):
+        stage = int(self.stage) + 1
+        due = stage <= sum(progress >= begins for begins in self.config.refine_at)
+        if not due or step - int(self.begun) < self.config.least_steps:
             return None
         before = self.grid.resolution
         self.stage.fill_(stage)
+        self.begun.fill_(step)
         after = self.config.resolutions[stage]
         pruned = self._pruned(after)
         source = pruned.rows_in(self.grid)

@@ -27,6 +27,7 @@ def experiment(minutes: float | None = None) -> Experiment:
             PlenoxelsConfig(),
             resolutions=tuple((side, side, side) for side in stages),
             refine_at=tuple(stages.values())[1:],
+            least_steps=100,
             density_rate=VoxelRate(initial=10.0, final=0.3, reach=1.0, delay=0.05),
             sh_rate=VoxelRate(initial=3e-2, final=1e-3, reach=1.0),
             tv_until=0.5,
