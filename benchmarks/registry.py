@@ -65,6 +65,9 @@ def cases() -> Iterator[Case]:
     yield from _ray_box()
     yield from _interval_points()
     yield from _adam()
+    yield from _sh_grid()
+    yield from _row_update()
+    yield from _total_variation()
 
 
 def ops() -> list[str]:
@@ -444,3 +447,111 @@ def _adam() -> Iterator[Case]:
             count,
             lambda implementation, touched=touched: prepare(implementation, touched),
         )
+
+
+# ------------------------------------------------------------------------------------------------------------ sh_grid
+VOXELS = 128
+"""Along each axis of the voxel grids."""
+VOXEL_RAYS = {"voxfield": 5000, "torch reference": 64}
+"""Rays a call: a training step's, and what the reference, which keeps every sample of every ray, has memory for."""
+
+
+def voxel_grid(kind: str) -> Any:
+    """A grid of degree 2 in [-1, 1]^3: ``dense``, as training starts, or a ``shell`` three voxels thick."""
+    from voxfield.voxels.voxel_grid import VoxelGrid
+
+    axis = (torch.arange(VOXELS) + 0.5) / VOXELS * 2 - 1
+    radius = (axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + axis[None, None, :] ** 2).sqrt()
+    stored = None if kind == "dense" else (radius - 0.6).abs() < 3 / VOXELS
+    return VoxelGrid(VOXELS, (-1, -1, -1, 1, 1, 1), 2, density=0.1 if kind == "dense" else 3.0, stored=stored)
+
+
+def _sh_grid() -> Iterator[Case]:
+    for kind in ("dense", "shell"):
+        for both in (False, True):
+            for variant, rays in VOXEL_RAYS.items():
+                yield Case(
+                    op="sh_grid",
+                    case=f"{VOXELS}^3, degree 2, {kind}, {'forward and backward' if both else 'forward'}",
+                    variant=variant,
+                    unit="rays",
+                    count=rays,
+                    prepare=lambda kind=kind, both=both, variant=variant, rays=rays: _prepare_voxels(
+                        kind, both, variant, rays
+                    ),
+                    own_cores=variant == "voxfield",
+                )
+
+
+def _prepare_voxels(kind: str, both: bool, variant: str, rays: int) -> Prepared:
+    from voxfield.kernels.sh_grid import GridGradients, MarchRule, render_sh_grid
+    from voxfield.kernels.workspace import huge_zeros
+
+    grid = voxel_grid(kind)
+    directions = _directions(rays)
+    origins = -4.0 * directions + 1.2 * (_random(rays, 3) - 0.5)
+    buffers = GridGradients(
+        density=huge_zeros(grid.density.shape),
+        sh=huge_zeros(grid.sh.shape),
+        touched=torch.zeros(grid.num_voxels, dtype=torch.uint8),
+    )
+    implementation: Any = None if variant == "voxfield" else "reference"
+
+    def call() -> None:
+        seen = render_sh_grid(
+            origins, directions, grid.values, rule=MarchRule(), gradients=buffers, implementation=implementation
+        )
+        if both:
+            seen.rgb.square().mean().backward()
+
+    return Prepared(call if both else torch.no_grad()(call))
+
+
+def _row_update() -> Iterator[Case]:
+    count, width = VOXELS**3 // 2, 27
+
+    def prepare(implementation: Any, kind: Any) -> Prepared:
+        from voxfield.kernels.row_update import RowRule, row_update
+        from voxfield.kernels.workspace import huge_zeros
+
+        rule = RowRule(kind=kind)
+        parameter, gradient, *moments = (huge_zeros(torch.Size((count, width))) for _ in range(2 + rule.moments))
+        touched = (_random(count) < 0.5).to(torch.uint8)
+        fresh = _random(count, width) * touched[:, None]
+        return Prepared(
+            lambda: row_update(
+                parameter, gradient, tuple(moments), touched, step=9, rule=rule, implementation=implementation
+            ),
+            lambda: gradient.copy_(fresh),
+        )
+
+    for kind in ("rmsprop", "adam"):
+        yield from _both_implementations(
+            "row_update",
+            f"{kind}, rows of {width}, half of them touched",
+            "rows",
+            count,
+            lambda implementation, kind=kind: prepare(implementation, kind),
+        )
+
+
+def _total_variation() -> Iterator[Case]:
+    cells = VOXELS**3 // 100
+
+    def prepare(implementation: Any) -> Prepared:
+        from voxfield.kernels.total_variation import CellRange, total_variation
+
+        grid = voxel_grid("dense")
+        buffer, touched = torch.zeros_like(grid.sh), torch.zeros(grid.num_voxels, dtype=torch.uint8)
+        stretch = CellRange(start=VOXELS**3 // 2, count=cells)
+
+        def call() -> None:
+            total_variation(
+                grid.sh, grid.topology, stretch, gradient=buffer, touched=touched, implementation=implementation
+            ).backward()
+
+        return Prepared(call)
+
+    yield from _both_implementations(
+        "total_variation", f"1% of {VOXELS}^3, degree 2, forward and backward", "voxels", cells, prepare
+    )

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from voxfield.errors import FormatError
+from voxfield.errors import FormatError, InputError
 from voxfield.kernels.adam import AdamRule
-from voxfield.models.base import ParameterGroup
-from voxfield.training.optimisers import Adam
+from voxfield.models.base import ParameterGroup, RowsMoved
+from voxfield.training.optimisers import Adam, make_optimiser
 
 RULE = AdamRule(beta1=0.9, beta2=0.99, epsilon=1e-8)
 
@@ -101,3 +101,74 @@ def test_gradients_that_overflowed_are_dropped() -> None:
     assert not adam.unscale(scaler)
     assert scaler.get_scale() == scale / 2
     assert not any(bool(p.grad.any()) for g in held for p in g.parameters if p.grad is not None)
+
+
+def rows(count: int = 40) -> ParameterGroup:
+    parameter = torch.nn.Parameter(torch.rand(count, 3, generator=torch.Generator().manual_seed(1)))
+    return ParameterGroup(
+        name="rows", parameters=[parameter], touched=torch.zeros(count, dtype=torch.uint8), rate=lambda p: 0.1 * (1 - p)
+    )
+
+
+def touch(group: ParameterGroup, which: slice) -> None:
+    assert group.parameters[0].grad is not None
+    assert group.touched is not None
+    group.parameters[0].grad[which] = 2.0
+    group.touched[which] = 1
+
+
+@pytest.mark.parametrize("name", ["rmsprop", "sgd", "adam"])
+def test_touched_rows_move_at_the_groups_own_rate(name: str) -> None:
+    group = rows()
+    optimiser = make_optimiser(name, [group], beta1=0.9, beta2=0.95, epsilon=1e-8)
+    before = group.parameters[0].detach().clone()
+    touch(group, slice(0, 7))
+    optimiser.step(1e6, 0.5)
+    moved = before - group.parameters[0].detach()
+    torch.testing.assert_close(moved[:7], torch.full((7, 3), 0.1 if name == "sgd" else 0.05))
+    assert moved[7:].eq(0).all()
+    assert group.touched is not None
+    assert group.touched.eq(0).all()
+    assert group.parameters[0].grad is not None
+    assert group.parameters[0].grad.eq(0).all()
+
+
+@pytest.mark.parametrize("name", ["rmsprop", "sgd", "adam"])
+def test_state_follows_rows_that_moved(name: str) -> None:
+    group = rows()
+    optimiser = make_optimiser(name, [group], beta1=0.9, beta2=0.95, epsilon=1e-8)
+    touch(group, slice(0, 20))
+    optimiser.step(0.0, 0.0)
+    before = optimiser.state_dict()["moments"][0]
+    kept = torch.tensor([3, 25, -1, 19])
+    after = rows(4)
+    optimiser.follow(RowsMoved(source=kept, groups=("rows",)), [after])
+    moments = optimiser.state_dict()["moments"][0]
+    assert len(moments) == {"rmsprop": 1, "sgd": 0, "adam": 2}[name]
+    for now, then in zip(moments, before, strict=True):
+        assert torch.equal(now[[0, 1, 3]], then[[3, 25, 19]])
+        assert bool(now[0].ne(0).all())
+        assert now[2].eq(0).all()
+    touch(after, slice(0, 4))
+    optimiser.step(0.0, 0.0)
+
+
+def test_groups_that_stay_keep_their_state() -> None:
+    held = groups(10, 2)
+    adam = Adam(held, RULE)
+    loss_of(held).backward()
+    adam.step(0.1)
+    before = [moment.clone() for pair in adam.state_dict()["moments"] for moment in pair]
+    buffer = held[0].parameters[0].grad
+    adam.follow(None, held)
+    assert held[0].parameters[0].grad is buffer
+    for now, then in zip((m for pair in adam.state_dict()["moments"] for m in pair), before, strict=True):
+        assert torch.equal(now, then)
+
+
+def test_optimisers_suit_their_models() -> None:
+    options = {"beta1": 0.9, "beta2": 0.95, "epsilon": 1e-8}
+    with pytest.raises(InputError, match="rmsprop is for voxel grids"):
+        make_optimiser("rmsprop", groups(3, 2), **options)
+    with pytest.raises(InputError, match="radam does not update single rows"):
+        make_optimiser("radam", [rows()], **options)

@@ -33,8 +33,8 @@ def command(
     Ctrl-C saves and stops; --resume continues. The exit code is 1 when pictures had to be left out.
 
     Args:
-        recipe: what to train: grid-ngp, nerfacto, nerfacto-big, nerfacto-huge, depth-nerfacto, pynerf, pynerf-synthetic
-            or pynerf-occupancy-grid.
+        recipe: what to train: grid-ngp, nerfacto, nerfacto-big, nerfacto-huge, depth-nerfacto, pynerf,
+            pynerf-synthetic, pynerf-occupancy-grid, plenoxels, plenoxels-fast or plenoxels-llff.
         data: folder of a capture (COLMAP, nerfstudio, NeRF-synthetic, Metashape, ...), or the file that lists its
             photographs.
         output: run directory; runs/NAME of the capture when not given.

@@ -37,6 +37,21 @@ class ParameterGroup:
     """Factor on the trainer's learning rate, at least 0."""
     skip_zero: bool = False
     """Leave entries without a gradient alone, see `voxfield.kernels.adam.AdamRule`."""
+    rate: Callable[[float], float] | None = None
+    """Learning rate at a progress (0 to 1) of the run, in place of the trainer's schedule."""
+    touched: torch.Tensor | None = None
+    """(N,) uint8: the rows of the parameters (N, ...) that the batch's backward reached; only those are updated, and
+    the optimiser clears it. None: all are. A tensor may be that of several groups."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RowsMoved:
+    """A model's parameters have other rows than before: voxels were dropped or refined."""
+
+    source: torch.Tensor
+    """(N,) int64: for every row the one it was before; -1 for new rows, whose optimiser state starts afresh."""
+    groups: Sequence[str]
+    """Names of the parameter groups it is true of; their parameters are new tensors."""
 
 
 class Model(Protocol):
@@ -53,8 +68,12 @@ class Model(Protocol):
     def rays_per_batch(self) -> int:
         """Rays of the next batch."""
 
-    def before_step(self, step: int, progress: float, generator: torch.Generator) -> None:
-        """Called before step ``step`` (from 0) at ``progress`` (0 to 1) of the run: occupancy, schedules."""
+    def before_step(self, step: int, progress: float, generator: torch.Generator) -> RowsMoved | None:
+        """Called before step ``step`` (from 0) at ``progress`` (0 to 1) of the run: occupancy, schedules.
+
+        Returns:
+            How the rows of parameters moved, where some did.
+        """
 
     def training_step(self, batch: RayBatch, step: int, generator: torch.Generator) -> StepResult:
         """The loss of the batch of step ``step`` (from 0)."""

@@ -21,6 +21,9 @@ RECIPES = {
     "pynerf": "pynerf",
     "pynerf-synthetic": "pynerf_synthetic",
     "pynerf-occupancy-grid": "pynerf_occupancy_grid",
+    "plenoxels": "plenoxels",
+    "plenoxels-fast": "plenoxels_fast",
+    "plenoxels-llff": "plenoxels_llff",
 }
 """Name to module; a module has ``experiment(minutes)``, ``build_model(config, captures, seed)`` and
 ``smallest_model()``."""

@@ -16,13 +16,12 @@ from voxfield.checks import check_choice, check_range
 from voxfield.data.ray_batches import Batches
 from voxfield.distributed.devices import Placement, release_cached_memory, synchronise
 from voxfield.errors import FormatError, InputError, TrainingDivergedError, VoxfieldError
-from voxfield.kernels.adam import AdamRule
 from voxfield.kernels.threads import kernels_own_the_cores
-from voxfield.models.base import Model
+from voxfield.models.base import Model, RowsMoved
 from voxfield.render.metrics import psnr_from_mse
 from voxfield.storage.checkpoint import list_checkpoints, save_checkpoint
 from voxfield.training.log import RunLog
-from voxfield.training.optimisers import Adam
+from voxfield.training.optimisers import make_optimiser
 from voxfield.training.progress import Progress
 from voxfield.training.schedules import LearningRate
 
@@ -38,8 +37,9 @@ class TrainerConfig:
     Schedules follow whichever limit is nearer."""
     learning_rate: LearningRate = LearningRate()
     """Schedule of the learning rate."""
-    optimiser: Literal["adam", "radam"] = "adam"
-    """``radam`` weighs early steps by how little is known of the gradients' size (Liu et al. 2020)."""
+    optimiser: Literal["adam", "radam", "rmsprop", "sgd"] = "adam"
+    """``radam`` weighs early steps by how little is known of the gradients' size (Liu et al. 2020). Voxel grids know
+    ``rmsprop``, ``sgd`` and ``adam``, on the voxels a batch touches; other models ``adam`` and ``radam``."""
     beta1: float = 0.9
     """Decay of Adam's first moment, 0 to below 1."""
     beta2: float = 0.99
@@ -68,7 +68,7 @@ class TrainerConfig:
             check_range("steps", self.steps, minimum=1)
         if self.minutes is not None:
             check_range("minutes", self.minutes, above=0.0)
-        check_choice("optimiser", self.optimiser, ("adam", "radam"))
+        check_choice("optimiser", self.optimiser, ("adam", "radam", "rmsprop", "sgd"))
         check_range("ema_decay", self.ema_decay, minimum=0.0, maximum=1.0 - 1e-9)
         check_range("evaluate_every", self.evaluate_every, above=0.0)
         check_range("evaluation_images", self.evaluation_images, minimum=0)
@@ -105,13 +105,13 @@ class Trainer:
         self.model, self.batches, self.config = model, batches, config
         self.run_dir, self.placement, self.seed, self.evaluation = run_dir, placement, seed, evaluation
         self.step, self.seconds = 0, 0.0
-        rule = AdamRule(
+        self.optimiser = make_optimiser(
+            config.optimiser,
+            model.parameter_groups(),
             beta1=config.beta1,
             beta2=config.beta2,
             epsilon=config.epsilon,
-            rectified=config.optimiser == "radam",
         )
-        self.optimiser = Adam(model.parameter_groups(), rule)
         model.accumulate_gradients_in_place()
         self._scaler = placement.gradient_scaler()
         self._average = MovingAverage(self._module, config.ema_decay) if config.ema_decay else None
@@ -127,6 +127,8 @@ class Trainer:
         """
         try:
             self._module.load_state_dict(state["model"])
+            # Voxel grids take the size of what they load.
+            self._follow(None)
             self.optimiser.load_state_dict(state["optimiser"])
         except (RuntimeError, KeyError, FormatError) as error:
             reason = " ".join(str(error).split())[:240]
@@ -193,7 +195,7 @@ class Trainer:
 
     def rehearse(self) -> None:
         """Do one step, so that every kernel has been compiled. For a model that is then thrown away."""
-        self.model.before_step(0, 0.0, torch.Generator().manual_seed(0))
+        self._before_step(0.0, torch.Generator().manual_seed(0))
         self._one_step(None)
 
     def save(self, log: RunLog | None = None) -> Path:
@@ -222,7 +224,7 @@ class Trainer:
         progress = self.config.progress(self.step, self.seconds)
         # Seeded by the step alone: a resumed run draws what an uninterrupted one would.
         generator = torch.Generator().manual_seed((self.seed * 0x9E3779B97F4A7C15 + self.step) % 2**63)
-        self.model.before_step(self.step, progress, generator)
+        self._before_step(progress, generator)
         batch = self.batches.sample(self.model.rays_per_batch(), self.step)
         with self.placement.autocast():
             result = self.model.training_step(batch, self.step, generator)
@@ -235,7 +237,7 @@ class Trainer:
             self._scaler.scale(result.loss).backward()  # type: ignore[no-untyped-call]
         rate = self.config.learning_rate.at(self.step, progress)
         if self.optimiser.unscale(self._scaler):
-            self.optimiser.step(rate)
+            self.optimiser.step(rate, progress)
         if self._average is not None:
             self._average.update(self.step)
         return {
@@ -245,6 +247,18 @@ class Trainer:
             "num_rays": float(result.num_rays),
             "lr": rate,
         }
+
+    def _before_step(self, progress: float, generator: torch.Generator) -> None:
+        moved = self.model.before_step(self.step, progress, generator)
+        if moved is not None:
+            self._follow(moved)
+
+    def _follow(self, moved: RowsMoved | None) -> None:
+        """Let optimiser and average go on with the model's parameters as they are now."""
+        self.optimiser.follow(moved, self.model.parameter_groups())
+        self.model.accumulate_gradients_in_place()
+        if self._average is not None:
+            self._average = MovingAverage(self._module, self.config.ema_decay)
 
     def _diverged(self, log: RunLog | None, what: str) -> NoReturn:
         saved = list_checkpoints(self.run_dir)

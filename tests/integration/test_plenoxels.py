@@ -1,0 +1,104 @@
+"""``plenoxels`` from end to end on tiny captures, through the public calls."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+import voxfield
+from voxfield.data.synthetic import posed_images, write_nerfstudio
+from voxfield.errors import InputError
+from voxfield.storage.checkpoint import list_checkpoints, load_checkpoint
+from voxfield.storage.voxel_files import read_compact, write_compact
+
+TINY = (
+    "model.resolutions=[[12,12,12],[24,24,24]]",
+    "model.refine_at=[0.5]",
+    "model.sh_degree=1",
+    "model.rays_per_batch=400",
+    "model.density_rate.initial=10",
+    "model.density_rate.final=2",
+    "model.density_rate.reach=1",
+    "model.density_rate.delay=0",
+    "model.sh_rate.initial=0.1",
+    "model.sh_rate.final=0.02",
+    "model.sh_rate.reach=1",
+    "model.weight_threshold=1",
+    "model.dilate=0",
+    "model.max_bytes=50000000",
+    "model.pruning_rays=5000",
+    "trainer.tensorboard=false",
+    "trainer.log_every=5",
+)
+
+
+def train(
+    data: Path, output: Path, *overrides: str, steps: int, resume: bool = False, recipe: str = "plenoxels"
+) -> voxfield.Run:
+    settings = () if resume else (*TINY, *overrides)
+    return voxfield.train(
+        recipe, data, output=output, steps=steps, device="cpu", quiet=True, overrides=settings, resume=resume
+    )
+
+
+def test_a_capture_is_learned_measured_rendered_and_kept(tiny_capture: Path, tmp_path: Path) -> None:
+    run = train(tiny_capture, tmp_path / "run", steps=80)
+    assert run.outcome == "finished"
+    measured = run.evaluate(quiet=True)
+    assert measured["psnr"] > 18.0
+    assert (tmp_path / "run" / "report.html").is_file()
+    again = voxfield.open(tmp_path / "run")
+    assert again.model.grid.resolution == (24, 24, 24)
+    assert again.model.grid.num_voxels < 24**3
+    assert len(again.render_path("orbit", frames=2, width=16, format="images", quiet=True)) == 2
+    # The compact form loses less than a tenth of a decibel.
+    grid = again.model.world_grid()
+    kept = read_compact(write_compact(tmp_path / "grid.npz", grid))
+    rays = again.captures.cameras.image_rays(0)
+    with torch.no_grad():
+        change = float((kept.render(rays).rgb - grid.render(rays).rgb).square().mean())
+    error = 10 ** (-measured["psnr"] / 10)
+    assert 10 * torch.log10(torch.tensor((error + change) / error)) < 0.1
+
+
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tiny_capture: Path, tmp_path: Path) -> None:
+    # Nothing that follows progress: the grid is refined before the first step, and rates stay.
+    constant = (
+        "model.refine_at=[0.0]",
+        "model.weight_threshold=0",
+        "model.tv_until=1",
+        "model.density_rate.final=10",
+        "model.sh_rate.final=0.1",
+    )
+    train(tiny_capture, tmp_path / "whole", *constant, steps=12)
+    train(tiny_capture, tmp_path / "parts", *constant, steps=7)
+    train(tiny_capture, tmp_path / "parts", steps=12, resume=True)
+    whole, parts = (load_checkpoint(list_checkpoints(tmp_path / name)[-1]) for name in ("whole", "parts"))
+    assert whole["step"] == parts["step"] == 12
+    assert whole["model"].keys() == parts["model"].keys()
+    for name, value in whole["model"].items():
+        assert torch.equal(value, parts["model"][name]), name
+    for one, other in zip(whole["optimiser"]["moments"], parts["optimiser"]["moments"], strict=True):
+        assert torch.equal(one[0], other[0])
+
+
+def test_forward_facing_photographs_are_learned_in_device_coordinates(tmp_path: Path, captures: ModuleType) -> None:
+    cameras = captures.some_cameras(9)
+    poses = torch.eye(3, 4).repeat(9, 1, 1)
+    poses[:, 0, 3] = 0.1 * torch.arange(9)
+    captures.write_llff(tmp_path / "capture", replace(cameras, camera_to_world=poses))
+    run = train(tmp_path / "capture", tmp_path / "run", "model.prune=weight", steps=20, recipe="plenoxels-llff")
+    assert run.captures.ndc is not None
+    assert run.evaluate(quiet=True)["num_images"] == 2
+    seen = run.render(run.split("test").cameras, 0)
+    assert bool(seen["rgb"].isfinite().all())
+    # The file's bounds, in a world scaled to the cameras.
+    assert float(seen["depth"][seen["opacity"] > 0.5].min()) > 0.8 * 0.5 * run.captures.transform.scale
+
+
+def test_captures_without_bounds_are_refused(tmp_path: Path) -> None:
+    write_nerfstudio(tmp_path / "capture", posed_images(count=6, resolution=16), aabb_scale=4)
+    with pytest.raises(InputError, match="plenoxels holds what lies in a box"):
+        train(tmp_path / "capture", tmp_path / "run", steps=3)
