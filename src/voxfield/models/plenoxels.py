@@ -196,9 +196,10 @@ class Plenoxels(torch.nn.Module):
             tone: the curve of a linear capture.
         """
         super().__init__()
-        self.background = _training_background(config.background, has_alpha, ndc is not None)
-        config = replace(config, background=self.background)
+        if config.background == "auto":
+            config = replace(config, background="random" if has_alpha or ndc is not None else "black")
         self.config, self.cameras, self.ndc, self.tone = config, cameras, ndc, tone
+        self.background = cast(Background, config.background)
         region = bounds if ndc is None else ndc.bounds
         self.world_bounds = region
         self.scale = 2.0 / max(region.size)
@@ -417,9 +418,3 @@ def _quantile(values: torch.Tensor, share: float) -> float:
     """About the value below which a ``share`` of ``values`` lies, from a million of them; 0 of none."""
     some = values[:: len(values) // 1_000_000 + 1]
     return float(some.quantile(share)) if len(some) else 0.0
-
-
-def _training_background(chosen: str, has_alpha: bool, forward_facing: bool) -> Background:
-    if chosen == "auto":
-        return "random" if has_alpha or forward_facing else "black"
-    return cast(Background, chosen)
