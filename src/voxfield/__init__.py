@@ -11,17 +11,44 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from voxfield.api import Run as Run
+    from voxfield.api import build_shapes as build_shapes
     from voxfield.api import convert_capture as convert_capture
+    from voxfield.api import convert_shapes as convert_shapes
     from voxfield.api import download_eyefultower as download_eyefultower
     from voxfield.api import open as open  # noqa: A004  (the public name reads voxfield.open)
     from voxfield.api import process_photos as process_photos
+    from voxfield.api import split_shapes as split_shapes
     from voxfield.api import train as train
+    from voxfield.api import verify_shapes as verify_shapes
 
 __version__ = "0.1.0"
 
-_PUBLIC = ("Run", "convert_capture", "download_eyefultower", "open", "process_photos", "train")
+_PUBLIC = (
+    "Run",
+    "build_shapes",
+    "convert_capture",
+    "convert_shapes",
+    "download_eyefultower",
+    "open",
+    "process_photos",
+    "split_shapes",
+    "train",
+    "verify_shapes",
+)
 
-__all__ = ["Run", "__version__", "convert_capture", "download_eyefultower", "open", "process_photos", "train"]
+__all__ = [
+    "Run",
+    "__version__",
+    "build_shapes",
+    "convert_capture",
+    "convert_shapes",
+    "download_eyefultower",
+    "open",
+    "process_photos",
+    "split_shapes",
+    "train",
+    "verify_shapes",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,19 @@
 
 from voxfield.api.captures import convert_capture, download_eyefultower, process_photos
 from voxfield.api.runs import Run, machine, open  # noqa: A004  (the public name reads voxfield.open)
+from voxfield.api.shapes import build_shapes, convert_shapes, split_shapes, verify_shapes
 from voxfield.api.training import train
 
-__all__ = ["Run", "convert_capture", "download_eyefultower", "machine", "open", "process_photos", "train"]
+__all__ = [
+    "Run",
+    "build_shapes",
+    "convert_capture",
+    "convert_shapes",
+    "download_eyefultower",
+    "machine",
+    "open",
+    "process_photos",
+    "split_shapes",
+    "train",
+    "verify_shapes",
+]

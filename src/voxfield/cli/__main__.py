@@ -31,6 +31,11 @@ VERBS = {
     "capture convert": "Convert a capture of any layout to nerfstudio's transforms.json.",
     "capture process": "Make a capture with poses from plain photographs or a video, with COLMAP, on the CPU.",
     "capture download": "Download captures of a public data set, ready to train on.",
+    "dataset build": "Build a hierarchical voxel dataset from meshes, each different block kept once.",
+    "dataset split": "Divide a voxel dataset's objects into train, val and test anew, and say what the splits share.",
+    "dataset stats": "Say what a voxel dataset holds: objects, blocks of each level, how many are different, bytes.",
+    "dataset verify": "Verify a voxel dataset: checksums, names of blocks, lossless reassembly at every level, counts.",
+    "dataset convert": "Write a voxel dataset in another layout.",
     "bench": "Measure the kernels' speed, and training's on your data.",
     "doctor": "Say what will run on this machine, how fast, and what is missing.",
 }

@@ -1,9 +1,9 @@
 """Binary voxel grids as 64-bit words: one bit a voxel, 4x4x4 voxels a word, words in Morton order.
 
-The layout that ``triangle_box``, ``scan_fill`` and ``traverse_voxels`` share. A grid of R voxels along each axis is kept
-in a cube of S = `padded_side` (R) voxels, S / 4 words along each axis; voxels beyond R are empty. Word number m holds the
-block whose coordinates (bx, by, bz) have the interleaved bits of m: bit 0 is x's lowest, bit 1 y's, bit 2 z's. Within
-it voxel (x, y, z) is bit ``(x & 3) + 4 * (y & 3) + 16 * (z & 3)``. So the eight octants of any aligned cube follow one
+The layout that ``triangle_box``, ``scan_fill`` and ``traverse_voxels`` share. A grid of R voxels along each axis is
+kept in a cube of S = `padded_side` (R) voxels, S / 4 words along each axis; voxels beyond R are empty. Word number m
+holds the block whose coordinates (bx, by, bz) have the interleaved bits of m: bit 0 is x's lowest, bit 1 y's, bit 2
+z's. Within it voxel (x, y, z) is bit ``(x & 3) + 4 * (y & 3) + 16 * (z & 3)``. So the eight octants of any aligned cube follow one
 another, x fastest, and an untouched region is untouched memory. 1024**3 voxels take 128 MiB.
 """
 
@@ -47,11 +47,18 @@ def pack_voxels(occupied: torch.Tensor) -> torch.Tensor:
     side = padded_side(resolution)
     grid = np.zeros((side, side, side), bool)
     grid[:resolution, :resolution, :resolution] = occupied.cpu().numpy()
+    return torch.from_numpy(pack_blocks(grid[None])[0])
+
+
+def pack_blocks(cubes: np.ndarray) -> np.ndarray:
+    """Words (N, W) int64 of boolean cubes (N, S, S, S), axes z, y, x; S is a power of two, at least 4."""
+    side = cubes.shape[1]
     across = side // 4
-    blocks = grid.reshape(across, 4, across, 4, across, 4).transpose(0, 2, 4, 1, 3, 5).reshape(-1, 64)
-    words = np.empty(across**3, np.int64)
-    words[word_numbers(side).reshape(-1)] = np.packbits(blocks, axis=1, bitorder="little").view(np.int64)[:, 0]
-    return torch.from_numpy(words)
+    blocks = cubes.reshape(len(cubes), across, 4, across, 4, across, 4).transpose(0, 1, 3, 5, 2, 4, 6)
+    packed = np.packbits(blocks.reshape(-1, 64), axis=1, bitorder="little").view(np.int64)
+    words = np.empty((len(cubes), across**3), np.int64)
+    words[:, word_numbers(side).reshape(-1)] = packed.reshape(words.shape)
+    return words
 
 
 def unpack_voxels(words: torch.Tensor, resolution: int) -> torch.Tensor:
@@ -70,8 +77,8 @@ def unpack_blocks(words: np.ndarray, side: int) -> np.ndarray:
     across = side // 4
     ordered = np.ascontiguousarray(words[:, word_numbers(side)])
     bits = np.unpackbits(ordered.view(np.uint8), bitorder="little").view(bool)
-    cubes = bits.reshape(-1, across, across, across, 4, 4, 4).transpose(0, 1, 4, 2, 5, 3, 6)
-    return cubes.reshape(-1, side, side, side)
+    cubes = bits.reshape(len(words), across, across, across, 4, 4, 4).transpose(0, 1, 4, 2, 5, 3, 6)
+    return cubes.reshape(len(words), side, side, side)
 
 
 def word_numbers(side: int) -> np.ndarray:
