@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from voxfield.api import open as open  # noqa: A004  (the public name reads voxfield.open)
     from voxfield.api import process_photos as process_photos
     from voxfield.api import split_shapes as split_shapes
+    from voxfield.api import trace_shapes as trace_shapes
     from voxfield.api import train as train
     from voxfield.api import verify_shapes as verify_shapes
 
@@ -32,6 +33,7 @@ _PUBLIC = (
     "open",
     "process_photos",
     "split_shapes",
+    "trace_shapes",
     "train",
     "verify_shapes",
 )
@@ -46,6 +48,7 @@ __all__ = [
     "open",
     "process_photos",
     "split_shapes",
+    "trace_shapes",
     "train",
     "verify_shapes",
 ]

@@ -2,7 +2,7 @@
 
 from voxfield.api.captures import convert_capture, download_eyefultower, process_photos
 from voxfield.api.runs import Run, machine, open  # noqa: A004  (the public name reads voxfield.open)
-from voxfield.api.shapes import build_shapes, convert_shapes, split_shapes, verify_shapes
+from voxfield.api.shapes import build_shapes, convert_shapes, split_shapes, trace_shapes, verify_shapes
 from voxfield.api.training import train
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "open",
     "process_photos",
     "split_shapes",
+    "trace_shapes",
     "train",
     "verify_shapes",
 ]

@@ -9,6 +9,9 @@ from voxfield.checks import check_choice
 from voxfield.jobs import build_shapes as building
 from voxfield.jobs.check_shapes import CheckedShapes, check_shapes
 from voxfield.jobs.split_shapes import SplitRatios, write_splits
+from voxfield.jobs.trace_shapes import TracedShapes, TraceSettings
+from voxfield.jobs.trace_shapes import trace_shapes as trace_blocks
+from voxfield.geometry.voxel_views import RayStart
 from voxfield.kernels.scan_fill import Inside
 from voxfield.storage.shape_dataset import convert_shapes as convert_layout
 from voxfield.storage.shape_dataset import open_shapes
@@ -77,6 +80,62 @@ def build_shapes(
         return building.build_shapes(
             [os.fspath(source) for source in sources], Path(output), settings=settings, progress=progress
         )
+
+
+def trace_shapes(
+    dataset: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    sphere_divisions: int = 4,
+    samples_per_view: int = 3000,
+    adaptive_sampling: bool = False,
+    min_samples: int = 100,
+    min_level: int = 0,
+    max_level: int | None = None,
+    start: RayStart = "near",
+    seed: int = 42,
+    workers: int | None = None,
+    quiet: bool = False,
+) -> TracedShapes:
+    """Trace rays through every block of a dataset that is not empty: what each meets first, how much matter it crosses.
+
+    Called again with the same parameters and ``output`` it continues where it was interrupted.
+
+    Args:
+        dataset: its folder.
+        output: folder for the rays: new, empty, or from an earlier call.
+        sphere_divisions: d * d cameras around each block.
+        samples_per_view: rays of a camera, a third on each face.
+        adaptive_sampling: half as many rays at each finer level, but not fewer than ``min_samples``.
+        min_samples: see ``adaptive_sampling``.
+        min_level: first level; 0 is whole objects.
+        max_level: last level; the dataset's if absent.
+        start: ``near``: rays leave the faces that a camera sees; ``far``: they leave those it does not, towards it;
+            ``faces``: they enter every face along its axis.
+        seed: the same seed gives the same rays.
+        workers: processes; one for each core if absent.
+        quiet: no progress bar.
+
+    Returns:
+        What was done; ``failures`` says which blocks could not be traced.
+
+    Raises:
+        InputError: bad settings, or ``output`` was made with others.
+        MissingFileError, FormatError: no dataset, or a damaged one.
+    """
+    settings = TraceSettings(
+        sphere_divisions=sphere_divisions,
+        samples_per_view=samples_per_view,
+        adaptive_sampling=adaptive_sampling,
+        min_samples=min_samples,
+        min_level=min_level,
+        max_level=max_level,
+        start=start,
+        seed=seed,
+        workers=workers,
+    )
+    with Progress(quiet=quiet) as progress:
+        return trace_blocks(Path(dataset), Path(output), settings=settings, progress=progress)
 
 
 def split_shapes(

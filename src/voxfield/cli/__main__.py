@@ -32,6 +32,7 @@ VERBS = {
     "capture process": "Make a capture with poses from plain photographs or a video, with COLMAP, on the CPU.",
     "capture download": "Download captures of a public data set, ready to train on.",
     "dataset build": "Build a hierarchical voxel dataset from meshes, each different block kept once.",
+    "dataset trace": "Trace rays through a voxel dataset's blocks: what each meets first, how much matter it crosses.",
     "dataset split": "Divide a voxel dataset's objects into train, val and test anew, and say what the splits share.",
     "dataset stats": "Say what a voxel dataset holds: objects, blocks of each level, how many are different, bytes.",
     "dataset verify": "Verify a voxel dataset: checksums, names of blocks, lossless reassembly at every level, counts.",

@@ -140,7 +140,9 @@ def build_shapes(
         )
     _check_output(output)
     work = output / _WORK
-    tasks, failures = _plan(chosen, work, settings)
+    # Named from what all of them share, so that taking more of the same list changes no name.
+    base = Path(os.path.commonpath([path.resolve().parent for path in files]))
+    tasks, failures = _plan(chosen, base, work, settings)
     done = _open_finished(output, settings)
     if done is not None and not failures and _is_up_to_date(done, output, tasks, settings):
         progress.say(f"{output} is up to date: nothing was done again.")
@@ -189,9 +191,8 @@ def _check_output(output: Path) -> None:
         raise InputError(f"{output}: holds other files already. Name a new or empty folder.")
 
 
-def _plan(files: Sequence[Path], work: Path, settings: ShapeSettings) -> tuple[list[_Task], list[Skipped]]:
+def _plan(files: Sequence[Path], base: Path, work: Path, settings: ShapeSettings) -> tuple[list[_Task], list[Skipped]]:
     """A task for each mesh that can be opened, and those that cannot."""
-    base = Path(os.path.commonpath([path.resolve().parent for path in files]))
     tasks, failures = [], []
     for number, path in enumerate(files, start=settings.start_object):
         try:
@@ -283,8 +284,8 @@ def _run(tasks: Sequence[_Task], workers: int) -> Iterator[tuple[_Task, str | No
                 yield futures[future], future.result()
         except BrokenProcessPool as error:
             raise UnavailableError(
-                "A process that voxelised meshes was killed, probably for lack of memory. What is done is kept: run the "
-                "same command again, with fewer --workers or a lower --resolution."
+                "A process that voxelised meshes was killed, probably for lack of memory. What is done is kept: run "
+                "the same command again, with fewer --workers or a lower --resolution."
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)

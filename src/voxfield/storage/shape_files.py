@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from voxfield.errors import FormatError, MissingFileError
-from voxfield.kernels.voxel_words import pack_blocks, unpack_blocks
+from voxfield.kernels.voxel_words import pack_blocks, unpack_blocks, word_count
 from voxfield.storage.atomic import write_bytes, write_json, write_text
 from voxfield.storage.npz import npz_bytes, read_npz
 from voxfield.storage.shapes import (
@@ -177,28 +177,43 @@ class FileShapes:
             found[level].add(bytes.fromhex(name))
         return found
 
-    def block(self, level: int, name: bytes) -> np.ndarray:
-        """The voxels (r, r, r) bool, axes z, y, x, of a block of a level below 0."""
-        return self._read_voxels(self.folder / block_path(level, name.hex()), self.about.base_resolution >> level)
+    def block_names(self, level: int) -> list[bytes]:
+        """The hashes of the different blocks of a level below 0, sorted."""
+        path = self.folder / REGISTRY
+        try:
+            registry = read_json_object(path)["registry"].items()
+            return sorted(bytes.fromhex(name) for name, entry in registry if entry["level"] == level)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, FormatError):
+                raise
+            raise FormatError(f"{path}: is damaged ({type(error).__name__}: {error}).") from error
+
+    def block_words(self, level: int, name: bytes) -> np.ndarray:
+        """The words (W,) of a block of a level below 0."""
+        side = self.about.base_resolution >> level
+        return pack_blocks(self._read_voxels(self.folder / block_path(level, name.hex()), side)[None])[0]
+
+    def root_words(self, index: int) -> np.ndarray:
+        """The words (W,) of an object's level 0."""
+        return pack_blocks(self._read_voxels(self._homes[index] / "level_0.npz", self.about.base_resolution)[None])[0]
 
     def read(self, index: int) -> ShapeObject:
         """An object, by its place in the order of object ids."""
-        home = self._homes[index]
         records = list(self._records(index))
         nodes = np.zeros(len(records), NODE)
         named: list[list[bytes]] = [sorted(names) for names in self.hashes(index)]
         number = [{name: rank for rank, name in enumerate(names)} for names in named]
         for row, (level, name, octant, x, y, z) in enumerate(records):
             nodes[row] = (level, octant, x, y, z, number[level][bytes.fromhex(name)])
-        root = pack_blocks(self._read_voxels(home / "level_0.npz", self.about.base_resolution)[None])
+        root = self.root_words(index)[None]
         levels = [BlockLevel(level=0, resolution=self.about.base_resolution, hashes=hash_blocks(root), words=root)]
         for level, names in enumerate(named[1:], start=1):
             side = self.about.base_resolution >> level
-            cubes = np.zeros((len(names), side, side, side), bool)
+            words = np.zeros((len(names), word_count(side)), np.int64)
             for rank, name in enumerate(names):
-                cubes[rank] = self.block(level, name)
+                words[rank] = self.block_words(level, name)
             hashes = np.frombuffer(b"".join(names), np.uint8).reshape(-1, 32)
-            levels.append(BlockLevel(level=level, resolution=side, hashes=hashes, words=pack_blocks(cubes)))
+            levels.append(BlockLevel(level=level, resolution=side, hashes=hashes, words=words))
         tree = BlockTree(
             resolution=self.about.base_resolution,
             min_resolution=self.about.min_resolution,

@@ -10,6 +10,7 @@ Files are named after their content, so an index never points to another version
 its level.
 """
 
+import bisect
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -240,6 +241,22 @@ class PackedShapes:
             levels=tuple(levels),
         )
         return ShapeObject(info=self.info(index), tree=tree)
+
+    def block_names(self, level: int) -> list[bytes]:
+        """The hashes of the different blocks of a level below 0, sorted."""
+        return [name.tobytes() for name in np.asarray(self._hashes[level])]
+
+    def block_words(self, level: int, name: bytes) -> np.ndarray:
+        """The words (W,) of a block of a level below 0."""
+        names = np.asarray(self._hashes[level]).view("V32").reshape(-1)
+        row = bisect.bisect_left(names, name, key=bytes)
+        if row == len(names) or bytes(names[row]) != name:
+            raise MissingFileError(f"{self.folder}: level {level} has no block {name.hex()}.")
+        return self._words(level, np.array([row]))[0]
+
+    def root_words(self, index: int) -> np.ndarray:
+        """The words (W,) of an object's level 0."""
+        return self._words(0, np.array([int(self._objects[index]["root"])]))[0]
 
     def check_files(self) -> None:
         """Raise FormatError unless every file has the content that the index says."""

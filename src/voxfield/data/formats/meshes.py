@@ -54,7 +54,8 @@ def find_meshes(sources: Sequence[str | Path]) -> list[Path]:
                 raise InputError(f"{path}: is no mesh. Known endings: {' '.join(MESH_SUFFIXES)} .zip")
             files = [path]
         elif any(sign in str(source) for sign in "*?["):
-            files = sorted(Path(one) for one in glob.glob(str(source), recursive=True) if is_mesh(Path(one)))
+            # glob.glob, as Path.glob takes no absolute patterns.
+            files = sorted(Path(one) for one in glob.glob(str(source), recursive=True) if is_mesh(Path(one)))  # noqa: PTH207
         else:
             raise MissingFileError(f"{path}: no such file or folder.")
         if not files:

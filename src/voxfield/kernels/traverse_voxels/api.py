@@ -19,7 +19,8 @@ class VoxelHits:
     distance: torch.Tensor
     """(R,) float32: from the origin to the first occupied voxel; 0 if the origin lies in one, +inf if there is none."""
     normal: torch.Tensor
-    """(R, 3) int8: outward normal x, y, z of the face through which it is entered; 0 where there is none."""
+    """(R, 3) int8: outward normal x, y, z of the face through which it is entered; 0 where there is none, and where
+    the origin lies in it. A ray that starts on a face of the grid enters through that."""
     voxel: torch.Tensor
     """(R,) int64: its number x + y R + z R**2; -1 if there is none."""
 
@@ -39,8 +40,8 @@ def traverse_voxels(
 ) -> VoxelHits:
     """Follow rays through a binary voxel grid: how much matter each crosses, and what it meets first.
 
-    Voxel (x, y, z) is the cube from (x, y, z) to (x+1, y+1, z+1). A ray is cut at the planes between voxels into pieces,
-    each in one voxel; pieces shorter than 1e-6 are ignored, so a ray that only touches an edge meets nothing there.
+    Voxel (x, y, z) is the cube from (x, y, z) to (x+1, y+1, z+1). A ray is cut at the planes between voxels into
+    pieces, each in one voxel; pieces shorter than 1e-6 are ignored, so a ray that only touches an edge meets nothing there.
     Where a ray crosses planes of two axes at the same distance, the normal is one of the two.
     Source: Amanatides and Woo, A Fast Voxel Traversal Algorithm, 1987. Computed in float64.
 

@@ -62,14 +62,15 @@ def _follow(first, stop, origins, directions, words, blocks, word_of, resolution
                 inverse[axis] = 1.0 / d[axis]
                 near = ((0.0 if d[axis] > 0 else float(resolution)) - o[axis]) / d[axis]
                 far = ((float(resolution) if d[axis] > 0 else 0.0) - o[axis]) / d[axis]
-                if near > t:
+                # At 0 too: a ray that starts on the grid's face enters through it.
+                if near >= t:
                     t, entered = near, axis
                 t_end = min(t_end, far)
         if not (valid and usable and t < t_end):
             continue
         total = 0.0
         for axis in range(3):
-            block[axis] = min(max(int(math.floor(o[axis] + d[axis] * t)), 0), resolution - 1) >> 2
+            block[axis] = min(max(math.floor(o[axis] + d[axis] * t), 0), resolution - 1) >> 2
         while True:
             at = word_of[0, block[0] << 2] + word_of[1, block[1] << 2] + word_of[2, block[2] << 2]
             shift = 2 if blocks[at >> 6] else 4
@@ -87,7 +88,7 @@ def _follow(first, stop, origins, directions, words, blocks, word_of, resolution
                     total += leave - t
                     if voxel[ray] < 0:
                         for axis in range(3):
-                            place = int(math.floor(o[axis] + d[axis] * t))
+                            place = math.floor(o[axis] + d[axis] * t)
                             cell[axis] = min(max(place, low[axis]), min(high[axis], resolution) - 1)
                         if entered >= 0:
                             # The face is on the block's boundary, where rounding might choose the voxel before it.
@@ -97,7 +98,7 @@ def _follow(first, stop, origins, directions, words, blocks, word_of, resolution
                         voxel[ray] = cell[0] + resolution * (cell[1] + resolution * cell[2])
             elif word != 0:
                 for axis in range(3):
-                    place = int(math.floor(o[axis] + d[axis] * t))
+                    place = math.floor(o[axis] + d[axis] * t)
                     cell[axis] = min(max(place, low[axis]), min(high[axis], resolution) - 1)
                 begin, face = t, entered
                 while True:
@@ -128,7 +129,7 @@ def _follow(first, stop, origins, directions, words, blocks, word_of, resolution
                 if axis == through:
                     block[axis] = high[axis] >> 2 if d[axis] > 0 else (low[axis] >> 2) - 1
                 elif shift > 2:
-                    place = int(math.floor(o[axis] + d[axis] * t))
+                    place = math.floor(o[axis] + d[axis] * t)
                     block[axis] = min(max(place, low[axis]), min(high[axis], resolution) - 1) >> 2
             if block[through] < 0 or block[through] << 2 >= resolution:
                 break

@@ -22,9 +22,11 @@ def traverse_voxels(
     axes = torch.arange(3).repeat_interleave(resolution + 1).expand(len(origins), -1)
     cuts, order = crossings.sort(1)
     axes = torch.gather(axes, 1, order)
-    # The first piece starts at the origin, through no face.
+    # The first piece starts at the origin: through no face, unless that lies on one of the grid.
+    on_face = ((directions > 0) & (origins == 0)) | ((directions < 0) & (origins == resolution))
+    through = torch.where(on_face, torch.arange(3), -1).amax(1, keepdim=True)
     start = torch.cat([torch.zeros(len(origins), 1, dtype=torch.float64), cuts[:, :-1]], 1)
-    entered = torch.cat([torch.full((len(origins), 1), -1), axes[:, :-1]], 1)
+    entered = torch.cat([through, axes[:, :-1]], 1)
     lengths = cuts - start
     real = torch.isfinite(cuts) & (lengths > SHORTEST) & usable[:, None]
     middle = origins[:, None] + directions[:, None] * torch.where(real, (start + cuts) / 2, 0)[..., None]
