@@ -44,5 +44,5 @@ def test_errors_teach():
         padded_side(1025)
     with pytest.raises(InputError, match=r"words: expected shape \(8\)"):
         unpack_voxels(torch.zeros(7, dtype=torch.int64), 8)
-    with pytest.raises(InputError, match="occupied: expected dtype torch.bool"):
+    with pytest.raises(InputError, match=r"occupied: expected dtype torch\.bool"):
         pack_voxels(torch.zeros(4, 4, 4))

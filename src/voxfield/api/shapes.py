@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from voxfield.checks import check_choice
+from voxfield.geometry.voxel_views import RayStart
 from voxfield.jobs import build_shapes as building
 from voxfield.jobs.check_shapes import CheckedShapes, check_shapes
 from voxfield.jobs.split_shapes import SplitRatios, write_splits
 from voxfield.jobs.trace_shapes import TracedShapes, TraceSettings
 from voxfield.jobs.trace_shapes import trace_shapes as trace_blocks
-from voxfield.geometry.voxel_views import RayStart
 from voxfield.kernels.scan_fill import Inside
 from voxfield.storage.shape_dataset import convert_shapes as convert_layout
 from voxfield.storage.shape_dataset import open_shapes

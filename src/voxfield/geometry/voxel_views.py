@@ -13,8 +13,8 @@ from voxfield.checks import check_range
 
 RayStart = Literal["near", "far", "faces"]
 """``near``: rays leave each camera's near faces, away from it. ``far``: they leave its far faces, towards it, as the
-first generators of such datasets did (chords are the same, first hits are seen from behind). ``faces``: no cameras; rays
-enter every face along its axis."""
+first generators of such datasets did (chords are the same, first hits are seen from behind). ``faces``: no cameras;
+rays enter every face along its axis."""
 
 
 @dataclass(frozen=True, kw_only=True)

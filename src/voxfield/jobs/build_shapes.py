@@ -116,6 +116,11 @@ class _Task:
     artefact: Path
     settings: ShapeSettings
 
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """What must be the same for an object to be the one wanted."""
+        return self.object_id, self.name, self.key
+
 
 def build_shapes(
     sources: Sequence[str | Path], output: Path, *, settings: ShapeSettings, progress: Reporter
@@ -144,13 +149,9 @@ def build_shapes(
     base = Path(os.path.commonpath([path.resolve().parent for path in files]))
     tasks, failures = _plan(chosen, base, work, settings)
     done = _open_finished(output, settings)
-    if done is not None and not failures and _is_up_to_date(done, output, tasks, settings):
-        progress.say(f"{output} is up to date: nothing was done again.")
-        return _result(output, len(done), 0, ())
+    kept = {} if done is None else _keys(done)
     work.mkdir(parents=True, exist_ok=True)
-    if done is not None:
-        _keep_finished(done, tasks)
-    pending = [task for task in tasks if not _is_made(task)]
+    pending = [task for task in tasks if task.identity not in kept and not _is_made(task)]
     failures += _make(pending, settings, progress)
     unusable = {item.path for item in failures}
     made = [task for task in tasks if str(task.source) not in unusable]
@@ -160,6 +161,13 @@ def build_shapes(
         raise InputError(
             f"{output}: none of {len(chosen)} meshes could be used; {failures[0].path}: {failures[0].reason}"
         )
+    if done is not None and done.layout == settings.layout and set(kept) == {task.identity for task in made}:
+        progress.say(f"{output} is up to date: nothing was done again.")
+        shutil.rmtree(work)
+        return _result(output, len(made), 0, tuple(failures))
+    for task in made:
+        if done is not None and task.identity in kept:
+            write_bytes(task.artefact, _pack_object(done.read(kept[task.identity])))
     # From here on the dataset is not the old one any more.
     (output / METADATA).unlink(missing_ok=True)
     newest = max(task.source.stat().st_mtime for task in made)
@@ -231,23 +239,9 @@ def _open_finished(output: Path, settings: ShapeSettings) -> ShapeDataset | None
 
 
 def _keys(dataset: ShapeDataset) -> dict[tuple[str, Any, Any], int]:
+    """Where the objects of a dataset are, by what a task's ``identity`` compares."""
     infos = [dataset.info(index) for index in range(len(dataset))]
     return {(info["object_id"], info.get("source_file"), info.get("build_key")): at for at, info in enumerate(infos)}
-
-
-def _is_up_to_date(dataset: ShapeDataset, output: Path, tasks: Sequence[_Task], settings: ShapeSettings) -> bool:
-    layout = json.loads((output / METADATA).read_text(encoding="utf-8")).get("layout")
-    wanted = {(task.object_id, task.name, task.key) for task in tasks}
-    return layout == settings.layout and set(_keys(dataset)) == wanted and not (output / _WORK).exists()
-
-
-def _keep_finished(dataset: ShapeDataset, tasks: Sequence[_Task]) -> None:
-    """Take objects that need no work from the dataset that is there."""
-    keys = _keys(dataset)
-    for task in tasks:
-        at = keys.get((task.object_id, task.name, task.key))
-        if at is not None and not _is_made(task):
-            write_bytes(task.artefact, _pack_object(dataset.read(at)))
 
 
 def _is_made(task: _Task) -> bool:

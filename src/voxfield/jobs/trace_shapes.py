@@ -199,8 +199,8 @@ def _run(folder: Path, output: Path, settings: TraceSettings, blocks: Sequence[_
                 yield from outcomes
         except BrokenProcessPool as error:
             raise UnavailableError(
-                "A process that traced rays was killed, probably for lack of memory. What is done is kept: run the same "
-                "command again, with fewer --workers."
+                "A process that traced rays was killed, probably for lack of memory. What is done is kept: run the "
+                "same command again, with fewer --workers."
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)

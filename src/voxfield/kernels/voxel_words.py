@@ -3,8 +3,8 @@
 The layout that ``triangle_box``, ``scan_fill`` and ``traverse_voxels`` share. A grid of R voxels along each axis is
 kept in a cube of S = `padded_side` (R) voxels, S / 4 words along each axis; voxels beyond R are empty. Word number m
 holds the block whose coordinates (bx, by, bz) have the interleaved bits of m: bit 0 is x's lowest, bit 1 y's, bit 2
-z's. Within it voxel (x, y, z) is bit ``(x & 3) + 4 * (y & 3) + 16 * (z & 3)``. So the eight octants of any aligned cube follow one
-another, x fastest, and an untouched region is untouched memory. 1024**3 voxels take 128 MiB.
+z's. Within it voxel (x, y, z) is bit ``(x & 3) + 4 * (y & 3) + 16 * (z & 3)``. So the eight octants of any aligned cube
+follow one another, x fastest, and an untouched region is untouched memory. 1024**3 voxels take at most 128 MiB.
 """
 
 from typing import Final

@@ -24,7 +24,6 @@ from voxfield.storage.npz import npz_bytes, read_npz
 from voxfield.storage.shapes import (
     METADATA,
     BlockCounts,
-    DatasetAbout,
     ShapeObject,
     Shapes,
     dataset_metadata,
@@ -143,6 +142,8 @@ class FileShapes:
     Raises:
         MissingFileError, FormatError: no dataset, one that was never finished, or a damaged one.
     """
+
+    layout: Final = "files"
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -162,6 +162,8 @@ class PackedShapes:
         MissingFileError, FormatError: no dataset, one that was never finished, or a damaged one.
     """
 
+    layout: Final = "packed"
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.about, content = read_about(folder)

@@ -1,7 +1,7 @@
 """What a voxel dataset of shapes is, however it is laid out: objects, each with an octree of blocks, and their counts.
 
-Two layouts hold the same: ``files`` (a JSON map an object, a ``.npz`` a block: ``shape_files.py``) and ``packed`` (a few
-memory-mapped arrays: ``shape_packed.py``). ``shape_dataset.py`` opens either.
+Two layouts hold the same: ``files`` (a JSON map an object, a ``.npz`` a block: ``shape_files.py``) and ``packed`` (a
+few memory-mapped arrays: ``shape_packed.py``). ``shape_dataset.py`` opens either.
 """
 
 import json

@@ -26,8 +26,8 @@ SMALLEST_BLOCK: Final = 4
 NODE: Final = np.dtype(
     [("level", "u1"), ("octant", "u1"), ("x", "<u2"), ("y", "<u2"), ("z", "<u2"), ("block", "<u4")], align=False
 )
-"""A node below level 0: its octant in its parent (x + 2 y + 4 z), its corner in voxels of the grid, and the number of its
-block among those of its level."""
+"""A node below level 0: its octant in its parent (x + 2 y + 4 z), its corner in voxels of the grid, and the number of
+its block among those of its level."""
 
 _EMPTY, _FULL = 0, 1
 _CHUNK_BYTES = 1 << 26

@@ -17,8 +17,8 @@ from voxfield.kernels.triangle_box import triangle_box
 from voxfield.kernels.voxel_words import MAX_RESOLUTION, check_words, unpack_voxels
 
 Coverage = Literal["surface", "solid", "conservative"]
-"""``surface``: voxels that a triangle touches. ``solid``: voxels whose centre lies inside. ``conservative``: both, so all
-that the shape touches."""
+"""``surface``: voxels that a triangle touches. ``solid``: voxels whose centre lies inside. ``conservative``: both, so
+all that the shape touches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,8 @@ def voxelise(
     largest = float(np.abs([low, high]).max())
     if not np.isfinite(pitch) or largest > 1e12 * pitch:
         raise InputError(
-            f"mesh: coordinates up to {largest:g} are too large to tell voxels of {pitch:g} apart. Move it to the origin."
+            f"mesh: coordinates up to {largest:g} are too large to tell voxels of {pitch:g} apart. Move it to the "
+            "origin."
         )
     centre = low / 2 + high / 2
     # Clamped: the longest side ends exactly on the grid's faces, and rounding must not push it out.
@@ -108,7 +109,8 @@ def _finite_triangles(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarr
         raise InputError("mesh: has no faces. Point clouds cannot be voxelised as meshes.")
     if faces.min() < 0 or faces.max() >= len(vertices):
         raise InputError(
-            f"faces: expected indices of {len(vertices)} vertices, got {faces.min()} to {faces.max()}: the file is damaged."
+            f"faces: expected indices of {len(vertices)} vertices, got {faces.min()} to {faces.max()}: the file is "
+            "damaged."
         )
     corners = vertices.astype(np.float64)[faces]
     usable = np.isfinite(corners).all((1, 2))

@@ -41,8 +41,8 @@ def traverse_voxels(
     """Follow rays through a binary voxel grid: how much matter each crosses, and what it meets first.
 
     Voxel (x, y, z) is the cube from (x, y, z) to (x+1, y+1, z+1). A ray is cut at the planes between voxels into
-    pieces, each in one voxel; pieces shorter than 1e-6 are ignored, so a ray that only touches an edge meets nothing there.
-    Where a ray crosses planes of two axes at the same distance, the normal is one of the two.
+    pieces, each in one voxel; pieces shorter than 1e-6 are ignored, so a ray that only touches an edge meets nothing
+    there. Where a ray crosses planes of two axes at the same distance, the normal is one of the two.
     Source: Amanatides and Woo, A Fast Voxel Traversal Algorithm, 1987. Computed in float64.
 
     Args:

@@ -14,8 +14,8 @@ def triangle_box(
     """The voxels of a grid that triangles touch, as words of bits.
 
     Voxel (x, y, z) is the closed cube from (x, y, z) to (x+1, y+1, z+1); it is set if a triangle shares at least a
-    point with it. So a triangle that lies in the plane between two layers sets both. Triangles without area count as the
-    segment or point they are. Parts outside [0, resolution] are ignored.
+    point with it. So a triangle that lies in the plane between two layers sets both. Triangles without area count as
+    the segment or point they are. Parts outside [0, resolution] are ignored.
     Source: separating axes in the form of Schwarz and Seidel, Fast Parallel Surface and Solid Voxelization on GPUs,
     2010, section 3.1. Decided in float64, in the same operations by every implementation: they agree bit by bit.
 
