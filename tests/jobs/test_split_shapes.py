@@ -36,4 +36,4 @@ def test_errors_teach():
     with pytest.raises(InputError, match=r"expected shares that sum to 1, got 0\.9"):
         SplitRatios(train=0.7, val=0.2)
     with pytest.raises(InputError, match="val: expected a value at least 0"):
-        SplitRatios(train=1.2, val=-0.2)
+        SplitRatios(train=0.9, val=-0.2, test=0.3)

@@ -41,8 +41,8 @@ def command(
         min_samples: see adaptive-sampling.
         min_level: first level; 0 is whole objects.
         max_level: last level; without it the dataset's.
-        start: rays leave the faces that a camera sees (near), those it does not, towards it (far), or enter every face
-            along its axis (faces).
+        start: rays enter from the camera's side (near), leave the faces turned away from it, towards it (far), or enter
+            every face along its axis (faces).
         seed: the same seed gives the same rays.
         workers: processes; without it one for each core.
         quiet: no progress bar.

@@ -12,9 +12,9 @@ import numpy as np
 from voxfield.checks import check_range
 
 RayStart = Literal["near", "far", "faces"]
-"""``near``: rays leave each camera's near faces, away from it. ``far``: they leave its far faces, towards it, as the
-first generators of such datasets did (chords are the same, first hits are seen from behind). ``faces``: no cameras;
-rays enter every face along its axis."""
+"""``near``: rays enter the cube from each camera's side, away from it. ``far``: they leave the faces turned away from it,
+towards it, as the first generators of such datasets did (chords are the same, first hits are seen from behind).
+``faces``: no cameras; rays enter every face along its axis."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +47,10 @@ def sample_views(
 ) -> VoxelViews:
     """Rays around a cube of ``resolution`` voxels along each axis.
 
-    Cameras stand at twice half the cube's side from its centre. Each takes ``samples // 3`` points, uniform and
-    independent, on every face that it sees (``near``) or that is turned away (``far``). ``far`` counts a face that is
-    seen exactly edge-on as rounding has it, so that four divisions and 3,000 samples give 44,000 rays; ``near`` leaves
-    such faces out: 32,000.
+    Cameras stand at twice half the cube's side from its centre. Each looks at ``samples // 3`` points, uniform and
+    independent, on every face that is turned away from it. ``far`` rays start there; ``near`` rays are such lines the
+    other way, from where they enter the cube. ``far`` counts a face that is seen exactly edge-on as rounding has it, so
+    that four divisions and 3,000 samples give 44,000 rays; ``near`` leaves such faces out: 32,000.
 
     Args:
         resolution: voxels along each axis.
@@ -68,9 +68,9 @@ def sample_views(
     else:
         positions = sphere_positions(divisions, 2 * half)
         looks = -positions / np.linalg.norm(positions, axis=1, keepdims=True)
-        # The element-wise sum: a matrix product may round edge-on faces otherwise from one machine to the next.
-        facing = (looks[:, None] * normals[None]).sum(2)
-        pairs = [tuple(pair) for pair in np.argwhere(facing > 0 if start == "far" else facing < -1e-9).tolist()]
+        # Summed element by element: a matrix product may round edge-on faces otherwise from one machine to the next.
+        away = (looks[:, None] * normals[None]).sum(2) > (0 if start == "far" else 1e-9)
+        pairs = list(zip(*(at.tolist() for at in np.nonzero(away)), strict=True))
     count = samples // 3
     views = np.repeat(np.array([view for view, _ in pairs], np.int32), count)
     faces = np.repeat(np.array([face for _, face in pairs], np.int32), count)
@@ -80,8 +80,11 @@ def sample_views(
     if start == "faces":
         directions = -normals[faces]
     else:
-        directions = points - positions[views] if start == "near" else positions[views] - points
+        directions = positions[views] - points
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    if start == "near":
+        directions = -directions
+        points, faces = _enter(positions[views], directions, half)
     return VoxelViews(
         origins=points.astype(np.float32),
         directions=directions.astype(np.float32),
@@ -89,3 +92,15 @@ def sample_views(
         view_ids=views,
         view_positions=positions.astype(np.float32),
     )
+
+
+def _enter(cameras: np.ndarray, directions: np.ndarray, half: float) -> tuple[np.ndarray, np.ndarray]:
+    """Where rays from outside enter the cube of half side ``half``, and through which face."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = (-np.sign(directions) * half - cameras) / directions
+    axis = np.where(directions == 0, -np.inf, t).argmax(1)
+    ray = np.arange(len(axis))
+    points = np.clip(cameras + t[ray, axis, None] * directions, -half, half)
+    # Exactly on the face, whatever the rounding.
+    points[ray, axis] = -np.sign(directions[ray, axis]) * half
+    return points, (2 * axis + (directions[ray, axis] < 0)).astype(np.int32)

@@ -208,12 +208,12 @@ class FileShapes:
             nodes[row] = (level, octant, x, y, z, number[level][bytes.fromhex(name)])
         root = self.root_words(index)[None]
         levels = [BlockLevel(level=0, resolution=self.about.base_resolution, hashes=hash_blocks(root), words=root)]
-        for level, names in enumerate(named[1:], start=1):
+        for level, wanted in enumerate(named[1:], start=1):
             side = self.about.base_resolution >> level
-            words = np.zeros((len(names), word_count(side)), np.int64)
-            for rank, name in enumerate(names):
-                words[rank] = self.block_words(level, name)
-            hashes = np.frombuffer(b"".join(names), np.uint8).reshape(-1, 32)
+            words = np.zeros((len(wanted), word_count(side)), np.int64)
+            for rank, block in enumerate(wanted):
+                words[rank] = self.block_words(level, block)
+            hashes = np.frombuffer(b"".join(wanted), np.uint8).reshape(-1, 32)
             levels.append(BlockLevel(level=level, resolution=side, hashes=hashes, words=words))
         tree = BlockTree(
             resolution=self.about.base_resolution,

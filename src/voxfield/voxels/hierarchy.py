@@ -191,7 +191,7 @@ def _hash_layers(block: np.ndarray, side: int) -> bytes:
     sha, across = hashlib.sha256(), side // 4
     for numbers in word_numbers(side):
         bits = np.unpackbits(block[numbers].view(np.uint8), bitorder="little")
-        sha.update(np.ascontiguousarray(bits.reshape(across, across, 4, 4, 4).transpose(2, 0, 3, 1, 4)))
+        sha.update(bits.reshape(across, across, 4, 4, 4).transpose(2, 0, 3, 1, 4).tobytes())
     return sha.digest()
 
 

@@ -56,7 +56,7 @@ def _follow(first, stop, origins, directions, words, blocks, word_of, resolution
             valid &= abs(o[axis]) < np.inf and abs(d[axis]) < np.inf
             if d[axis] == 0.0:
                 inverse[axis] = 0.0
-                valid &= 0.0 <= o[axis] <= resolution
+                valid &= 0.0 <= o[axis] < resolution
             else:
                 usable = True
                 inverse[axis] = 1.0 / d[axis]
