@@ -12,8 +12,8 @@ import numpy as np
 from voxfield.checks import check_range
 
 RayStart = Literal["near", "far", "faces"]
-"""``near``: rays enter the cube from each camera's side, away from it. ``far``: they leave the faces turned away from it,
-towards it, as the first generators of such datasets did (chords are the same, first hits are seen from behind).
+"""``near``: rays enter the cube from each camera's side, away from it. ``far``: they leave the faces turned away from
+it, towards it, as the first generators of such datasets did (chords are the same, first hits are seen from behind).
 ``faces``: no cameras; rays enter every face along its axis."""
 
 

@@ -42,8 +42,8 @@ def traverse_voxels(
 
     Voxel (x, y, z) is the cube from (x, y, z) to (x+1, y+1, z+1). A ray is cut at the planes between voxels into
     pieces, each in one voxel; pieces shorter than 1e-6 are ignored, so a ray that only touches an edge meets nothing
-    there. A ray that runs within a plane between voxels lies in those on its greater side. Where a ray crosses planes of
-    two axes at the same distance, the normal is one of the two.
+    there. A ray that runs within a plane between voxels lies in those on its greater side. Where a ray crosses planes
+    of two axes at the same distance, the normal is one of the two.
     Source: Amanatides and Woo, A Fast Voxel Traversal Algorithm, 1987. Computed in float64.
 
     Args:
