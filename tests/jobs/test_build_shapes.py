@@ -94,6 +94,7 @@ def test_a_second_call_does_only_what_is_missing(meshes, tmp_path):
     assert build(meshes, output, num_objects=2).made == 2
     assert build(meshes, output).made == 2
     before = content(output)
+    (output / "splits.json").unlink()
     assert build(meshes, output).made == 0
     assert content(output) == before
     assert build(meshes, output, layout="files").made == 0
@@ -168,8 +169,11 @@ def test_settings_are_checked_before_anything_is_written(meshes, tmp_path):
     assert not (tmp_path / "d").exists()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("mine")
+    (tmp_path / "other" / "metadata.json").write_text('{"title": "thesis"}')
+    (tmp_path / "other" / "objects").mkdir()
     with pytest.raises(InputError, match="holds other files already"):
         build(meshes, tmp_path / "other")
+    assert len(list((tmp_path / "other").iterdir())) == 3
 
 
 @pytest.mark.parametrize("layout", ["packed", "files"])

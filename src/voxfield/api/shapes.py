@@ -110,8 +110,8 @@ def trace_shapes(
         min_samples: see ``adaptive_sampling``.
         min_level: first level; 0 is whole objects.
         max_level: last level; the dataset's if absent.
-        start: ``near``: rays enter from the camera's side; ``far``: they leave the faces turned away from it, towards it;
-            ``faces``: they enter every face along its axis.
+        start: ``near``: rays enter from the camera's side; ``far``: they leave the faces turned away from it, towards
+            it; ``faces``: they enter every face along its axis.
         seed: the same seed gives the same rays.
         workers: processes; one for each core if absent.
         quiet: no progress bar.

@@ -36,7 +36,7 @@ from voxfield.kernels.scan_fill import Inside
 from voxfield.storage.atomic import write_bytes, write_json
 from voxfield.storage.npz import npz_bytes, read_npz
 from voxfield.storage.shape_dataset import ShapeDataset, open_shapes, write_shapes
-from voxfield.storage.shapes import METADATA, DatasetAbout, Layout, ShapeObject
+from voxfield.storage.shapes import METADATA, SPLITS, DatasetAbout, Layout, ShapeObject, read_about
 from voxfield.voxels.hierarchy import BlockLevel, BlockTree, build_tree, check_resolutions
 from voxfield.voxels.voxelise import Coverage, voxelise
 
@@ -163,13 +163,16 @@ def build_shapes(
         )
     if done is not None and done.layout == settings.layout and set(kept) == {task.identity for task in made}:
         progress.say(f"{output} is up to date: nothing was done again.")
+        if not (output / SPLITS).is_file():
+            write_splits(done, output, settings.splits)
         shutil.rmtree(work)
         return _result(output, len(made), 0, tuple(failures))
     for task in made:
         if done is not None and task.identity in kept:
             write_bytes(task.artefact, _pack_object(done.read(kept[task.identity])))
     # From here on the dataset is not the old one any more.
-    (output / METADATA).unlink(missing_ok=True)
+    for name in (METADATA, SPLITS):
+        (output / name).unlink(missing_ok=True)
     newest = max(task.source.stat().st_mtime for task in made)
     about = DatasetAbout(
         base_resolution=settings.resolution,
@@ -194,9 +197,13 @@ def _check_output(output: Path) -> None:
     """Raise InputError unless ``output`` is new, empty or ours."""
     if output.exists() and not output.is_dir():
         raise InputError(f"{output}: is a file. Name a folder.")
-    ours = (output / _WORK).is_dir() or (output / METADATA).is_file() or (output / FAILURES_FILE).is_file()
-    if output.is_dir() and any(output.iterdir()) and not ours:
-        raise InputError(f"{output}: holds other files already. Name a new or empty folder.")
+    if (output / _WORK).is_dir() or not output.is_dir() or not any(output.iterdir()):
+        return
+    try:
+        # What is replaced must be a dataset, not whatever has such a file.
+        read_about(output)
+    except VoxfieldError as error:
+        raise InputError(f"{output}: holds other files already. Name a new or empty folder. ({error})") from error
 
 
 def _plan(files: Sequence[Path], base: Path, work: Path, settings: ShapeSettings) -> tuple[list[_Task], list[Skipped]]:

@@ -24,13 +24,13 @@ def open_shapes(folder: Path) -> ShapeDataset:
 
 
 def write_shapes(folder: Path, shapes: Shapes, layout: Layout) -> None:
-    """Write a dataset in a layout, and remove what another layout left in the same folder."""
+    """Write a dataset in a layout, after removing what another layout left in the same folder."""
     if layout == "packed":
-        write_packed(folder, shapes)
         remove_files(folder)
+        write_packed(folder, shapes)
     else:
-        write_files(folder, shapes)
         shutil.rmtree(folder / PACKED, ignore_errors=True)
+        write_files(folder, shapes)
 
 
 def convert_shapes(source: Path, target: Path, layout: Layout) -> int:

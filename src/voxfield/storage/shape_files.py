@@ -71,8 +71,8 @@ def write_files(folder: Path, shapes: Shapes) -> None:
         "level_stats": counts.level_stats(),
     }
     write_json(folder / REGISTRY, {"stats": stats, "registry": registry})
-    write_json(folder / METADATA, dataset_metadata(shapes.about, counts, "files"))
     _remove_strangers(folder, set(registry), set(counts.objects))
+    write_json(folder / METADATA, dataset_metadata(shapes.about, counts, "files"))
 
 
 def _write_object(folder: Path, shape: ShapeObject) -> None:

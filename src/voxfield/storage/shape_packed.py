@@ -72,11 +72,11 @@ def write_packed(folder: Path, shapes: Shapes) -> None:
         "objects": objects,
     }
     write_json(home / INDEX, index)
-    write_json(folder / METADATA, dataset_metadata(shapes.about, counts, "packed"))
     kept = {INDEX, *(entry["file"] for entry in _entries(index))}
     for path in home.iterdir():
         if path.name not in kept:
             path.unlink()
+    write_json(folder / METADATA, dataset_metadata(shapes.about, counts, "packed"))
 
 
 def _each(shapes: Shapes) -> Iterator[ShapeObject]:
