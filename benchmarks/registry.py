@@ -68,6 +68,8 @@ def cases() -> Iterator[Case]:
     yield from _sh_grid()
     yield from _row_update()
     yield from _total_variation()
+    yield from _voxelise()
+    yield from _traverse_voxels()
 
 
 def ops() -> list[str]:
@@ -555,3 +557,58 @@ def _total_variation() -> Iterator[Case]:
     yield from _both_implementations(
         "total_variation", f"1% of {VOXELS}^3, degree 2, forward and backward", "voxels", cells, prepare
     )
+
+
+# ------------------------------------------------------------------------------------------------------- binary voxels
+SPHERE_BANDS = {"voxfield": 160, "torch reference": 12}
+"""Bands of the sphere that is voxelised, of 2 triangles each: the reference takes milliseconds for every one."""
+
+
+def sphere_triangles(resolution: int, bands: int) -> torch.Tensor:
+    """A sphere that fills a grid, as triangles (T, 3, 3) float64 in voxels; T = 2 * bands squared."""
+    polar = torch.linspace(0, torch.pi, bands + 1, dtype=torch.float64)[:, None]
+    around = torch.linspace(0, 2 * torch.pi, bands + 1, dtype=torch.float64)[None]
+    unit = torch.stack(
+        [polar.sin() * around.cos(), polar.sin() * around.sin(), polar.cos().expand(-1, bands + 1)], dim=-1
+    )
+    points = resolution * (0.5 + 0.49 * unit)
+    a, b, c, d = points[:-1, :-1], points[1:, :-1], points[1:, 1:], points[:-1, 1:]
+    halves = torch.stack([torch.stack([a, b, c], dim=2), torch.stack([a, c, d], dim=2)], dim=2)
+    return halves.reshape(-1, 3, 3)
+
+
+def _voxelise() -> Iterator[Case]:
+    for op in ("triangle_box", "scan_fill"):
+        for variant, bands in SPHERE_BANDS.items():
+            yield Case(
+                op=op,
+                case=f"a sphere at {VOXELS}^3",
+                variant=variant,
+                unit="triangles",
+                count=2 * bands**2,
+                prepare=lambda op=op, variant=variant, bands=bands: _prepare_voxelise(op, variant, bands),
+                own_cores=variant == "voxfield",
+            )
+
+
+def _prepare_voxelise(op: str, variant: str, bands: int) -> Prepared:
+    from voxfield.kernels.scan_fill import scan_fill
+    from voxfield.kernels.triangle_box import triangle_box
+
+    kernel = triangle_box if op == "triangle_box" else scan_fill
+    implementation: Any = None if variant == "voxfield" else "reference"
+    triangles = sphere_triangles(VOXELS, bands)
+    return Prepared(lambda: kernel(triangles, VOXELS, implementation=implementation))
+
+
+def _traverse_voxels() -> Iterator[Case]:
+    def prepare(implementation: Any) -> Prepared:
+        from voxfield.kernels.traverse_voxels import traverse_voxels
+        from voxfield.kernels.triangle_box import triangle_box
+
+        words = triangle_box(sphere_triangles(VOXELS, SPHERE_BANDS["voxfield"]), VOXELS)
+        directions = _directions(RAYS)
+        origins = VOXELS * (0.5 - 1.5 * directions + 0.3 * (_random(RAYS, 3) - 0.5))
+        return Prepared(lambda: traverse_voxels(origins, directions, words, VOXELS, implementation=implementation))
+
+    yield from _both_implementations("traverse_voxels", f"a sphere's shell at {VOXELS}^3", "rays", RAYS, prepare)

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from voxfield.api import Run as Run
+    from voxfield.api import build_shapes as build_shapes
     from voxfield.api import convert_capture as convert_capture
+    from voxfield.api import convert_shapes as convert_shapes
     from voxfield.api import convert_volume as convert_volume
     from voxfield.api import crop_volume as crop_volume
     from voxfield.api import download_eyefultower as download_eyefultower
@@ -20,7 +22,10 @@ if TYPE_CHECKING:
     from voxfield.api import open as open  # noqa: A004  (the public name reads voxfield.open)
     from voxfield.api import process_photos as process_photos
     from voxfield.api import read_volume as read_volume
+    from voxfield.api import split_shapes as split_shapes
+    from voxfield.api import trace_shapes as trace_shapes
     from voxfield.api import train as train
+    from voxfield.api import verify_shapes as verify_shapes
     from voxfield.api import volume_info as volume_info
     from voxfield.api import write_volume as write_volume
 
@@ -28,7 +33,9 @@ __version__ = "0.1.0"
 
 _PUBLIC = (
     "Run",
+    "build_shapes",
     "convert_capture",
+    "convert_shapes",
     "convert_volume",
     "crop_volume",
     "download_eyefultower",
@@ -37,7 +44,10 @@ _PUBLIC = (
     "open",
     "process_photos",
     "read_volume",
+    "split_shapes",
+    "trace_shapes",
     "train",
+    "verify_shapes",
     "volume_info",
     "write_volume",
 )
@@ -45,7 +55,9 @@ _PUBLIC = (
 __all__ = [
     "Run",
     "__version__",
+    "build_shapes",
     "convert_capture",
+    "convert_shapes",
     "convert_volume",
     "crop_volume",
     "download_eyefultower",
@@ -54,7 +66,10 @@ __all__ = [
     "open",
     "process_photos",
     "read_volume",
+    "split_shapes",
+    "trace_shapes",
     "train",
+    "verify_shapes",
     "volume_info",
     "write_volume",
 ]

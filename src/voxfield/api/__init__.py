@@ -1,10 +1,11 @@
-"""The public calls: train a field, open a run, measure, render and report on it; make captures, handle volumes.
+"""The public calls: train a field, open a run, measure, render, report; make captures, handle volumes and shapes.
 
 The command line calls only these.
 """
 
 from voxfield.api.captures import convert_capture, download_eyefultower, make_multiscale, process_photos
 from voxfield.api.runs import Run, machine, open  # noqa: A004  (the public name reads voxfield.open)
+from voxfield.api.shapes import build_shapes, convert_shapes, split_shapes, trace_shapes, verify_shapes
 from voxfield.api.training import train
 from voxfield.api.volumes import (
     convert_volume,
@@ -17,7 +18,9 @@ from voxfield.api.volumes import (
 
 __all__ = [
     "Run",
+    "build_shapes",
     "convert_capture",
+    "convert_shapes",
     "convert_volume",
     "crop_volume",
     "download_eyefultower",
@@ -27,7 +30,10 @@ __all__ = [
     "open",
     "process_photos",
     "read_volume",
+    "split_shapes",
+    "trace_shapes",
     "train",
+    "verify_shapes",
     "volume_info",
     "write_volume",
 ]

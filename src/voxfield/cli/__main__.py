@@ -38,6 +38,12 @@ VERBS = {
     "vdb convert": "Write an OpenVDB file anew: compression, precision, fewer voxels; or to and from .npy arrays.",
     "vdb merge": "Bring the grids of several OpenVDB files into one.",
     "vdb crop": "Write the part of an OpenVDB file's grids that lies in a box.",
+    "dataset build": "Build a hierarchical voxel dataset from meshes, each different block kept once.",
+    "dataset trace": "Trace rays through a voxel dataset's blocks: what each meets first, how much matter it crosses.",
+    "dataset split": "Divide a voxel dataset's objects into train, val and test anew, and say what the splits share.",
+    "dataset stats": "Say what a voxel dataset holds: objects, blocks of each level, how many are different, bytes.",
+    "dataset verify": "Verify a voxel dataset: checksums, names of blocks, lossless reassembly at every level, counts.",
+    "dataset convert": "Write a voxel dataset in another layout.",
     "bench": "Measure the kernels' speed, and training's on your data.",
     "doctor": "Say what will run on this machine, how fast, and what is missing.",
 }

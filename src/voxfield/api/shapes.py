@@ -1,0 +1,202 @@
+"""Making voxel datasets of shapes: building, dividing, verifying, converting."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from voxfield.checks import check_choice
+from voxfield.geometry.voxel_views import RayStart
+from voxfield.jobs import build_shapes as building
+from voxfield.jobs.check_shapes import CheckedShapes, check_shapes
+from voxfield.jobs.split_shapes import SplitRatios, write_splits
+from voxfield.jobs.trace_shapes import TracedShapes, TraceSettings
+from voxfield.jobs.trace_shapes import trace_shapes as trace_blocks
+from voxfield.kernels.scan_fill import Inside
+from voxfield.storage.shape_dataset import convert_shapes as convert_layout
+from voxfield.storage.shape_dataset import open_shapes
+from voxfield.storage.shapes import Layout
+from voxfield.training.progress import Progress
+from voxfield.voxels.voxelise import Coverage
+
+
+def build_shapes(
+    meshes: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    *,
+    resolution: int = 128,
+    min_resolution: int = 4,
+    coverage: Coverage = "conservative",
+    inside: Inside = "parity",
+    full_tree: bool = False,
+    layout: Layout = "packed",
+    num_objects: int | None = None,
+    start_object: int = 0,
+    splits: SplitRatios | None = None,
+    workers: int | None = None,
+    quiet: bool = False,
+) -> building.BuiltShapes:
+    """Turn meshes into a hierarchical voxel dataset in which every different block is kept once.
+
+    Called again with the same ``output`` it continues where it was interrupted, and does again only what has changed.
+
+    Args:
+        meshes: mesh files (PLY, OBJ, STL, OFF, GLB, glTF, 3MF, or a ZIP with one), folders of them, patterns.
+        output: folder of the dataset: new, empty, or from an earlier call.
+        resolution: voxels along each axis of an object; a power of two, 4 to 1024.
+        min_resolution: voxels along each axis of the smallest blocks; a power of two, 4 to ``resolution``.
+        coverage: ``surface``: voxels that a triangle touches; ``solid``: whose centre lies inside; ``conservative``:
+            both.
+        inside: ``parity`` does not mind faces turned the wrong way, ``winding`` fills overlapping parts.
+        full_tree: keep every node, empty ones and those below full ones too.
+        layout: ``packed`` (few memory-mapped files) or ``files`` (a file a block).
+        num_objects: most meshes taken.
+        start_object: meshes passed over; object ids count from the list's beginning.
+        splits: shares of train, val and test; 0.8, 0.2 and 0 if absent.
+        workers: processes; one for each core if absent.
+        quiet: no progress bar.
+
+    Returns:
+        What was done; ``failures`` says which meshes could not be used, and why (also in ``failures.json``).
+
+    Raises:
+        InputError: bad settings, ``output`` holds other files, or no mesh could be used.
+        MissingFileError: sources that do not exist.
+    """
+    settings = building.ShapeSettings(
+        resolution=resolution,
+        min_resolution=min_resolution,
+        coverage=coverage,
+        inside=inside,
+        full_tree=full_tree,
+        layout=layout,
+        num_objects=num_objects,
+        start_object=start_object,
+        splits=splits or SplitRatios(),
+        workers=workers,
+    )
+    sources = [meshes] if isinstance(meshes, str | os.PathLike) else list(meshes)
+    with Progress(quiet=quiet) as progress:
+        return building.build_shapes(
+            [os.fspath(source) for source in sources], Path(output), settings=settings, progress=progress
+        )
+
+
+def trace_shapes(
+    dataset: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    sphere_divisions: int = 4,
+    samples_per_view: int = 3000,
+    adaptive_sampling: bool = False,
+    min_samples: int = 100,
+    min_level: int = 0,
+    max_level: int | None = None,
+    start: RayStart = "near",
+    seed: int = 42,
+    workers: int | None = None,
+    quiet: bool = False,
+) -> TracedShapes:
+    """Trace rays through every block of a dataset that is not empty: what each meets first, how much matter it crosses.
+
+    Called again with the same parameters and ``output`` it continues where it was interrupted.
+
+    Args:
+        dataset: its folder.
+        output: folder for the rays: new, empty, or from an earlier call.
+        sphere_divisions: d * d cameras around each block.
+        samples_per_view: rays of a camera, a third on each face.
+        adaptive_sampling: half as many rays at each finer level, but not fewer than ``min_samples``.
+        min_samples: see ``adaptive_sampling``.
+        min_level: first level; 0 is whole objects.
+        max_level: last level; the dataset's if absent.
+        start: ``near``: rays enter from the camera's side; ``far``: they leave the faces turned away from it, towards
+            it; ``faces``: they enter every face along its axis.
+        seed: the same seed gives the same rays.
+        workers: processes; one for each core if absent.
+        quiet: no progress bar.
+
+    Returns:
+        What was done; ``failures`` says which blocks could not be traced.
+
+    Raises:
+        InputError: bad settings, or ``output`` was made with others.
+        MissingFileError, FormatError: no dataset, or a damaged one.
+    """
+    settings = TraceSettings(
+        sphere_divisions=sphere_divisions,
+        samples_per_view=samples_per_view,
+        adaptive_sampling=adaptive_sampling,
+        min_samples=min_samples,
+        min_level=min_level,
+        max_level=max_level,
+        start=start,
+        seed=seed,
+        workers=workers,
+    )
+    with Progress(quiet=quiet) as progress:
+        return trace_blocks(Path(dataset), Path(output), settings=settings, progress=progress)
+
+
+def split_shapes(
+    dataset: str | os.PathLike[str],
+    *,
+    train: float = 0.8,
+    val: float = 0.2,
+    test: float = 0.0,
+    seed: int = 42,
+) -> dict[str, Any]:
+    """Divide a dataset's objects into train, val and test anew.
+
+    Sizes are exact by largest remainder. The file ``splits.json`` is replaced.
+
+    Args:
+        dataset: its folder.
+        train: share of the objects, in [0, 1]; the three must sum to 1.
+        val: as ``train``.
+        test: as ``train``.
+        seed: the same seed and objects give the same splits.
+
+    Returns:
+        The content of ``splits.json``.
+
+    Raises:
+        InputError: shares that do not sum to 1. MissingFileError, FormatError: no dataset, or a damaged one.
+    """
+    ratios = SplitRatios(train=train, val=val, test=test, seed=seed)
+    return write_splits(open_shapes(Path(dataset)), Path(dataset), ratios)
+
+
+def verify_shapes(dataset: str | os.PathLike[str], *, quiet: bool = False) -> CheckedShapes:
+    """Verify a dataset: checksums of files, names of blocks, lossless reassembly at every level, counts.
+
+    Args:
+        dataset: its folder.
+        quiet: no progress bar.
+
+    Returns:
+        What was found.
+
+    Raises:
+        MissingFileError, FormatError: no dataset, or one that cannot be opened.
+    """
+    with Progress(quiet=quiet) as progress:
+        return check_shapes(Path(dataset), progress=progress)
+
+
+def convert_shapes(dataset: str | os.PathLike[str], output: str | os.PathLike[str], *, layout: Layout) -> int:
+    """Write a dataset in another layout; nothing is lost, and converting back gives the same bytes.
+
+    Args:
+        dataset: its folder.
+        output: a new or empty folder.
+        layout: ``packed`` or ``files``.
+
+    Returns:
+        How many objects.
+
+    Raises:
+        InputError: ``output`` exists. MissingFileError, FormatError: no dataset, or a damaged one.
+    """
+    check_choice("layout", layout, ("packed", "files"))
+    return convert_layout(Path(dataset), Path(output), layout)

@@ -1,0 +1,91 @@
+"""``voxfield dataset build``."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from voxfield.cli.options import optional
+from voxfield.cli.tables import format_table
+
+EXAMPLE = "voxfield dataset build meshes --output-dir dataset --resolution 128 --min-resolution 4"
+
+_SHOWN = 20
+"""Failures that are printed; the file has them all."""
+
+
+def command(
+    meshes: Annotated[Positional[tuple[str, ...]], arg(metavar="MESHES")],
+    /,
+    *,
+    output_dir: Annotated[Path, arg(metavar="DIR")],
+    resolution: Annotated[int, arg(metavar="N")] = 128,
+    min_resolution: Annotated[int, arg(metavar="N")] = 4,
+    coverage: Literal["surface", "solid", "conservative"] = "conservative",
+    inside: Literal["parity", "winding"] = "parity",
+    full_tree: bool = False,
+    layout: Literal["packed", "files"] = "packed",
+    num_objects: Annotated[int | None, optional("N")] = None,
+    start_object: Annotated[int, arg(metavar="N")] = 0,
+    train: Annotated[float, arg(metavar="SHARE")] = 0.8,
+    val: Annotated[float, arg(metavar="SHARE")] = 0.2,
+    test: Annotated[float, arg(metavar="SHARE")] = 0.0,
+    seed: int = 42,
+    workers: Annotated[int | None, optional("N")] = None,
+    quiet: bool = False,
+) -> int:
+    """Build a hierarchical voxel dataset from meshes, each different block kept once.
+
+    Run again with the same folder it continues, and does again only what has changed. The exit code is 1 when meshes
+    could not be used; they are named, and listed in failures.json.
+
+    Args:
+        meshes: mesh files (PLY, OBJ, STL, OFF, GLB, glTF, 3MF, or a ZIP with one), folders of them, patterns.
+        output_dir: folder of the dataset: a new or empty one, or one that an earlier call made.
+        resolution: voxels along each axis of an object; a power of two, 4 to 1024.
+        min_resolution: voxels along each axis of the smallest blocks; a power of two.
+        coverage: voxels that a triangle touches, whose centre lies inside, or both.
+        inside: parity does not mind faces turned the wrong way; winding fills overlapping parts.
+        full_tree: keep every node, empty ones and those below full ones too.
+        layout: few memory-mapped files, or a file a block.
+        num_objects: most meshes taken.
+        start_object: meshes passed over; object ids count from the list's beginning.
+        train: share of the objects in the split; the three sum to 1.
+        val: as train.
+        test: as train.
+        seed: of the splits.
+        workers: processes; without it one for each core.
+        quiet: no progress bar.
+    """
+    import voxfield
+    from voxfield.jobs.build_shapes import FAILURES_FILE
+    from voxfield.jobs.split_shapes import SplitRatios
+
+    built = voxfield.build_shapes(
+        meshes,
+        output_dir,
+        resolution=resolution,
+        min_resolution=min_resolution,
+        coverage=coverage,
+        inside=inside,
+        full_tree=full_tree,
+        layout=layout,
+        num_objects=num_objects,
+        start_object=start_object,
+        splits=SplitRatios(train=train, val=val, test=test, seed=seed),
+        workers=workers,
+        quiet=quiet,
+    )
+    overall = built.stats["overall_stats"]
+    rows = [
+        ("objects", f"{built.objects:,} ({built.made:,} made now)"),
+        ("blocks", f"{overall['total_subvolumes']:,}"),
+        ("different blocks", f"{overall['unique_subvolumes']:,} ({overall['deduplication_ratio']:.1%})"),
+    ]
+    print(format_table(rows[0], rows[1:]))
+    for item in built.failures[:_SHOWN]:
+        print(f"Left out {item.path}: {item.reason}")
+    if len(built.failures) > _SHOWN:
+        print(f"Left out {len(built.failures) - _SHOWN} more: see {output_dir / FAILURES_FILE}")
+    print(f"Wrote {output_dir}")
+    return 1 if built.failures else 0

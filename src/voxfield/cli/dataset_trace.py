@@ -1,0 +1,76 @@
+"""``voxfield dataset trace``."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from voxfield.cli.options import optional
+
+EXAMPLE = "voxfield dataset trace dataset --output-dir rays --sphere-divisions 4 --samples-per-view 3000"
+
+_SHOWN = 20
+
+
+def command(
+    dataset: Annotated[Positional[Path], arg(metavar="DATASET")],
+    /,
+    *,
+    output_dir: Annotated[Path, arg(metavar="DIR")] = Path("ray_dataset_hierarchical"),
+    sphere_divisions: Annotated[int, arg(metavar="N")] = 4,
+    samples_per_view: Annotated[int, arg(metavar="N")] = 3000,
+    adaptive_sampling: bool = False,
+    min_samples: Annotated[int, arg(metavar="N")] = 100,
+    min_level: Annotated[int, arg(metavar="LEVEL")] = 0,
+    max_level: Annotated[int | None, optional("LEVEL")] = None,
+    start: Literal["near", "far", "faces"] = "near",
+    seed: int = 42,
+    workers: Annotated[int | None, optional("N")] = None,
+    quiet: bool = False,
+) -> int:
+    """Trace rays through a voxel dataset's blocks: what each meets first, how much matter it crosses.
+
+    Run again with the same options it continues. The exit code is 1 when blocks could not be traced; they are named.
+
+    Args:
+        dataset: its folder.
+        output_dir: folder for the rays: a new or empty one, or one that an earlier call made.
+        sphere_divisions: N * N cameras around each block.
+        samples_per_view: rays of a camera, a third on each face.
+        adaptive_sampling: half as many rays at each finer level, but not fewer than min-samples.
+        min_samples: see adaptive-sampling.
+        min_level: first level; 0 is whole objects.
+        max_level: last level; without it the dataset's.
+        start: rays enter from the camera's side (near), leave the faces turned away from it, towards it (far), or enter
+            every face along its axis (faces).
+        seed: the same seed gives the same rays.
+        workers: processes; without it one for each core.
+        quiet: no progress bar.
+    """
+    import voxfield
+
+    traced = voxfield.trace_shapes(
+        dataset,
+        output_dir,
+        sphere_divisions=sphere_divisions,
+        samples_per_view=samples_per_view,
+        adaptive_sampling=adaptive_sampling,
+        min_samples=min_samples,
+        min_level=min_level,
+        max_level=max_level,
+        start=start,
+        seed=seed,
+        workers=workers,
+        quiet=quiet,
+    )
+    summary = traced.summary
+    print(
+        f"Traced {summary['processed']:,} of {summary['total_subvolumes']:,} blocks; "
+        f"{summary['skipped_already_exists']:,} were there already, {summary['skipped_empty']:,} are empty"
+    )
+    for item in traced.failures[:_SHOWN]:
+        print(f"Failed   {item.path}: {item.reason}")
+    if len(traced.failures) > _SHOWN:
+        print(f"Failed   {len(traced.failures) - _SHOWN} more")
+    print(f"Wrote {output_dir}")
+    return 1 if traced.failures else 0

@@ -1,0 +1,141 @@
+"""Triangle meshes from files: PLY, OBJ, STL, OFF, GLB, glTF and 3MF, and archives that hold one of them.
+
+Faces with more corners are split into triangles, the parts of a scene are joined where their transforms place them.
+Materials and textures are not read.
+"""
+
+import glob
+import io
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+import numpy as np
+
+from voxfield.errors import FormatError, InputError, MissingExtraError, MissingFileError
+
+MESH_SUFFIXES: Final = (".ply", ".obj", ".stl", ".off", ".glb", ".gltf", ".3mf")
+"""Endings of mesh files, in any case."""
+MAX_MESH_BYTES: Final = 4 << 30
+"""Largest file that is read, and largest one inside an archive."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TriangleMesh:
+    """Corners and triangles."""
+
+    vertices: np.ndarray
+    """(V, 3) float64 x, y, z. May hold NaN where the file does."""
+    faces: np.ndarray
+    """(F, 3) int64 indices of vertices."""
+
+
+def find_meshes(sources: Sequence[str | Path]) -> list[Path]:
+    """The mesh files that are named: files, folders (looked through, subfolders too) and patterns such as ``a/*.stl``.
+
+    Returns:
+        Each file once, those of a folder or pattern sorted by path.
+
+    Raises:
+        MissingFileError: a path that does not exist, or a pattern or folder without meshes.
+        InputError: nothing named, or a file whose ending is none of a mesh.
+    """
+    if not sources:
+        raise InputError("meshes: name at least one mesh file, folder or pattern.")
+    found: dict[Path, None] = {}
+    for source in sources:
+        path = Path(source)
+        if path.is_dir():
+            files = sorted(one for one in path.rglob("*") if is_mesh(one) and one.is_file())
+        elif path.exists():
+            if not is_mesh(path):
+                raise InputError(f"{path}: is no mesh. Known endings: {' '.join(MESH_SUFFIXES)} .zip")
+            files = [path]
+        elif any(sign in str(source) for sign in "*?["):
+            # glob.glob, as Path.glob takes no absolute patterns.
+            files = sorted(Path(one) for one in glob.glob(str(source), recursive=True) if is_mesh(Path(one)))  # noqa: PTH207
+        else:
+            raise MissingFileError(f"{path}: no such file or folder.")
+        if not files:
+            raise MissingFileError(f"{source}: holds no meshes (known endings: {' '.join(MESH_SUFFIXES)} .zip).")
+        found.update(dict.fromkeys(files))
+    return list(found)
+
+
+def is_mesh(path: Path) -> bool:
+    """Whether the ending is one of a mesh file or an archive, and the file not hidden."""
+    return path.suffix.lower() in (*MESH_SUFFIXES, ".zip") and not path.name.startswith(".")
+
+
+def read_mesh(path: Path) -> TriangleMesh:
+    """Read a mesh file, or the one mesh of a ``.zip``.
+
+    Raises:
+        MissingFileError: it does not exist.
+        FormatError: it is damaged, holds no triangles, or not what its ending says.
+        MissingExtraError: trimesh needs another package for this format.
+    """
+    try:
+        size = path.stat().st_size
+        if size > MAX_MESH_BYTES:
+            raise FormatError(f"{path}: has {size:,} bytes, more than the {MAX_MESH_BYTES:,} that are read.")
+        if path.suffix.lower() == ".zip":
+            kind, content = _unzip(path)
+            return _load(path, io.BytesIO(content), kind)
+        return _load(path, path, path.suffix.lower().removeprefix("."))
+    except FileNotFoundError as error:
+        raise MissingFileError(f"{path}: no such file.") from error
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read ({error.strerror or error}).") from error
+
+
+def _unzip(path: Path) -> tuple[str, bytes]:
+    """Kind and content of the one mesh in an archive."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            meshes = [one for one in archive.infolist() if _is_mesh_member(one.filename)]
+            if len(meshes) != 1:
+                raise FormatError(f"{path}: expected one mesh in the archive, found {len(meshes)}. Unpack it.")
+            if meshes[0].file_size > MAX_MESH_BYTES:
+                raise FormatError(f"{path}: its mesh has more than the {MAX_MESH_BYTES:,} bytes that are read.")
+            with archive.open(meshes[0]) as member:
+                # The stated size may be a lie: no more than it is taken.
+                content = member.read(meshes[0].file_size + 1)
+            if len(content) != meshes[0].file_size:
+                raise FormatError(f"{path}: the archive is damaged (its mesh is longer than it states).")
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+        raise FormatError(f"{path}: the archive cannot be read ({error}).") from error
+    return PurePosixPath(meshes[0].filename).suffix.lower().removeprefix("."), content
+
+
+def _is_mesh_member(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.suffix.lower() in MESH_SUFFIXES and not path.name.startswith(".") and "__MACOSX" not in path.parts
+
+
+def _load(path: Path, source: Path | io.BytesIO, kind: str) -> TriangleMesh:
+    import trimesh
+
+    try:
+        mesh = trimesh.load_mesh(source, file_type=kind, process=False, skip_materials=True)
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{path}: reading .{kind} needs {error.name or error}, which is not installed. "
+            'Install what meshes need with: pip install "trimesh[easy]".'
+        ) from error
+    except MemoryError as error:
+        raise FormatError(f"{path}: asks for more memory than there is; is it damaged?") from error
+    except Exception as error:  # trimesh raises whatever its parsers stumble over
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        raise FormatError(f"{path}: is no readable .{kind} file ({said}).") from error
+    vertices, faces = getattr(mesh, "vertices", None), getattr(mesh, "faces", None)
+    if vertices is None or faces is None or not len(faces):
+        raise FormatError(f"{path}: holds no triangles.")
+    return TriangleMesh(vertices=_array(vertices, np.float64), faces=_array(faces, np.int64))
+
+
+def _array(values: Iterable[object], dtype: type) -> np.ndarray:
+    """A plain array: trimesh's own keep track of changes."""
+    return np.array(values, dtype=dtype)

@@ -1,0 +1,306 @@
+"""The ``packed`` layout of a voxel dataset: a few arrays that are mapped into memory, and an index.
+
+    metadata.json
+    packed/index.json               objects, files, their sizes and checksums
+    packed/level_2.hashes.*.npy     (U, 32) uint8, sorted: the names of the level's blocks
+    packed/level_2.words.0.*.npy    (n, W) int64: the blocks in the same order, one bit a voxel, in shards
+    packed/nodes.*.npy              the nodes of all objects, one object after another
+
+Files are named after their content, so an index never points to another version's. A node's block is a row among all of
+its level.
+"""
+
+import bisect
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from voxfield.errors import FormatError, MissingFileError
+from voxfield.kernels.voxel_words import word_count
+from voxfield.storage.atomic import replacing, write_json
+from voxfield.storage.shapes import (
+    METADATA,
+    BlockCounts,
+    ShapeObject,
+    Shapes,
+    dataset_metadata,
+    read_about,
+    read_json_object,
+)
+from voxfield.voxels.hierarchy import NODE, BlockLevel, BlockTree
+
+PACKED: Final = "packed"
+INDEX: Final = "index.json"
+_SCHEMA: Final = 1
+_SHARD_BYTES: Final = 256 << 20
+
+
+def write_packed(folder: Path, shapes: Shapes) -> None:
+    """Write a dataset; ``metadata.json`` comes last.
+
+    Objects are read twice: first their hashes are gathered, then their blocks written. Memory holds the hashes and
+    nodes of all objects, and the blocks of one.
+    """
+    home = folder / PACKED
+    home.mkdir(parents=True, exist_ok=True)
+    counts = BlockCounts.for_levels(shapes.about.num_levels)
+    names: list[set[bytes]] = [set() for _ in range(shapes.about.num_levels)]
+    for shape in _each(shapes):
+        counts.add(shape)
+        for blocks in shape.tree.levels:
+            names[blocks.level].update(one.tobytes() for one in blocks.hashes)
+    writers = [
+        _LevelWriter(home, level, shapes.about.base_resolution >> level, sorted(level_names))
+        for level, level_names in enumerate(names)
+    ]
+    nodes, objects = [], []
+    for shape in _each(shapes):
+        rows = [writer.add(blocks) for writer, blocks in zip(writers, shape.tree.levels, strict=True)]
+        own = shape.tree.nodes.copy()
+        for level in range(1, len(rows)):
+            here = own["level"] == level
+            own["block"][here] = rows[level][own["block"][here]]
+        objects.append({"info": dict(shape.info), "root": int(rows[0][0]), "nodes": len(own)})
+        nodes.append(own)
+    index = {
+        "schema": _SCHEMA,
+        "nodes": _save(home, "nodes", np.concatenate(nodes) if nodes else np.zeros(0, NODE)),
+        "levels": [writer.finish() for writer in writers],
+        "objects": objects,
+    }
+    write_json(home / INDEX, index)
+    kept = {INDEX, *(entry["file"] for entry in _entries(index))}
+    for path in home.iterdir():
+        if path.name not in kept:
+            path.unlink()
+    write_json(folder / METADATA, dataset_metadata(shapes.about, counts, "packed"))
+
+
+def _each(shapes: Shapes) -> Iterator[ShapeObject]:
+    return (shapes.read(index) for index in range(len(shapes)))
+
+
+def _entries(index: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every file that an index names."""
+    yield index["nodes"]
+    for level in index["levels"]:
+        yield level["hashes"]
+        yield from level["words"]
+
+
+class _LevelWriter:
+    """Blocks of one level on their way into shards, whose rows are fixed beforehand."""
+
+    def __init__(self, home: Path, level: int, resolution: int, names: list[bytes]) -> None:
+        self.home, self.level, self.resolution = home, level, resolution
+        self.hashes = np.frombuffer(b"".join(names), np.uint8).reshape(-1, 32)
+        self.row = {name: row for row, name in enumerate(names)}
+        self.written = np.zeros(len(names), bool)
+        width = word_count(resolution)
+        self.rows_per_shard = max(1, _SHARD_BYTES // (8 * width))
+        self.shards: list[tuple[Path, np.ndarray]] = []
+        for number, start in enumerate(range(0, len(names), self.rows_per_shard)):
+            path = home / f".level_{level}.words.{number}.partial"
+            rows = min(self.rows_per_shard, len(names) - start)
+            shard = np.lib.format.open_memmap(path, mode="w+", dtype=np.int64, shape=(rows, width))
+            self.shards.append((path, shard))
+
+    def add(self, blocks: BlockLevel) -> np.ndarray:
+        """Write the blocks that are new; returns the row of each."""
+        rows = np.array([self.row[name.tobytes()] for name in blocks.hashes], np.int64)
+        new = ~self.written[rows] if len(rows) else np.zeros(0, bool)
+        for number in np.unique(rows[new] // self.rows_per_shard):
+            here = new & (rows // self.rows_per_shard == number)
+            self.shards[number][1][rows[here] - number * self.rows_per_shard] = blocks.words[here]
+        self.written[rows] = True
+        return rows
+
+    def finish(self) -> dict[str, Any]:
+        """Close the shards and name them after their content."""
+        words = []
+        for number, (path, shard) in enumerate(self.shards):
+            shard.flush()  # type: ignore[attr-defined]
+            words.append(_place(self.home, f"level_{self.level}.words.{number}", path, shard.shape))
+        self.shards.clear()
+        return {
+            "level": self.level,
+            "resolution": self.resolution,
+            "hashes": _save(self.home, f"level_{self.level}.hashes", self.hashes),
+            "words": words,
+        }
+
+
+def _save(home: Path, name: str, array: np.ndarray) -> dict[str, Any]:
+    path = home / f".{name}.partial"
+    with path.open("wb") as stream:
+        np.lib.format.write_array(stream, array, allow_pickle=False)
+    return _place(home, name, path, array.shape)
+
+
+def _place(home: Path, name: str, written: Path, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Give a finished file its name; returns its entry in the index."""
+    checksum = file_checksum(written)
+    target = home / f"{name}.{checksum[:12]}.npy"
+    with replacing(target) as temporary:
+        written.replace(temporary)
+    return {"file": target.name, "sha256": checksum, "bytes": target.stat().st_size, "shape": list(shape)}
+
+
+def file_checksum(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+class PackedShapes:
+    """A dataset in the ``packed`` layout. Its arrays are mapped, not read: opening costs nothing.
+
+    Raises:
+        MissingFileError, FormatError: no dataset, one that was never finished, or a damaged one.
+    """
+
+    layout: Final = "packed"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.about, content = read_about(folder)
+        home = folder / PACKED
+        self._index = read_json_object(home / INDEX)
+        about = self.about
+        try:
+            if self._index["schema"] != _SCHEMA:
+                raise FormatError(f"{home / INDEX}: is of version {self._index['schema']}, expected {_SCHEMA}.")
+            self._objects = self._index["objects"]
+            self._nodes = _map(home, self._index["nodes"], NODE, (None,))
+            levels = self._index["levels"]
+            self._hashes = [_map(home, level["hashes"], np.dtype(np.uint8), (None, 32)) for level in levels]
+            widths = [word_count(about.base_resolution >> level) for level in range(about.num_levels)]
+            self._shards = [
+                [_map(home, entry, np.dtype(np.int64), (None, width)) for entry in level["words"]]
+                for level, width in zip(levels, widths, strict=True)
+            ]
+            ends = np.cumsum([int(one["nodes"]) for one in self._objects])
+            fits = (
+                len(self._objects) == content["num_objects"]
+                and (ends[-1] if len(ends) else 0) == len(self._nodes)
+                and all(int(one["nodes"]) >= 0 for one in self._objects)
+                and all(
+                    sum(map(len, shards)) == len(hashes)
+                    for shards, hashes in zip(self._shards, self._hashes, strict=True)
+                )
+            )
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            if isinstance(error, FormatError):
+                raise
+            raise FormatError(f"{home / INDEX}: is damaged ({type(error).__name__}: {error}).") from error
+        if not fits:
+            raise FormatError(f"{home / INDEX}: does not fit its files. Build the dataset again.")
+        self._ends = ends
+
+    def __len__(self) -> int:
+        return len(self._objects)
+
+    def info(self, index: int) -> dict[str, Any]:
+        """What is said of an object."""
+        return dict(self._objects[index]["info"])
+
+    def hashes(self, index: int) -> list[set[bytes]]:
+        """The blocks that an object's nodes name, by level; none for level 0."""
+        nodes = self._own_nodes(index)
+        found: list[set[bytes]] = [set()]
+        for level in range(1, self.about.num_levels):
+            rows = np.unique(nodes["block"][nodes["level"] == level])
+            found.append({one.tobytes() for one in self._rows(self._hashes[level], rows, level)})
+        return found
+
+    def read(self, index: int) -> ShapeObject:
+        """An object, by its place in the order of object ids."""
+        nodes = self._own_nodes(index).copy()
+        levels = []
+        for level in range(self.about.num_levels):
+            here = nodes["level"] == level
+            if level:
+                rows, local = np.unique(nodes["block"][here], return_inverse=True)
+                nodes["block"][here] = local
+            else:
+                rows = np.array([int(self._objects[index]["root"])])
+            levels.append(
+                BlockLevel(
+                    level=level,
+                    resolution=self.about.base_resolution >> level,
+                    hashes=np.array(self._rows(self._hashes[level], rows, level)),
+                    words=self._words(level, rows),
+                )
+            )
+        tree = BlockTree(
+            resolution=self.about.base_resolution,
+            min_resolution=self.about.min_resolution,
+            full_tree=self.about.full_tree,
+            nodes=nodes,
+            levels=tuple(levels),
+        )
+        return ShapeObject(info=self.info(index), tree=tree)
+
+    def block_names(self, level: int) -> list[bytes]:
+        """The hashes of the different blocks of a level below 0, sorted."""
+        return [name.tobytes() for name in np.asarray(self._hashes[level])]
+
+    def block_words(self, level: int, name: bytes) -> np.ndarray:
+        """The words (W,) of a block of a level below 0."""
+        names = np.asarray(self._hashes[level]).view("V32").reshape(-1)
+        row = bisect.bisect_left(names, name, key=bytes)
+        if row == len(names) or bytes(names[row]) != name:
+            raise MissingFileError(f"{self.folder}: level {level} has no block {name.hex()}.")
+        return self._words(level, np.array([row]))[0]
+
+    def root_words(self, index: int) -> np.ndarray:
+        """The words (W,) of an object's level 0."""
+        return self._words(0, np.array([int(self._objects[index]["root"])]))[0]
+
+    def check_files(self) -> None:
+        """Raise FormatError unless every file has the content that the index says."""
+        for entry in _entries(self._index):
+            path = self.folder / PACKED / entry["file"]
+            if file_checksum(path) != entry["sha256"]:
+                raise FormatError(f"{path}: its checksum is not the one in {INDEX}: it is damaged. Build again.")
+
+    def _own_nodes(self, index: int) -> np.ndarray:
+        end = int(self._ends[index])
+        return np.asarray(self._nodes[end - int(self._objects[index]["nodes"]) : end])
+
+    def _rows(self, array: np.ndarray, rows: np.ndarray, level: int) -> np.ndarray:
+        if len(rows) and int(rows.max()) >= len(array):
+            raise FormatError(f"{self.folder}: level {level}: a node names block {rows.max()} of {len(array)}.")
+        return np.asarray(array[rows])
+
+    def _words(self, level: int, rows: np.ndarray) -> np.ndarray:
+        shards = self._shards[level]
+        words = np.zeros((len(rows), word_count(self.about.base_resolution >> level)), np.int64)
+        start = 0
+        for shard in shards:
+            here = (rows >= start) & (rows < start + len(shard))
+            words[here] = shard[rows[here] - start]
+            start += len(shard)
+        return words
+
+
+def _map(home: Path, entry: Mapping[str, Any], dtype: np.dtype, shape: tuple[int | None, ...]) -> np.ndarray:
+    """A file of the index, mapped; its type and shape must be those expected and stated."""
+    name = entry["file"]
+    if not isinstance(name, str) or Path(name).name != name:
+        raise FormatError(f"{home / INDEX}: names a file {name!r} outside the dataset.")
+    path = home / name
+    if not path.is_file():
+        raise MissingFileError(f"{path}: is missing. Build the dataset again.")
+    if path.stat().st_size != entry["bytes"]:
+        raise FormatError(f"{path}: has {path.stat().st_size:,} bytes, expected {entry['bytes']:,}: it is cut short.")
+    if 0 in entry["shape"]:
+        return np.zeros(entry["shape"], dtype)
+    array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    fits = len(shape) == array.ndim and all(want in {None, got} for want, got in zip(shape, array.shape, strict=True))
+    if array.dtype != dtype or not fits or list(array.shape) != entry["shape"]:
+        raise FormatError(f"{path}: expected {dtype} of shape {entry['shape']}, got {array.dtype} {array.shape}.")
+    return array

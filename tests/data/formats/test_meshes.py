@@ -1,0 +1,98 @@
+import zipfile
+
+import numpy as np
+import pytest
+
+from voxfield.data.formats import meshes
+from voxfield.data.formats.meshes import find_meshes, read_mesh
+from voxfield.errors import FormatError, InputError, MissingFileError
+
+OBJ = "v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 2 3\nf 1 2 4\n"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    import trimesh
+
+    mesh = trimesh.creation.box()
+    for ending in ("ply", "stl", "off", "glb", "obj"):
+        mesh.export(tmp_path / f"box.{ending}")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "triangles.OBJ").write_text(OBJ)
+    (tmp_path / ".hidden.obj").write_text(OBJ)
+    (tmp_path / "readme.txt").write_text("no mesh")
+    return tmp_path
+
+
+@pytest.mark.parametrize("ending", ["ply", "stl", "off", "glb", "obj"])
+def test_reads_every_kind(folder, ending):
+    mesh = read_mesh(folder / f"box.{ending}")
+    assert mesh.vertices.dtype == np.float64
+    assert mesh.faces.shape == (12, 3)
+    np.testing.assert_allclose(np.ptp(mesh.vertices, 0), 1)
+
+
+def test_finds_files_folders_and_patterns(folder):
+    names = [path.name for path in find_meshes([folder])]
+    assert names == ["box.glb", "box.obj", "box.off", "box.ply", "box.stl", "triangles.OBJ"]
+    assert [path.name for path in find_meshes([f"{folder}/*.st?", folder / "box.obj", folder / "box.stl"])] == [
+        "box.stl",
+        "box.obj",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("nothing.obj", MissingFileError, "no such file or folder"),
+        ("readme.txt", InputError, "is no mesh. Known endings: .ply .obj"),
+        ("*.3mf", MissingFileError, "holds no meshes"),
+    ],
+)
+def test_what_is_not_there_is_named(folder, name, error, message):
+    with pytest.raises(error, match=message):
+        find_meshes([folder / name])
+
+
+def test_no_sources():
+    with pytest.raises(InputError, match="name at least one"):
+        find_meshes([])
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("text.stl", b"This is a letter, not a mesh.\n"),
+        ("empty.stl", b""),
+        ("points.obj", b"v 0 0 0\nv 1 0 0\nv 0 1 0\n"),
+        ("cut.ply", b"ply\nformat ascii 1.0\nelement vertex 300\nproperty float x\nend_header\n1\n"),
+        ("bad.off", b"OFF\nx y z\n"),
+        ("bad.glb", b"glTF\2\0\0\0\xff\xff\xff\xff"),
+    ],
+)
+def test_broken_files_are_named(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(FormatError, match=name):
+        read_mesh(path)
+
+
+def test_archives(tmp_path, monkeypatch):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("folder/../mesh.obj", OBJ)
+        archive.writestr("__MACOSX/mesh.obj", "rubbish")
+        archive.writestr("texture.png", "no picture")
+    assert read_mesh(path).faces.shape == (2, 3)
+    assert [one.name for one in tmp_path.iterdir()] == ["a.zip"]
+    monkeypatch.setattr(meshes, "MAX_MESH_BYTES", 20)
+    with pytest.raises(FormatError, match=r"a\.zip: has [\d,]+ bytes, more than the 20"):
+        read_mesh(path)
+    monkeypatch.undo()
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("other.stl", "")
+    with pytest.raises(FormatError, match="expected one mesh in the archive, found 2"):
+        read_mesh(path)
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(FormatError, match="the archive cannot be read"):
+        read_mesh(path)

@@ -1,0 +1,67 @@
+import io
+import zipfile
+
+import numpy as np
+import pytest
+
+from voxfield.errors import FormatError, MissingFileError
+from voxfield.storage.npz import npz_bytes, read_npz
+
+ARRAYS = {"voxels": np.eye(4, dtype=bool), "hash": np.array("ab12"), "none": np.zeros((0, 3), np.float32)}
+
+
+@pytest.mark.parametrize("compress", [True, False])
+def test_round_trip_also_through_numpy(tmp_path, compress):
+    path = tmp_path / "a.npz"
+    path.write_bytes(npz_bytes(ARRAYS, compress=compress))
+    with np.load(path, allow_pickle=False) as theirs:
+        for name, array in read_npz(path).items():
+            assert np.array_equal(array, ARRAYS[name])
+            assert np.array_equal(theirs[name], ARRAYS[name])
+    np.savez_compressed(path, **ARRAYS)
+    assert np.array_equal(read_npz(path)["voxels"], ARRAYS["voxels"])
+
+
+def test_equal_arrays_give_equal_bytes():
+    assert npz_bytes(ARRAYS) == npz_bytes({name: array.copy() for name, array in ARRAYS.items()})
+
+
+def member(content: bytes) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("voxels.npy", content)
+    return stream.getvalue()
+
+
+def claims(shape: str) -> bytes:
+    header = f"{{'descr': '|b1', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + b"\0" * 8
+
+
+def test_damaged_files_are_refused(tmp_path):
+    path = tmp_path / "a.npz"
+    whole = npz_bytes(ARRAYS)
+    pickled = io.BytesIO()
+    np.save(pickled, np.array([{}], object), allow_pickle=True)
+    for content in (
+        b"",
+        b"text",
+        whole[: len(whole) // 2],
+        member(b"no array"),
+        member(claims("(2, 2, 2)")[:-1]),
+        member(claims("(99999, 99999, 99999)")),
+        member(claims("(-2, -4)")),
+        member(pickled.getvalue()),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(FormatError, match=r"a\.npz"):
+            read_npz(path)
+    with pytest.raises(MissingFileError, match="no such file"):
+        read_npz(tmp_path / "b.npz")
+
+
+def test_large_claims_are_refused(tmp_path):
+    path = tmp_path / "bomb.npz"
+    path.write_bytes(npz_bytes({"voxels": np.zeros(1 << 16, bool)}))
+    with pytest.raises(FormatError, match="more than 1,000"):
+        read_npz(path, most_bytes=1000)
