@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from voxfield.data.image_store import ImageStore, Picture
+from voxfield.data.pixel_pool import PixelPool
 from voxfield.data.ray_batches import RaySampler
 from voxfield.data.sliding_pool import AHEAD
 from voxfield.data.synthetic import cameras_around, posed_images
@@ -239,3 +240,33 @@ def test_bad_requests_are_named(capture):
         RaySampler(capture, 0, rotate_every=0)
     with pytest.raises(InputError, match="first_step"):
         RaySampler(capture, 0, first_step=-1)
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_pixels_are_drawn_as_often_as_they_repeat(tmp_path, masks):
+    store = coded_capture(tmp_path, 4, sizes=(8, 10), masks=masks).images
+    pool = PixelPool(
+        store,
+        slots=4,
+        slot_pixels=[64, 100, 64, 100],
+        device=torch.device("cpu"),
+        repeats=torch.tensor([1, 16, 4, 1]),
+    )
+    pool.fill([0, 1, 2, 3], [0, 1, 2, 3])
+    total = pool.publish([2, 0, 1])
+    pixels = [64, 100 if not masks else int(store.mask(1).sum()), 64]
+    assert total == pixels[0] + 16 * pixels[1] + 4 * pixels[2]
+    drawn = pool.draw(20_000, torch.Generator().manual_seed(0))
+    assert torch.equal(torch.stack([drawn.image_index, drawn.column, drawn.row], dim=1), drawn.colour.long())
+    if masks:
+        of_second = drawn.image_index == 1
+        assert bool(store.mask(1)[drawn.row[of_second], drawn.column[of_second]].all())
+    shares = drawn.image_index.bincount(minlength=4) / 20_000
+    expected = torch.tensor([pixels[0], 16 * pixels[1], 4 * pixels[2], 0]) / total
+    # Four standard deviations of a share are below 0.015.
+    torch.testing.assert_close(shares, expected, atol=0.015, rtol=0)
+    # Within a picture all alike: chi-square with 63 degrees of freedom stays below 120 in 9,999 of 10,000 cases.
+    first = (drawn.image_index == 2).nonzero()[:, 0]
+    counts = (8 * drawn.row[first] + drawn.column[first]).bincount(minlength=64).double()
+    mean = counts.mean()
+    assert float(((counts - mean) ** 2 / mean).sum()) < 120

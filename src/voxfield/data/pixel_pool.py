@@ -2,7 +2,8 @@
 
 A pool has slots. A slot holds one picture's pixels in a fixed stretch of one buffer. Pixels are numbered through the
 filled slots, picture after picture, row by row, masked pixels left out: drawing a number uniformly draws a valid pixel
-uniformly, with no rejection. Captures larger than memory are drawn from a `SlidingPool` instead.
+uniformly, with no rejection. A pixel that is to be drawn more often has several numbers. Captures larger than memory
+are drawn from a `SlidingPool` instead.
 """
 
 from typing import Final, NamedTuple
@@ -33,7 +34,15 @@ class Drawn(NamedTuple):
 class PixelPool:
     """Slots of decoded pixels on one device. Slots are filled by any thread; ``draw`` sees those ``publish`` named."""
 
-    def __init__(self, store: ImageStore, *, slots: int, slot_pixels: list[int], device: torch.device) -> None:
+    def __init__(
+        self,
+        store: ImageStore,
+        *,
+        slots: int,
+        slot_pixels: list[int],
+        device: torch.device,
+        repeats: Tensor | None = None,
+    ) -> None:
         """Allocate a pool.
 
         Args:
@@ -41,8 +50,10 @@ class PixelPool:
             slots: number of slots.
             slot_pixels: capacity of each slot, in pixels.
             device: where pixels live and batches are made.
+            repeats: (N,) int64, at least 1: how many times as often the pixels of each picture are drawn; None: all
+                alike.
         """
-        self.store = store
+        self.store, self._repeats = store, repeats
         self.device = device
         # A mask is looked at in whole blocks: slots start at block bounds.
         padded = [-(-pixels // MASK_BLOCK) * MASK_BLOCK for pixels in slot_pixels]
@@ -86,14 +97,15 @@ class PixelPool:
         return index, self._colours[start : start + count].view(height, width, -1), mask
 
     def publish(self, slots: list[int]) -> int:
-        """Make ``slots`` the ones drawn from; returns the number of valid pixels in them (0: nothing can be drawn)."""
+        """Make ``slots`` the ones drawn from; returns the numbers of valid pixels in them (0: nothing can be drawn)."""
         slots = [slot for slot in slots if self._pixels_of_slot[slot]]
         starts = torch.tensor([self._starts[slot] for slot in slots], dtype=torch.int64)
         counts = torch.tensor([self._pixels_of_slot[slot] for slot in slots], dtype=torch.int64)
         images = torch.tensor([self._image_of_slot[slot] for slot in slots], dtype=torch.int64)
         widths = torch.tensor([self.store.shape(index)[1] for index in images.tolist()], dtype=torch.int64)
+        repeats = torch.ones_like(images) if self._repeats is None else self._repeats[images]
         if self._valid is None:
-            ends, block_starts = counts.cumsum(0), starts
+            ends, block_starts = (counts * repeats).cumsum(0), starts
         else:
             # With masks the unit is a block of 64 pixels instead of a picture.
             blocks = [
@@ -102,22 +114,26 @@ class PixelPool:
             ]
             block_starts = torch.cat(blocks) if blocks else starts
             valid = self._valid.view(-1, MASK_BLOCK)[(block_starts // MASK_BLOCK).to(self.device)]
-            ends = valid.sum(1, dtype=torch.int64).cumsum(0).cpu()
+            repeats = repeats.repeat_interleave(torch.tensor([len(block) for block in blocks], dtype=torch.int64))
+            ends = (valid.sum(1, dtype=torch.int64).cpu() * repeats).cumsum(0)
         self._tables = _Tables(
-            *(table.to(self.device) for table in (starts, images, widths, ends, block_starts)),
+            *(table.to(self.device) for table in (starts, images, widths, ends, block_starts, repeats)),
             total=int(ends[-1]) if len(ends) else 0,
         )
         return self._tables.total
 
     def draw(self, count: int, generator: torch.Generator) -> Drawn:
-        """Pick ``count`` valid pixels uniformly, with replacement. ``generator`` is a CPU one, so all devices agree."""
+        """Pick ``count`` valid pixels, with replacement, each as often as its picture ``repeats``.
+
+        ``generator`` is a CPU one, so all devices agree.
+        """
         tables = self._tables
         if tables is None or tables.total == 0:
             raise InputError("PixelPool: publish slots that hold pixels before drawing.")
         number = torch.randint(tables.total, (count,), generator=generator).to(self.device)
         unit = torch.searchsorted(tables.ends, number, right=True)
         first = torch.where(unit > 0, tables.ends[(unit - 1).clamp(min=0)], torch.zeros_like(unit))
-        within = number - first
+        within = (number - first) // tables.repeats[unit]
         if self._valid is None:
             slot, offset = unit, within
             position = tables.starts[slot] + offset
@@ -144,12 +160,21 @@ class _Tables:
     """Where each published slot's pixels lie, and how many come before: swapped in one assignment."""
 
     def __init__(
-        self, starts: Tensor, images: Tensor, widths: Tensor, ends: Tensor, block_starts: Tensor, *, total: int
+        self,
+        starts: Tensor,
+        images: Tensor,
+        widths: Tensor,
+        ends: Tensor,
+        block_starts: Tensor,
+        repeats: Tensor,
+        *,
+        total: int,
     ) -> None:
         self.starts = starts
         self.images = images
         self.widths = widths
         self.ends = ends
         self.block_starts = block_starts
+        self.repeats = repeats
         self.starts_sorted, self.slot_order = starts.sort()
         self.total = total

@@ -110,7 +110,7 @@ class RaySampler:
         self._cameras = posed_images.cameras.to(self.device)
         store, scales = posed_images.images, posed_images.scales
         self._image = None if scales is None else scales.image.to(self.device)
-        self._weight = None if scales is None else scales.weight.to(self.device)
+        self._repeats, self._weight = (None, None) if scales is None else _drawn_by_weight(scales.weight, store.fits)
         if scale_schedule is not None:
             check_schedule(scale_schedule, (1,) if scales is None else scales.values)
             if not store.fits:
@@ -132,7 +132,9 @@ class RaySampler:
         """Draw a batch.
 
         Args:
-            num_rays: number of rays R, at least 1; drawn with replacement, uniformly over the valid pixels.
+            num_rays: number of rays R, at least 1; drawn with replacement, uniformly over the valid pixels. Where they
+                weigh differently and all pictures are in memory, heavy ones are drawn more often instead: the same loss
+                on average, with less noise (scales 1, 2, 4, 8: a seventh of the variance).
             step: the training step, at least 0.
 
         Returns:
@@ -157,13 +159,13 @@ class RaySampler:
         if colour.shape[1] == 3:
             colour = torch.cat([colour, torch.ones_like(colour[:, :1])], dim=1)
         rays = self._cameras.rays(drawn.image_index, pixels)
-        if self._image is None or self._weight is None:
+        if self._image is None:
             return RayBatch(rays=rays, pixels=pixels, rgba=colour)
         return RayBatch(
             rays=replace(rays, camera_index=self._image[drawn.image_index]),
             pixels=pixels,
             rgba=colour,
-            weights=self._weight[drawn.image_index],
+            weights=None if self._weight is None else self._weight.to(self.device)[drawn.image_index],
             picture_index=drawn.image_index,
         )
 
@@ -181,7 +183,7 @@ class RaySampler:
     def _load_all(self) -> PixelPool:
         store = self.posed_images.images
         pixels = [height * width for height, width, _ in map(store.shape, range(len(store)))]
-        pool = PixelPool(store, slots=len(store), slot_pixels=pixels, device=self.device)
+        pool = PixelPool(store, slots=len(store), slot_pixels=pixels, device=self.device, repeats=self._repeats)
         slots = list(range(len(store)))
         pool.fill(slots, slots)
         if pool.publish(slots) == 0:
@@ -216,3 +218,15 @@ class RaySampler:
                 f"None of the {len(failures)} pictures at hand can be decoded; the first: {failures[0].reason}"
             )
         return FormatError("The masks leave no pixel to train on. Masks are non-black where pixels count; invert them?")
+
+
+def _drawn_by_weight(weight: Tensor, in_memory: bool) -> tuple[Tensor | None, Tensor | None]:
+    """How often pixels of each picture (N,) are drawn, and what they then still weigh; None where that is all the same.
+
+    Pictures that come and go are drawn from alike: a batch of theirs may hold few scales.
+    """
+    if not in_memory:
+        return None, weight
+    repeats = weight.round().clamp(min=1).long()
+    left = weight / repeats
+    return repeats, None if bool((left == left[0]).all()) else left
