@@ -6,7 +6,6 @@ import torch
 
 from voxfield.data.capture import CaptureOptions
 from voxfield.data.posed_images import read_capture
-from voxfield.data.ray_batches import RaySampler
 from voxfield.data.synthetic import posed_images, write_blender
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.export.multiscale import write_multiscale
@@ -44,7 +43,7 @@ def test_what_is_written_is_what_scales_would_have_been(data, output):
         assert all(torch.equal(read.images.read(i), direct.images.read(i)) for i in range(len(read)))
     assert read.near == 1.0
     assert read.source["far"] == 6.0
-    assert set(RaySampler(read, 0).sample(500, 0).weights.tolist()) == {1.0, 4.0, 16.0, 64.0}
+    assert set(read.scales.weight.tolist()) == {1.0, 4.0, 16.0, 64.0}
 
 
 def test_the_table_is_mip_nerfs(data, output):

@@ -234,7 +234,7 @@ def test_settings_are_checked(bad, named):
 
 
 class Photographs:
-    has_masks, split, skipped, tone, faulty_pixels = False, "test", (), None, ()
+    has_masks, split, skipped, tone, faulty_pixels, scales = False, "test", (), None, (), None
     source = {"format": "fake", "path": "plane", "downscale": 1}  # noqa: RUF012  (a stand-in)
 
     def __init__(self, cameras, pictures):

@@ -54,6 +54,10 @@ MEANINGS: Final[tuple[tuple[str, str, str | None], ...]] = (
     ),
     (r"occupancy\.(\w+)", "the occupancy grid: {0}", None),
     (r"footprints\.(\w+)", "pixels that stand for all in the occupancy grid: {0}", None),
+    (r"grid\.density", "density of each stored voxel, as it is learnt: (voxels,)", None),
+    (r"grid\.sh", "spherical harmonics of each stored voxel's colour: (voxels, channels, coefficients)", None),
+    (r"grid\.links", "the stored voxel at each place of the grid, below 0 where there is none: (z, y, x)", None),
+    (r"stage|begun", "the grid's resolution in training: which one, and since which step", None),
     (r"samples_per_ray|visible_share|step_scale", "state of the training batches", None),
 )
 """Pattern of a tensor's name, what it is, and the part of nerfstudio's nerfacto that does the same (None: there is
