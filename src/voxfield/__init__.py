@@ -31,27 +31,6 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_PUBLIC = (
-    "Run",
-    "build_shapes",
-    "convert_capture",
-    "convert_shapes",
-    "convert_volume",
-    "crop_volume",
-    "download_eyefultower",
-    "make_multiscale",
-    "merge_volumes",
-    "open",
-    "process_photos",
-    "read_volume",
-    "split_shapes",
-    "trace_shapes",
-    "train",
-    "verify_shapes",
-    "volume_info",
-    "write_volume",
-)
-
 __all__ = [
     "Run",
     "__version__",
@@ -77,7 +56,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Load a public call from ``voxfield.api`` on first use (PEP 562)."""
-    if name in _PUBLIC:
+    if name in __all__:
         # import_module: a plain "from voxfield import api" would come back here while api is still loading.
         import importlib
 
@@ -86,4 +65,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_PUBLIC})
+    return sorted({*globals(), *__all__})

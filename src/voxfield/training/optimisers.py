@@ -64,75 +64,17 @@ def make_optimiser(
     return Adam(groups, AdamRule(beta1=beta1, beta2=beta2, epsilon=epsilon, rectified=name == "radam"))
 
 
-class Adam:
-    """Adam (Kingma and Ba 2015), rectified or not, through `voxfield.kernels.adam.adam_step`."""
+class _OverGroups:
+    """Parameter groups with moments: all of an `Optimiser` but its rule."""
 
-    def __init__(self, groups: Sequence[ParameterGroup], rule: AdamRule) -> None:
-        """Prepare moments and gradient buffers of every parameter, which is then updated in place by `step`."""
-        self.groups, self.rule, self.steps = list(groups), rule, 0
-        self._moments = _fresh(groups, 2)
-
-    def unscale(self, scaler: "torch.amp.GradScaler | None") -> bool:
-        """See `Optimiser.unscale`."""
-        return _unscale(self.groups, scaler)
-
-    def step(self, learning_rate: float, progress: float = 0.0) -> None:
-        """Update every parameter from its ``.grad`` and clear that."""
-        self.steps += 1
-        moments = iter(self._moments)
-        for group in self.groups:
-            rule = replace(self.rule, learning_rate=_rate(group, learning_rate, progress), skip_zero=group.skip_zero)
-            for parameter in group.parameters:
-                first, second = next(moments)
-                if parameter.grad is None:
-                    continue
-                gradient = parameter.grad if parameter.grad.is_contiguous() else parameter.grad.contiguous()
-                adam_step(parameter.data, gradient, first, second, step=self.steps, rule=rule)
-                parameter.grad = gradient
-
-    def follow(self, moved: RowsMoved | None, groups: Sequence[ParameterGroup]) -> None:
-        """See `Optimiser.follow`."""
-        self.groups, self._moments = list(groups), _followed(self.groups, self._moments, moved, groups)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Moments and step count."""
-        return {"steps": self.steps, "moments": [list(pair) for pair in self._moments]}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave.
-
-        Raises:
-            FormatError: the state belongs to other parameters.
-        """
-        _load_moments(self._moments, state["moments"])
-        self.steps = int(state["steps"])
-
-
-class RowOptimiser:
-    """RMSprop, SGD or Adam on the rows of parameters that a batch touched, by `row_update`."""
-
-    def __init__(self, groups: Sequence[ParameterGroup], rule: RowRule) -> None:
-        """Prepare moments and gradient buffers of every parameter; every group has ``touched``."""
-        self.groups, self.rule, self.steps = list(groups), rule, 0
-        self._moments = _fresh(groups, rule.moments)
+    def __init__(self, groups: Sequence[ParameterGroup], moments: int) -> None:
+        """Prepare so many ``moments`` and a gradient buffer of every parameter."""
+        self.groups, self.steps = list(groups), 0
+        self._moments = _fresh(groups, moments)
 
     def unscale(self, scaler: "torch.amp.GradScaler | None") -> bool:
         """See `Optimiser.unscale`."""
         return _unscale(self.groups, scaler)
-
-    def step(self, learning_rate: float, progress: float = 0.0) -> None:
-        """Update the touched rows of every parameter from its ``.grad``, clear that and then what says they are."""
-        self.steps += 1
-        moments = iter(self._moments)
-        for group in self.groups:
-            rule = replace(self.rule, learning_rate=_rate(group, learning_rate, progress))
-            for parameter in group.parameters:
-                held = next(moments)
-                if parameter.grad is not None and group.touched is not None:
-                    row_update(parameter.data, parameter.grad, held, group.touched, step=self.steps, rule=rule)
-        for group in self.groups:
-            if group.touched is not None:
-                group.touched.zero_()
 
     def follow(self, moved: RowsMoved | None, groups: Sequence[ParameterGroup]) -> None:
         """See `Optimiser.follow`."""
@@ -150,6 +92,52 @@ class RowOptimiser:
         """
         _load_moments(self._moments, state["moments"])
         self.steps = int(state["steps"])
+
+
+class Adam(_OverGroups):
+    """Adam (Kingma and Ba 2015), rectified or not, through `voxfield.kernels.adam.adam_step`."""
+
+    def __init__(self, groups: Sequence[ParameterGroup], rule: AdamRule) -> None:
+        """Prepare moments and gradient buffers of every parameter, which is then updated in place by `step`."""
+        super().__init__(groups, 2)
+        self.rule = rule
+
+    def step(self, learning_rate: float, progress: float = 0.0) -> None:
+        """Update every parameter from its ``.grad`` and clear that."""
+        self.steps += 1
+        moments = iter(self._moments)
+        for group in self.groups:
+            rule = replace(self.rule, learning_rate=_rate(group, learning_rate, progress), skip_zero=group.skip_zero)
+            for parameter in group.parameters:
+                first, second = next(moments)
+                if parameter.grad is None:
+                    continue
+                gradient = parameter.grad if parameter.grad.is_contiguous() else parameter.grad.contiguous()
+                adam_step(parameter.data, gradient, first, second, step=self.steps, rule=rule)
+                parameter.grad = gradient
+
+
+class RowOptimiser(_OverGroups):
+    """RMSprop, SGD or Adam on the rows of parameters that a batch touched, by `row_update`."""
+
+    def __init__(self, groups: Sequence[ParameterGroup], rule: RowRule) -> None:
+        """Prepare moments and gradient buffers of every parameter; every group has ``touched``."""
+        super().__init__(groups, rule.moments)
+        self.rule = rule
+
+    def step(self, learning_rate: float, progress: float = 0.0) -> None:
+        """Update the touched rows of every parameter from its ``.grad``, clear that and then what says they are."""
+        self.steps += 1
+        moments = iter(self._moments)
+        for group in self.groups:
+            rule = replace(self.rule, learning_rate=_rate(group, learning_rate, progress))
+            for parameter in group.parameters:
+                held = next(moments)
+                if parameter.grad is not None and group.touched is not None:
+                    row_update(parameter.data, parameter.grad, held, group.touched, step=self.steps, rule=rule)
+        for group in self.groups:
+            if group.touched is not None:
+                group.touched.zero_()
 
 
 _Moments = list[tuple[torch.Tensor, ...]]
