@@ -4,8 +4,10 @@ The command line calls only these.
 """
 
 from voxfield.api.captures import convert_capture, download_eyefultower, make_multiscale, process_photos
-from voxfield.api.runs import Run, machine, open  # noqa: A004  (the public name reads voxfield.open)
+from voxfield.api.opening import open  # noqa: A004  (the public name reads voxfield.open)
+from voxfield.api.runs import Run
 from voxfield.api.shapes import build_shapes, convert_shapes, split_shapes, trace_shapes, verify_shapes
+from voxfield.api.trained_run import machine
 from voxfield.api.training import train
 from voxfield.api.volumes import (
     convert_volume,

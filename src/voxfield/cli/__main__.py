@@ -23,8 +23,8 @@ import voxfield
 from voxfield.errors import TrainingDivergedError, TransferError, VoxfieldError
 
 VERBS = {
-    "train": "Train a radiance field from posed photographs.",
-    "eval": "Measure a run on held-out photographs: PSNR, SSIM, LPIPS, speed, and what is wrong with each.",
+    "train": "Train a recipe: a radiance field from posed photographs, or a network of another kind.",
+    "eval": "Measure a run on what it was not trained on: of photographs PSNR, SSIM, LPIPS, speed, and what is wrong.",
     "render": "Render a camera path through a run as a video or images.",
     "report": "Write a run's report: one HTML file with curves, metrics and pictures.",
     "info": "Say what a run is: recipe, data, progress, results.",

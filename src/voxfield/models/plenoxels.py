@@ -219,7 +219,7 @@ class Plenoxels(torch.nn.Module):
         """Where the parameters live."""
         return self.grid.density.device
 
-    def rays_per_batch(self) -> int:
+    def batch_size(self) -> int:
         """Rays of the next batch."""
         return self.config.rays_per_batch
 
