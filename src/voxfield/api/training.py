@@ -88,7 +88,7 @@ def train(
         experiment, seed = record.experiment, record.seed
     else:
         experiment = load_recipe(_stand_in(recipe, placement, overrides, config), _expected_minutes(steps, minutes))
-        _refuse_to_overwrite(run_dir)
+        refuse_to_overwrite(run_dir)
     explicit = {"capture.cache_bytes": None if image_cache is None else check_bytes("image_cache", image_cache)}
     experiment = resolve(experiment, config=config, overrides=overrides, explicit=explicit)
     experiment = _with_limits(experiment, steps, minutes)
@@ -308,7 +308,8 @@ def _default_run_dir(recipe: str, data: Path) -> Path:
     return Path("runs") / f"{name or 'capture'}-{recipe}"
 
 
-def _refuse_to_overwrite(run_dir: Path) -> None:
+def refuse_to_overwrite(run_dir: Path) -> None:
+    """Raise InputError where ``run_dir`` holds a run."""
     if any((run_dir / name).exists() for name in ("experiment.json", "log.jsonl")) or list_checkpoints(run_dir):
         raise InputError(f"{run_dir}: holds a run already. Continue it with --resume, or name another --output.")
 
