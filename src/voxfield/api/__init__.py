@@ -3,6 +3,7 @@
 The command line calls only these.
 """
 
+from voxfield.api.baking import Baked, bake
 from voxfield.api.captures import convert_capture, download_eyefultower, make_multiscale, process_photos
 from voxfield.api.opening import open  # noqa: A004  (the public name reads voxfield.open)
 from voxfield.api.runs import Run
@@ -17,9 +18,13 @@ from voxfield.api.volumes import (
     volume_info,
     write_volume,
 )
+from voxfield.voxels.voxel_grid import VoxelGrid
 
 __all__ = [
+    "Baked",
     "Run",
+    "VoxelGrid",
+    "bake",
     "build_shapes",
     "convert_capture",
     "convert_shapes",

@@ -302,6 +302,11 @@ class GridNgp(torch.nn.Module):
             lambda rays: self.render_rays(rays.to(self.device), background=background), cameras, i, rays_per_chunk
         )
 
+    def in_cube(self, points: torch.Tensor) -> torch.Tensor:
+        """World ``points`` (N, 3) in the unit cube the grids cover. Differentiable."""
+        extent = (self.box[1] - self.box[0]) * 2 ** (self.occupancy.cascades - 1)
+        return (points - self.box.mean(0)) / extent + 0.5
+
     def parameter_groups(self) -> list[ParameterGroup]:
         """The table, of which a batch touches a part, the networks, and those that a batch may leave alone."""
         groups = [
@@ -475,11 +480,10 @@ class GridNgp(torch.nn.Module):
 
     def _density_at(self, positions: torch.Tensor) -> torch.Tensor:
         """Density (N,) per world unit at world ``positions`` (N, 3), for the occupancy grid."""
-        centre, extent = self.box.mean(0), (self.box[1] - self.box[0]) * 2 ** (self.occupancy.cascades - 1)
         level = None
         if self.footprints is not None and isinstance(self.field, PyramidField):
             level = self.field.levels.of_width(self.footprints.at(positions, self.step_rule.min_step))
-        return self.field.density((positions - centre) / extent + 0.5, level) * self.density_scale
+        return self.field.density(self.in_cube(positions), level) * self.density_scale
 
 
 @dataclass

@@ -376,6 +376,11 @@ class Nerfacto(torch.nn.Module):
             rays_per_chunk,
         )
 
+    def unseen_appearance(self) -> torch.Tensor:
+        """The appearance (A,) of no picture in particular, which renderings have."""
+        mean = self.appearance.mean(0)
+        return mean if self.config.unseen_appearance == "mean" else torch.zeros_like(mean)
+
     def parameter_groups(self) -> list[ParameterGroup]:
         """Tables, of which a batch touches a part; networks; proposal networks, which rest in most steps; poses."""
         networks = [*self.field.parameters_of_networks(), self.appearance]
@@ -422,10 +427,8 @@ class Nerfacto(torch.nn.Module):
 
     def _see(self, look: _Look, background: torch.Tensor) -> tuple[torch.Tensor, DenseComposited, torch.Tensor | None]:
         """Colour (R, 3) over ``background`` in no picture's appearance, what it is composed of, and learnt normals."""
-        appearance = self.appearance.mean(0)
-        if self.config.unseen_appearance == "zero":
-            appearance = torch.zeros_like(appearance)
-        density, colour, predicted = self._ask_field(look, appearance.expand(len(look.distances), -1))
+        appearance = self.unseen_appearance().expand(len(look.distances), -1)
+        density, colour, predicted = self._ask_field(look, appearance)
         seen = dense_composite(density, colour, look.distances)
         behind = background.to(self.device)
         if self.background == "last_sample":
@@ -536,7 +539,7 @@ class Nerfacto(torch.nn.Module):
             points = look.world.origins[:, None] + middles[..., None] * look.world.directions[:, None]
             points = points.detach().reshape(-1, 3).clone().requires_grad_()
             # The logarithm's slope has the density's direction, and neither under- nor overflows.
-            (slope,) = torch.autograd.grad(self.field.log_density(self._in_cube(points), level).sum(), points)
+            (slope,) = torch.autograd.grad(self.field.log_density(self.in_cube(points), level).sum(), points)
         return -torch.nn.functional.normalize(slope, dim=1, eps=1e-10).view(*middles.shape, 3)
 
     def _in_world(self, look: _Look, distances: torch.Tensor) -> torch.Tensor:
@@ -545,7 +548,7 @@ class Nerfacto(torch.nn.Module):
             return distances
         return self.ndc.to_world(distances, look.rays, look.world, farthest=self.config.far)
 
-    def _in_cube(self, points: torch.Tensor) -> torch.Tensor:
+    def in_cube(self, points: torch.Tensor) -> torch.Tensor:
         """World ``points`` (N, 3) in the unit cube the grids cover, as `_positions` does it. Differentiable."""
         if self.ndc is not None:
             points = self.ndc.points(points)
