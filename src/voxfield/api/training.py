@@ -19,13 +19,15 @@ from voxfield.data.sliding_pool import SlidingPlan
 from voxfield.distributed.devices import Placement, device_memory, place, reset_peak_memory
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.models.base import Model
+from voxfield.models.plenoxels import Plenoxels
 from voxfield.recipes import ON_A_CPU, build_model, for_device, load_recipe
 from voxfield.recipes.rehearsal import compile_kernels
 from voxfield.render.lpips import load_lpips
 from voxfield.storage.atomic import write_json
 from voxfield.storage.checkpoint import list_checkpoints, load_latest
+from voxfield.storage.voxel_vdb import read_voxel_vdb
 from voxfield.training.evaluate import EvaluateConfig, evaluate
-from voxfield.training.experiment import Experiment, read_experiment, resolve, write_experiment
+from voxfield.training.experiment import Experiment, RunRecord, read_experiment, resolve, write_experiment
 from voxfield.training.log import RunLog
 from voxfield.training.progress import Progress
 from voxfield.training.settings import load_config_file, parse_overrides
@@ -50,6 +52,7 @@ def train(
     quiet: bool = False,
     overrides: Sequence[str] = (),
     config: str | os.PathLike[str] | None = None,
+    start: str | os.PathLike[str] | None = None,
 ) -> "Run":
     """Train a radiance field from posed photographs.
 
@@ -69,6 +72,8 @@ def train(
         quiet: no progress bar.
         overrides: settings as ``"path=value"``.
         config: a YAML file of settings, or the ``experiment.json`` of another run.
+        start: a ``.vdb`` file of a voxel grid that a plenoxels training begins with, in place of a fresh one: see
+            `Run.export_vdb`. Schedules begin anew, in the stage of the grid's resolution.
 
     Returns:
         The run; ``run.outcome`` says whether it was ``"finished"`` or ``"interrupted"`` (resume to continue), and
@@ -89,6 +94,7 @@ def train(
     else:
         experiment = load_recipe(_stand_in(recipe, placement, overrides, config), _expected_minutes(steps, minutes))
         _refuse_to_overwrite(run_dir)
+    begin = _starting_grid(start, record)
     explicit = {"capture.cache_bytes": None if image_cache is None else check_bytes("image_cache", image_cache)}
     experiment = resolve(experiment, config=config, overrides=overrides, explicit=explicit)
     experiment = _with_limits(experiment, steps, minutes)
@@ -130,6 +136,7 @@ def train(
             state=state,
             notes=notes,
             data=data,
+            begin=begin,
             progress=progress,
         )
     run = Run(run_dir, outcome=outcome, left_out=left_out)
@@ -149,6 +156,7 @@ def _train_into(
     state: dict[str, Any] | None,
     notes: list[str],
     data: str | os.PathLike[str],
+    begin: Path | None,
     progress: Progress,
 ) -> tuple[str, tuple[Skipped, ...]]:
     """Train on ``captures`` from ``state``, or from nothing if None, and keep the run directory's books.
@@ -159,6 +167,8 @@ def _train_into(
     compile_seconds = compile_kernels(experiment.recipe, placement, progress)
     reset_peak_memory(placement.device)
     model = build_model(experiment.recipe, experiment.model, captures, seed)
+    if begin is not None and state is None:
+        _start_from(model, begin, experiment.recipe)
     experiment = dataclasses.replace(experiment, model=model.config)
     measure = None
     if held_out is not None and experiment.trainer.evaluation_images:
@@ -190,6 +200,7 @@ def _train_into(
         if state is not None:
             trainer.restore(state)
         about = {"machine": machine(placement.device), "device": str(placement)}
+        about |= {} if begin is None else {"start": str(begin)}
         write_experiment(
             run_dir,
             experiment,
@@ -213,6 +224,26 @@ def _train_into(
             held = _peak_memory(placement.device)
             log.end(outcome, step=trainer.step, train_seconds=trainer.seconds, **held)
     return outcome, left_out
+
+
+def _starting_grid(start: str | os.PathLike[str] | None, record: RunRecord | None) -> Path | None:
+    """The file that training begins with: of a resumed run the one it began with."""
+    if record is None:
+        return None if start is None else Path(start).resolve()
+    if start is not None:
+        raise InputError("start: a run that is resumed goes on from its own checkpoint. Leave out one of the two.")
+    begun = record.extra.get("start")
+    return None if begun is None else Path(str(begun))
+
+
+def _start_from(model: Model, path: Path, recipe: str) -> None:
+    """Give ``model`` the voxel grid of a file."""
+    if not isinstance(model, Plenoxels):
+        raise InputError(f"start: {recipe} has no voxels to begin with. Train plenoxels, plenoxels-fast or -llff.")
+    try:
+        model.start_from(read_voxel_vdb(path).grid)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def _peak_memory(device: torch.device) -> dict[str, int | None]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -95,6 +95,28 @@ class Model(Protocol):
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """What is optimised."""
+
+
+@runtime_checkable
+class VolumetricModel(Protocol):
+    """A model whose density and colours can be asked for anywhere, not only along rays."""
+
+    def sample_field(
+        self, points: torch.Tensor, directions: torch.Tensor, width: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What is at world ``points`` within the region of interest, as rendering sees it. No gradient.
+
+        Args:
+            points: (N, 3), on the model's device.
+            directions: (K, 3) unit vectors to look along.
+            width: of the detail that is wanted, world units, above 0: fields of several levels are asked at its level.
+
+        Returns:
+            Density (N,) per world unit, and colours (N, K, 3).
+
+        Raises:
+            InputError: a model whose space is not the world's.
+        """
 
 
 def render_camera(

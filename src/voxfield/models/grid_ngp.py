@@ -15,7 +15,7 @@ import torch
 from voxfield.checks import check_choice, check_range
 from voxfield.colour import ToneCurve, compared
 from voxfield.data.ray_batches import RayBatch
-from voxfield.fields.hash_field import FieldSamples, HashField, HashFieldConfig
+from voxfield.fields.hash_field import FieldSamples, HashField, HashFieldConfig, colours_towards
 from voxfield.fields.occupancy import Occupancy, OccupancyConfig
 from voxfield.fields.pyramid_field import PyramidConfig, PyramidField
 from voxfield.geometry.bounds import Bounds
@@ -287,6 +287,22 @@ class GridNgp(torch.nn.Module):
         else:
             behind = background.to(self.device)
         return seen.rgb + (1 - seen.opacity)[:, None] * behind
+
+    @torch.no_grad()
+    def sample_field(
+        self, points: torch.Tensor, directions: torch.Tensor, width: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Density (N,) and colours (N, K, 3): see `VolumetricModel`. Cells that rays skip are empty."""
+        centre, extent = self.box.mean(0), (self.box[1] - self.box[0]) * 2 ** (self.occupancy.cascades - 1)
+        positions, level = (points - centre) / extent + 0.5, None
+        if isinstance(self.field, PyramidField):
+            level = self.field.levels.of_width(torch.full((len(points),), width, device=points.device))
+            level = self.field.trained_level(positions, level)
+        asked = self.field.query(positions, level)
+        cells = self.occupancy.occupied[0]
+        x, y, z = ((points - self.box[0]) / (self.box[1] - self.box[0]) * len(cells)).long().clamp(0, len(cells) - 1).T
+        density = torch.where(cells[z, y, x], asked.density * self.density_scale, 0)
+        return density, colours_towards(self.field, asked.geometry, directions, None)
 
     def refined_poses(self, camera_to_world: torch.Tensor) -> torch.Tensor:
         """``camera_to_world`` (N, 3, 4) as it is: this model does not correct poses."""

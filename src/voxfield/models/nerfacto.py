@@ -17,7 +17,7 @@ from voxfield.colour import ToneCurve, compared
 from voxfield.data.ray_batches import RayBatch
 from voxfield.errors import InputError
 from voxfield.fields.contraction import contract_to_unit_cube
-from voxfield.fields.hash_field import FieldSamples, HashField, HashFieldConfig
+from voxfield.fields.hash_field import FieldSamples, HashField, HashFieldConfig, colours_towards
 from voxfield.fields.normal_head import NormalHead
 from voxfield.fields.proposal import ProposalConfig, ProposalNetwork
 from voxfield.fields.pyramid_field import PyramidConfig, PyramidField
@@ -353,6 +353,22 @@ class Nerfacto(torch.nn.Module):
         rgb, seen, _ = self._see(self._look(rays, None, None), background)
         return {"rgb": rgb, "opacity": seen.opacity, "depth": seen.depth}
 
+    @torch.no_grad()
+    def sample_field(
+        self, points: torch.Tensor, directions: torch.Tensor, width: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Density (N,) and colours (N, K, 3), in no picture's appearance: see `VolumetricModel`."""
+        if self.ndc is not None:
+            raise InputError("sample_field: this field lives in normalised device coordinates, not in the world's.")
+        positions, level = self._in_cube(points).contiguous(), None
+        if isinstance(self.field, PyramidField):
+            level = self.field.levels.of_width(torch.full((len(points),), width, device=points.device))
+            level = self.field.trained_level(positions, level)
+        asked = self.field.query(positions, level)
+        appearance = self._unseen_appearance().expand(len(directions), -1)
+        colours = colours_towards(self.field, asked.geometry, directions, appearance)
+        return asked.density * self.density_scale, colours
+
     def refined_poses(self, camera_to_world: torch.Tensor) -> torch.Tensor:
         """The training cameras' poses (N, 3, 4) with the corrections learnt so far."""
         return camera_to_world if self.poses is None else self.poses.apply_to_poses(camera_to_world)
@@ -422,10 +438,8 @@ class Nerfacto(torch.nn.Module):
 
     def _see(self, look: _Look, background: torch.Tensor) -> tuple[torch.Tensor, DenseComposited, torch.Tensor | None]:
         """Colour (R, 3) over ``background`` in no picture's appearance, what it is composed of, and learnt normals."""
-        appearance = self.appearance.mean(0)
-        if self.config.unseen_appearance == "zero":
-            appearance = torch.zeros_like(appearance)
-        density, colour, predicted = self._ask_field(look, appearance.expand(len(look.distances), -1))
+        appearance = self._unseen_appearance().expand(len(look.distances), -1)
+        density, colour, predicted = self._ask_field(look, appearance)
         seen = dense_composite(density, colour, look.distances)
         behind = background.to(self.device)
         if self.background == "last_sample":
@@ -433,6 +447,11 @@ class Nerfacto(torch.nn.Module):
             # Rays that leave the frame of normalised device coordinates have no last sample.
             behind = last if self.ndc is None else torch.where(cast(torch.Tensor, look.hit), last, behind)
         return seen.rgb + (1 - seen.opacity)[:, None] * behind, seen, predicted
+
+    def _unseen_appearance(self) -> torch.Tensor:
+        """(A,): that of pictures that were not learnt from."""
+        mean = self.appearance.mean(0)
+        return torch.zeros_like(mean) if self.config.unseen_appearance == "zero" else mean
 
     def _place(
         self,
