@@ -43,6 +43,8 @@ class TrainingTask:
     """Whether the run is there already and continues."""
     state: dict[str, Any] | None
     """Its newest checkpoint, where it has one."""
+    start: Path | None
+    """File of the grid that the model begins with, in place of a fresh one."""
     recorded_hash: str | None
     """Hash of the data it was started on, where that is known."""
     notes: list[str]
@@ -105,6 +107,7 @@ def train_model(
     if task.state is not None:
         trainer.restore(task.state)
     about = {"machine": machine(task.placement.device), "device": str(task.placement)}
+    about |= {} if task.start is None else {"start": str(task.start)}
     data_path = str(task.data.resolve())
     write_experiment(task.run_dir, experiment, seed=task.seed, data_path=data_path, data_hash=data_hash, extra=about)
     resume_step = trainer.step if task.resume else None

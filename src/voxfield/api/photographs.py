@@ -17,11 +17,13 @@ from voxfield.data.posed_images import LONGEST_SIDE, PosedImages, Skipped, Split
 from voxfield.data.ray_batches import RayBatch, RaySampler
 from voxfield.data.sliding_pool import SlidingPlan
 from voxfield.distributed.devices import reset_peak_memory
-from voxfield.errors import FormatError, MissingFileError
+from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.models.base import Model
+from voxfield.models.plenoxels import Plenoxels
 from voxfield.recipes import build_model
 from voxfield.recipes.rehearsal import compile_kernels
 from voxfield.render.lpips import load_lpips
+from voxfield.storage.voxel_vdb import read_voxel_vdb
 from voxfield.training.evaluate import EvaluateConfig, evaluate
 from voxfield.training.experiment import PhotographExperiment
 
@@ -77,6 +79,8 @@ def _train(
     compile_seconds = compile_kernels(experiment.recipe, task.placement, task.progress)
     reset_peak_memory(device)
     model = build_model(experiment.recipe, experiment.model, captures, task.seed)
+    if task.start is not None and state is None:
+        _start_from(model, task.start, experiment.recipe)
     experiment = dataclasses.replace(experiment, model=model.config)
     measure = None
     if held_out is not None and experiment.trainer.evaluation_images:
@@ -131,6 +135,16 @@ def _quick_evaluation(
     folder = run_dir / "eval" / "training"
     result = evaluate(model.render_image, captures, output=folder, settings=settings, device=device)
     return {"split": captures.split, **{name: result[name] for name in ("psnr", "ssim", "lpips")}}
+
+
+def _start_from(model: Model, path: Path, recipe: str) -> None:
+    """Give ``model`` the voxel grid of a file."""
+    if not isinstance(model, Plenoxels):
+        raise InputError(f"start: {recipe} has no voxels to begin with. Train plenoxels, plenoxels-fast or -llff.")
+    try:
+        model.start_from(read_voxel_vdb(path).grid)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def _held_out(

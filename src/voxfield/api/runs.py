@@ -18,6 +18,7 @@ from voxfield.data.posed_images import PosedImages, Split, read_capture
 from voxfield.errors import InputError, MissingFileError
 from voxfield.export import nerfstudio
 from voxfield.export.focus import write_focus
+from voxfield.export.volumes import VolumeExport, exported, volume_of
 from voxfield.geometry.camera import Cameras
 from voxfield.geometry.paths import PathKind, camera_path
 from voxfield.geometry.pose import similarity_between
@@ -30,6 +31,8 @@ from voxfield.render.image import colour_from_name, depth_colours, side_by_side,
 from voxfield.render.video import require_video, write_video
 from voxfield.storage.atomic import replacing
 from voxfield.storage.exr import require_exr
+from voxfield.storage.vdb.layout import Compression
+from voxfield.storage.voxel_vdb import Layout, write_voxel_vdb
 from voxfield.training.alignment import AlignmentConfig, PoseAligner
 from voxfield.training.evaluate import chosen_pictures, evaluate
 from voxfield.training.experiment import PhotographExperiment
@@ -356,6 +359,57 @@ class Run(TrainedRun):
             options=self.experiment.capture,
             about={"recipe": self.experiment.recipe, "settings": to_plain(self.experiment), **about},
         )
+
+    def export_vdb(
+        self,
+        output: str | os.PathLike[str],
+        *,
+        resolution: int | None = None,
+        layout: Layout = "grids",
+        half: bool = False,
+        sh_degree: int = 2,
+        min_opacity: float = 0.01,
+        compression: Compression = "blosc",
+        level: int = 9,
+    ) -> VolumeExport:
+        """Write the run's field as an OpenVDB file, in the run's world (see `Run.captures`).
+
+        Of a plenoxels run the grid as it was trained; training can go on from it (``train(..., start=output)``). Any
+        other field is sampled, as `voxfield.bake` samples it.
+
+        Args:
+            output: the ``.vdb`` file.
+            resolution: voxels along the longest side; None: those of a plenoxels run's own grid.
+            layout: ``grids`` for other programs, ``compact`` for Voxfield: see `voxfield.storage.voxel_vdb`.
+            half: values in 16 bits.
+            sh_degree, min_opacity: of fields that are sampled: highest band of their colours' harmonics, and how
+                opaque a voxel must be to be stored.
+            compression, level: ``blosc``, ``zip`` or ``none``, and its effort, 0 to 9.
+
+        Raises:
+            InputError: options that do not fit, no resolution for a field without voxels, or one of normalised device
+                coordinates, which has no place in the world, unless it is a plenoxels run's.
+        """
+        about = self._loaded[1]
+        with kernels_own_the_cores():
+            bounds, origins = self.captures.bounds, self.captures.cameras.origins.to(self.placement.device)
+            grid = volume_of(self.model, bounds, origins, resolution, sh_degree=sh_degree, min_opacity=min_opacity)
+        write_voxel_vdb(
+            output,
+            grid,
+            layout=layout,
+            half=half,
+            compression=compression,
+            level=level,
+            configuration={
+                "recipe": self.experiment.recipe,
+                "model": to_plain(self.experiment.model),
+                "world_from_capture": self.captures.transform.matrix.tolist(),
+                "space": "world" if self.captures.ndc is None else "ndc",
+                "step": about["step"],
+            },
+        )
+        return exported(output, grid)
 
 
 def _advancing(pictures: Iterable[torch.Tensor], stage: Stage) -> Iterator[torch.Tensor]:

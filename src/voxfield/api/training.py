@@ -36,6 +36,7 @@ def train(
     quiet: bool = False,
     overrides: Sequence[str] = (),
     config: str | os.PathLike[str] | None = None,
+    start: str | os.PathLike[str] | None = None,
 ) -> TrainedRun:
     """Train a recipe: a radiance field from posed photographs, or a network of another kind.
 
@@ -56,6 +57,8 @@ def train(
         quiet: no progress bar.
         overrides: settings as ``"path=value"``.
         config: a YAML file of settings, or the ``experiment.json`` of another run.
+        start: a ``.vdb`` file of a voxel grid that a plenoxels training begins with, in place of a fresh one: see
+            `Run.export_vdb`. Schedules begin anew, in the stage of the grid's resolution.
 
     Returns:
         The run; ``run.outcome`` says whether it was ``"finished"`` or ``"interrupted"`` (resume to continue), and
@@ -77,6 +80,9 @@ def train(
         experiment = load_recipe(_stand_in(recipe, placement, overrides, config), _expected_minutes(steps, minutes))
     if image_cache is not None and data_kind(recipe) != "photographs":
         raise InputError(f"image_cache: is for photographs, and {recipe} trains on {data_kind(recipe)}. Leave it out.")
+    begin = _starting_grid(start, record)
+    if begin is not None and data_kind(recipe) != "photographs":
+        raise InputError(f"start: {recipe} has no voxels to begin with. Train plenoxels, plenoxels-fast or -llff.")
     explicit = {"capture.cache_bytes": None if image_cache is None else check_bytes("image_cache", image_cache)}
     experiment = resolve(experiment, config=config, overrides=overrides, explicit=explicit)
     experiment = _with_limits(experiment, steps, minutes)
@@ -100,6 +106,7 @@ def train(
                 placement=placement,
                 resume=resume,
                 state=state,
+                start=begin,
                 recorded_hash=None if record is None else record.data_hash,
                 notes=notes,
                 progress=progress,
@@ -127,6 +134,16 @@ def _source(
     if record is not None:
         return Path(record.data_path)
     raise InputError(f"missing DATA: what shall {recipe} learn from? voxfield train {recipe} DATA")
+
+
+def _starting_grid(start: str | os.PathLike[str] | None, record: RunRecord[Experiment] | None) -> Path | None:
+    """The file that training begins with: of a resumed run the one it began with."""
+    if record is None:
+        return None if start is None else Path(start).resolve()
+    if start is not None:
+        raise InputError("start: a run that is resumed goes on from its own checkpoint. Leave out one of the two.")
+    begun = record.extra.get("start")
+    return None if begun is None else Path(str(begun))
 
 
 def _stand_in(

@@ -26,6 +26,7 @@ def command(
     quiet: bool = False,
     settings: Annotated[tuple[str, ...], UseAppendAction, arg(name="set", metavar="PATH=VALUE")] = (),
     config: Annotated[Path | None, optional("FILE")] = None,
+    start: Annotated[Path | None, arg(name="from", metavar="FILE.vdb", help_behavior_hint="")] = None,
 ) -> int:
     """Train a recipe: a radiance field from posed photographs, or a network of another kind.
 
@@ -49,6 +50,7 @@ def command(
         quiet: no progress bar.
         settings: change one setting; give the option again for more.
         config: YAML file of settings, or the experiment.json of another run.
+        start: begin with the voxel grid of this file, as written by: voxfield export vdb. Of plenoxels recipes.
     """
     import voxfield
 
@@ -66,6 +68,7 @@ def command(
         quiet=quiet,
         overrides=settings,
         config=config,
+        start=start,
     )
     print(f"Run:     {run.path}")
     print(f"Report:  {run.path / 'report.html'}")

@@ -353,6 +353,37 @@ class Plenoxels(torch.nn.Module):
         """World ``points`` (N, 3) in the grid's space. Differentiable."""
         return (points - self.centre) * self.scale
 
+    @torch.no_grad()
+    def start_from(self, grid: VoxelGrid) -> None:
+        """Continue from a grid in the region's own units, as `world_grid` gives it, in place of a fresh one.
+
+        Training goes on in the last stage that is no finer than the grid; a grid coarser than the first stage is
+        refined to it.
+
+        Raises:
+            InputError: a grid of another region or degree.
+        """
+        if grid.sh_degree != self.config.sh_degree:
+            raise InputError(
+                f"The grid's harmonics end at band {grid.sh_degree}, the model's at {self.config.sh_degree}. Set "
+                f"model.sh_degree={grid.sh_degree}."
+            )
+        own, given = self.world_bounds.tensor(), grid.scene_bounds.tensor()
+        if float((own - given).abs().max()) > 1e-4 * max(self.world_bounds.size):
+            raise InputError(
+                f"The grid covers {_ends(grid.scene_bounds)}, the capture's region is {_ends(self.world_bounds)}. "
+                "Train on the capture that it came from, with the same capture settings."
+            )
+        stages = [math.prod(stage) for stage in self.config.resolutions]
+        if math.prod(grid.resolution) < stages[0]:
+            grid = grid.resample(self.config.resolutions[0])
+        stage = max(i for i, voxels in enumerate(stages) if voxels <= max(stages[0], math.prod(grid.resolution)))
+        self.stage.fill_(stage)
+        inside = VoxelGrid.from_values(
+            grid.links, grid.density.float() / self.scale, grid.sh.float(), self.grid.scene_bounds
+        )
+        self.grid.adopt(inside.to(self.device))
+
     def _inside(self, rays: Rays) -> tuple[torch.Tensor, torch.Tensor]:
         """Origins and unit directions in the grid's space; rays that mean nothing in it start at infinity."""
         if self.ndc is None:
