@@ -22,9 +22,11 @@ pytestmark = pytest.mark.skipif(
 
 TARGETS = {"cuda": ("cuda", 90, 32), "rocm": ("hip", "gfx942", 64)}
 _POINTERS = {
+    torch.float64: "*fp64",
     torch.float32: "*fp32",
     torch.int64: "*i64",
     torch.int32: "*i32",
+    torch.int8: "*i8",
     torch.uint8: "*u8",
     torch.bool: "*i1",
 }
@@ -74,6 +76,7 @@ def compile_kernels_of(request, monkeypatch):
         compiled: list[str] = []
         launched = (
             "_forward", "_backward", "_backward_table", "_backward_positions", "_march", "_resample", "_slabs",
+            "_update",
         )  # fmt: skip
         for name in launched:
             kernel = getattr(module, name, None)
@@ -131,6 +134,30 @@ def test_losses_on_weights(compile_kernels_of, samples):
     assert compiled == ["_forward", "_backward"]
     module, compiled = compile_kernels_of("interlevel")
     module.interlevel_loss(edges, weights.detach(), edges, weights, 1e-7).sum().backward()
+    assert compiled == ["_forward", "_backward"]
+
+
+@pytest.mark.parametrize("shape", [(1,), (5, 3, 9)])
+@pytest.mark.parametrize("kind", ["sgd", "rmsprop", "adam"])
+def test_row_update(compile_kernels_of, kind, shape):
+    from voxfield.kernels.row_update import RowRule
+
+    module, compiled = compile_kernels_of("row_update")
+    rule, touched = RowRule(kind=kind), torch.ones(shape[0], dtype=torch.uint8)
+    moments = tuple(torch.zeros(shape) for _ in range(rule.moments))
+    module.row_update(torch.zeros(shape), torch.zeros(shape), moments, touched, 1, rule)
+    assert compiled == ["_update"]
+
+
+@pytest.mark.parametrize(("channels", "start", "count"), [((), 0, 1), ((3, 9), 1, 30)])
+def test_total_variation(compile_kernels_of, channels, start, count):
+    from voxfield.kernels.sh_grid import link_grid
+    from voxfield.kernels.total_variation import CellRange
+
+    module, compiled = compile_kernels_of("total_variation")
+    links = link_grid(torch.arange(60, dtype=torch.int32).reshape(3, 4, 5), 60)
+    values = torch.zeros(60, *channels, requires_grad=True)
+    module.total_variation(values, links, CellRange(start=start, count=count), None, None).backward()
     assert compiled == ["_forward", "_backward"]
 
 

@@ -23,7 +23,9 @@ OPS = [
     "march_grid",
     "pdf_resample",
     "ray_box",
+    "row_update",
     "spherical_harmonics",
+    "total_variation",
 ]
 
 pytestmark = [
