@@ -76,7 +76,7 @@ def compile_kernels_of(request, monkeypatch):
         compiled: list[str] = []
         launched = (
             "_forward", "_backward", "_backward_table", "_backward_positions", "_march", "_resample", "_slabs",
-            "_update",
+            "_update", "_walk", "_sample", "_mark", "_follow", "_cross", "_fill",
         )  # fmt: skip
         for name in launched:
             kernel = getattr(module, name, None)
@@ -147,6 +147,47 @@ def test_row_update(compile_kernels_of, kind, shape):
     moments = tuple(torch.zeros(shape) for _ in range(rule.moments))
     module.row_update(torch.zeros(shape), torch.zeros(shape), moments, touched, 1, rule)
     assert compiled == ["_update"]
+
+
+@pytest.mark.parametrize(("rays", "degree"), [(1, 0), (40, 2)])
+def test_sh_grid(compile_kernels_of, rays, degree):
+    from voxfield.kernels.sh_grid import MarchRule, ShGrid, link_grid
+
+    def one_sample_a_ray(bound: dict[str, Any]) -> None:
+        if "counts" in bound:
+            bound["counts"].fill_(1)  # so that the writing pass is launched too
+
+    module, compiled = compile_kernels_of("sh_grid", one_sample_a_ray)
+    links = link_grid(torch.arange(60, dtype=torch.int32).reshape(3, 4, 5), 60)
+    density, sh = torch.zeros(60, requires_grad=True), torch.zeros(60, 3, (degree + 1) ** 2, requires_grad=True)
+    grid = ShGrid(links=links, density=density, sh=sh, box=torch.tensor([[0.0, 0, 0], [1, 1, 1]]))
+    origins, jitter = torch.zeros(rays, 3), torch.zeros(rays)
+    basis = torch.zeros(rays, (degree + 1) ** 2)
+    outputs = module.render(origins, origins, basis, grid, MarchRule(), jitter, 0.0, None)
+    torch.autograd.backward(outputs[:4], [torch.zeros_like(output) for output in outputs[:4]])
+    assert compiled == ["_forward", "_backward"]
+    module.march(origins, origins, grid, MarchRule(), jitter, 0.0)
+    module.greatest_weights(origins, origins, grid, MarchRule(), jitter, 0.0, torch.zeros(60))
+    module.sample(origins, grid)
+    assert compiled[2:] == ["_walk", "_walk", "_walk", "_sample"]
+
+
+@pytest.mark.parametrize("resolution", [1, 5])
+def test_voxels_of_shapes(compile_kernels_of, resolution):
+    from voxfield.kernels.voxel_words import word_count
+
+    triangles = torch.tensor([[[0.5, 0.5, 0.5], [4.5, 0.5, 0.5], [0.5, 4.5, 4.5]]], dtype=torch.float64)
+    module, compiled = compile_kernels_of("triangle_box")
+    module.triangle_box(triangles, resolution)
+    assert compiled == ["_mark"]
+    module, compiled = compile_kernels_of("scan_fill")
+    for inside in ("parity", "winding"):
+        module.scan_fill(triangles, resolution, inside)
+    assert compiled == ["_cross", "_fill"] * 2
+    module, compiled = compile_kernels_of("traverse_voxels")
+    rays = torch.zeros(resolution, 3, dtype=torch.float64)
+    module.traverse_voxels(rays, rays, torch.zeros(word_count(resolution), dtype=torch.int64), resolution)
+    assert compiled == ["_follow"]
 
 
 @pytest.mark.parametrize(("channels", "start", "count"), [((), 0, 1), ((3, 9), 1, 30)])

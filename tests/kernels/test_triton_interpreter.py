@@ -24,8 +24,12 @@ OPS = [
     "pdf_resample",
     "ray_box",
     "row_update",
+    "scan_fill",
+    "sh_grid",
     "spherical_harmonics",
     "total_variation",
+    "traverse_voxels",
+    "triangle_box",
 ]
 
 pytestmark = [
