@@ -100,10 +100,8 @@ class PixelPool:
 
     def holds_whole(self) -> bool:
         """Whether every picture lies in the slot of its own number, without masks: `gather` can be asked."""
-        return self._valid is None and all(
-            index == slot and count
-            for slot, (index, count) in enumerate(zip(self._image_of_slot, self._pixels_of_slot, strict=True))
-        )
+        in_order = self._image_of_slot == list(range(len(self.store)))
+        return self._valid is None and in_order and all(self._pixels_of_slot)
 
     def gather(self, picture: Tensor, column: Tensor, row: Tensor) -> Tensor:
         """Pixels (..., C) of pictures (...) at ``column`` and ``row`` (...), of a pool that `holds_whole`."""

@@ -1,9 +1,9 @@
 """Pixels of reduced copies anywhere on their image, not only where the copy has them.
 
-A copy reduced by 8 has a 64th of its image's pixels, and drawn as often as the image's they are met 64 times as often: a
-field learns them by heart, ray by ray, and is the worse between them. What a copy's pixel is, the mean of 8 x 8 pixels of
-the image, exists at every one of the image's pixels, so each time another of these blocks is taken, up to half a block
-from the copy's own. It is looked at through its own middle.
+A copy reduced by 8 has a 64th of its image's pixels. Drawn as often as the image's they are met 64 times as often: a
+field learns them by heart, ray by ray, and is the worse between them. What a copy's pixel is, the mean of 8 x 8 pixels
+of the image, exists at every one of the image's pixels, so each time another of these blocks is taken, up to half a
+block from the copy's own. It is looked at through its own middle.
 """
 
 from collections.abc import Callable
