@@ -43,8 +43,7 @@ class RayBatch:
     """R rays; ``camera_index`` counts in the capture's images (``PosedImages.num_images``), whose copies at several
     scales share one camera."""
     pixels: Tensor
-    """(R, 2) float32: where rays go through their own pictures, (x, y): pixel centres, and of reduced copies also between
-    these."""
+    """(R, 2) float32: where rays go through their own pictures, (x, y): pixel centres, of copies also between them."""
     rgba: Tensor
     """(R, 4) float32 with straight alpha, which is 1 where pictures have none: sRGB in [0, 1], or exposed linear light
     at least 0 where the capture has a tone curve."""
