@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import torch
 
-from voxfield.distributed.devices import synchronise
+from voxfield.distributed.devices import has_float64, synchronise
 from voxfield.kernels.adam import AdamRule, adam_step
 from voxfield.kernels.composite import composite
 from voxfield.kernels.dense_composite import dense_composite
@@ -93,7 +93,7 @@ def measure_kernels(device: torch.device, *, scale: int = 18, seconds: float = 0
         seconds: how long each rate is measured for, at least three calls.
     """
     for case in _cases(scale):
-        if device.type == "mps" and case.op in FLOAT64_OPS:
+        if case.op in FLOAT64_OPS and not has_float64(device):
             continue
         chosen = _chosen(case.op, device)
         try:
