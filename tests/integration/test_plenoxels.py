@@ -102,3 +102,27 @@ def test_captures_without_bounds_are_refused(tmp_path: Path) -> None:
     write_nerfstudio(tmp_path / "capture", posed_images(count=6, resolution=16), aabb_scale=4)
     with pytest.raises(InputError, match="plenoxels holds what lies in a box"):
         train(tmp_path / "capture", tmp_path / "run", steps=3)
+
+
+def test_memory_may_be_limited(tiny_capture: Path, tmp_path: Path) -> None:
+    def limited(output: str, recipe: str, limit: str) -> voxfield.Run:
+        return voxfield.train(
+            recipe,
+            tiny_capture,
+            output=tmp_path / output,
+            steps=20,
+            device="cpu",
+            quiet=True,
+            max_memory=limit,
+            overrides=TINY if recipe == "plenoxels" else (),
+        )
+
+    run = limited("run", "plenoxels", "500KB")
+    config, grid = run.experiment.model, run.model.grid
+    assert config.max_bytes == 500_000
+    assert config.bytes_of(grid.resolution, grid.num_voxels) <= 500_000
+    with pytest.raises(InputError, match="do not hold one layer of 12 x 12 voxels"):
+        limited("none", "plenoxels", "2KB")
+    with pytest.raises(InputError, match="max_memory: bounds the voxels of plenoxels recipes; grid-ngp has none"):
+        limited("none", "grid-ngp", "2GB")
+    assert not (tmp_path / "none").exists()

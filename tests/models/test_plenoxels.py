@@ -1,4 +1,4 @@
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -192,12 +192,50 @@ def test_memory_is_bounded() -> None:
             resolutions=((12, 12, 12), (24, 24, 24)),
             refine_at=(0.5,),
             weight_threshold=0.0,
-            max_bytes=per_voxel * 3000,
+            max_bytes=per_voxel * 3000 + 5 * 24**3,
         )
     )
+    seen = int((model._visibility() > 0).sum())
     model.before_step(0, 0.6, torch.Generator())
-    assert model.grid.resolution == (24, 24, 24)
-    assert 0 < model.grid.num_voxels <= 3000
+    # What is seen is kept, at a resolution between the two.
+    assert 12 < model.grid.resolution[0] < 24
+    assert model.config.bytes_of(model.grid.resolution, model.grid.num_voxels) <= cast(int, model.config.max_bytes)
+    assert model.grid.num_voxels > seen / 2
+
+
+def test_the_least_visible_go_before_the_resolution_does() -> None:
+    def refined(max_bytes: int | None) -> Plenoxels:
+        model = make(
+            resolutions=((12, 12, 12), (24, 24, 24)),
+            refine_at=(0.5,),
+            dilate=3,
+            weight_threshold=0.1,
+            max_bytes=max_bytes,
+        )
+        ball = torch.zeros(12, 12, 12, dtype=torch.bool)
+        ball[5:7, 5:7, 5:7] = True
+        with torch.no_grad():
+            model.grid.density[model.grid.links.reshape(-1).long()] = torch.where(ball.reshape(-1), 50.0, -1.0)
+        model.before_step(0, 0.6, torch.Generator())
+        return model
+
+    free = refined(None)
+    # Half of the free grid's memory, but room for the dense first one.
+    limit = max(free.config.bytes_of((24, 24, 24), free.grid.num_voxels // 2), free.config.bytes_of((12,) * 3, 12**3))
+    assert limit < free.config.bytes_of((24, 24, 24), free.grid.num_voxels)
+    bound = refined(limit)
+    assert bound.grid.resolution == (24, 24, 24)
+    assert bound.grid.num_voxels < free.grid.num_voxels
+    assert bound.config.bytes_of((24, 24, 24), bound.grid.num_voxels) <= limit
+
+
+def test_a_first_resolution_beyond_the_memory_is_reduced() -> None:
+    model = make(resolutions=((40, 40, 20),), sh_degree=0, max_bytes=40 * 40 * 20 * 10)
+    width, height, depth = model.grid.resolution
+    assert width == height < 40
+    assert abs(width - 2 * depth) <= 2
+    assert model.config.bytes_of(model.grid.resolution, model.grid.num_voxels) <= 40 * 40 * 20 * 10
+    assert model.config.bytes_of((width + 2, height + 2, depth + 1), (width + 2) * (height + 2) * (depth + 1)) > 320_000
 
 
 def test_a_trained_model_loads_into_a_fresh_one() -> None:
@@ -233,7 +271,7 @@ def test_rates_follow_the_published_schedule() -> None:
         ({"resolutions": ((8, 8, 8),) * 3, "refine_at": (0.5, 0.2)}, "refine_at: expected one rising progress"),
         ({"resolutions": ((8, 0, 8),)}, "resolutions: expected a value at least 2"),
         ({"sh_degree": 5}, "sh_degree: unknown value 5"),
-        ({"max_bytes": 1000}, "max_bytes: 1000 bytes hold 6 voxels, but the first resolution has 1728"),
+        ({"max_bytes": 1000}, "max_bytes: 1000 bytes do not hold one layer of 12 x 12 voxels of degree 1"),
         ({"tv_share": 0.0}, "tv_share: expected a value above 0"),
         ({"prune": "both"}, "prune: unknown value 'both'"),
         ({"initial_density": 0.0}, "initial_density: expected a value above 0"),

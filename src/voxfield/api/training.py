@@ -47,6 +47,7 @@ def train(
     device: str = "auto",
     precision: str = "auto",
     image_cache: int | str | None = None,
+    max_memory: int | str | None = None,
     quiet: bool = False,
     overrides: Sequence[str] = (),
     config: str | os.PathLike[str] | None = None,
@@ -66,6 +67,8 @@ def train(
         precision: ``auto``, ``float32``, ``bfloat16``, ``float16``: of the networks.
         image_cache: most memory for decoded pictures, in bytes or as ``"4GB"``: ``capture.cache_bytes``. Of captures
             beyond it a changing part is kept.
+        max_memory: most memory for the voxels of plenoxels recipes, their gradients and moments, in bytes or as
+            ``"2GB"``: ``model.max_bytes``.
         quiet: no progress bar.
         overrides: settings as ``"path=value"``.
         config: a YAML file of settings, or the ``experiment.json`` of another run.
@@ -90,6 +93,10 @@ def train(
         experiment = load_recipe(_stand_in(recipe, placement, overrides, config), _expected_minutes(steps, minutes))
         refuse_to_overwrite(run_dir)
     explicit = {"capture.cache_bytes": None if image_cache is None else check_bytes("image_cache", image_cache)}
+    if max_memory is not None:
+        if not hasattr(experiment.model, "max_bytes"):
+            raise InputError(f"max_memory: bounds the voxels of plenoxels recipes; {recipe} has none.")
+        explicit["model.max_bytes"] = check_bytes("max_memory", max_memory)
     experiment = resolve(experiment, config=config, overrides=overrides, explicit=explicit)
     experiment = _with_limits(experiment, steps, minutes)
     if experiment.evaluation.lpips:

@@ -7,6 +7,7 @@ of the run here.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Literal, cast
 
@@ -42,6 +43,10 @@ PRUNING_RAYS: Final = 1 << 15
 """Rays marched together to find out what is seen: bounds the memory."""
 COPIES: Final = 3
 """Values, gradients and second moments: what a voxel takes in training."""
+LINK_BYTES: Final = 5
+"""A place of the grid, stored or not: its link and its clearance."""
+SACRIFICED: Final = 4.0
+"""To fit into memory voxels go up to so many times the threshold; what is seen more is kept, at a lower resolution."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +125,8 @@ class PlenoxelsConfig:
     dilate: int = 2
     """Voxels around one that stays which stay too, in steps, 0 to 8."""
     max_bytes: int | None = None
-    """Most memory for voxels, their gradients and moments: the least visible are dropped until they fit; None: any."""
+    """Most memory for voxels, their gradients and moments, and the table of links; None: any. A first resolution that
+    does not fit is reduced; later, the least visible voxels go, then the largest resolution that fits is taken."""
     background: Literal["auto", "white", "black", "random"] = "auto"
     """What training composites behind the grid. ``auto``: random behind pictures with alpha, so that opacity is learned
     (behind the published white, white fog costs nothing and is never dropped), and behind forward-facing scenes, in
@@ -151,16 +157,25 @@ class PlenoxelsConfig:
             check_range(name, getattr(self, name), minimum=0.0, maximum=1.0)
         for name in ("tv_density", "tv_sh", "sparsity", "beta", "weight_threshold", "density_threshold"):
             check_range(name, getattr(self, name), minimum=0.0)
-        if self.max_bytes is not None and self.most_voxels() < math.prod(stages[0]):
+        width, height, _ = stages[0]
+        if self.max_bytes is not None and self.bytes_of((width, height, 1), width * height) > self.max_bytes:
             raise InputError(
-                f"max_bytes: {self.max_bytes} bytes hold {self.most_voxels()} voxels, but the first resolution has "
-                f"{math.prod(stages[0])}. Give more memory, or a smaller first resolution or sh_degree."
+                f"max_bytes: {self.max_bytes} bytes do not hold one layer of {width} x {height} voxels of degree "
+                f"{self.sh_degree}, which takes {self.bytes_of((width, height, 1), width * height)}.\n"
+                "Give more memory, or a smaller first resolution or sh_degree."
             )
 
-    def most_voxels(self) -> int:
-        """Voxels that ``max_bytes`` hold."""
-        per_voxel = 4 * COPIES * (1 + 3 * (self.sh_degree + 1) ** 2) + 1
-        return 1 << 31 if self.max_bytes is None else self.max_bytes // per_voxel
+    def bytes_of(self, resolution: Resolution, voxels: int) -> int:
+        """Memory that a grid of so many stored ``voxels`` takes in training."""
+        return voxels * (4 * COPIES * (1 + 3 * (self.sh_degree + 1) ** 2) + 1) + LINK_BYTES * math.prod(resolution)
+
+    def fits(self, resolution: Resolution, voxels: int) -> bool:
+        """Whether so many ``voxels`` are within ``max_bytes``."""
+        return self.max_bytes is None or self.bytes_of(resolution, voxels) <= self.max_bytes
+
+    def first_resolution(self) -> Resolution:
+        """The first of ``resolutions``, or where a dense grid of it is beyond ``max_bytes`` the largest that is not."""
+        return largest_resolution((2, 2, 2), self.resolutions[0], lambda size: self.fits(size, math.prod(size)))
 
 
 class Plenoxels(torch.nn.Module):
@@ -206,7 +221,7 @@ class Plenoxels(torch.nn.Module):
         self.near = near * self.scale if ndc is None else 0.0
         low, high = ([(x - c) * self.scale for x, c in zip(ends, region.centre, strict=True)] for ends in _ends(region))
         inside = Bounds(minimum=cast(Vector, tuple(low)), maximum=cast(Vector, tuple(high)))
-        self.grid = VoxelGrid(config.resolutions[0], inside, config.sh_degree, density=config.initial_density)
+        self.grid = VoxelGrid(config.first_resolution(), inside, config.sh_degree, density=config.initial_density)
         self.register_buffer("centre", torch.tensor(region.centre), persistent=False)
         self.register_buffer("stage", torch.zeros((), dtype=torch.int64))
         self.register_buffer("begun", torch.zeros((), dtype=torch.int64))
@@ -249,7 +264,7 @@ class Plenoxels(torch.nn.Module):
         self.stage.fill_(stage)
         self.begun.fill_(step)
         after = self.config.resolutions[stage]
-        pruned = self._pruned(after)
+        pruned, after = self._pruned(after)
         source = pruned.rows_in(self.grid)
         if after != before:
             pruned = pruned.resample(after)
@@ -339,7 +354,8 @@ class Plenoxels(torch.nn.Module):
             density = grid.density / self.scale
             inside = VoxelGrid.from_values(grid.links, density, grid.sh, self.grid.scene_bounds)
             self.grid.adopt(inside.to(self.device))
-            self.grid.adopt(self._pruned(last))
+            pruned, after = self._pruned(last)
+            self.grid.adopt(pruned if after == last else pruned.resample(after))
         self.stage.fill_(len(self.config.resolutions) - 1)
 
     def world_grid(self) -> VoxelGrid:
@@ -394,22 +410,29 @@ class Plenoxels(torch.nn.Module):
         return torch.stack(terms).sum()
 
     @torch.no_grad()
-    def _pruned(self, after: Resolution) -> VoxelGrid:
-        """The grid without the voxels that training rays hardly see, few enough for the resolution ``after``."""
+    def _pruned(self, after: Resolution) -> tuple[VoxelGrid, Resolution]:
+        """The grid without the voxels that training rays hardly see, and the resolution, ``after`` or the largest below
+        it, at which what is left fits into memory.
+        """
         if self.config.prune == "density":
             worth, threshold = self.grid.density.detach(), self.config.density_threshold
         else:
             worth = self._visibility()
             threshold = self.config.weight_threshold / self.grid.resolution[2]
-        dilate, most = self.config.dilate, self.config.most_voxels()
         if not bool((worth > threshold).any()):
             # A grid of nothing learns nothing: the most visible tenth stays.
             threshold = _quantile(worth, 0.9) * (1 - 1e-6)
-        while True:
+        pruned = self.grid.prune(keep=worth > threshold, dilate=self.config.dilate)
+        for dilate in reversed(range(self.config.dilate)):
+            if self.config.fits(after, pruned.resampled_voxels(after)):
+                break
             pruned = self.grid.prune(keep=worth > threshold, dilate=dilate)
-            if pruned.resampled_voxels(after) <= most:
-                return pruned
-            dilate, threshold = max(0, dilate - 1), max(threshold * 1.1, _quantile(worth[worth > threshold], 0.1))
+        if not self.config.fits(after, pruned.resampled_voxels(after)):
+            keep = worth > min(SACRIFICED * threshold, _quantile(worth[worth > threshold], 0.5))
+            pruned = self.grid.prune(keep=keep, dilate=0)
+        least = cast(Resolution, tuple(map(min, self.grid.resolution, after)))
+        fits = self.config.fits
+        return pruned, largest_resolution(least, after, lambda size: fits(size, pruned.resampled_voxels(size)))
 
     def _visibility(self) -> torch.Tensor:
         """(N,): the largest weight of each voxel in rays through pixels spread over all training pictures."""
@@ -432,6 +455,21 @@ class Plenoxels(torch.nn.Module):
         if len(self._touched) != self.grid.num_voxels or self._touched.device != self.device:
             self._touched = torch.zeros(self.grid.num_voxels, dtype=torch.uint8, device=self.device)
         return self._touched
+
+
+def largest_resolution(least: Resolution, most: Resolution, fits: Callable[[Resolution], bool]) -> Resolution:
+    """``most`` if it ``fits``, else the largest found on the way from there to ``least``, which is not asked about."""
+    if fits(most):
+        return most
+    best, low, high = least, 0.0, 1.0
+    for _ in range(10):
+        middle = (low + high) / 2
+        size = cast(Resolution, tuple(int(a + middle * (b - a)) for a, b in zip(least, most, strict=True)))
+        if fits(size):
+            best, low = size, middle
+        else:
+            high = middle
+    return best
 
 
 def _ends(bounds: Bounds) -> tuple[Vector, Vector]:
