@@ -98,10 +98,17 @@ def test_forward_facing_photographs_are_learned_in_device_coordinates(tmp_path: 
     assert float(seen["depth"][seen["opacity"] > 0.5].min()) > 0.8 * 0.5 * run.captures.transform.scale
 
 
-def test_captures_without_bounds_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("recipe", ["plenoxels", "plenoxels-360", "plenoxels-custom"])
+def test_captures_without_bounds_are_learned_with_spheres(recipe: str, tmp_path: Path) -> None:
     write_nerfstudio(tmp_path / "capture", posed_images(count=6, resolution=16), aabb_scale=4)
-    with pytest.raises(InputError, match="plenoxels holds what lies in a box"):
-        train(tmp_path / "capture", tmp_path / "run", steps=3)
+    around = ("model.spheres.layers=8", "model.spheres.height=8")
+    run = train(tmp_path / "capture", tmp_path / "run", *around, steps=20, recipe=recipe)
+    again = voxfield.open(run.path)
+    assert again.model.spheres.links.shape == (8, 8, 16)
+    assert int(again.model.spheres_stage) == 1
+    seen = again.render(again.captures.cameras, 0)
+    assert bool(seen["rgb"].isfinite().all())
+    assert again.evaluate(quiet=True)["psnr"] > 5
 
 
 def test_memory_may_be_limited(tiny_capture: Path, tmp_path: Path) -> None:

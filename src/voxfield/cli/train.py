@@ -35,7 +35,8 @@ def command(
 
     Args:
         recipe: what to train: grid-ngp, nerfacto, nerfacto-big, nerfacto-huge, depth-nerfacto, pynerf,
-            pynerf-synthetic, pynerf-occupancy-grid, plenoxels, plenoxels-fast or plenoxels-llff.
+            pynerf-synthetic, pynerf-occupancy-grid, plenoxels, plenoxels-fast, plenoxels-llff,
+            plenoxels-360 or plenoxels-custom.
         data: folder of a capture (COLMAP, nerfstudio, NeRF-synthetic, Metashape, ...), or the file that lists its
             photographs.
         output: run directory; runs/NAME of the capture when not given.

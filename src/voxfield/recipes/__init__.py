@@ -24,6 +24,8 @@ RECIPES = {
     "plenoxels": "plenoxels",
     "plenoxels-fast": "plenoxels_fast",
     "plenoxels-llff": "plenoxels_llff",
+    "plenoxels-360": "plenoxels_360",
+    "plenoxels-custom": "plenoxels_custom",
 }
 """Name to module; a module has ``experiment(minutes)``, ``build_model(config, captures, seed)`` and
 ``smallest_model()``."""
