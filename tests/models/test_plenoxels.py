@@ -408,3 +408,10 @@ def test_spheres_stay_within_half_of_the_memory() -> None:
 def test_bad_spheres_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         SpheresConfig(**settings)
+
+
+def test_device_coordinates_have_no_spheres() -> None:
+    config = PlenoxelsConfig(**SMALL, spheres=SpheresConfig(layers=4))
+    with pytest.raises(InputError, match="there is no middle in normalised device coordinates"):
+        config.settled(unbounded=True, has_alpha=False, ndc=True)
+    assert PlenoxelsConfig(**SMALL).settled(unbounded=True, has_alpha=False, ndc=True).spheres.layers == 0

@@ -45,7 +45,7 @@ class Baked:
     sampled_psnr: float | None
     """Of the grid as it was sampled, on the same pictures."""
     psnr: float | None
-    """Of the grid after training, on the same pictures."""
+    """Of the grid after training, on the same pictures; None where that was interrupted too."""
     voxels: int
     """Voxels stored after sampling."""
     notes: tuple[str, ...]
@@ -114,7 +114,7 @@ def bake(
         del model
     done = train(RECIPE, source.record.data_path, output=run_dir, resume=True, device=device, quiet=quiet)
     psnr = None
-    if held_out is not None:
+    if held_out is not None and done.outcome == "finished":
         psnr = done.evaluate(split=held_out.split, max_images=max_images, quiet=quiet)["psnr"]
     baked = Baked(
         run=done,
@@ -270,6 +270,10 @@ def _notes(source: Run, held_out: PosedImages | None) -> tuple[str, ...]:
             "The capture sees beyond the grid: what lies there is kept on spheres, its distance rounded to theirs and "
             "its colour the same from everywhere."
         )
+    poses = source.captures.image_cameras.camera_to_world
+    with torch.no_grad():
+        if source.model.refined_poses(poses) is not poses:
+            notes.append("Training corrected the source's poses; the grid is trained on those of the capture.")
     if held_out is None:
         notes.append("The capture has no held-out pictures: nothing was measured.")
     return tuple(notes)

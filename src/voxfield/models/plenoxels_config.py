@@ -187,9 +187,18 @@ class PlenoxelsConfig:
             )
 
     def settled(self, *, unbounded: bool, has_alpha: bool, ndc: bool) -> "PlenoxelsConfig":
-        """These settings with a value for every ``auto``."""
+        """These settings with a value for every ``auto``.
+
+        Raises:
+            InputError: spheres in normalised device coordinates, which have no middle.
+        """
         around = unbounded and not ndc
         count = (32 if around else 0) if self.spheres.layers == "auto" else self.spheres.layers
+        if ndc and count:
+            raise InputError(
+                "model.spheres: there is no middle in normalised device coordinates for them to surround. Set "
+                "model.spheres.layers=0, or capture.space=world."
+            )
         ends = has_alpha or ndc or count > 0
         return replace(
             self,
