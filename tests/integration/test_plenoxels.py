@@ -133,3 +133,23 @@ def test_memory_may_be_limited(tiny_capture: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="max_memory: bounds the voxels of plenoxels recipes; grid-ngp has none"):
         limited("none", "grid-ngp", "2GB")
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_grid_of_lego_is_small_in_its_compact_form(shared_data: Path, tmp_path: Path) -> None:
+    lego = shared_data / "images" / "nerf_synthetic" / "lego"
+    run = voxfield.train(
+        "plenoxels-fast", lego, output=tmp_path / "run", minutes=4, quiet=True, overrides=("capture.max_images=40",)
+    )
+    model = run.model
+    assert model.grid.resolution == (256, 256, 256)
+    before = run.evaluate(max_images=3, quiet=True)["psnr"]
+    path = write_compact(tmp_path / "grid.npz", model.world_grid())
+    assert path.stat().st_size <= 60e6
+    kept = read_compact(path)
+    inside = voxfield.VoxelGrid.from_values(
+        kept.links, kept.density.detach() / model.scale, kept.sh.detach(), model.grid.scene_bounds
+    )
+    model.grid.adopt(inside)
+    assert before - run.evaluate(max_images=3, quiet=True)["psnr"] <= 0.1
