@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from voxfield.api import convert_volume as convert_volume
     from voxfield.api import crop_volume as crop_volume
     from voxfield.api import download_eyefultower as download_eyefultower
+    from voxfield.api import make_levels as make_levels
     from voxfield.api import make_multiscale as make_multiscale
     from voxfield.api import merge_volumes as merge_volumes
     from voxfield.api import open as open  # noqa: A004  (the public name reads voxfield.open)
+    from voxfield.api import optimise_volume as optimise_volume
     from voxfield.api import process_photos as process_photos
     from voxfield.api import read_volume as read_volume
     from voxfield.api import split_shapes as split_shapes
@@ -46,9 +48,11 @@ __all__ = [
     "convert_volume",
     "crop_volume",
     "download_eyefultower",
+    "make_levels",
     "make_multiscale",
     "merge_volumes",
     "open",
+    "optimise_volume",
     "process_photos",
     "read_volume",
     "split_shapes",

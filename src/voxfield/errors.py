@@ -17,6 +17,10 @@ class FormatError(VoxfieldError, ValueError):
     """A file exists but does not hold what its format promises."""
 
 
+class VolumeFormatError(FormatError):
+    """A volume's file (OpenVDB and what is built on it) is cut short, damaged, of another kind or version."""
+
+
 class MissingFileError(VoxfieldError, FileNotFoundError):
     """A file or folder that was named does not exist."""
 

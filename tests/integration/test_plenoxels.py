@@ -8,10 +8,15 @@ import pytest
 import torch
 
 import voxfield
+from voxfield.cli.__main__ import main
 from voxfield.data.synthetic import posed_images, write_nerfstudio
 from voxfield.errors import InputError
+from voxfield.recipes import build_model
+from voxfield.render.metrics import psnr
 from voxfield.storage.checkpoint import list_checkpoints, load_checkpoint
 from voxfield.storage.voxel_files import read_compact, write_compact
+from voxfield.storage.voxel_vdb import read_voxel_vdb, write_voxel_vdb
+from voxfield.voxels.voxel_grid import VoxelGrid
 
 TINY = (
     "model.resolutions=[[12,12,12],[24,24,24]]",
@@ -153,3 +158,77 @@ def test_a_grid_of_lego_is_small_in_its_compact_form(shared_data: Path, tmp_path
     )
     model.grid.adopt(inside)
     assert before - run.evaluate(max_images=3, quiet=True)["psnr"] <= 0.1
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_capture: Path, tmp_path_factory: pytest.TempPathFactory) -> voxfield.Run:
+    return train(tiny_capture, tmp_path_factory.mktemp("runs") / "run", steps=40)
+
+
+@pytest.mark.parametrize("layout", ["grids", "compact"])
+def test_runs_are_exported_and_begun_from_vdb_files(trained: voxfield.Run, tmp_path: Path, layout: str) -> None:
+    path = tmp_path / "grid.vdb"
+    assert main(["export", "vdb", str(trained.path), "--output", str(path), "--layout", layout]) == 0
+    found = read_voxel_vdb(path)
+    grid = trained.model.world_grid()
+    assert torch.equal(found.grid.links, grid.links)
+    assert torch.equal(found.grid.density, grid.density)
+    assert torch.equal(found.grid.sh, grid.sh)
+    assert found.configuration["recipe"] == "plenoxels"
+    assert found.configuration["model"]["sh_degree"] == 1
+    options = [f"--set={value}" for value in TINY]
+    data = trained.record.data_path
+    command = ["train", "plenoxels", data, "--output", str(tmp_path / "run"), "--steps", "1", "--quiet", *options]
+    assert main([*command, "--from", str(path)]) == 0
+    begun = voxfield.open(tmp_path / "run")
+    # The stage of its resolution, and its values but for one step.
+    assert begun.model.grid.resolution == (24, 24, 24)
+    assert int(begun.model.stage) == 1
+    assert torch.equal(begun.model.grid.links, trained.model.grid.links)
+    touched = (begun.model.grid.sh - trained.model.grid.sh).abs().amax(dim=(1, 2)) > 0
+    assert 0 < int(touched.sum()) < len(touched)
+    torch.testing.assert_close(begun.model.grid.density[~touched], trained.model.grid.density[~touched])
+    assert begun.record.extra["start"] == str(path.resolve())
+
+
+def test_coarser_grids_are_refined_to_the_first_stage(trained: voxfield.Run, tiny_capture: Path) -> None:
+    model = build_model("plenoxels", replace(trained.experiment.model), trained.captures, 0)
+    model.start_from(trained.model.world_grid().resample(6))
+    assert (model.grid.resolution, int(model.stage)) == ((12, 12, 12), 0)
+    model.start_from(trained.model.world_grid().resample(30))
+    assert (model.grid.resolution, int(model.stage)) == ((30, 30, 30), 1)
+
+
+def test_grids_that_do_not_fit_are_not_begun_from(
+    trained: voxfield.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, data = tmp_path / "grid.vdb", trained.record.data_path
+    write_voxel_vdb(path, VoxelGrid(8, (-1, -1, -1, 1, 1, 1), 1))
+    command = ["train", "plenoxels", data, "--quiet", "--steps", "1", "--output", str(tmp_path / "run")]
+    command += ["--from", str(path), *(f"--set={value}" for value in TINY)]
+    assert main(command) == 2
+    assert "with the same capture settings" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "experiment.json").exists()
+    write_voxel_vdb(path, VoxelGrid(8, trained.captures.bounds, 2))
+    assert main(command) == 2
+    assert "Set model.sh_degree=2" in capsys.readouterr().err
+    assert main([*command[:1], "grid-ngp", *command[2:10]]) == 2
+    assert "has no voxels to begin with" in capsys.readouterr().err
+    assert main(["train", "plenoxels", data, "--output", str(trained.path), "--resume", "--from", str(path)]) == 2
+    assert "Leave out one of the two" in capsys.readouterr().err
+
+
+def test_other_fields_are_sampled(tiny_capture: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
+    run = voxfield.train(
+        "grid-ngp", tiny_capture, output=tmp_path / "run", steps=60, device="cpu", quiet=True, overrides=tiny
+    )
+    with pytest.raises(InputError, match="Say how many along its longest side"):
+        run.export_vdb(tmp_path / "field.vdb")
+    done = run.export_vdb(tmp_path / "field.vdb", resolution=64, half=True)
+    grid = read_voxel_vdb(done.file).grid
+    assert (max(done.resolution), done.voxels, done.bytes) == (64, grid.num_voxels, done.file.stat().st_size)
+    cameras = run.split("test").cameras
+    seen = grid.render(cameras.image_rays(0))
+    rgb = seen.rgb + (1 - seen.opacity)[:, None]
+    truth = run.render(cameras, 0, background="white")["rgb"]
+    assert float(psnr(rgb.detach().view_as(truth), truth)) > 24

@@ -5,8 +5,11 @@ The command line calls only these.
 
 from voxfield.api.baking import Baked, bake
 from voxfield.api.captures import convert_capture, download_eyefultower, make_multiscale, process_photos
-from voxfield.api.runs import Run, machine, open  # noqa: A004  (the public name reads voxfield.open)
+from voxfield.api.levels import make_levels, optimise_volume
+from voxfield.api.opening import open  # noqa: A004  (the public name reads voxfield.open)
+from voxfield.api.runs import Run
 from voxfield.api.shapes import build_shapes, convert_shapes, split_shapes, trace_shapes, verify_shapes
+from voxfield.api.trained_run import machine
 from voxfield.api.training import train
 from voxfield.api.volumes import (
     convert_volume,
@@ -30,9 +33,11 @@ __all__ = [
     "crop_volume",
     "download_eyefultower",
     "machine",
+    "make_levels",
     "make_multiscale",
     "merge_volumes",
     "open",
+    "optimise_volume",
     "process_photos",
     "read_volume",
     "split_shapes",

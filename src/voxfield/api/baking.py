@@ -9,8 +9,10 @@ from typing import Any, cast
 
 import torch
 
-from voxfield.api.runs import Run, machine, open  # noqa: A004  (the public name reads voxfield.open)
-from voxfield.api.training import refuse_to_overwrite, train
+from voxfield.api.books import refuse_to_overwrite
+from voxfield.api.runs import Run
+from voxfield.api.trained_run import machine
+from voxfield.api.training import train
 from voxfield.checks import check_range
 from voxfield.data.posed_images import PosedImages, Split
 from voxfield.distributed.devices import Placement, place
@@ -24,7 +26,7 @@ from voxfield.recipes import build_model, load_recipe
 from voxfield.storage.atomic import write_json
 from voxfield.storage.checkpoint import save_checkpoint
 from voxfield.training.evaluate import evaluate
-from voxfield.training.experiment import Experiment, resolve, write_experiment
+from voxfield.training.experiment import PhotographExperiment, resolve, write_experiment
 from voxfield.training.optimisers import make_optimiser
 from voxfield.training.progress import Progress
 
@@ -97,7 +99,7 @@ def bake(
     config = BakeConfig(resolution=resolution, sh_degree=sh_degree)
     check_range("steps", steps, minimum=1)
     check_range("max_images", max_images, minimum=1)
-    source = run if isinstance(run, Run) else open(run)
+    source = run if isinstance(run, Run) else Run(Path(run))
     run_dir, placement = Path(output), place(device, "float32")
     refuse_to_overwrite(run_dir)
     experiment = _sized(source, config, resolve(_experiment(source, config, steps), overrides=overrides))
@@ -112,7 +114,7 @@ def bake(
         _write_run(run_dir, source, dataclasses.replace(experiment, model=model.config), model, seed, placement)
         voxels = model.grid.num_voxels
         del model
-    done = train(RECIPE, source.record.data_path, output=run_dir, resume=True, device=device, quiet=quiet)
+    done = cast(Run, train(RECIPE, source.record.data_path, output=run_dir, resume=True, device=device, quiet=quiet))
     psnr = None
     if held_out is not None and done.outcome == "finished":
         psnr = done.evaluate(split=held_out.split, max_images=max_images, quiet=quiet)["psnr"]
@@ -128,9 +130,9 @@ def bake(
     return baked
 
 
-def _experiment(source: Run, config: BakeConfig, steps: int) -> Experiment:
+def _experiment(source: Run, config: BakeConfig, steps: int) -> PhotographExperiment:
     """Settings of the new run but for its resolution: the recipe's, for a grid that knows already where matter is."""
-    base = load_recipe(RECIPE)
+    base = cast(PhotographExperiment, load_recipe(RECIPE))
     model = dataclasses.replace(
         base.model,
         sh_degree=config.sh_degree,
@@ -153,7 +155,7 @@ def _experiment(source: Run, config: BakeConfig, steps: int) -> Experiment:
     )
 
 
-def _sized(source: Run, config: BakeConfig, experiment: Experiment) -> Experiment:
+def _sized(source: Run, config: BakeConfig, experiment: PhotographExperiment) -> PhotographExperiment:
     """The same with the resolution that was asked for, in the box that the grid will have."""
     if experiment.model.resolutions != load_recipe(RECIPE).model.resolutions:
         raise InputError("model.resolutions: baking sets them. Use --resolution.")
@@ -170,7 +172,12 @@ def _sized(source: Run, config: BakeConfig, experiment: Experiment) -> Experimen
 
 
 def _sampled(
-    source: Run, experiment: Experiment, config: BakeConfig, placement: Placement, seed: int, progress: Progress
+    source: Run,
+    experiment: PhotographExperiment,
+    config: BakeConfig,
+    placement: Placement,
+    seed: int,
+    progress: Progress,
 ) -> Plenoxels:
     """A model of the new run's settings with the source's densities and colours."""
     captures, device = source.captures, placement.device
@@ -210,7 +217,7 @@ def _held_out(source: Run) -> PosedImages | None:
 def _measured(
     model: Model,
     captures: PosedImages | None,
-    experiment: Experiment,
+    experiment: PhotographExperiment,
     folder: Path,
     max_images: int,
     placement: Placement,
@@ -235,7 +242,7 @@ def _measured(
 
 
 def _write_run(
-    run_dir: Path, source: Run, experiment: Experiment, model: Plenoxels, seed: int, placement: Placement
+    run_dir: Path, source: Run, experiment: PhotographExperiment, model: Plenoxels, seed: int, placement: Placement
 ) -> None:
     """A run directory as training leaves it, at step 0."""
     settings = experiment.trainer

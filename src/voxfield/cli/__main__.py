@@ -23,8 +23,8 @@ import voxfield
 from voxfield.errors import TrainingDivergedError, TransferError, VoxfieldError
 
 VERBS = {
-    "train": "Train a radiance field from posed photographs.",
-    "eval": "Measure a run on held-out photographs: PSNR, SSIM, LPIPS, speed, and what is wrong with each.",
+    "train": "Train a recipe: a radiance field from posed photographs, or a network of another kind.",
+    "eval": "Measure a run on what it was not trained on: of photographs PSNR, SSIM, LPIPS, speed, and what is wrong.",
     "render": "Render a camera path through a run as a video or images.",
     "bake": "Bake a run of any recipe into a sparse voxel grid, which needs no network.",
     "report": "Write a run's report: one HTML file with curves, metrics and pictures.",
@@ -34,11 +34,14 @@ VERBS = {
     "capture process": "Make a capture with poses from plain photographs or a video, with COLMAP, on the CPU.",
     "capture download": "Download captures of a public data set, ready to train on.",
     "export nerfstudio": "Export a run's cameras and pictures for nerfstudio, and its weights as safetensors.",
+    "export vdb": "Export a run's field as an OpenVDB file of density and colour.",
     "vdb info": "Say what an OpenVDB file holds: grids, types, bounds, transforms, compression.",
     "vdb stats": "Measure an OpenVDB file: sizes, active voxels, value ranges, memory of each grid.",
     "vdb convert": "Write an OpenVDB file anew: compression, precision, fewer voxels; or to and from .npy arrays.",
     "vdb merge": "Bring the grids of several OpenVDB files into one.",
     "vdb crop": "Write the part of an OpenVDB file's grids that lies in a box.",
+    "vdb lod": "Write an OpenVDB file's volumes at several resolutions, each half of the one before.",
+    "vdb optimise": "Write an OpenVDB file anew without what does not matter.",
     "dataset build": "Build a hierarchical voxel dataset from meshes, each different block kept once.",
     "dataset trace": "Trace rays through a voxel dataset's blocks: what each meets first, how much matter it crosses.",
     "dataset split": "Divide a voxel dataset's objects into train, val and test anew, and say what the splits share.",

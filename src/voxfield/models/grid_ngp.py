@@ -173,7 +173,7 @@ class GridNgp(torch.nn.Module):
         """Where the parameters live."""
         return self.box.device
 
-    def rays_per_batch(self) -> int:
+    def batch_size(self) -> int:
         """Rays of the next batch, so that it has about ``samples_per_batch`` samples."""
         rays = int(self.samples_per_batch / max(1.0, float(self.samples_per_ray)))
         return max(128, min(rays, self.samples_per_batch))

@@ -242,7 +242,7 @@ class Nerfacto(torch.nn.Module):
         """Where the parameters live."""
         return self.box.device
 
-    def rays_per_batch(self) -> int:
+    def batch_size(self) -> int:
         """Rays of the next batch."""
         return self.config.rays_per_batch
 

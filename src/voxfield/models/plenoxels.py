@@ -135,7 +135,7 @@ class Plenoxels(torch.nn.Module):
         """Where the parameters live."""
         return self.grid.density.device
 
-    def rays_per_batch(self) -> int:
+    def batch_size(self) -> int:
         """Rays of the next batch."""
         return self.config.rays_per_batch
 
@@ -258,34 +258,22 @@ class Plenoxels(torch.nn.Module):
         )
 
     def begin_with(self, grid: VoxelGrid, spheres: SphereLayers | None = None) -> None:
-        """Take the values of ``grid``, whose densities are per world unit, drop what no training ray sees of it, and
-        begin at the last stage; where there are spheres also those of ``spheres``.
+        """As `start_from`, but without what no training ray sees of ``grid``; where there are spheres, with those of
+        ``spheres``.
 
         Raises:
-            InputError: it is of another resolution than the last stage, another box or another degree.
+            InputError: as `start_from`.
         """
-        last = self.config.resolutions[-1]
-        if (grid.resolution, grid.sh_degree) != (last, self.config.sh_degree) or grid.scene_bounds != self.world_bounds:
-            raise InputError(
-                f"grid: expected {last} voxels of degree {self.config.sh_degree} in {self.world_bounds}, got "
-                f"{grid.resolution} of {grid.sh_degree} in {grid.scene_bounds}."
-            )
-        with torch.no_grad():
-            density = grid.density / self.scale
-            inside = VoxelGrid.from_values(grid.links, density, grid.sh, self.grid.scene_bounds)
-            if self.spheres is not None:
-                stored = inside.links >= 0
-                ball = torch.zeros(inside.num_voxels, dtype=torch.bool, device=stored.device)
-                ball[inside.links[stored].long()] = _ball(last).to(stored.device)[stored]
-                inside = inside.prune(keep=ball)
-            self.grid.adopt(inside.to(self.device))
-            pruned, after = self._pruned(last)
-            self.grid.adopt(pruned if after == last else pruned.resample(after))
-        self.stage.fill_(len(self.config.resolutions) - 1)
+        self.start_from(grid)
         if self.spheres is not None:
-            self.spheres_stage.copy_(self.stage)
+            stored = self.grid.links >= 0
+            ball = torch.zeros(self.grid.num_voxels, dtype=torch.bool, device=self.device)
+            ball[self.grid.links[stored].long()] = _ball(self.grid.resolution).to(self.device)[stored]
+            self.grid.adopt(self.grid.prune(keep=ball))
             if spheres is not None:
                 self.spheres.adopt(spheres)
+        pruned, after = self._pruned(self.grid.resolution)
+        self.grid.adopt(pruned if after == pruned.resolution else pruned.resample(after))
 
     def world_grid(self) -> VoxelGrid:
         """The grid in the region's own units: of forward-facing scenes those of normalised device coordinates."""
@@ -297,6 +285,39 @@ class Plenoxels(torch.nn.Module):
     def in_grid(self, points: torch.Tensor) -> torch.Tensor:
         """World ``points`` (N, 3) in the grid's space. Differentiable."""
         return (points - self.centre) * self.scale
+
+    @torch.no_grad()
+    def start_from(self, grid: VoxelGrid) -> None:
+        """Continue from a grid in the region's own units, as `world_grid` gives it, in place of a fresh one.
+
+        Training goes on in the last stage that is no finer than the grid; a grid coarser than the first stage is
+        refined to it.
+
+        Raises:
+            InputError: a grid of another region or degree.
+        """
+        if grid.sh_degree != self.config.sh_degree:
+            raise InputError(
+                f"The grid's harmonics end at band {grid.sh_degree}, the model's at {self.config.sh_degree}. Set "
+                f"model.sh_degree={grid.sh_degree}."
+            )
+        own, given = self.world_bounds.tensor(), grid.scene_bounds.tensor()
+        if float((own - given).abs().max()) > 1e-4 * max(self.world_bounds.size):
+            raise InputError(
+                f"The grid covers {_ends(grid.scene_bounds)}, the capture's region is {_ends(self.world_bounds)}. "
+                "Train on the capture that it came from, with the same capture settings."
+            )
+        stages = [math.prod(stage) for stage in self.config.resolutions]
+        if math.prod(grid.resolution) < stages[0]:
+            grid = grid.resample(self.config.resolutions[0])
+        stage = max(i for i, voxels in enumerate(stages) if voxels <= max(stages[0], math.prod(grid.resolution)))
+        self.stage.fill_(stage)
+        inside = VoxelGrid.from_values(
+            grid.links, grid.density.float() / self.scale, grid.sh.float(), self.grid.scene_bounds
+        )
+        self.grid.adopt(inside.to(self.device))
+        if self.spheres is not None:
+            self.spheres_stage.copy_(self.stage)
 
     def _inside(self, rays: Rays) -> tuple[torch.Tensor, torch.Tensor]:
         """Origins and unit directions in the grid's space; rays that mean nothing in it start at infinity."""

@@ -7,7 +7,7 @@ from voxfield.data.posed_images import CaptureOptions
 from voxfield.models.plenoxels import PlenoxelsConfig, SpheresConfig, VoxelRate
 from voxfield.recipes.plenoxels import VOXEL_TRAINER, build_model, smallest_model
 from voxfield.training.evaluate import EvaluateConfig
-from voxfield.training.experiment import Experiment
+from voxfield.training.experiment import PhotographExperiment
 
 __all__ = ["build_model", "experiment", "smallest_model"]
 
@@ -17,9 +17,9 @@ REACH: Final = 250_000 / FULL_STEPS
 """Where the published fall of the learning rates ends, as progress of the run."""
 
 
-def experiment(minutes: float | None = None) -> Experiment:  # noqa: ARG001  (the published run, whatever the time)
+def experiment(minutes: float | None = None) -> PhotographExperiment:  # noqa: ARG001  (the published run, whatever the time)
     """svox2's settings but for the background, which is random behind the last sphere: every ray ends somewhere."""
-    return Experiment(
+    return PhotographExperiment(
         recipe="plenoxels-360",
         model=dataclasses.replace(
             PlenoxelsConfig(),

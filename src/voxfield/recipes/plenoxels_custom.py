@@ -6,12 +6,12 @@ from voxfield.models.plenoxels import VoxelRate
 from voxfield.recipes import plenoxels_360
 from voxfield.recipes.plenoxels import build_model, smallest_model
 from voxfield.recipes.plenoxels_360 import FULL_STEPS, REACH
-from voxfield.training.experiment import Experiment
+from voxfield.training.experiment import PhotographExperiment
 
 __all__ = ["build_model", "experiment", "smallest_model"]
 
 
-def experiment(minutes: float | None = None) -> Experiment:
+def experiment(minutes: float | None = None) -> PhotographExperiment:
     """Smoother than ``plenoxels-360``: the spheres learn alone at first, and nothing is right before a camera."""
     base = plenoxels_360.experiment(minutes)
     model = dataclasses.replace(

@@ -104,7 +104,7 @@ class VoxelGrid(torch.nn.Module):
 
         Args:
             links: (D, H, W) int32, -1 or a row; every row belongs to at most one voxel.
-            density: (N,) per world unit.
+            density: (N,) per world unit. Its type becomes the grid's.
             sh: (N, 3, B) coefficients, B = (degree + 1)^2.
             scene_bounds: see the constructor.
 
@@ -117,7 +117,7 @@ class VoxelGrid(torch.nn.Module):
         link_grid(links, len(density))
         depth, height, width = links.shape
         degree = round(sh.shape[2] ** 0.5) - 1
-        grid = cls((width, height, depth), scene_bounds, degree, stored=links >= 0)
+        grid = cls((width, height, depth), scene_bounds, degree, stored=links >= 0).to(density.dtype)
         stored = grid.links >= 0
         source = torch.empty(grid.num_voxels, dtype=torch.int64, device=links.device)
         source[grid.links[stored].long()] = links[stored].long()

@@ -4,10 +4,10 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from voxfield.errors import FormatError
+from voxfield.errors import VolumeFormatError
 
 
-class CutShortError(FormatError):
+class CutShortError(VolumeFormatError):
     """Bytes end before what they announce does."""
 
 
@@ -60,9 +60,9 @@ class Cursor:
         self.require(length, 1, "bytes of text")
         return self.take(length).decode("utf-8", "surrogateescape")
 
-    def fault(self, detail: str) -> FormatError:
+    def fault(self, detail: str) -> VolumeFormatError:
         """The error for what was found here."""
-        return FormatError(self._message(detail))
+        return VolumeFormatError(self._message(detail))
 
     def _message(self, detail: str) -> str:
         at = self.start + self.at

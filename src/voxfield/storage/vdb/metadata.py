@@ -39,12 +39,15 @@ class OpaqueMetadata:
     type_name: str
     raw: bytes
 
+    def __str__(self) -> str:
+        return f"{self.type_name}, {len(self.raw):,} bytes"
+
 
 def read_metadata(cursor: Cursor) -> dict[str, Any]:
     """Name -> value, in the file's order.
 
     Raises:
-        FormatError: it ends too soon, or a value has another size than its type.
+        VolumeFormatError: it ends too soon, or a value has another size than its type.
     """
     (count,) = cursor.unpack("I")
     cursor.require(count, 12, "metadata")

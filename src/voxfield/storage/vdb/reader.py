@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar, cast
 import numpy as np
 
 from voxfield.checks import nearest_names
-from voxfield.errors import FormatError, InputError, MissingFileError
+from voxfield.errors import InputError, MissingFileError, VolumeFormatError
 from voxfield.storage.vdb.cursor import Cursor, CutShortError
 from voxfield.storage.vdb.grid import VdbGrid
 from voxfield.storage.vdb.layout import (
@@ -108,7 +108,7 @@ class VdbFile:
 
     Raises:
         MissingFileError: there is no such file.
-        FormatError: it is no OpenVDB file, of a version that is not read, cut short or damaged.
+        VolumeFormatError: it is no OpenVDB file, of a version that is not read, cut short or damaged.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -123,7 +123,7 @@ class VdbFile:
         except FileNotFoundError:
             raise MissingFileError(f"{self.path}: there is no such file.") from None
         except IsADirectoryError:
-            raise FormatError(f"{self.path}: is a folder. Name the .vdb file in it.") from None
+            raise VolumeFormatError(f"{self.path}: is a folder. Name the .vdb file in it.") from None
 
     def find(self, name: str) -> VdbHeader:
         """The grid of that name, or of that unique name.
@@ -149,7 +149,7 @@ class VdbFile:
 
         Raises:
             InputError: there is no such grid.
-            FormatError: it is of a kind that is not read, cut short or damaged.
+            VolumeFormatError: it is of a kind that is not read, cut short or damaged.
         """
         header = self._header(grid)
         own, cursor, codec = self._begin(header, header.blocks)
@@ -172,7 +172,7 @@ class VdbFile:
 
         Raises:
             InputError: there is no such grid.
-            FormatError: it is of a kind that is not read, cut short or damaged.
+            VolumeFormatError: it is of a kind that is not read, cut short or damaged.
             MissingExtraError: it is compressed by Blosc, which is not installed.
         """
         header = self._header(grid)
@@ -207,7 +207,7 @@ class VdbFile:
                 if (one.type_name, one.half) == (header.type_name, header.half):
                     return one
                 break
-        raise FormatError(
+        raise VolumeFormatError(
             f"{self.path}: grid {header.name!r} shares the tree of {header.parent[:60]!r}, which is not such a grid. "
             "Export it again."
         )
@@ -218,7 +218,7 @@ class VdbFile:
         """
         kind = header.kind
         if kind is None:
-            raise FormatError(
+            raise VolumeFormatError(
                 f"{self.path}: grid {header.name!r} is of type {header.type_name[:60]}, which is not read. Read the "
                 f"others by name, or convert it. Types that are: {', '.join(VALUE_TYPES)}."
             )
@@ -248,7 +248,7 @@ class VdbFile:
             if header.parent:  # it has no blocks, and says 0 for where they begin
                 header = replace(header, blocks=header.end)
             if not at <= header.start <= header.blocks <= header.end <= self._size:
-                raise FormatError(
+                raise VolumeFormatError(
                     f"{self.path}: grid {header.name[:60]!r} is said to lie at bytes {header.start:,} to "
                     f"{header.end:,} of {self._size:,}. The file is cut short or damaged: copy or export it again."
                 )
@@ -262,7 +262,7 @@ class VdbFile:
         for _ in range(count):
             header = _read_descriptor(cursor)
             if header.kind is None:
-                raise FormatError(
+                raise VolumeFormatError(
                     f"{self.path}: grid {header.name[:60]!r} is of type {header.type_name[:60]}, and the file does not "
                     "say where it ends. Save it with OpenVDB's vdb_tool or Houdini without that grid."
                 )
@@ -297,7 +297,7 @@ def read_vdb(path: str | os.PathLike[str], names: Sequence[str] | None = None) -
 
     Raises:
         MissingFileError: there is no such file.
-        FormatError: it is no OpenVDB file, cut short or damaged, or a grid is of a kind that is not read.
+        VolumeFormatError: it is no OpenVDB file, cut short or damaged, or a grid is of a kind that is not read.
         InputError: there is no grid of a name.
         MissingExtraError: a grid is compressed by Blosc, which is not installed.
     """
@@ -308,10 +308,10 @@ def read_vdb(path: str | os.PathLike[str], names: Sequence[str] | None = None) -
 def _read_header(cursor: Cursor) -> tuple[int, tuple[int, int], bool, str, dict[str, Any], int]:
     """Version, library, whether grids can be found without reading others, uuid, metadata, and how many grids."""
     if len(cursor.raw) < 12 or cursor.unpack("q") != (MAGIC,):
-        raise FormatError(f"{cursor.path}: not an OpenVDB file, whatever its name says. Export it again.")
+        raise VolumeFormatError(f"{cursor.path}: not an OpenVDB file, whatever its name says. Export it again.")
     (version,) = cursor.unpack("I")
     if not OLDEST_VERSION <= version <= NEWEST_VERSION:
-        raise FormatError(
+        raise VolumeFormatError(
             f"{cursor.path}: format version {version} is not read, only {OLDEST_VERSION} to {NEWEST_VERSION}, those of "
             "OpenVDB 1.1 and newer. Save it again with Houdini or Blender."
         )

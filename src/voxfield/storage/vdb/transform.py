@@ -19,7 +19,8 @@ def read_transform(cursor: Cursor) -> np.ndarray:
     """The index-to-world matrix of the map that stands next.
 
     Raises:
-        FormatError: it ends too soon, is not finite, has no inverse, or is a frustum or another map that no matrix is.
+        VolumeFormatError: it ends too soon, is not finite, has no inverse, or is a frustum or another map that is no
+            matrix.
     """
     kind = cursor.text()
     matrix = np.eye(4)

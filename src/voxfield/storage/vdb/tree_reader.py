@@ -77,7 +77,7 @@ def read_topology(cursor: Cursor, codec: ValueCodec) -> Topology:
     """The topology that stands next.
 
     Raises:
-        FormatError: it ends too soon or contradicts itself.
+        VolumeFormatError: it ends too soon or contradicts itself.
     """
     kind = codec.kind
     (buffers,) = cursor.unpack("i")
@@ -123,7 +123,7 @@ def read_blocks(cursor: Cursor, codec: ValueCodec, topology: Topology) -> Sparse
     """The volume of ``topology``, whose blocks' values stand next.
 
     Raises:
-        FormatError: they end too soon, or are damaged.
+        VolumeFormatError: they end too soon, or are damaged.
         MissingExtraError: they are compressed by Blosc, which is not installed.
     """
     count, channels = len(topology.origins), codec.kind.channels

@@ -1,7 +1,6 @@
 """From a sparse volume to a grid's bytes: the topology, then the blocks' values. The inverse of `tree_reader`."""
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -29,12 +28,22 @@ from voxfield.voxels.vdb_tree import (
     unique_origins,
 )
 
-_CHUNK: Final = 4096  # leaves encoded at a time
+BlockValues = Callable[[slice], np.ndarray]
+"""Gives the values (n, 8, 8, 8[, C]) of a volume's blocks at a slice of them."""
 
 
-def packed_tree(volume: SparseVolume, codec: ValueCodec) -> tuple[Iterator[bytes], Iterator[bytes]]:
-    """The topology and the blocks' values of a volume, in pieces of moderate size."""
-    return _topology(volume, codec), _blocks(volume, codec)
+def packed_tree(
+    volume: SparseVolume, codec: ValueCodec, blocks: BlockValues | None = None, at_once: int = 4096
+) -> tuple[Iterator[bytes], Iterator[bytes]]:
+    """The topology and the blocks' values of a volume, in pieces of at most ``at_once`` blocks.
+
+    Args:
+        volume: what is written.
+        codec: how.
+        blocks: gives values in place of the volume's own.
+        at_once: at least 1; the fewer, the less memory.
+    """
+    return _topology(volume, codec), _blocks(volume, codec, blocks or volume.values.__getitem__, at_once)
 
 
 def _topology(volume: SparseVolume, codec: ValueCodec) -> Iterator[bytes]:
@@ -122,21 +131,22 @@ class _Nodes:
         return _encoded(values, np.zeros(entries, dtype=np.bool_), self._background, self._codec)
 
 
-def _blocks(volume: SparseVolume, codec: ValueCodec) -> Iterator[bytes]:
+def _blocks(volume: SparseVolume, codec: ValueCodec, blocks: BlockValues, at_once: int) -> Iterator[bytes]:
     count, channels = len(volume.origins), volume.background.shape
-    values, active = volume.values.reshape(count, LEAF_VOXELS, *channels), volume.active.reshape(count, LEAF_VOXELS)
-    for start in range(0, count, _CHUNK):
-        part = slice(start, start + _CHUNK)
+    active = volume.active.reshape(count, LEAF_VOXELS)
+    for start in range(0, count, at_once):
+        part = slice(start, start + at_once)
+        values = blocks(part).reshape(-1, LEAF_VOXELS, *channels)
         if codec.kind.dtype.kind == "b":
             record = np.dtype(
                 [("mask", "u1", LEAF_VOXELS // 8), ("origin", "<i4", 3), ("values", "u1", LEAF_VOXELS // 8)]
             )
-            leaves = np.empty(len(values[part]), dtype=record)
+            leaves = np.empty(len(values), dtype=record)
             leaves["mask"], leaves["origin"] = pack_mask(active[part]), volume.origins[part]
-            leaves["values"] = pack_mask(values[part])
+            leaves["values"] = pack_mask(values)
             yield leaves.tobytes()
         else:
-            yield _packed_chunk(values[part], active[part], volume.background, codec)
+            yield _packed_chunk(values, active[part], volume.background, codec)
 
 
 def _packed_chunk(values: np.ndarray, active: np.ndarray, background: np.ndarray, codec: ValueCodec) -> bytes:

@@ -49,7 +49,7 @@ class ValueCodec:
         """The next run, which holds ``count`` values, decompressed.
 
         Raises:
-            FormatError: it is cut short, damaged or holds another number of values.
+            VolumeFormatError: it is cut short, damaged or holds another number of values.
             MissingExtraError: it is compressed by Blosc, which is not installed.
         """
         expected = count * self.value_bytes

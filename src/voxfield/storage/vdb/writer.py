@@ -1,9 +1,11 @@
 """Writing OpenVDB files that OpenVDB, Blender and Houdini open."""
 
+import contextlib
 import hashlib
 import os
 import struct
 import uuid
+import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -35,8 +37,9 @@ from voxfield.storage.vdb.layout import (
 )
 from voxfield.storage.vdb.metadata import packed_metadata
 from voxfield.storage.vdb.transform import packed_transform
-from voxfield.storage.vdb.tree_writer import packed_tree
+from voxfield.storage.vdb.tree_writer import BlockValues, packed_tree
 from voxfield.storage.vdb.values import ValueCodec, import_blosc
+from voxfield.voxels.sparse import SparseVolume
 
 _FLAGS: dict[str, int] = {"none": 0, "zip": ZIP, "blosc": BLOSC}
 
@@ -70,6 +73,33 @@ def write_vdb(
         MissingExtraError: Blosc is asked for and not installed.
         OSError: the file cannot be written, such as on a full disk; what was there before stays.
     """
+    with writing_vdb(
+        path,
+        [grid.name for grid in grids],
+        compression=compression,
+        level=level,
+        active_mask=active_mask,
+        metadata=metadata,
+    ) as writer:
+        for grid in grids:
+            writer.write(grid)
+    return Path(path)
+
+
+@contextlib.contextmanager
+def writing_vdb(
+    path: str | os.PathLike[str],
+    names: Sequence[str],
+    *,
+    compression: Compression = "blosc",
+    level: int = 9,
+    active_mask: bool = True,
+    metadata: Mapping[str, Any] | None = None,
+) -> "Iterator[VdbWriter]":
+    """Write grids one by one, so that not all of them have to be in memory: `VdbWriter.write` for each of ``names``.
+
+    The file appears when the block ends without an exception. Other arguments and errors as `write_vdb`.
+    """
     if compression not in _FLAGS:
         raise InputError(f"compression: expected none, zip or blosc, got {compression!r}.")
     if not 0 <= level <= 9:
@@ -77,18 +107,52 @@ def write_vdb(
     if compression == "blosc":
         import_blosc()
     flags = _FLAGS[compression] | (ACTIVE_MASK if active_mask else 0)
-    codecs = [_codec(grid, flags, level) for grid in grids]
-    names = _unique_names([grid.name for grid in grids])
     with replacing(path) as temporary, temporary.open("w+b") as stream:
         output = _Output(stream)
-        uuid_at = _write_header(output, metadata or {}, len(grids))
-        written: dict[tuple[int, bool], str] = {}
-        for grid, codec, name in zip(grids, codecs, names, strict=True):
-            parent = written.setdefault((id(grid.volume), codec.half), name)
-            _write_grid(output, grid, codec, name, "" if parent == name else parent)
+        uuid_at = _write_header(output, metadata or {}, len(names))
+        writer = VdbWriter(output, names, flags, level)
+        yield writer
+        if writer.left:
+            raise InputError(f"{path}: {writer.left} of {len(names)} grids were not written.")
         stream.seek(uuid_at)
         stream.write(str(uuid.UUID(bytes=output.digest(), version=4)).encode("ascii"))
-    return Path(path)
+
+
+class VdbWriter:
+    """A file that grids are written to one by one: see `writing_vdb`."""
+
+    def __init__(self, output: "_Output", names: Sequence[str], flags: int, level: int) -> None:
+        """Write to ``output``, behind the header, with the compression of ``flags``."""
+        self._output, self._flags, self._level = output, flags, level
+        self._waiting = list(zip(names, _unique_names(names), strict=True))[::-1]
+        self._written: weakref.WeakKeyDictionary[SparseVolume, dict[bool, str]] = weakref.WeakKeyDictionary()
+
+    @property
+    def left(self) -> int:
+        """Grids that are still to come."""
+        return len(self._waiting)
+
+    def write(self, grid: VdbGrid, blocks: BlockValues | None = None, *, blocks_at_once: int = 4096) -> None:
+        """Write the next grid. One that shares the volume object of an earlier one is written as its instance.
+
+        Args:
+            grid: of the next name.
+            blocks: gives the values (n, 8, 8, 8[, C]) of the volume's blocks at a slice of them; the volume's own if
+                left out. With it values need never be in memory together: the volume's may be one, broadcast.
+            blocks_at_once: how many are asked for together, at least 1.
+
+        Raises:
+            InputError: as `write_vdb`, or a grid that is not the next.
+        """
+        if not self._waiting or self._waiting[-1][0] != grid.name:
+            awaited = repr(self._waiting[-1][0]) if self._waiting else "no more grids"
+            raise InputError(f"grid {grid.name!r}: expected {awaited}.")
+        codec, name = _codec(grid, self._flags, self._level), self._waiting.pop()[1]
+        # Blocks given apart from the volume are not the volume's: nobody shares them.
+        parents = {} if blocks is not None else self._written.setdefault(grid.volume, {})
+        parent = parents.setdefault(codec.half, name)
+        tree = packed_tree(grid.volume, codec, blocks, blocks_at_once) if parent == name else None
+        _write_grid(self._output, grid, codec, name, "" if parent == name else parent, tree)
 
 
 class _Output:
@@ -127,8 +191,15 @@ def _write_header(output: _Output, metadata: Mapping[str, Any], count: int) -> i
     return uuid_at
 
 
-def _write_grid(output: _Output, grid: VdbGrid, codec: ValueCodec, name: str, parent: str) -> None:
-    """Write one grid, or, where it has a parent, all but its tree."""
+def _write_grid(
+    output: _Output,
+    grid: VdbGrid,
+    codec: ValueCodec,
+    name: str,
+    parent: str,
+    tree: tuple[Iterator[bytes], Iterator[bytes]] | None,
+) -> None:
+    """Write one grid, or, where it has no tree of its own, all but that."""
     kind = f"{TREE_PREFIX}{codec.kind.name}{TREE_SUFFIX}{HALF_SUFFIX if codec.half else ''}"
     output.write(packed_text(name), packed_text(kind), packed_text(parent))
     places_at = output.tell()
@@ -140,8 +211,8 @@ def _write_grid(output: _Output, grid: VdbGrid, codec: ValueCodec, name: str, pa
         packed_transform(grid.index_to_world),
     )
     blocks = 0
-    if not parent:
-        topology, values = packed_tree(grid.volume, codec)
+    if tree is not None:
+        topology, values = tree
         for piece in topology:
             output.write(piece)
         blocks = output.tell()
