@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import voxfield
 from voxfield.errors import FormatError, InputError, MissingFileError, VolumeFormatError
 from voxfield.storage.vdb import VdbFile, read_vdb, write_vdb
 from voxfield.storage.vdb.metadata import OpaqueMetadata
@@ -166,6 +167,35 @@ def test_what_other_programs_do_to_a_file(tmp_path):
     turned = [replace(one, index_to_world=np.eye(4)[[1, 0, 2, 3]]) for one in grids]
     with pytest.raises(VolumeFormatError, match="were turned"):
         read_voxel_vdb(write_vdb(tmp_path / "turned.vdb", turned, metadata=metadata))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("side", [5, 8, 16])
+def test_chunks_lie_where_the_grid_has_them(tmp_path, layout, side):
+    grid, together = make_grid((21, 10, 17)), {}
+    for chunk in grid.chunks(side):
+        found = read_voxel_vdb(write_voxel_vdb(tmp_path / f"chunk_{chunk.id}.vdb", chunk, layout=layout)).grid
+        assert (found.resolution, found.scene_bounds) == (grid.resolution, grid.scene_bounds)
+        rows = found.rows_in(grid)
+        assert torch.equal(found.density, grid.density[rows])
+        assert torch.equal(found.sh, grid.sh[rows])
+        together.update(dict.fromkeys(rows.tolist(), chunk.id))
+    assert sorted(together) == list(range(grid.num_voxels))
+    assert sorted(set(together.values())) == list(range(len(set(together.values()))))
+
+
+def test_merged_chunks_are_the_grid(tmp_path):
+    grid = make_grid((21, 10, 17))
+    parts = [write_voxel_vdb(tmp_path / f"{chunk.id}.vdb", chunk) for chunk in grid.chunks(8)]
+    voxfield.merge_volumes(parts, tmp_path / "whole.vdb", same_names="over")
+    assert_same(read_voxel_vdb(tmp_path / "whole.vdb").grid, grid)
+
+
+def test_other_programs_see_a_background(tmp_path):
+    grid = make_grid()
+    path = write_voxel_vdb(tmp_path / "grid.vdb", grid, background=-1.0)
+    assert VdbFile(path).read("density").volume.background == -1
+    assert_same(read_voxel_vdb(path).grid, grid)
 
 
 def test_memory_follows_the_blocks_at_once(tmp_path):

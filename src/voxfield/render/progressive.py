@@ -131,7 +131,7 @@ class ProgressiveVoxels:
             at = (level == number).nonzero()[:, 0]
             if len(at):
                 found[at] = self._interpolated(points[at], number)
-        return found[:, 0], found[:, 1:].reshape(len(points), 3, -1), level
+        return found[:, 0], found[:, 1:].reshape(len(points), 3, self.pyramid.levels[0].channels // 3), level
 
     @torch.no_grad()
     def render(self, rays: Rays, *, background: torch.Tensor, step: float = 0.5) -> dict[str, torch.Tensor]:
