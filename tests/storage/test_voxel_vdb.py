@@ -32,6 +32,11 @@ def make_grid(resolution=(11, 9, 6), *, degree=2, share=0.3, dtype=torch.float32
     return VoxelGrid.from_values(links, density.to(dtype), sh.to(dtype), (-1.0, 0.1, 2.0, 1.0, 1 / 3, 2.5))
 
 
+def shifted(tiles, by):
+    """The tiles, moved along x."""
+    return replace(tiles, origins=tiles.origins + np.array([by, 0, 0], np.int32))
+
+
 def assert_same(one, other):
     """The grids agree bit for bit."""
     assert (one.resolution, one.scene_bounds, one.sh_degree) == (other.resolution, other.scene_bounds, other.sh_degree)
@@ -142,6 +147,10 @@ def test_what_other_programs_do_to_a_file(tmp_path):
     tiled = [replace(one, volume=prune(one.volume)) for one in grids]
     assert len(tiled[0].volume.tiles) == 1
     assert_same(read_voxel_vdb(write_vdb(tmp_path / "tiled.vdb", tiled, metadata=metadata)).grid, grid)
+
+    beyond = replace(tiled[0], volume=replace(tiled[0].volume, tiles=shifted(tiled[0].volume.tiles, 16)))
+    with pytest.raises(VolumeFormatError, match="tiles beyond it"):
+        read_voxel_vdb(write_vdb(tmp_path / "beyond.vdb", [beyond, *tiled[1:]], metadata=metadata))
 
     thin = [replace(one, volume=sparsify(one.volume, 0.5)) for one in grids]
     found = read_voxel_vdb(write_vdb(tmp_path / "thin.vdb", thin, metadata=metadata)).grid

@@ -427,10 +427,12 @@ def _read_grids(file: VdbFile, density: VdbGrid, frame: VoxelFrame) -> tuple[np.
 
 
 def _stored(volume: SparseVolume, frame: VoxelFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates and values of every active voxel, those of tiles within the resolution too."""
-    coordinates, values = volume.active_voxels()
+    """Coordinates and values of every active voxel, those of tiles too."""
     if not volume.tiles.active.any():
-        return coordinates, values
+        return volume.active_voxels()
+    bounds = volume.active_bounds
+    if bounds is not None and ((bounds[0] < 0).any() or (bounds[1] > frame.size).any()):
+        raise InputError(f"expected voxels within the resolution {frame.resolution}, got tiles beyond it.")
     if math.prod(frame.resolution) > SMALL:
         raise InputError(f"tiles in a grid of {math.prod(frame.resolution):,} places are not read.")
     z, y, x = np.nonzero(volume.to_dense_mask((0, 0, 0), frame.resolution, most_voxels=SMALL))
