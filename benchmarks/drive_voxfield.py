@@ -66,7 +66,7 @@ def prepare(order: dict[str, Any]) -> Mapping[str, Callable[[int], Any]]:
         "about": lambda _: {
             "version": voxfield.__version__,
             "torch": torch.__version__,
-            "rays": model.rays_per_batch(),
+            "rays": model.batch_size(),
             "samples": [config.coarse_proposal.num_samples, config.fine_proposal.num_samples, config.num_samples],
             "image_rays": len(image_rays),
         },

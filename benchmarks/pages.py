@@ -5,11 +5,12 @@ from typing import Any
 
 from measuring import machine_line
 
-KINDS = ("train-curve", "rates", "memory", "nerfstudio", "image-cache", "startup", "kernels")
+KINDS = ("train-curve", "scales", "rates", "memory", "nerfstudio", "image-cache", "startup", "kernels")
 """Kinds of results, in the order of the page."""
 
 TITLES = {
     "train-curve": "Quality against training time: {name}, {recipe}",
+    "scales": "Quality at every scale: {name}",
     "rates": "Speed of training and rendering: {name}",
     "memory": "Memory of a training: {name}",
     "image-cache": "Pictures beyond memory",
@@ -197,6 +198,35 @@ def _train_curve(result: dict[str, Any]) -> str:
     )
 
 
+def _scales(result: dict[str, Any]) -> str:
+    scales = [entry["scale"] for entry in result["points"][0]["per_scale"]]
+    return markdown_table(
+        [
+            "recipe",
+            *(f"1/{scale}" if scale > 1 else "1" for scale in scales),
+            "mean PSNR, dB",
+            "SSIM",
+            "minutes",
+            "steps",
+            "rays/s training",
+            "rays/s rendering",
+        ],
+        [
+            [
+                f"`{point['recipe']}`",
+                *(_number(entry["psnr"], ".2f") for entry in point["per_scale"]),
+                _number(point["psnr"], ".2f"),
+                _number(point["ssim"], ".4f"),
+                f"{point['minutes']:.1f}",
+                f"{point['steps']:,}",
+                _rate(point["rays_per_second"]),
+                _rate(point["render_rays_per_second"]),
+            ]
+            for point in result["points"]
+        ],
+    )
+
+
 def _rates(result: dict[str, Any]) -> str:
     (point,) = result["points"]
     return markdown_table(
@@ -279,6 +309,7 @@ def _startup(result: dict[str, Any]) -> str:
 _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "kernels": _kernels,
     "train-curve": _train_curve,
+    "scales": _scales,
     "rates": _rates,
     "memory": _memory_table,
     "image-cache": _image_cache,

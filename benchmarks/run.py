@@ -2,6 +2,7 @@
 
     python benchmarks/run.py kernels [OP ...] [--no-tests] [--seconds S]
     python benchmarks/run.py train-curve --data PATH [--minutes 1,5,20,full] [--run RUN ...] [--keep DIR]
+    python benchmarks/run.py scales --data PATH [--minutes 20] [--recipes pynerf,grid-ngp] | --run RUN [--run RUN ...]
     python benchmarks/run.py rates --data PATH [--minutes 2] | --run RUN
     python benchmarks/run.py memory --data PATH [--steps 300]
     python benchmarks/run.py image-cache [SIZE ...] [--steps 400] [--captures DIR]
@@ -73,6 +74,14 @@ def build_parser() -> argparse.ArgumentParser:
     curve.add_argument("--run", type=Path, dest="runs", action="append", default=[], help="measure this run too")
     curve.set_defaults(action=run_train_curve)
 
+    scales = verbs.add_parser(
+        "scales", help="test PSNR scale by scale, of recipes trained alike on pictures of four scales"
+    )
+    scales.add_argument("--minutes", type=float, default=20.0, help="how long to train each")
+    scales.add_argument("--recipes", default="pynerf,grid-ngp", help="what to train")
+    scales.add_argument("--run", type=Path, dest="runs", action="append", default=[], help="measure this run instead")
+    scales.set_defaults(action=run_scales)
+
     rates = verbs.add_parser("rates", help="training and rendering speed in the steady state")
     rates.add_argument("--minutes", type=float, default=2.0, help="how long to train first")
     rates.add_argument("--run", type=Path, help="take this run instead of training")
@@ -99,9 +108,10 @@ def build_parser() -> argparse.ArgumentParser:
 
     for trained in (curve, rates, memory, cache):
         trained.add_argument("--recipe", default="grid-ngp")
+    for trained in (curve, scales, rates, memory, cache):
         trained.add_argument("--seed", type=int, default=42)
         trained.add_argument("--set", dest="overrides", action="append", default=[], metavar="PATH=VALUE")
-    for trained in (curve, rates, memory):
+    for trained in (curve, scales, rates, memory):
         trained.add_argument("--data", type=Path, help="a capture: a folder or its JSON file")
         trained.add_argument("--max-images", type=int, help="measure only this many test views")
         trained.add_argument("--keep", type=Path, help="keep the run directories in this folder")
@@ -177,6 +187,26 @@ def run_train_curve(options: argparse.Namespace, command: str) -> None:
         add(trainings.measure_existing(run, max_images=options.max_images))
     for minutes in budgets:
         add(trainings.train_and_measure(options.data, minutes=minutes, **training_options(options)))
+
+
+def run_scales(options: argparse.Namespace, command: str) -> None:
+    """``scales``: one point for every recipe; each was trained on, and is measured at, scales 1, 2, 4 and 8."""
+    if (options.data is None) == (not options.runs):
+        raise SystemExit("scales: name a capture with --data, or runs with --run.")
+    name = data_name(options.data) if options.data is not None else run_data_name(options.runs[0])
+    points: list[dict[str, Any]] = []
+
+    def add(point: dict[str, Any], recipe: str) -> None:
+        points.append({**point, "recipe": recipe})
+        write(options, {"kind": "scales", "name": name, "commands": [command], "points": points}, f"scales-{name}")
+
+    for run in options.runs:
+        add(trainings.measure_existing(run, max_images=options.max_images), run_recipe(run))
+    if options.data is not None:
+        for recipe in options.recipes.split(","):
+            given = training_options(argparse.Namespace(**{**vars(options), "recipe": recipe}))
+            given["overrides"] = ["capture.scales=1,2,4,8", *options.overrides]
+            add(trainings.train_and_measure(options.data, minutes=options.minutes, **given), recipe)
 
 
 def run_rates(options: argparse.Namespace, command: str) -> None:

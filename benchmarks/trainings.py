@@ -106,6 +106,7 @@ def summarise(
         "seed": seed,
         "overrides": list(overrides),
         **{name: metrics.get(name) for name in ("psnr", "ssim", "lpips", "num_images")},
+        "per_scale": metrics.get("per_scale"),
         "render_rays_per_second": metrics.get("num_rays_per_sec"),
         "protocol": {name: value for name, value in (metrics.get("protocol") or {}).items() if name in PROTOCOL},
         "compile_seconds": start.get("compile_seconds"),

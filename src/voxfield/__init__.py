@@ -10,7 +10,10 @@ The public calls are attributes of this package and load on first use, so that `
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from voxfield.api import Baked as Baked
     from voxfield.api import Run as Run
+    from voxfield.api import VoxelGrid as VoxelGrid
+    from voxfield.api import bake as bake
     from voxfield.api import build_shapes as build_shapes
     from voxfield.api import convert_capture as convert_capture
     from voxfield.api import convert_shapes as convert_shapes
@@ -35,8 +38,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Baked",
     "Run",
+    "VoxelGrid",
     "__version__",
+    "bake",
     "build_shapes",
     "convert_capture",
     "convert_shapes",

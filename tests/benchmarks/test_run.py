@@ -264,7 +264,7 @@ def test_unknown_kernels_are_refused_by_name(benchmark, capsys: pytest.CaptureFi
     assert "hash_encode" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["train-curve"], ["rates"], ["memory"]])
+@pytest.mark.parametrize("words", [["train-curve"], ["scales"], ["rates"], ["memory"]])
 def test_what_is_missing_is_said(benchmark, words: list[str]) -> None:
     with pytest.raises(SystemExit, match="--data"):
         benchmark("run").main(words)
@@ -330,9 +330,12 @@ def test_tables_are_whole(benchmark) -> None:
         "machine": MACHINE,
     }
     single = {"name": "lego", "commands": ["x"], "points": [point("2 min", 2.0, None)]}
+    per_scale = [{"scale": 1, "psnr": 30.0}, {"scale": 8, "psnr": 34.5}]
+    scaled = {**point("20 min", 20.0), "recipe": "pynerf", "per_scale": per_scale}
     results = [
         kernels("voxfield", "torch"),
         curve(point("1 min", 1.0), point("full", 60.0, overrides=["a.b=1"], peak_memory_bytes=None)),
+        {**single, "kind": "scales", "points": [scaled]},
         {"kind": "rates", **single},
         {"kind": "memory", **single},
         {"kind": "image-cache", "commands": ["x"], "points": [beyond]},
@@ -345,6 +348,7 @@ def test_tables_are_whole(benchmark) -> None:
         assert len({line.count("|") for line in lines}) == 1
         assert len(lines) > 2
     assert "| 4 | 8 | 500 | samples |" in pages.result_table(results[0])
+    assert "| `pynerf` | 30.00 | 34.50 |" in pages.result_table(results[2])
     page = pages.results_page(results)
     assert page.index("Quality against") < page.index("Start-up") < page.index("Kernels")
     assert "61,200" in page

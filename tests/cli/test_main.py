@@ -87,7 +87,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
             raise record.error
         return record.run
 
-    library = SimpleNamespace(train=train, open=lambda path: record.run)
+    library = SimpleNamespace(train=train, open=lambda path: record.run, Run=FakeRun)
     monkeypatch.setitem(sys.modules, "voxfield.api", library)  # type: ignore[arg-type]
     return record
 
@@ -168,8 +168,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
             "voxfield: unknown verb 'capture eat'. Known: capture convert, capture multiscale, capture process, ",
         ),
         (["capture", "download", "llff"], "voxfield capture download: "),
-        (["train"], "voxfield train: missing RECIPE and DATA. See: voxfield train --help"),
-        (["train", "grid-ngp"], "voxfield train: missing DATA."),
+        (["train"], "voxfield train: missing RECIPE. See: voxfield train --help"),
+        (["train", "grid-ngp"], "voxfield train: missing DATA: what shall grid-ngp learn from?"),
         (["train", "grid-ngp", "d", "--stpes", "3"], "Did you mean --steps?"),
         (["train", "grid-ngp", "d", "--steps", "many"], "--steps: expected a whole number, got 'many'."),
         (["train", "grid-ngp", "d", "--minutes", "long"], "--minutes: expected a number, got 'long'."),

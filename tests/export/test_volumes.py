@@ -1,71 +1,56 @@
-"""Fields baked to voxel grids: the density and colours of a field with a known form, and what is refused."""
+"""Trained fields as volumes: a voxel grid as it is, any other field sampled; what is refused."""
 
 import pytest
 import torch
 
+from voxfield.data.synthetic import posed_images
 from voxfield.errors import InputError
-from voxfield.export.volumes import bake, cubes, volume_of
+from voxfield.export.volumes import exported, volume_of
 from voxfield.geometry.bounds import Bounds
-from voxfield.kernels.spherical_harmonics import spherical_harmonics
+from voxfield.models.grid_ngp import GridNgp
+from voxfield.models.plenoxels import Plenoxels
+from voxfield.recipes import smallest_model
 
 BOUNDS = Bounds(minimum=(-1.0, -0.5, 0.0), maximum=(1.0, 0.5, 0.5))
+ORIGINS = 4 * torch.nn.functional.normalize(torch.randn(6, 3, generator=torch.Generator().manual_seed(1)), dim=1)
 
 
-class Ball(torch.nn.Module):
-    """A ball whose colours are harmonics of degree 1 that change from place to place."""
-
-    def __init__(self):
-        super().__init__()
-        self.density = torch.nn.Parameter(torch.tensor(40.0))
-
-    def coefficients(self, points):
-        base = torch.stack([points[:, 0], points[:, 1], points[:, 2]], dim=1)
-        return torch.stack([0.3 * base, 0.1 + 0 * base, 0.05 * base.flip(1), 0 * base], dim=2)
-
-    def sample_field(self, points, directions, width):
-        assert width == pytest.approx(1 / 16)
-        density = torch.where((points - torch.tensor([0.0, 0.0, 0.25])).norm(dim=1) < 0.2, self.density, 0)
-        basis = spherical_harmonics(directions, 1)
-        return density, 0.5 + torch.einsum("njb,kb->nkj", self.coefficients(points), basis)
+def plenoxels() -> Plenoxels:
+    cameras = posed_images(count=3, resolution=16).cameras
+    return Plenoxels(smallest_model("plenoxels"), BOUNDS, cameras, near=0.1, has_alpha=True)
 
 
-@pytest.mark.parametrize("degree", [1, 2])
-def test_densities_and_harmonics_of_a_known_field(degree):
-    ball = Ball()
-    grid = bake(ball, BOUNDS, 32, sh_degree=degree)
-    assert (grid.resolution, grid.scene_bounds) == ((32, 16, 8), BOUNDS)
-    places = (grid.links >= 0).nonzero().flip(1)
-    rows = grid.links[grid.links >= 0].long()
-    centres = torch.tensor(BOUNDS.minimum) + (places + 0.5) / 16
-    assert float((centres - torch.tensor([0.0, 0.0, 0.25])).norm(dim=1).max()) < 0.2
-    assert abs(len(places) - 4 / 3 * 3.14159 * 3.2**3) < 20
-    assert torch.equal(grid.density.detach(), torch.full((len(places),), 40.0))
-    fitted = grid.sh.detach()[rows]
-    torch.testing.assert_close(fitted[:, :, :4], ball.coefficients(centres), atol=1e-5, rtol=1e-4)
-    assert float(fitted[:, :, 4:].abs().sum()) < 1e-2
+def test_a_voxel_grid_is_taken_as_it_is() -> None:
+    model = plenoxels()
+    grid, own = volume_of(model, BOUNDS, ORIGINS, None), model.world_grid()
+    assert (grid.resolution, grid.scene_bounds) == (own.resolution, BOUNDS)
+    torch.testing.assert_close(grid.density, own.density)
 
 
-def test_haze_is_left_out():
-    ball = Ball()
-    with torch.no_grad():
-        ball.density.fill_(0.1)
-    assert bake(ball, BOUNDS, 32).num_voxels == 0
-    assert bake(ball, BOUNDS, 32, min_opacity=0.0).num_voxels > 100
+def test_a_voxel_grid_is_resampled_where_a_resolution_is_asked_for() -> None:
+    assert volume_of(plenoxels(), BOUNDS, ORIGINS, 8).resolution == (8, 4, 2)
 
 
-def test_voxels_are_near_to_cubes():
-    assert cubes(BOUNDS, 32) == (32, 16, 8)
-    assert cubes(Bounds(minimum=(0, 0, 0), maximum=(1, 1, 0.001)), 10) == (10, 10, 2)
+def test_other_fields_are_sampled() -> None:
+    model = GridNgp(smallest_model("grid-ngp"), BOUNDS, unbounded=False, near=0.1, has_alpha=True, tone=None, seed=0)
+    grid = volume_of(model, BOUNDS, ORIGINS, 8, sh_degree=1, min_opacity=0.0)
+    assert (grid.resolution, grid.sh_degree, grid.scene_bounds) == ((8, 4, 2), 1, BOUNDS)
+    assert grid.num_voxels > 0
 
 
-@pytest.mark.parametrize("options", [{"sh_degree": 4}, {"min_opacity": 1.5}, {"resolution": 1}, {"resolution": 5000}])
-def test_settings_out_of_range(options):
-    with pytest.raises(InputError):
-        bake(Ball(), BOUNDS, **{"resolution": 8, **options})
-
-
-def test_models_without_voxels_need_a_resolution():
+def test_models_without_voxels_need_a_resolution() -> None:
     with pytest.raises(InputError, match="Say how many"):
-        volume_of(Ball(), BOUNDS, None)
-    with pytest.raises(InputError, match="no field that can be asked"):
-        bake(torch.nn.Linear(1, 1), BOUNDS, 8)
+        volume_of(torch.nn.Linear(1, 1), BOUNDS, ORIGINS, None)
+
+
+@pytest.mark.parametrize(("resolution", "settings"), [(5000, {}), (8, {"sh_degree": 4}), (8, {"min_opacity": 1.5})])
+def test_settings_out_of_range(resolution, settings) -> None:
+    with pytest.raises(InputError):
+        volume_of(plenoxels(), BOUNDS, ORIGINS, resolution, **settings)
+
+
+def test_what_was_written_is_told(tmp_path) -> None:
+    file = tmp_path / "a.vdb"
+    file.write_bytes(b"123")
+    told = exported(file, plenoxels().world_grid())
+    assert (told.bytes, told.file) == (3, file)

@@ -9,10 +9,9 @@ import torch
 
 import voxfield
 from voxfield.cli.__main__ import main
-from voxfield.data.posed_images import read_capture
 from voxfield.data.synthetic import posed_images, write_nerfstudio
 from voxfield.errors import InputError
-from voxfield.recipes import build_model, smallest_model
+from voxfield.recipes import build_model
 from voxfield.render.metrics import psnr
 from voxfield.storage.checkpoint import list_checkpoints, load_checkpoint
 from voxfield.storage.voxel_files import read_compact, write_compact
@@ -182,17 +181,3 @@ def test_other_fields_are_sampled(tiny_capture: Path, tiny: tuple[str, ...], tmp
     rgb = seen.rgb + (1 - seen.opacity)[:, None]
     truth = run.render(cameras, 0, background="white")["rgb"]
     assert float(psnr(rgb.detach().view_as(truth), truth)) > 24
-
-
-def test_other_methods_say_what_is_where(tiny_capture: Path) -> None:
-    captures = read_capture(tiny_capture)
-    directions = torch.nn.functional.normalize(torch.randn(5, 3, generator=torch.Generator().manual_seed(0)), dim=1)
-    points = torch.rand(7, 3, generator=torch.Generator().manual_seed(1)) - 0.5
-    for recipe in ("grid-ngp", "nerfacto", "pynerf", "pynerf-occupancy-grid"):
-        model = build_model(recipe, smallest_model(recipe), captures, 0)
-        density, colours = model.sample_field(points, directions, 0.01)
-        assert (density.shape, colours.shape) == ((7,), (7, 5, 3))
-        assert float(density.min()) > 0
-        # Each direction is its own: asked alone it is the same.
-        alone = model.sample_field(points, directions[3:4], 0.01)[1]
-        torch.testing.assert_close(alone[:, 0], colours[:, 3], atol=1e-5, rtol=1e-4)

@@ -236,12 +236,12 @@ def test_scenes_of_any_size_start_alike() -> None:
 def test_batches_aim_at_a_number_of_samples_and_grow() -> None:
     model = make()
     model.samples_per_ray.fill_(16.0)
-    assert model.rays_per_batch() == 2048 // 16
+    assert model.batch_size() == 2048 // 16
     model.before_step(1, 1.0, torch.Generator().manual_seed(0))
     assert model.samples_per_batch == 8192
-    assert model.rays_per_batch() == 8192 // 16
+    assert model.batch_size() == 8192 // 16
     model.samples_per_ray.fill_(0.0)
-    assert model.rays_per_batch() <= model.samples_per_batch
+    assert model.batch_size() <= model.samples_per_batch
 
 
 def test_training_finds_the_empty_space() -> None:
@@ -253,7 +253,7 @@ def test_training_finds_the_empty_space() -> None:
         for step in range(150):
             generator = torch.Generator().manual_seed(step)
             model.before_step(step, step / 150, generator)
-            result = model.training_step(sampler.sample(model.rays_per_batch(), step), step, generator)
+            result = model.training_step(sampler.sample(model.batch_size(), step), step, generator)
             optimiser.zero_grad()
             result.loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()

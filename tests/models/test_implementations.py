@@ -39,7 +39,7 @@ def trained(recipe: str) -> tuple[Model, Any]:
         for step in range(12):
             generator = torch.Generator().manual_seed(step)
             model.before_step(step, step / 12, generator)
-            batch = batches.sample(min(256, model.rays_per_batch()), step)
+            batch = batches.sample(min(256, model.batch_size()), step)
             optimiser.zero_grad()
             model.training_step(batch, step, generator).loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()

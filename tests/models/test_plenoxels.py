@@ -61,7 +61,7 @@ def trained(model: Plenoxels, steps: int, progress: list[float] | None = None) -
             if moved is not None:
                 optimiser.follow(moved, model.parameter_groups())
                 model.accumulate_gradients_in_place()
-            result = model.training_step(sampler.sample(model.rays_per_batch(), step), step, generator)
+            result = model.training_step(sampler.sample(model.batch_size(), step), step, generator)
             result.loss.backward()
             optimiser.step(1.0, at)
             losses.append(result.squared_error)

@@ -315,7 +315,7 @@ def test_training_learns_and_empties_space() -> None:
         for at in range(150):
             generator = torch.Generator().manual_seed(at)
             model.before_step(at, at / 150, generator)
-            result = model.training_step(sampler.sample(model.rays_per_batch(), at), at, generator)
+            result = model.training_step(sampler.sample(model.batch_size(), at), at, generator)
             optimiser.zero_grad()
             result.loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()

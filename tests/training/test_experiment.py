@@ -11,6 +11,7 @@ from voxfield.training import experiment as module
 from voxfield.training.evaluate import EvaluateConfig
 from voxfield.training.experiment import (
     Experiment,
+    PhotographExperiment,
     apply_overrides,
     from_dict,
     read_experiment,
@@ -30,7 +31,7 @@ class TinyModel:
 def recipe_named(name: str) -> Experiment:
     if name not in {"tiny", "other"}:
         raise InputError(f"unknown recipe {name!r}.")
-    return Experiment(
+    return PhotographExperiment(
         recipe=name,
         model=TinyModel(),
         capture=CaptureOptions(),

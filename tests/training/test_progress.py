@@ -21,7 +21,8 @@ def plain(interval=30.0, quiet=False):
 
 
 def train(stage, step, seconds):
-    stage.update(step, seconds, loss=0.0123456, psnr=21.987, rays_per_second=61234.5)
+    measures = {"loss": 0.0123456, "psnr": 21.987, "samples_per_ray": 9.0, "lr": 0.1}
+    stage.update(step, seconds, measures=measures, rate=61234.5, unit="rays")
 
 
 def test_without_a_terminal_one_line_every_interval():

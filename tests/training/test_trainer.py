@@ -48,7 +48,7 @@ class Dial(torch.nn.Module):
         self.seen: list[tuple[int, float]] = []
         self.loss_factor = 1.0
 
-    def rays_per_batch(self) -> int:
+    def batch_size(self) -> int:
         return 8
 
     def before_step(self, step: int, progress: float, generator: torch.Generator) -> None:

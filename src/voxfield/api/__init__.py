@@ -3,10 +3,13 @@
 The command line calls only these.
 """
 
+from voxfield.api.baking import Baked, bake
 from voxfield.api.captures import convert_capture, download_eyefultower, make_multiscale, process_photos
 from voxfield.api.levels import make_levels, optimise_volume
-from voxfield.api.runs import Run, machine, open  # noqa: A004  (the public name reads voxfield.open)
+from voxfield.api.opening import open  # noqa: A004  (the public name reads voxfield.open)
+from voxfield.api.runs import Run
 from voxfield.api.shapes import build_shapes, convert_shapes, split_shapes, trace_shapes, verify_shapes
+from voxfield.api.trained_run import machine
 from voxfield.api.training import train
 from voxfield.api.volumes import (
     convert_volume,
@@ -17,9 +20,13 @@ from voxfield.api.volumes import (
     volume_info,
     write_volume,
 )
+from voxfield.voxels.voxel_grid import VoxelGrid
 
 __all__ = [
+    "Baked",
     "Run",
+    "VoxelGrid",
+    "bake",
     "build_shapes",
     "convert_capture",
     "convert_shapes",

@@ -1,9 +1,8 @@
-"""Trained runs: opening, rendering, measuring, reporting."""
+"""Runs trained on photographs: rendering, measuring, exporting."""
 
 import dataclasses
 import functools
 import os
-import platform
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,64 +11,44 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 import torch
 
+from voxfield.api.trained_run import TrainedRun
 from voxfield.checks import check_choice, check_range
 from voxfield.colour import ToneMap, compared, display, linear_from_srgb
-from voxfield.data.posed_images import PosedImages, Skipped, Split, read_capture
-from voxfield.distributed.devices import Placement, cpu_name, device_name, place
-from voxfield.errors import FormatError, InputError, MissingFileError
+from voxfield.data.posed_images import PosedImages, Split, read_capture
+from voxfield.errors import InputError, MissingFileError
 from voxfield.export import nerfstudio
 from voxfield.export.focus import write_focus
-from voxfield.export.report import write_report
 from voxfield.export.volumes import VolumeExport, exported, volume_of
 from voxfield.geometry.camera import Cameras
 from voxfield.geometry.paths import PathKind, camera_path
 from voxfield.geometry.pose import similarity_between
-from voxfield.kernels.threads import kernel_threads, kernels_own_the_cores
+from voxfield.kernels.threads import kernels_own_the_cores
 from voxfield.models.base import Model
 from voxfield.models.nerfacto import Nerfacto
-from voxfield.recipes import build_model, load_recipe
+from voxfield.recipes import build_model
 from voxfield.recipes.rehearsal import compile_kernels
 from voxfield.render.image import colour_from_name, depth_colours, side_by_side, to_uint8, write_linear, write_png
 from voxfield.render.video import require_video, write_video
 from voxfield.storage.atomic import replacing
-from voxfield.storage.checkpoint import list_checkpoints, load_latest
 from voxfield.storage.exr import require_exr
-from voxfield.storage.run_log import read_log
 from voxfield.storage.vdb.layout import Compression
 from voxfield.storage.voxel_vdb import Layout, write_voxel_vdb
 from voxfield.training.alignment import AlignmentConfig, PoseAligner
 from voxfield.training.evaluate import chosen_pictures, evaluate
-from voxfield.training.experiment import Experiment, RunRecord, read_experiment
+from voxfield.training.experiment import PhotographExperiment
 from voxfield.training.progress import Progress, Stage
 from voxfield.training.settings import to_plain
 
 RenderFormat = Literal["video", "images", "both", "exr"]
 
 
-def open(run: str | os.PathLike[str]) -> "Run":  # noqa: A001  (voxfield.open reads well and shadows nothing here)
-    """Open a run directory that `train` wrote.
-
-    Raises:
-        MissingFileError, FormatError: it is none, or damaged.
-    """
-    return Run(Path(run))
-
-
-class Run:
-    """A trained field and what belongs to it. The model is loaded when first needed."""
-
-    def __init__(
-        self, path: Path, *, outcome: str | None = None, left_out: Sequence[Skipped] = (), device: str = "auto"
-    ) -> None:
-        """Open ``path``; ``outcome`` is how a training in this process ended, ``left_out`` pictures it did without."""
-        self.path, self.outcome, self.left_out = path, outcome, tuple(left_out)
-        self.record: RunRecord = read_experiment(path, load_recipe)
-        self.placement: Placement = place(device, "auto")
+class Run(TrainedRun):
+    """A field trained on photographs and what belongs to it. The model is loaded when first needed."""
 
     @property
-    def experiment(self) -> Experiment:
+    def experiment(self) -> PhotographExperiment:
         """The settings the run was made with."""
-        return self.record.experiment
+        return cast(PhotographExperiment, self.record.experiment)
 
     @functools.cached_property
     def captures(self) -> PosedImages:
@@ -88,27 +67,14 @@ class Run:
             options = dataclasses.replace(options, scales=tuple(scales))
         return read_capture(Path(source), split=split, options=options)
 
-    @functools.cached_property
+    @property
     def model(self) -> Model:
         """The model of the newest readable checkpoint, with averaged parameters if the run kept an average."""
-        return self._loaded[0]
+        return cast(Model, self._loaded[0])
 
-    @functools.cached_property
-    def _loaded(self) -> tuple[Model, dict[str, Any]]:
-        path, state, _ = load_latest(self.path, device=self.placement.device)
+    def _build_model(self) -> torch.nn.Module:
         model = build_model(self.experiment.recipe, self.experiment.model, self.captures, self.record.seed)
-        module = cast(torch.nn.Module, model).to(self.placement.device)
-        try:
-            module.load_state_dict(state["model"])
-        except (RuntimeError, KeyError, FormatError) as error:
-            reason = " ".join(str(error).split())[:240]
-            raise FormatError(f"{path}: does not fit {self.path / 'experiment.json'} ({reason}).") from None
-        if state.get("average") is not None:
-            with torch.no_grad():
-                for parameter, value in zip(module.parameters(), state["average"]["values"], strict=True):
-                    parameter.copy_(value)
-        about = {"step": int(state["step"]), "train_seconds": float(state["seconds"]), "checkpoint": path.name}
-        return cast(Model, module.eval()), about
+        return cast(torch.nn.Module, model)
 
     def render(
         self, cameras: Cameras, i: int = 0, *, background: str | None = None, normals: bool = False
@@ -191,7 +157,7 @@ class Run:
         if (captures.tone is None) != (self.captures.tone is None):
             kinds = ("sRGB", "linear") if captures.tone is None else ("linear", "sRGB")
             raise InputError(f"{data}: holds {kinds[0]} pictures, but the run was trained on {kinds[1]} ones.")
-        model, about = self._loaded
+        model, about = self.model, self._loaded[1]
         count, folder = len(chosen_pictures(captures, settings)), self.path / "eval" / split
         with Progress(quiet=quiet) as progress:
             compile_kernels(self.experiment.recipe, self.placement, progress, training=False)
@@ -339,7 +305,7 @@ class Run:
             return None
         if format == "exr":
             raise InputError("beside: pictures beside each other are for PNGs and videos. Choose another format.")
-        other = beside if isinstance(beside, Run) else open(beside)
+        other = beside if isinstance(beside, Run) else Run(Path(beside))
         own, others = (run.captures.transform.matrix for run in (self, other))
         if not torch.allclose(own, others, rtol=1e-4, atol=1e-4):
             raise InputError(
@@ -386,7 +352,7 @@ class Run:
         model, about = self._loaded
         return nerfstudio.export_run(
             self.captures,
-            cast(torch.nn.Module, model),
+            model,
             self.record.data_path,
             output,
             images=images,
@@ -409,7 +375,7 @@ class Run:
         """Write the run's field as an OpenVDB file, in the run's world (see `Run.captures`).
 
         Of a plenoxels run the grid as it was trained; training can go on from it (``train(..., start=output)``). Any
-        other field is sampled: see `voxfield.export.volumes.bake`.
+        other field is sampled, as `voxfield.bake` samples it.
 
         Args:
             output: the ``.vdb`` file.
@@ -424,10 +390,10 @@ class Run:
             InputError: options that do not fit, no resolution for a field without voxels, or one of normalised device
                 coordinates, which has no place in the world, unless it is a plenoxels run's.
         """
-        model, about = self._loaded
+        about = self._loaded[1]
         with kernels_own_the_cores():
-            bounds = self.captures.bounds
-            grid = volume_of(model, bounds, resolution, sh_degree=sh_degree, min_opacity=min_opacity)
+            bounds, origins = self.captures.bounds, self.captures.cameras.origins.to(self.placement.device)
+            grid = volume_of(self.model, bounds, origins, resolution, sh_degree=sh_degree, min_opacity=min_opacity)
         write_voxel_vdb(
             output,
             grid,
@@ -444,36 +410,6 @@ class Run:
             },
         )
         return exported(output, grid)
-
-    def report(self) -> Path:
-        """Write ``report.html`` and return its path."""
-        return write_report(self.path)
-
-    def info(self) -> dict[str, Any]:
-        """What the run is: recipe, data, settings, progress, checkpoints, last metrics."""
-        log = read_log(self.path / "log.jsonl")
-        last: dict[str, Any] = next((entry for entry in reversed(log) if entry.get("kind") == "train"), {})
-        end: dict[str, Any] = next((entry for entry in reversed(log) if entry.get("kind") in ("start", "end")), {})
-        return {
-            "path": str(self.path),
-            "recipe": self.experiment.recipe,
-            "data": self.record.data_path,
-            "created": self.record.created,
-            "state": end.get("reason", "running or killed"),
-            "step": last.get("step"),
-            "train_minutes": round(last["train_seconds"] / 60, 2) if "train_seconds" in last else None,
-            "train_psnr": last.get("psnr"),
-            "rays_per_second": last.get("rays_per_second"),
-            "checkpoints": [path.name for path in list_checkpoints(self.path)],
-            "settings": dataclasses.asdict(self.experiment),
-            "versions": dict(self.record.versions),
-        }
-
-
-def machine(device: torch.device | None = None) -> str:
-    """One line that names the processor, its threads, torch and an accelerator in use, for logs and results."""
-    accelerator = "" if device is None or device.type == "cpu" else f", {device_name(device)}"
-    return f"{cpu_name()}, {kernel_threads()} threads{accelerator}, {platform.system()}, torch {torch.__version__}"
 
 
 def _advancing(pictures: Iterable[torch.Tensor], stage: Stage) -> Iterator[torch.Tensor]:

@@ -1,37 +1,21 @@
-"""Training a field."""
+"""Training: finds out what a recipe learns from, and has that kind of data read and learnt from."""
 
 import dataclasses
-import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
-import torch
-
-from voxfield.api.runs import Run, machine
+from voxfield.api.books import TrainingTask, default_run_dir, refuse_to_overwrite, resume_state
+from voxfield.api.kinds import kind_of
+from voxfield.api.trained_run import TrainedRun
 from voxfield.checks import check_bytes
-from voxfield.data.depth_targets import DepthSampler
-from voxfield.data.image_store import FaultyPixels
-from voxfield.data.posed_images import LONGEST_SIDE, PosedImages, Skipped, Split, read_capture
-from voxfield.data.ray_batches import Batches, RaySampler
-from voxfield.data.sliding_pool import SlidingPlan
-from voxfield.distributed.devices import Placement, device_memory, place, reset_peak_memory
-from voxfield.errors import FormatError, InputError, MissingFileError
-from voxfield.models.base import Model
-from voxfield.models.plenoxels import Plenoxels
-from voxfield.recipes import ON_A_CPU, build_model, for_device, load_recipe
-from voxfield.recipes.rehearsal import compile_kernels
-from voxfield.render.lpips import load_lpips
-from voxfield.storage.atomic import write_json
-from voxfield.storage.checkpoint import list_checkpoints, load_latest
-from voxfield.storage.voxel_vdb import read_voxel_vdb
-from voxfield.training.evaluate import EvaluateConfig, evaluate
-from voxfield.training.experiment import Experiment, RunRecord, read_experiment, resolve, write_experiment
-from voxfield.training.log import RunLog
+from voxfield.distributed.devices import Placement, place
+from voxfield.errors import InputError
+from voxfield.recipes import ON_A_CPU, data_kind, for_device, load_recipe
+from voxfield.training.experiment import Experiment, RunRecord, read_experiment, resolve
 from voxfield.training.progress import Progress
 from voxfield.training.settings import load_config_file, parse_overrides
-from voxfield.training.trainer import Trainer
 
 _TYPICAL_STEP_SECONDS = 0.1
 """A training step on two cores, measured on lego with the sizes for one minute; those for five took 0.2."""
@@ -39,7 +23,7 @@ _TYPICAL_STEP_SECONDS = 0.1
 
 def train(
     recipe: str,
-    data: str | os.PathLike[str],
+    data: str | os.PathLike[str] | None = None,
     *,
     output: str | os.PathLike[str] | None = None,
     steps: int | None = None,
@@ -53,12 +37,13 @@ def train(
     overrides: Sequence[str] = (),
     config: str | os.PathLike[str] | None = None,
     start: str | os.PathLike[str] | None = None,
-) -> "Run":
-    """Train a radiance field from posed photographs.
+) -> TrainedRun:
+    """Train a recipe: a radiance field from posed photographs, or a network of another kind.
 
     Args:
         recipe: what to train, a key of `voxfield.recipes.RECIPES` such as ``"grid-ngp"`` or ``"nerfacto"``.
-        data: a capture's folder or its JSON file.
+        data: what to learn from: of photographs a capture's folder or its JSON file. Not needed where settings name it,
+            nor to resume a run.
         output: run directory; ``runs/<name of data>-<recipe>`` when None.
         steps: stop after this many steps. Given without ``minutes`` it replaces the recipe's limits.
         minutes: stop after this many minutes of training; compiling and evaluating do not count.
@@ -86,147 +71,72 @@ def train(
         TrainingDivergedError: the loss became NaN or infinite; checkpoints written before stay.
     """
     placement = place(device, precision)
-    run_dir = Path(output) if output is not None else _default_run_dir(recipe, Path(data))
-    record = None
+    record: RunRecord[Experiment] | None = None
     if resume:
+        run_dir = _resumed(output, recipe, data)
         record = read_experiment(run_dir, load_recipe, recipes=(recipe, ON_A_CPU.get(recipe, recipe)))
         experiment, seed = record.experiment, record.seed
     else:
         experiment = load_recipe(_stand_in(recipe, placement, overrides, config), _expected_minutes(steps, minutes))
-        _refuse_to_overwrite(run_dir)
+    if image_cache is not None and data_kind(recipe) != "photographs":
+        raise InputError(f"image_cache: is for photographs, and {recipe} trains on {data_kind(recipe)}. Leave it out.")
     begin = _starting_grid(start, record)
+    if begin is not None and data_kind(recipe) != "photographs":
+        raise InputError(f"start: {recipe} has no voxels to begin with. Train plenoxels, plenoxels-fast or -llff.")
     explicit = {"capture.cache_bytes": None if image_cache is None else check_bytes("image_cache", image_cache)}
     experiment = resolve(experiment, config=config, overrides=overrides, explicit=explicit)
     experiment = _with_limits(experiment, steps, minutes)
-    if experiment.evaluation.lpips:
-        # Weights that cannot be loaded are better found now than after an hour.
-        load_lpips(experiment.evaluation.lpips)
-    state, notes = _resume_state(run_dir, placement) if resume else (None, [])
+    kind = kind_of(recipe)
+    source = _source(recipe, data, record, kind.data_of(experiment))
+    if not resume:
+        run_dir = Path(output) if output is not None else default_run_dir(recipe, source)
+        refuse_to_overwrite(run_dir)
+    state, notes = resume_state(run_dir, placement) if resume else (None, [])
     with Progress(quiet=quiet) as progress:
         if state is not None and experiment.trainer.progress(state["step"], state["seconds"]) >= 1.0:
             progress.say(f"{run_dir} is finished. To train it further, give a larger --steps or --minutes.")
-            return Run(run_dir, outcome="finished")
-        captures = read_capture(Path(data), split="train", options=experiment.capture)
-        if record is not None and record.data_hash not in (None, captures.source.get("hash")):
-            notes.append("The pictures changed since the run was started: it does not continue as it would have.")
-        if experiment.recipe != recipe:
-            notes.append(
-                f"On a CPU {recipe} is trained as {experiment.recipe}. As published: --set model.sampling=proposal."
+            return kind.open_run(run_dir, outcome="finished")
+        run = kind.train_on(
+            TrainingTask(
+                recipe=recipe,
+                experiment=experiment,
+                data=source,
+                run_dir=run_dir,
+                seed=seed,
+                placement=placement,
+                resume=resume,
+                state=state,
+                start=begin,
+                recorded_hash=None if record is None else record.data_hash,
+                notes=notes,
+                progress=progress,
             )
-        if captures.skipped:
-            notes.append(_skipped_line(captures.skipped))
-        if captures.tone is not None:
-            # Recorded: every split, and every later use of the run, is exposed alike.
-            exposed = dataclasses.replace(experiment.capture, exposure=captures.tone.exposure)
-            experiment = dataclasses.replace(experiment, capture=exposed)
-            notes.append(f"Linear pictures, exposed by a factor of {captures.tone.exposure:.4g}.")
-        if not captures.images.fits:
-            notes.append(_sliding_line(captures, experiment.capture.rotate_every))
-        held_out = _held_out(data, experiment, captures, notes)
-        for note in notes:
-            progress.say(note)
-        outcome, left_out = _train_into(
-            run_dir,
-            experiment,
-            captures,
-            held_out,
-            seed=seed,
-            placement=placement,
-            resume=resume,
-            state=state,
-            notes=notes,
-            data=data,
-            begin=begin,
-            progress=progress,
         )
-    run = Run(run_dir, outcome=outcome, left_out=left_out)
     run.report()
     return run
 
 
-def _train_into(
-    run_dir: Path,
-    experiment: Experiment,
-    captures: PosedImages,
-    held_out: PosedImages | None,
-    *,
-    seed: int,
-    placement: Placement,
-    resume: bool,
-    state: dict[str, Any] | None,
-    notes: list[str],
-    data: str | os.PathLike[str],
-    begin: Path | None,
-    progress: Progress,
-) -> tuple[str, tuple[Skipped, ...]]:
-    """Train on ``captures`` from ``state``, or from nothing if None, and keep the run directory's books.
-
-    Returns:
-        How it ended, and the pictures that could not be used.
-    """
-    compile_seconds = compile_kernels(experiment.recipe, placement, progress)
-    reset_peak_memory(placement.device)
-    model = build_model(experiment.recipe, experiment.model, captures, seed)
-    if begin is not None and state is None:
-        _start_from(model, begin, experiment.recipe)
-    experiment = dataclasses.replace(experiment, model=model.config)
-    measure = None
-    if held_out is not None and experiment.trainer.evaluation_images:
-        measure = functools.partial(_quick_evaluation, held_out, experiment, run_dir, placement.device)
-    with RaySampler(
-        captures,
-        seed,
-        device=placement.device,
-        rotate_every=experiment.capture.rotate_every,
-        first_step=0 if state is None else int(state["step"]),
-        scale_schedule=experiment.capture.scale_schedule,
-    ) as rays:
-        batches: Batches = rays
-        depth = experiment.capture.depth
-        if depth.source != "off":
-            batches = DepthSampler(rays, captures, depth, seed=seed, device=placement.device)
-            captures = dataclasses.replace(captures, skipped=(*captures.skipped, *batches.left_out))
-            if batches.left_out:
-                notes = [*notes, _skipped_line(batches.left_out, "depth image")]
-        trainer = Trainer(
-            cast(Model, cast(torch.nn.Module, model).to(placement.device)),
-            batches,
-            experiment.trainer,
-            run_dir=run_dir,
-            placement=placement,
-            seed=seed,
-            evaluation=measure,
-        )
-        if state is not None:
-            trainer.restore(state)
-        about = {"machine": machine(placement.device), "device": str(placement)}
-        about |= {} if begin is None else {"start": str(begin)}
-        write_experiment(
-            run_dir,
-            experiment,
-            seed=seed,
-            data_path=str(Path(data).resolve()),
-            data_hash=cast("str | None", captures.source.get("hash")),
-            extra=about,
-        )
-        resume_step = trainer.step if resume else None
-        with RunLog(run_dir, resume_step=resume_step, tensorboard=experiment.trainer.tensorboard) as log:
-            log.start(recipe=experiment.recipe, data=str(data), seed=seed, compile_seconds=compile_seconds, **about)
-            for note in notes:
-                log.event(note)
-            outcome = trainer.train(log, progress)
-            left_out = (*captures.skipped, *captures.images.failures)
-            _record_failures(run_dir, left_out)
-            if captures.images.failures:
-                log.event(_skipped_line(captures.images.failures))
-            if captures.images.faulty_pixels:
-                log.event(_faulty_line(captures.images.faulty_pixels))
-            held = _peak_memory(placement.device)
-            log.end(outcome, step=trainer.step, train_seconds=trainer.seconds, **held)
-    return outcome, left_out
+def _resumed(output: str | os.PathLike[str] | None, recipe: str, data: str | os.PathLike[str] | None) -> Path:
+    """The run directory to continue."""
+    if output is None and data is None:
+        raise InputError("resume: which run? Name it with --output.")
+    return Path(output) if output is not None else default_run_dir(recipe, cast("str", data))
 
 
-def _starting_grid(start: str | os.PathLike[str] | None, record: RunRecord | None) -> Path | None:
+def _source(
+    recipe: str, data: str | os.PathLike[str] | None, record: RunRecord[Experiment] | None, named: str | None
+) -> Path:
+    """What to train on: as given, else as the settings say, else what the run that is resumed was started on."""
+    if data is not None:
+        return Path(data)
+    if named is not None:
+        return Path(named)
+    if record is not None:
+        return Path(record.data_path)
+    raise InputError(f"missing DATA: what shall {recipe} learn from? voxfield train {recipe} DATA")
+
+
+def _starting_grid(start: str | os.PathLike[str] | None, record: RunRecord[Experiment] | None) -> Path | None:
     """The file that training begins with: of a resumed run the one it began with."""
     if record is None:
         return None if start is None else Path(start).resolve()
@@ -236,38 +146,6 @@ def _starting_grid(start: str | os.PathLike[str] | None, record: RunRecord | Non
     return None if begun is None else Path(str(begun))
 
 
-def _start_from(model: Model, path: Path, recipe: str) -> None:
-    """Give ``model`` the voxel grid of a file."""
-    if not isinstance(model, Plenoxels):
-        raise InputError(f"start: {recipe} has no voxels to begin with. Train plenoxels, plenoxels-fast or -llff.")
-    try:
-        model.start_from(read_voxel_vdb(path).grid)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-
-
-def _peak_memory(device: torch.device) -> dict[str, int | None]:
-    """The most bytes held at once, as the log's last line has them: by the process, and on an accelerator in use."""
-    held = {"peak_memory_bytes": device_memory(torch.device("cpu")).peak}
-    return held if device.type == "cpu" else {**held, "peak_device_memory_bytes": device_memory(device).peak}
-
-
-def _quick_evaluation(
-    captures: PosedImages, experiment: Experiment, run_dir: Path, device: torch.device, model: Model
-) -> dict[str, Any]:
-    """Metrics on a few held-out images while training; no pictures but the panels of the last time."""
-    settings: EvaluateConfig = dataclasses.replace(
-        experiment.evaluation,
-        max_images=experiment.trainer.evaluation_images,
-        lpips=None,
-        focus=False,
-        align_poses=False,
-    )
-    folder = run_dir / "eval" / "training"
-    result = evaluate(model.render_image, captures, output=folder, settings=settings, device=device)
-    return {"split": captures.split, **{name: result[name] for name in ("psnr", "ssim", "lpips")}}
-
-
 def _stand_in(
     recipe: str, placement: Placement, overrides: Sequence[str], config: str | os.PathLike[str] | None
 ) -> str:
@@ -275,48 +153,6 @@ def _stand_in(
     sources = [parse_overrides(overrides)] + ([] if config is None else [load_config_file(config)])
     names = {for_device(recipe, placement.device.type, settings) for settings in sources}
     return recipe if recipe in names else names.pop()
-
-
-def _resume_state(run_dir: Path, placement: Placement) -> tuple[dict[str, Any] | None, list[str]]:
-    """The newest readable checkpoint, or None for a run stopped before its first; and what there is to say."""
-    if not list_checkpoints(run_dir):
-        return None, ["The run had no checkpoint yet: it starts again from the first step."]
-    path, state, problems = load_latest(run_dir, device=placement.device)
-    return state, [f"{problem} Continued from {path.name}." for problem in problems]
-
-
-def _held_out(
-    data: str | os.PathLike[str], experiment: Experiment, captures: PosedImages, notes: list[str]
-) -> PosedImages | None:
-    """The validation split, else the test split, else None: a capture without either can still be trained.
-
-    Pictures of a capture that does not fit in memory are read small: rendering one of 8k takes minutes and gigabytes.
-    """
-    faults: list[str] = []
-    options = experiment.capture
-    if (
-        not captures.images.fits
-        and max(int(captures.cameras.width.max()), int(captures.cameras.height.max())) > LONGEST_SIDE
-    ):
-        options = dataclasses.replace(options, downscale="auto")
-        notes.append(f"While training, pictures are measured reduced to at most {LONGEST_SIDE} pixels a side.")
-    splits: tuple[Split, ...] = ("val", "test")
-    for split in splits:
-        try:
-            return read_capture(Path(data), split=split, options=options)
-        except (FormatError, MissingFileError) as error:
-            faults.append(str(error))
-    notes.append(f"Nothing is measured while training: {faults[-1]}")
-    return None
-
-
-def _record_failures(run_dir: Path, left_out: Sequence[Skipped]) -> None:
-    """``failures.json`` lists the pictures that were left out; there is none when all were used."""
-    path = run_dir / "failures.json"
-    if left_out:
-        write_json(path, [dataclasses.asdict(item) for item in left_out])
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _expected_minutes(steps: int | None, minutes: float | None) -> float | None:
@@ -331,37 +167,3 @@ def _with_limits(experiment: Experiment, steps: int | None, minutes: float | Non
         return experiment
     trainer = dataclasses.replace(experiment.trainer, steps=steps, minutes=minutes)
     return dataclasses.replace(experiment, trainer=trainer)
-
-
-def _default_run_dir(recipe: str, data: Path) -> Path:
-    resolved = data.resolve()
-    name = resolved.parent.name if resolved.suffix in {".json", ".xml", ".npz"} else resolved.name
-    return Path("runs") / f"{name or 'capture'}-{recipe}"
-
-
-def _refuse_to_overwrite(run_dir: Path) -> None:
-    if any((run_dir / name).exists() for name in ("experiment.json", "log.jsonl")) or list_checkpoints(run_dir):
-        raise InputError(f"{run_dir}: holds a run already. Continue it with --resume, or name another --output.")
-
-
-def _sliding_line(captures: PosedImages, rotate_every: int | None) -> str:
-    images = captures.images
-    plan = SlidingPlan.within_cache(images, rotate_every=rotate_every)
-    return (
-        f"{len(captures)} pictures take {images.total_bytes / 1e9:.3g} GB, the image cache "
-        f"{images.cache_bytes / 1e9:.3g} GB: {plan.part:.1%} of the pixels of {plan.pictures} pictures are held at a "
-        f"time, and a new picture is taken in every {plan.rotate_every} steps."
-    )
-
-
-def _skipped_line(left_out: Sequence[Skipped], what: str = "picture") -> str:
-    names = ", ".join(f"{item.path} ({item.reason})" for item in left_out[:2])
-    more = f" and {len(left_out) - 2} more" if len(left_out) > 2 else ""
-    were = f"{what} was" if len(left_out) == 1 else f"{what}s were"
-    return f"{len(left_out)} {were} left out: {names}{more}."
-
-
-def _faulty_line(faulty: Sequence[FaultyPixels]) -> str:
-    broken, negative = sum(one.broken for one in faulty), sum(one.negative for one in faulty)
-    names = ", ".join(one.name for one in faulty[:2]) + (f" and {len(faulty) - 2} more" if len(faulty) > 2 else "")
-    return f"{broken} pixels are NaN or infinite (masked) and {negative} negative (taken as 0): {names}."

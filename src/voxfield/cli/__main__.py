@@ -23,9 +23,10 @@ import voxfield
 from voxfield.errors import TrainingDivergedError, TransferError, VoxfieldError
 
 VERBS = {
-    "train": "Train a radiance field from posed photographs.",
-    "eval": "Measure a run on held-out photographs: PSNR, SSIM, LPIPS, speed, and what is wrong with each.",
+    "train": "Train a recipe: a radiance field from posed photographs, or a network of another kind.",
+    "eval": "Measure a run on what it was not trained on: of photographs PSNR, SSIM, LPIPS, speed, and what is wrong.",
     "render": "Render a camera path through a run as a video or images.",
+    "bake": "Bake a run of any recipe into a sparse voxel grid, which needs no network.",
     "report": "Write a run's report: one HTML file with curves, metrics and pictures.",
     "info": "Say what a run is: recipe, data, progress, results.",
     "capture convert": "Convert a capture of any layout to nerfstudio's transforms.json.",

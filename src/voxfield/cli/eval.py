@@ -24,15 +24,15 @@ def command(
     scales: Annotated[tuple[int, ...], arg(metavar="N ...")] = (),
     quiet: bool = False,
 ) -> int:
-    """Measure a run on held-out photographs: PSNR, SSIM, LPIPS, speed, and what is wrong with each.
+    """Measure a run on what it was not trained on: of photographs PSNR, SSIM, LPIPS, speed, and what is wrong.
 
-    Writes eval/SPLIT/metrics.json, one picture per photograph (truth, prediction, error, depth), and focus.html, which
-    tells blur from misalignment, other exposure and other content.
+    Writes eval/SPLIT/metrics.json. Of photographs also one picture each (truth, prediction, error, depth), and
+    focus.html, which tells blur from misalignment, other exposure and other content.
 
     Args:
         run: run directory.
-        data: the capture, when it is no longer where the run found it.
-        split: which photographs.
+        data: the capture or dataset, when it is no longer where the run found it.
+        split: which photographs, or other examples.
         lpips_weights: file or folder of LPIPS weights, or trunk and heads with a comma between; without it LPIPS is
             not measured.
         max_images: measure only this many photographs, evenly chosen.
@@ -44,8 +44,20 @@ def command(
         quiet: no progress bar.
     """
     import voxfield
+    from voxfield.cli.run_kinds import refuse_photographic
 
     opened = voxfield.open(run)
+    if not isinstance(opened, voxfield.Run):
+        photographic = {
+            "--lpips-weights": lpips_weights,
+            "--max-images": max_images,
+            "--background": background,
+            "--align-poses": align_poses,
+            "--scales": scales,
+        }
+        refuse_photographic(opened, photographic)
+        metrics = opened.evaluate(split=split, data=data, quiet=quiet)
+        return print_measures(opened.path, split, metrics)
     metrics = opened.evaluate(
         split=split,
         data=data,
@@ -57,6 +69,16 @@ def command(
         quiet=quiet,
     )
     return print_metrics(opened.path, split, metrics)
+
+
+def print_measures(run: Path, split: str, metrics: Mapping[str, Any]) -> int:
+    """Print the numbers measured on a split of a run on other data than photographs; returns the exit code."""
+    from voxfield.cli.tables import format_nested
+
+    print(f"{run}, {split}")
+    print(format_nested(metrics))
+    print(f"Wrote  {run / 'eval' / split / 'metrics.json'}")
+    return 0
 
 
 def print_metrics(run: Path, split: str, metrics: Mapping[str, Any]) -> int:

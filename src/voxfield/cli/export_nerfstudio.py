@@ -27,8 +27,9 @@ def command(
         images: copy the pictures, or link them (hard links: no space, same file system).
     """
     import voxfield
+    from voxfield.cli.run_kinds import require_photographs
 
-    done = voxfield.open(run).export_nerfstudio(output, images=images)
+    done = require_photographs(voxfield.open(run), "export cameras").export_nerfstudio(output, images=images)
     counts = ", ".join(f"{count} {split}" for split, count in done.capture.pictures.items())
     print(f"Wrote  {done.capture.file}: {counts}")
     print(f"Wrote  {done.weights.file}: {done.weights.tensors} tensors, {done.weights.bytes / 1e6:.1f} MB")

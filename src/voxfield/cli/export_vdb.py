@@ -40,8 +40,9 @@ def command(
         level: effort of the compression.
     """
     import voxfield
+    from voxfield.cli.run_kinds import require_photographs
 
-    done = voxfield.open(run).export_vdb(
+    done = require_photographs(voxfield.open(run), "export volumes").export_vdb(
         output,
         resolution=resolution,
         layout=layout,

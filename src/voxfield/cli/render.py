@@ -56,11 +56,12 @@ def command(
     """
     import voxfield
     from voxfield.cli.eval import print_metrics
+    from voxfield.cli.run_kinds import require_photographs
     from voxfield.errors import InputError
 
     if compute_metrics and path != "dataset":
         raise InputError("--compute-metrics: only --path dataset has photographs to compare with.")
-    opened = voxfield.open(run)
+    opened = require_photographs(voxfield.open(run), "render camera paths")
     written = opened.render_path(
         path,
         frames=frames,

@@ -12,7 +12,7 @@ EXAMPLE = "voxfield train grid-ngp path/to/capture --minutes 5 --set model.field
 
 def command(
     recipe: Annotated[Positional[str], arg(metavar="RECIPE")],
-    data: Annotated[Positional[Path], arg(metavar="DATA")],
+    data: Annotated[Positional[Path | None], arg(metavar="[DATA]")] = None,
     /,
     *,
     output: Annotated[Path | None, optional("DIR")] = None,
@@ -28,7 +28,7 @@ def command(
     config: Annotated[Path | None, optional("FILE")] = None,
     start: Annotated[Path | None, arg(name="from", metavar="FILE.vdb", help_behavior_hint="")] = None,
 ) -> int:
-    """Train a radiance field from posed photographs.
+    """Train a recipe: a radiance field from posed photographs, or a network of another kind.
 
     Which value of a setting wins: a flag here, then --set, then the --config file, then the recipe.
     Ctrl-C saves and stops; --resume continues. The exit code is 1 when pictures had to be left out.
@@ -37,7 +37,7 @@ def command(
         recipe: what to train: grid-ngp, nerfacto, nerfacto-big, nerfacto-huge, depth-nerfacto, pynerf,
             pynerf-synthetic, pynerf-occupancy-grid, plenoxels, plenoxels-fast or plenoxels-llff.
         data: folder of a capture (COLMAP, nerfstudio, NeRF-synthetic, Metashape, ...), or the file that lists its
-            photographs.
+            photographs. Not needed to continue a run, nor where --config names the data.
         output: run directory; runs/NAME of the capture when not given.
         steps: stop after this many steps.
         minutes: stop after this many minutes of training; compiling and evaluating do not count.
@@ -73,9 +73,11 @@ def command(
     print(f"Run:     {run.path}")
     print(f"Report:  {run.path / 'report.html'}")
     if run.outcome == "interrupted":
-        print(f"Interrupted and saved. Continue: voxfield train {recipe} {data} --output {run.path} --resume")
+        named = recipe if data is None else f"{recipe} {data}"
+        print(f"Interrupted and saved. Continue: voxfield train {named} --output {run.path} --resume")
         return 130
     if run.left_out:
-        print(f"Trained without {len(run.left_out)} pictures that could not be used: {run.path / 'failures.json'}")
+        what = "pictures" if isinstance(run, voxfield.Run) else "examples"
+        print(f"Trained without {len(run.left_out)} {what} that could not be used: {run.path / 'failures.json'}")
         return 1
     return 0

@@ -15,10 +15,11 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from voxfield.data.batches import Batches
 from voxfield.data.capture import DepthOptions, Skipped
 from voxfield.data.decode import read_depth
 from voxfield.data.posed_images import DepthImages, PosedImages
-from voxfield.data.ray_batches import Batches, DepthTargets, RayBatch
+from voxfield.data.ray_batches import DepthTargets, RayBatch
 from voxfield.data.sparse_points import ObservedPoints
 from voxfield.errors import FormatError, InputError
 from voxfield.geometry.camera import Cameras
@@ -36,7 +37,7 @@ class DepthSampler:
 
     def __init__(
         self,
-        batches: Batches,
+        batches: Batches[RayBatch],
         posed_images: PosedImages,
         options: DepthOptions,
         *,

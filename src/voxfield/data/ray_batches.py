@@ -10,7 +10,7 @@ only those of coarse copies at first.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -63,13 +63,6 @@ class RayBatch:
         if self.weights is None:
             return errors.mean()
         return (errors.mean(dim=1) * self.weights).sum() / self.weights.sum()
-
-
-class Batches(Protocol):
-    """Where training rays come from."""
-
-    def sample(self, num_rays: int, step: int) -> RayBatch:
-        """A batch, a pure function of its arguments."""
 
 
 class RaySampler:

@@ -7,7 +7,7 @@ light preference. Everything that comes from files is escaped: names of images a
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -37,6 +37,11 @@ MOST_PICTURES = 8
 
 PICTURE_BYTES = 5_000_000
 """Bytes of encoded pictures and video embedded at most, so that the page stays below 8 MB as base64 text."""
+
+_MOST_CURVES = 4
+"""Measures drawn of a run on other data than photographs, in the order its log names them."""
+
+_MEASURES = {"psnr": "PSNR, dB"}
 
 _SPLIT_ORDER = ("test", "val", "train")
 
@@ -131,22 +136,27 @@ class _Page:
         """The few numbers that matter most."""
         train = [e for e in self.log if e.get("kind") == "train"]
         held_out = [e for e in self.log if e.get("kind") == "eval"]
-        if self.metrics:
+        if self.metrics and "psnr" not in next(iter(self.metrics.values())):
+            split, metrics = next(iter(self.metrics.items()))
+            plain = [(name, value) for name, value in metrics.items() if is_number(value)]
+            yield from ((f"{name.replace('_', ' ')}, {split}", number(value, "{:.4g}")) for name, value in plain[:4])
+        elif self.metrics:
             split, metrics = next(iter(self.metrics.items()))
             yield f"PSNR, {split}", number(metrics.get("psnr"), "{:.2f} dB")
             yield f"SSIM, {split}", number(metrics.get("ssim"), "{:.4f}")
             if metrics.get("lpips") is not None:
                 yield f"{_network(metrics)}, {split}", number(metrics["lpips"], "{:.4f}")
             yield "rendering", number(metrics.get("num_rays_per_sec"), "{:,.0f} rays/s")
-        elif held_out:
+        elif held_out and "psnr" in held_out[-1]:
             yield f"PSNR, {held_out[-1].get('split', 'held out')}", number(held_out[-1].get("psnr"), "{:.2f} dB")
         if train:
             yield "training time", number(_minutes(train[-1]), "{:.1f} min")
             yield "steps", number(train[-1].get("step"), "{:,}")
-            rates = [e["rays_per_second"] for e in train if is_number(e.get("rays_per_second"))]
+            unit = _unit(train)
+            rates = [e[f"{unit}_per_second"] for e in train if is_number(e.get(f"{unit}_per_second"))]
             if rates:
                 # The median is not moved by the first steps, which are not the steady state.
-                yield "training", number(sorted(rates)[len(rates) // 2], "{:,.0f} rays/s")
+                yield "training", number(sorted(rates)[len(rates) // 2], f"{{:,.0f}} {unit}/s")
 
     def _pictures(self) -> str:
         parts: list[str] = []
@@ -196,20 +206,34 @@ class _Page:
             return ""
         charts: list[str] = []
         for x_label, x in (("minutes of training", _minutes), ("steps", lambda e: e.get("step"))):
-            psnr = [Series(label="training rays", points=_points(train, x, "psnr"))]
             splits = dict.fromkeys(str(e.get("split", "held out")) for e in self.log if e.get("kind") == "eval")
-            for split in list(splits)[:3]:
-                lines = [e for e in self.log if e.get("kind") == "eval" and str(e.get("split", "held out")) == split]
-                psnr.append(Series(label=split, points=_points(lines, x, "psnr"), dots=True))
-            charts.append(chart("PSNR, dB", x_label, psnr))
+            for name in self._measured(train):
+                series = [Series(label=f"training {_unit(train)}", points=_points(train, x, name))]
+                for split in list(splits)[:3]:
+                    lines = [
+                        e for e in self.log if e.get("kind") == "eval" and str(e.get("split", "held out")) == split
+                    ]
+                    series.append(Series(label=split, points=_points(lines, x, name), dots=True))
+                charts.append(chart(_MEASURES.get(name, name.replace("_", " ")), x_label, series))
             charts.append(chart("Loss", x_label, [Series(label="loss", points=_points(train, x, "loss"))], log_y=True))
-            rate = Series(label="rays/s", points=_points(train, x, "rays_per_second"))
-            charts.append(chart("Training rays per second", x_label, [rate]))
+            rate = Series(label=f"{_unit(train)}/s", points=_points(train, x, f"{_unit(train)}_per_second"))
+            charts.append(chart(f"Training {_unit(train)} per second", x_label, [rate]))
         return f'<section><h2>Curves</h2><div class="charts">{"".join(charts)}</div></section>'
+
+    def _measured(self, train: list[dict[str, Any]]) -> list[str]:
+        """Which measures have a curve: of photographs PSNR; of other data all that a step or an evaluation names."""
+        held_out = [e for e in self.log if e.get("kind") == "eval"]
+        last = {**(held_out[-1] if held_out else {}), **(train[-1] if train else {})}
+        if "psnr" in last or not last:
+            return ["psnr"]
+        return [name for name, value in last.items() if is_number(value) and not _is_bookkeeping(name)][:_MOST_CURVES]
 
     def _metrics(self) -> str:
         if not self.metrics:
             return ""
+        if not any("psnr" in metrics for metrics in self.metrics.values()):
+            tables = (f"<h3>{escape(split)}</h3>{settings_table(metrics)}" for split, metrics in self.metrics.items())
+            return f"<section><h2>Metrics</h2>{''.join(tables)}</section>"
         table = _numbers_table("split", [(split, metrics) for split, metrics in self.metrics.items()])
         details = "".join(self._measurement(split, metrics) for split, metrics in self.metrics.items())
         return f"<section><h2>Metrics</h2>{table}<p>Mean ± standard deviation over images.</p>{details}</section>"
@@ -310,6 +334,16 @@ def _text(value: Any) -> str:
 def _minutes(entry: Mapping[str, Any]) -> float | None:
     seconds = entry.get("train_seconds")
     return seconds / 60.0 if isinstance(seconds, int | float) and is_number(seconds) else None
+
+
+def _unit(train: Sequence[Mapping[str, Any]]) -> str:
+    """What a training's examples are, by the names in its log: rays of those that do not say."""
+    names = [name for entry in train[-1:] for name in entry if name.endswith("_per_second")]
+    return names[0].removesuffix("_per_second") if names else "rays"
+
+
+def _is_bookkeeping(name: str) -> bool:
+    return name in {"step", "train_seconds", "loss", "lr"} or name.startswith("num_") or name.endswith("_per_second")
 
 
 def _points(entries: Iterable[Mapping[str, Any]], x: Callable[[Mapping[str, Any]], Any], name: str) -> list[Point]:

@@ -5,7 +5,7 @@ Source: Mueller et al. 2022, Instant Neural Graphics Primitives (https://arxiv.o
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -72,19 +72,6 @@ class FieldSamples(NamedTuple):
     """(N, G): what their colour depends on beside the direction."""
     discord: torch.Tensor | None = None
     """Scalar: how far the field contradicts itself, where that is asked for."""
-
-
-class Colours(Protocol):
-    """What has colours: a `HashField`, or a pyramid of them."""
-
-    def colour(
-        self,
-        geometry: torch.Tensor,
-        directions: torch.Tensor,
-        ray_index: torch.Tensor,
-        appearance: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """See `HashField.colour`."""
 
 
 class HashField(torch.nn.Module):
@@ -166,19 +153,6 @@ class HashField(torch.nn.Module):
     def penalty(self, discord: torch.Tensor | None) -> torch.Tensor | None:  # noqa: ARG002
         """Nothing is added to the loss."""
         return None
-
-
-def colours_towards(
-    field: "Colours", geometry: torch.Tensor, directions: torch.Tensor, appearance: torch.Tensor | None
-) -> torch.Tensor:
-    """Colours (N, K, 3) of a field's ``geometry`` (N, G), each seen along all ``directions`` (K, 3), unit vectors.
-
-    ``appearance`` (K, A), where the field has appearances.
-    """
-    count, views = len(geometry), len(directions)
-    ray_index = torch.arange(views, dtype=torch.int32, device=geometry.device).repeat(count)
-    colours = field.colour(geometry.repeat_interleave(views, dim=0), directions, ray_index, appearance)
-    return colours.reshape(count, views, 3)
 
 
 def ray_inputs(directions: torch.Tensor, sh_degree: int, appearance: torch.Tensor | None) -> torch.Tensor:

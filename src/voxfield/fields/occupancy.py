@@ -129,6 +129,17 @@ class Occupancy(torch.nn.Module):
         """
         self.observe(positions, lengths, positions.new_full((len(positions),), REOPENED * self._threshold()))
 
+    def holds(self, points: torch.Tensor) -> torch.Tensor:
+        """(N,) bool: whether world ``points`` (N, 3) lie in an occupied cell of the finest cascade around them."""
+        r = self.config.resolution
+        low, high = self.bounds.tensor(points.device)
+        unit = (points - (low + high) / 2) / ((high - low) / 2)  # cascade 0's box is [-1, 1]
+        cascade = unit.abs().amax(1).clamp(min=1.0).log2().ceil()
+        inside = cascade < self.cascades
+        cascade = torch.where(inside, cascade, 0)
+        x, y, z = ((unit / torch.exp2(cascade)[:, None] + 1) * (0.5 * r)).nan_to_num().long().clamp(0, r - 1).unbind(1)
+        return inside & self.occupied[cascade.long(), z, y, x]
+
     @torch.no_grad()
     def update(self, density_at: Callable[[torch.Tensor], torch.Tensor], generator: torch.Generator) -> None:
         """Look into some cells, and draw conclusions from this and from what samples met.

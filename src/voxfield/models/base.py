@@ -1,19 +1,56 @@
-"""What a model of posed photographs offers to the trainer, the evaluation and the renderer."""
+"""What models offer: every one to the trainer, those of posed photographs also to the evaluation and the renderer."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
 
 import torch
 
 from voxfield.data.ray_batches import RayBatch
 from voxfield.geometry.camera import Cameras
 from voxfield.geometry.rays import Rays
+from voxfield.render.metrics import psnr_from_mse
+
+BatchT_contra = TypeVar("BatchT_contra", contravariant=True)
+
+
+class StepOutcome(Protocol):
+    """What the trainer needs to know of a step."""
+
+    @property
+    def loss(self) -> torch.Tensor:
+        """Scalar; differentiable."""
+
+    @property
+    def num_examples(self) -> int:
+        """Examples of the batch, whose rate is logged."""
+
+    @property
+    def counted_in(self) -> str:
+        """What the examples are, as the log names them: ``rays``, ``volumes``."""
+
+    @property
+    def measures(self) -> Mapping[str, float]:
+        """What the log says of the step besides: names to numbers. The first few are shown while training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredStep:
+    """What one training step computed, whatever the data; a `StepOutcome`."""
+
+    loss: torch.Tensor
+    """Scalar; differentiable."""
+    num_examples: int
+    """Examples of the batch."""
+    counted_in: str
+    """What they are, as the log names them."""
+    measures: Mapping[str, float] = field(default_factory=dict)
+    """What the log says of the step besides."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
-    """What one training step computed."""
+    """What one training step on photographs computed; a `StepOutcome`."""
 
     loss: torch.Tensor
     """Scalar; differentiable."""
@@ -23,6 +60,24 @@ class StepResult:
     """Rays of the batch."""
     num_samples: int
     """Samples placed along them."""
+
+    @property
+    def num_examples(self) -> int:
+        """The rays."""
+        return self.num_rays
+
+    @property
+    def counted_in(self) -> str:
+        """Photographs are learnt by rays."""
+        return "rays"
+
+    @property
+    def measures(self) -> Mapping[str, float]:
+        """PSNR of the batch in dB, and how many samples a ray took."""
+        return {
+            "psnr": psnr_from_mse(self.squared_error),
+            "samples_per_ray": self.num_samples / max(1, self.num_rays),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,19 +109,15 @@ class RowsMoved:
     """Names of the parameter groups it is true of; their parameters are new tensors."""
 
 
-class Model(Protocol):
-    """A model is a `torch.nn.Module` with these methods; all its state is in ``state_dict()``.
-
-    Its colours, and the backgrounds it is given, are those of its batches: sRGB in [0, 1], or for linear captures
-    exposed linear light, at least 0.
-    """
+class Trainable(Protocol[BatchT_contra]):
+    """What can be trained on batches: a `torch.nn.Module` with these methods; all its state is in ``state_dict()``."""
 
     config: Any
     """Its settings, with a value for every ``auto``: what runs record, so that they mean the same when defaults change.
     """
 
-    def rays_per_batch(self) -> int:
-        """Rays of the next batch."""
+    def batch_size(self) -> int:
+        """Examples (rays, volumes, ...) of the next batch."""
 
     def before_step(self, step: int, progress: float, generator: torch.Generator) -> RowsMoved | None:
         """Called before step ``step`` (from 0) at ``progress`` (0 to 1) of the run: occupancy, schedules.
@@ -75,8 +126,22 @@ class Model(Protocol):
             How the rows of parameters moved, where some did.
         """
 
-    def training_step(self, batch: RayBatch, step: int, generator: torch.Generator) -> StepResult:
+    def training_step(self, batch: BatchT_contra, step: int, generator: torch.Generator, /) -> StepOutcome:
         """The loss of the batch of step ``step`` (from 0)."""
+
+    def accumulate_gradients_in_place(self) -> None:
+        """Called once the parameters have gradient buffers: kernels may add to those directly."""
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """What is optimised."""
+
+
+class Model(Trainable[RayBatch], Protocol):
+    """A model of posed photographs.
+
+    Its colours, and the backgrounds it is given, are those of its batches: sRGB in [0, 1], or for linear captures
+    exposed linear light, at least 0.
+    """
 
     def render_rays(self, rays: Rays, *, background: torch.Tensor) -> dict[str, torch.Tensor]:
         """``rgb`` (R, 3), ``opacity`` (R,), ``depth`` (R,) without gradients."""
@@ -89,34 +154,6 @@ class Model(Protocol):
 
     def render_image(self, cameras: Cameras, i: int, *, background: torch.Tensor) -> dict[str, torch.Tensor]:
         """``rgb`` (H, W, 3), ``opacity`` (H, W), ``depth`` (H, W) on the CPU."""
-
-    def accumulate_gradients_in_place(self) -> None:
-        """Called once the parameters have gradient buffers: kernels may add to those directly."""
-
-    def parameter_groups(self) -> list[ParameterGroup]:
-        """What is optimised."""
-
-
-@runtime_checkable
-class VolumetricModel(Protocol):
-    """A model whose density and colours can be asked for anywhere, not only along rays."""
-
-    def sample_field(
-        self, points: torch.Tensor, directions: torch.Tensor, width: float
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What is at world ``points`` within the region of interest, as rendering sees it. No gradient.
-
-        Args:
-            points: (N, 3), on the model's device.
-            directions: (K, 3) unit vectors to look along.
-            width: of the detail that is wanted, world units, above 0: fields of several levels are asked at its level.
-
-        Returns:
-            Density (N,) per world unit, and colours (N, K, 3).
-
-        Raises:
-            InputError: a model whose space is not the world's.
-        """
 
 
 def render_camera(

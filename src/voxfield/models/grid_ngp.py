@@ -15,7 +15,7 @@ import torch
 from voxfield.checks import check_choice, check_range
 from voxfield.colour import ToneCurve, compared
 from voxfield.data.ray_batches import RayBatch
-from voxfield.fields.hash_field import FieldSamples, HashField, HashFieldConfig, colours_towards
+from voxfield.fields.hash_field import FieldSamples, HashField, HashFieldConfig
 from voxfield.fields.occupancy import Occupancy, OccupancyConfig
 from voxfield.fields.pyramid_field import PyramidConfig, PyramidField
 from voxfield.geometry.bounds import Bounds
@@ -173,7 +173,7 @@ class GridNgp(torch.nn.Module):
         """Where the parameters live."""
         return self.box.device
 
-    def rays_per_batch(self) -> int:
+    def batch_size(self) -> int:
         """Rays of the next batch, so that it has about ``samples_per_batch`` samples."""
         rays = int(self.samples_per_batch / max(1.0, float(self.samples_per_ray)))
         return max(128, min(rays, self.samples_per_batch))
@@ -288,22 +288,6 @@ class GridNgp(torch.nn.Module):
             behind = background.to(self.device)
         return seen.rgb + (1 - seen.opacity)[:, None] * behind
 
-    @torch.no_grad()
-    def sample_field(
-        self, points: torch.Tensor, directions: torch.Tensor, width: float
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Density (N,) and colours (N, K, 3): see `VolumetricModel`. Cells that rays skip are empty."""
-        centre, extent = self.box.mean(0), (self.box[1] - self.box[0]) * 2 ** (self.occupancy.cascades - 1)
-        positions, level = (points - centre) / extent + 0.5, None
-        if isinstance(self.field, PyramidField):
-            level = self.field.levels.of_width(torch.full((len(points),), width, device=points.device))
-            level = self.field.trained_level(positions, level)
-        asked = self.field.query(positions, level)
-        cells = self.occupancy.occupied[0]
-        x, y, z = ((points - self.box[0]) / (self.box[1] - self.box[0]) * len(cells)).long().clamp(0, len(cells) - 1).T
-        density = torch.where(cells[z, y, x], asked.density * self.density_scale, 0)
-        return density, colours_towards(self.field, asked.geometry, directions, None)
-
     def refined_poses(self, camera_to_world: torch.Tensor) -> torch.Tensor:
         """``camera_to_world`` (N, 3, 4) as it is: this model does not correct poses."""
         return camera_to_world
@@ -317,6 +301,11 @@ class GridNgp(torch.nn.Module):
         return render_camera(
             lambda rays: self.render_rays(rays.to(self.device), background=background), cameras, i, rays_per_chunk
         )
+
+    def in_cube(self, points: torch.Tensor) -> torch.Tensor:
+        """World ``points`` (N, 3) in the unit cube the grids cover. Differentiable."""
+        extent = (self.box[1] - self.box[0]) * 2 ** (self.occupancy.cascades - 1)
+        return (points - self.box.mean(0)) / extent + 0.5
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """The table, of which a batch touches a part, the networks, and those that a batch may leave alone."""
@@ -491,11 +480,10 @@ class GridNgp(torch.nn.Module):
 
     def _density_at(self, positions: torch.Tensor) -> torch.Tensor:
         """Density (N,) per world unit at world ``positions`` (N, 3), for the occupancy grid."""
-        centre, extent = self.box.mean(0), (self.box[1] - self.box[0]) * 2 ** (self.occupancy.cascades - 1)
         level = None
         if self.footprints is not None and isinstance(self.field, PyramidField):
             level = self.field.levels.of_width(self.footprints.at(positions, self.step_rule.min_step))
-        return self.field.density((positions - centre) / extent + 0.5, level) * self.density_scale
+        return self.field.density(self.in_cube(positions), level) * self.density_scale
 
 
 @dataclass

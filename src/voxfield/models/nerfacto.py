@@ -17,7 +17,7 @@ from voxfield.colour import ToneCurve, compared
 from voxfield.data.ray_batches import RayBatch
 from voxfield.errors import InputError
 from voxfield.fields.contraction import contract_to_unit_cube
-from voxfield.fields.hash_field import FieldSamples, HashField, HashFieldConfig, colours_towards
+from voxfield.fields.hash_field import FieldSamples, HashField, HashFieldConfig
 from voxfield.fields.normal_head import NormalHead
 from voxfield.fields.proposal import ProposalConfig, ProposalNetwork
 from voxfield.fields.pyramid_field import PyramidConfig, PyramidField
@@ -242,7 +242,7 @@ class Nerfacto(torch.nn.Module):
         """Where the parameters live."""
         return self.box.device
 
-    def rays_per_batch(self) -> int:
+    def batch_size(self) -> int:
         """Rays of the next batch."""
         return self.config.rays_per_batch
 
@@ -353,22 +353,6 @@ class Nerfacto(torch.nn.Module):
         rgb, seen, _ = self._see(self._look(rays, None, None), background)
         return {"rgb": rgb, "opacity": seen.opacity, "depth": seen.depth}
 
-    @torch.no_grad()
-    def sample_field(
-        self, points: torch.Tensor, directions: torch.Tensor, width: float
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Density (N,) and colours (N, K, 3), in no picture's appearance: see `VolumetricModel`."""
-        if self.ndc is not None:
-            raise InputError("sample_field: this field lives in normalised device coordinates, not in the world's.")
-        positions, level = self._in_cube(points).contiguous(), None
-        if isinstance(self.field, PyramidField):
-            level = self.field.levels.of_width(torch.full((len(points),), width, device=points.device))
-            level = self.field.trained_level(positions, level)
-        asked = self.field.query(positions, level)
-        appearance = self._unseen_appearance().expand(len(directions), -1)
-        colours = colours_towards(self.field, asked.geometry, directions, appearance)
-        return asked.density * self.density_scale, colours
-
     def refined_poses(self, camera_to_world: torch.Tensor) -> torch.Tensor:
         """The training cameras' poses (N, 3, 4) with the corrections learnt so far."""
         return camera_to_world if self.poses is None else self.poses.apply_to_poses(camera_to_world)
@@ -391,6 +375,11 @@ class Nerfacto(torch.nn.Module):
             i,
             rays_per_chunk,
         )
+
+    def unseen_appearance(self) -> torch.Tensor:
+        """The appearance (A,) of no picture in particular, which renderings have."""
+        mean = self.appearance.mean(0)
+        return mean if self.config.unseen_appearance == "mean" else torch.zeros_like(mean)
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Tables, of which a batch touches a part; networks; proposal networks, which rest in most steps; poses."""
@@ -438,7 +427,7 @@ class Nerfacto(torch.nn.Module):
 
     def _see(self, look: _Look, background: torch.Tensor) -> tuple[torch.Tensor, DenseComposited, torch.Tensor | None]:
         """Colour (R, 3) over ``background`` in no picture's appearance, what it is composed of, and learnt normals."""
-        appearance = self._unseen_appearance().expand(len(look.distances), -1)
+        appearance = self.unseen_appearance().expand(len(look.distances), -1)
         density, colour, predicted = self._ask_field(look, appearance)
         seen = dense_composite(density, colour, look.distances)
         behind = background.to(self.device)
@@ -447,11 +436,6 @@ class Nerfacto(torch.nn.Module):
             # Rays that leave the frame of normalised device coordinates have no last sample.
             behind = last if self.ndc is None else torch.where(cast(torch.Tensor, look.hit), last, behind)
         return seen.rgb + (1 - seen.opacity)[:, None] * behind, seen, predicted
-
-    def _unseen_appearance(self) -> torch.Tensor:
-        """(A,): that of pictures that were not learnt from."""
-        mean = self.appearance.mean(0)
-        return torch.zeros_like(mean) if self.config.unseen_appearance == "zero" else mean
 
     def _place(
         self,
@@ -555,7 +539,7 @@ class Nerfacto(torch.nn.Module):
             points = look.world.origins[:, None] + middles[..., None] * look.world.directions[:, None]
             points = points.detach().reshape(-1, 3).clone().requires_grad_()
             # The logarithm's slope has the density's direction, and neither under- nor overflows.
-            (slope,) = torch.autograd.grad(self.field.log_density(self._in_cube(points), level).sum(), points)
+            (slope,) = torch.autograd.grad(self.field.log_density(self.in_cube(points), level).sum(), points)
         return -torch.nn.functional.normalize(slope, dim=1, eps=1e-10).view(*middles.shape, 3)
 
     def _in_world(self, look: _Look, distances: torch.Tensor) -> torch.Tensor:
@@ -564,7 +548,7 @@ class Nerfacto(torch.nn.Module):
             return distances
         return self.ndc.to_world(distances, look.rays, look.world, farthest=self.config.far)
 
-    def _in_cube(self, points: torch.Tensor) -> torch.Tensor:
+    def in_cube(self, points: torch.Tensor) -> torch.Tensor:
         """World ``points`` (N, 3) in the unit cube the grids cover, as `_positions` does it. Differentiable."""
         if self.ndc is not None:
             points = self.ndc.points(points)

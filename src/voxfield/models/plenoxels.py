@@ -219,7 +219,7 @@ class Plenoxels(torch.nn.Module):
         """Where the parameters live."""
         return self.grid.density.device
 
-    def rays_per_batch(self) -> int:
+    def batch_size(self) -> int:
         """Rays of the next batch."""
         return self.config.rays_per_batch
 
@@ -322,12 +322,36 @@ class Plenoxels(torch.nn.Module):
             lambda rays: self.render_rays(rays.to(self.device), background=background), cameras, i, rays_per_chunk
         )
 
+    def begin_with(self, grid: VoxelGrid) -> None:
+        """Take the values of ``grid``, whose densities are per world unit, drop what no training ray sees of it, and
+        begin at the last stage.
+
+        Raises:
+            InputError: it is of another resolution than the last stage, another box or another degree.
+        """
+        last = self.config.resolutions[-1]
+        if (grid.resolution, grid.sh_degree) != (last, self.config.sh_degree) or grid.scene_bounds != self.world_bounds:
+            raise InputError(
+                f"grid: expected {last} voxels of degree {self.config.sh_degree} in {self.world_bounds}, got "
+                f"{grid.resolution} of {grid.sh_degree} in {grid.scene_bounds}."
+            )
+        with torch.no_grad():
+            density = grid.density / self.scale
+            inside = VoxelGrid.from_values(grid.links, density, grid.sh, self.grid.scene_bounds)
+            self.grid.adopt(inside.to(self.device))
+            self.grid.adopt(self._pruned(last))
+        self.stage.fill_(len(self.config.resolutions) - 1)
+
     def world_grid(self) -> VoxelGrid:
         """The grid in the region's own units: of forward-facing scenes those of normalised device coordinates."""
         with torch.no_grad():
             return VoxelGrid.from_values(
                 self.grid.links, self.grid.density * self.scale, self.grid.sh, self.world_bounds
             )
+
+    def in_grid(self, points: torch.Tensor) -> torch.Tensor:
+        """World ``points`` (N, 3) in the grid's space. Differentiable."""
+        return (points - self.centre) * self.scale
 
     @torch.no_grad()
     def start_from(self, grid: VoxelGrid) -> None:
@@ -363,9 +387,9 @@ class Plenoxels(torch.nn.Module):
     def _inside(self, rays: Rays) -> tuple[torch.Tensor, torch.Tensor]:
         """Origins and unit directions in the grid's space; rays that mean nothing in it start at infinity."""
         if self.ndc is None:
-            return (rays.origins - self.centre) * self.scale, rays.directions
+            return self.in_grid(rays.origins), rays.directions
         inside, ahead = self.ndc.rays(rays)
-        origins = (inside.origins - self.centre) * self.scale
+        origins = self.in_grid(inside.origins)
         return torch.where(ahead[:, None], origins, math.inf), inside.directions
 
     def _render(self, rays: Rays) -> RenderedGrid:

@@ -25,8 +25,11 @@ RECIPES = {
     "plenoxels-fast": "plenoxels_fast",
     "plenoxels-llff": "plenoxels_llff",
 }
-"""Name to module; a module has ``experiment(minutes)``, ``build_model(config, captures, seed)`` and
-``smallest_model()``."""
+"""Name to module. A module has ``experiment(minutes)``; that of a recipe on photographs also
+``build_model(config, captures, seed)`` and ``smallest_model()``, that of another names its data in ``TRAINS_ON``."""
+
+PHOTOGRAPHS = "photographs"
+"""The kind of data that a recipe's module need not name."""
 
 ON_A_CPU = {"pynerf": "pynerf-occupancy-grid"}
 """Recipes that another one stands in for on a CPU, where it learns the same in a fraction of the time."""
@@ -56,8 +59,18 @@ def load_recipe(name: str, minutes: float | None = None) -> "Experiment":
     return experiment
 
 
+def data_kind(name: str) -> str:
+    """What recipe ``name`` learns from, as `voxfield.api.kinds` knows it.
+
+    Raises:
+        InputError: there is no such recipe; the nearest names are given.
+    """
+    kind: str = getattr(_module(name), "TRAINS_ON", PHOTOGRAPHS)
+    return kind
+
+
 def build_model(name: str, config: Any, captures: "PosedImages", seed: int) -> "Model":
-    """A fresh model of recipe ``name`` for the scene of ``captures``, on the CPU."""
+    """A fresh model of recipe ``name``, one on photographs, for the scene of ``captures``, on the CPU."""
     model: Model = _module(name).build_model(config, captures, seed)
     return model
 

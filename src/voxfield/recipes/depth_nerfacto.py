@@ -4,12 +4,12 @@ from dataclasses import replace
 
 from voxfield.recipes import nerfacto
 from voxfield.recipes.nerfacto import build_model, smallest_model
-from voxfield.training.experiment import Experiment
+from voxfield.training.experiment import PhotographExperiment
 
 __all__ = ["build_model", "experiment", "smallest_model"]
 
 
-def experiment(minutes: float | None = None) -> Experiment:
+def experiment(minutes: float | None = None) -> PhotographExperiment:
     """The recipe of nerfacto for a training of ``minutes``, with depths read and learned from."""
     base = nerfacto.experiment(minutes)
     return replace(

@@ -11,7 +11,7 @@ from voxfield.fields.occupancy import OccupancyConfig
 from voxfield.models.footprints import check_pixels_widen
 from voxfield.models.grid_ngp import GridNgp, GridNgpConfig
 from voxfield.training.evaluate import EvaluateConfig
-from voxfield.training.experiment import Experiment
+from voxfield.training.experiment import PhotographExperiment
 from voxfield.training.schedules import LearningRate
 from voxfield.training.trainer import TrainerConfig
 
@@ -19,7 +19,7 @@ FULL_STEPS: Final = 16_000
 """Steps of the full recipe: an hour or more on two cores. Lego still gains 0.8 dB each time they double."""
 
 
-def experiment(minutes: float | None = None) -> Experiment:
+def experiment(minutes: float | None = None) -> PhotographExperiment:
     """The recipe for a training of ``minutes`` on a CPU's few cores; None is the full one, for the best picture.
 
     A short training gets a small table (it stays in cache and every entry is seen often), small batches (steps count)
@@ -27,7 +27,7 @@ def experiment(minutes: float | None = None) -> Experiment:
     """
     limit = math.inf if minutes is None else minutes
     size = next(size for size in _SIZES if limit <= size.up_to_minutes)
-    return Experiment(
+    return PhotographExperiment(
         recipe="grid-ngp",
         model=GridNgpConfig(
             field=HashFieldConfig(log2_table_size=size.log2_table_size, colour_layers=size.colour_layers),

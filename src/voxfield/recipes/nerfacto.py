@@ -9,7 +9,7 @@ from voxfield.fields.proposal import ProposalConfig
 from voxfield.models.footprints import check_pixels_widen
 from voxfield.models.nerfacto import Nerfacto, NerfactoConfig
 from voxfield.training.evaluate import EvaluateConfig
-from voxfield.training.experiment import Experiment
+from voxfield.training.experiment import PhotographExperiment
 from voxfield.training.schedules import LearningRate
 from voxfield.training.trainer import TrainerConfig
 
@@ -17,7 +17,7 @@ _SHORT_MINUTES: Final = 30
 """Trainings up to so many minutes get the smaller table."""
 
 
-def experiment(minutes: float | None = None) -> Experiment:
+def experiment(minutes: float | None = None) -> PhotographExperiment:
     """The recipe for a training of ``minutes`` on a CPU's few cores; None is nerfstudio's, for the best picture.
 
     A short training gets a smaller table: it stays in cache and every entry is seen often. See docs/decisions/0008.
@@ -25,7 +25,7 @@ def experiment(minutes: float | None = None) -> Experiment:
     model = NerfactoConfig()
     if minutes is not None and minutes <= _SHORT_MINUTES:
         model = replace(model, field=replace(model.field, log2_table_size=17))
-    return Experiment(
+    return PhotographExperiment(
         recipe="nerfacto",
         model=model,
         capture=CaptureOptions(),

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 from voxfield.recipes import nerfacto
 from voxfield.recipes.nerfacto import build_model, smallest_model
-from voxfield.training.experiment import Experiment
+from voxfield.training.experiment import PhotographExperiment
 from voxfield.training.schedules import LearningRate
 
 __all__ = ["build_model", "experiment", "smallest_model"]
 
 
-def experiment(minutes: float | None = None) -> Experiment:  # noqa: ARG001  (every recipe is told)
+def experiment(minutes: float | None = None) -> PhotographExperiment:  # noqa: ARG001  (every recipe is told)
     """The recipe of that name of nerfstudio; its sizes are what is asked for, whatever the ``minutes``."""
     base = nerfacto.experiment()
     model = base.model

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 from voxfield.recipes import nerfacto_big
 from voxfield.recipes.nerfacto import build_model, smallest_model
-from voxfield.training.experiment import Experiment
+from voxfield.training.experiment import PhotographExperiment
 
 __all__ = ["build_model", "experiment", "smallest_model"]
 
 
-def experiment(minutes: float | None = None) -> Experiment:  # noqa: ARG001  (every recipe is told)
+def experiment(minutes: float | None = None) -> PhotographExperiment:  # noqa: ARG001  (every recipe is told)
     """The recipe of that name of nerfstudio; its sizes are what is asked for, whatever the ``minutes``."""
     base = nerfacto_big.experiment()
     model = base.model

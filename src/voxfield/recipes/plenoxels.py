@@ -6,7 +6,7 @@ from voxfield.data.posed_images import CaptureOptions, PosedImages
 from voxfield.errors import InputError
 from voxfield.models.plenoxels import Plenoxels, PlenoxelsConfig, VoxelRate
 from voxfield.training.evaluate import EvaluateConfig
-from voxfield.training.experiment import Experiment
+from voxfield.training.experiment import PhotographExperiment
 from voxfield.training.schedules import LearningRate
 from voxfield.training.trainer import TrainerConfig
 
@@ -23,9 +23,9 @@ VOXEL_TRAINER: Final = TrainerConfig(
 """RMSprop as published; the learning rates are the model's own."""
 
 
-def experiment(minutes: float | None = None) -> Experiment:  # noqa: ARG001  (the published run, whatever the time)
+def experiment(minutes: float | None = None) -> PhotographExperiment:  # noqa: ARG001  (the published run, whatever the time)
     """The published recipe: 256^3 voxels for 30% of the run, then 512^3. Schedules follow the limits."""
-    return Experiment(
+    return PhotographExperiment(
         recipe="plenoxels",
         model=PlenoxelsConfig(),
         capture=CaptureOptions(),

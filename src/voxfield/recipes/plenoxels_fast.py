@@ -6,7 +6,7 @@ from voxfield.data.posed_images import CaptureOptions
 from voxfield.models.plenoxels import PlenoxelsConfig, VoxelRate
 from voxfield.recipes.plenoxels import VOXEL_TRAINER, build_model, smallest_model
 from voxfield.training.evaluate import EvaluateConfig
-from voxfield.training.experiment import Experiment
+from voxfield.training.experiment import PhotographExperiment
 
 __all__ = ["build_model", "experiment", "smallest_model"]
 
@@ -14,14 +14,14 @@ FULL_STEPS = 6000
 """Steps of the full recipe."""
 
 
-def experiment(minutes: float | None = None) -> Experiment:
+def experiment(minutes: float | None = None) -> PhotographExperiment:
     """The recipe for a training of ``minutes``; None is the full one.
 
     A dense grid costs several times what is left of it once empty space is known: it starts coarse, and drops what no
     ray sees long before the published recipe does. Learning rates are higher, for there are fewer steps.
     """
     stages = {64: 0.0, 128: 0.15, 192: 0.5} if minutes is not None and minutes <= 2 else {64: 0.0, 128: 0.05, 256: 0.25}
-    return Experiment(
+    return PhotographExperiment(
         recipe="plenoxels-fast",
         model=dataclasses.replace(
             PlenoxelsConfig(),

@@ -6,14 +6,14 @@ from voxfield.data.posed_images import CaptureOptions
 from voxfield.models.plenoxels import PlenoxelsConfig
 from voxfield.recipes.plenoxels import VOXEL_TRAINER, build_model, smallest_model
 from voxfield.training.evaluate import EvaluateConfig
-from voxfield.training.experiment import Experiment
+from voxfield.training.experiment import PhotographExperiment
 
 __all__ = ["build_model", "experiment", "smallest_model"]
 
 
-def experiment(minutes: float | None = None) -> Experiment:  # noqa: ARG001  (the published run, whatever the time)
+def experiment(minutes: float | None = None) -> PhotographExperiment:  # noqa: ARG001  (the published run, whatever the time)
     """svox2's settings for forward-facing scenes, but for the background: random, so that every ray ends somewhere."""
-    return Experiment(
+    return PhotographExperiment(
         recipe="plenoxels-llff",
         model=dataclasses.replace(
             PlenoxelsConfig(),

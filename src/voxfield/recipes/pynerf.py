@@ -12,7 +12,7 @@ from voxfield.fields.pyramid_field import PyramidConfig
 from voxfield.models.nerfacto import NerfactoConfig
 from voxfield.recipes import nerfacto
 from voxfield.recipes.nerfacto import build_model
-from voxfield.training.experiment import Experiment
+from voxfield.training.experiment import PhotographExperiment
 from voxfield.training.schedules import LearningRate
 
 __all__ = ["build_model", "experiment", "smallest_model"]
@@ -21,7 +21,7 @@ _SHORT_MINUTES: Final = 30
 """Trainings up to so many minutes get the smaller table."""
 
 
-def experiment(minutes: float | None = None) -> Experiment:
+def experiment(minutes: float | None = None) -> PhotographExperiment:
     """The recipe for a training of ``minutes`` on a CPU's few cores; None is the authors', for the best picture.
 
     The full one has their tables, proposal networks and warm-up; their cosine is an exponential decay here. A short one

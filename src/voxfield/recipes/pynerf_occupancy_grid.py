@@ -7,12 +7,12 @@ from voxfield.models.grid_ngp import GridNgpConfig
 from voxfield.recipes import grid_ngp
 from voxfield.recipes.grid_ngp import build_model
 from voxfield.recipes.pynerf import several_scales
-from voxfield.training.experiment import Experiment
+from voxfield.training.experiment import PhotographExperiment
 
 __all__ = ["build_model", "experiment", "smallest_model"]
 
 
-def experiment(minutes: float | None = None) -> Experiment:
+def experiment(minutes: float | None = None) -> PhotographExperiment:
     """The recipe of grid-ngp for a training of ``minutes``, with a pyramid of eight levels."""
     base = grid_ngp.experiment(minutes)
     model = replace(base.model, pyramid=PyramidConfig())

@@ -5,13 +5,13 @@ from dataclasses import replace
 from voxfield.recipes import pynerf
 from voxfield.recipes.nerfacto import build_model
 from voxfield.recipes.pynerf import smallest_model
-from voxfield.training.experiment import Experiment
+from voxfield.training.experiment import PhotographExperiment
 from voxfield.training.schedules import LearningRate
 
 __all__ = ["build_model", "experiment", "smallest_model"]
 
 
-def experiment(minutes: float | None = None) -> Experiment:
+def experiment(minutes: float | None = None) -> PhotographExperiment:
     """The recipe of pynerf without appearances, with twice the samples and the authors' rates for synthetic scenes."""
     base = pynerf.experiment(minutes)
     rate = LearningRate(

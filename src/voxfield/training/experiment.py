@@ -1,8 +1,10 @@
 """An experiment: everything that decides a training run, and the ``experiment.json`` that records it.
 
-A recipe returns an :class:`Experiment`; a person's file, ``--set`` options and flags replace values in it, the later of
-these winning; the result is written into the run directory before the first step. Nothing in the file names a class:
-reading one back starts from the recipe of the recorded name, so files stay readable when code moves.
+Each kind of data has its own :class:`Experiment`, photographs the one here: the groups of settings that all have, and
+those that say how such data are read and measured. A recipe returns one; a person's file, ``--set`` options and flags
+replace values in it, the later of these winning; the result is written into the run directory before the first step.
+Nothing in the file names a class: reading one back starts from the recipe of the recorded name, so files stay readable
+when code moves.
 """
 
 import datetime
@@ -14,7 +16,7 @@ import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 import voxfield
 from voxfield.data.posed_images import CaptureOptions
@@ -29,45 +31,56 @@ SCHEMA_VERSION: Final = 1
 
 EXPERIMENT_NAME: Final = "experiment.json"
 
-_GROUPS = ("model", "capture", "trainer", "evaluation")
 _PACKAGES = ("torch", "numpy", "numba", "pillow", "triton")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """Everything that decides a run but the data and the seed.
+    """Everything that decides a run but the data and the seed. Each kind of data adds groups of settings.
 
     Attributes:
         recipe: name of the recipe that made it, such as "grid-ngp".
         model: the model's own configuration, a frozen dataclass.
-        capture: how the photographs are read.
         trainer: steps, batches, schedules, intervals.
-        evaluation: how held-out views are measured.
     """
 
     recipe: str
     model: Any
-    capture: CaptureOptions
     trainer: TrainerConfig
-    evaluation: EvaluateConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunRecord:
+class PhotographExperiment(Experiment):
+    """What decides a run on posed photographs.
+
+    Attributes:
+        capture: how the photographs are read.
+        evaluation: how held-out views are measured.
+    """
+
+    capture: CaptureOptions
+    evaluation: EvaluateConfig
+
+
+ExperimentT = TypeVar("ExperimentT", bound=Experiment)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord(Generic[ExperimentT]):
     """What a run directory's ``experiment.json`` says.
 
     Attributes:
         experiment: the resolved settings.
         seed: the seed of every random choice.
-        data_path: the capture as it was named, made absolute.
-        data_hash: hash of the capture's description, or None when it was not recorded.
+        data_path: the data as they were named, made absolute.
+        data_hash: hash of their description, or None when it was not recorded.
         created: time of the first start, ISO 8601 with zone.
         versions: package name to version, with "python" and "voxfield".
         git: {"commit", "dirty"} of the sources when they ran from a checkout, else None.
         extra: anything else the run recorded (machine, device, precision).
     """
 
-    experiment: Experiment
+    experiment: ExperimentT
     seed: int
     data_path: str
     data_hash: str | None
@@ -83,7 +96,7 @@ def to_dict(experiment: Experiment) -> dict[str, Any]:
     return values
 
 
-def from_dict(template: Experiment, values: Mapping[str, Any], *, source: str = "experiment") -> Experiment:
+def from_dict(template: ExperimentT, values: Mapping[str, Any], *, source: str = "experiment") -> ExperimentT:
     """The inverse of :func:`to_dict`: ``values`` on top of ``template``, the defaults of the same recipe.
 
     Settings that ``values`` leaves out keep the template's value, so a file written before a setting existed reads as
@@ -99,7 +112,7 @@ def from_dict(template: Experiment, values: Mapping[str, Any], *, source: str = 
     return replace_values(template, groups, source=source)
 
 
-def apply_overrides(experiment: Experiment, overrides: Iterable[str]) -> Experiment:
+def apply_overrides(experiment: ExperimentT, overrides: Iterable[str]) -> ExperimentT:
     """Replace settings by ``["model.field.log2_table_size=19", ...]``, each read as its field's type.
 
     Raises:
@@ -109,12 +122,12 @@ def apply_overrides(experiment: Experiment, overrides: Iterable[str]) -> Experim
 
 
 def resolve(
-    experiment: Experiment,
+    experiment: ExperimentT,
     *,
     config: str | os.PathLike[str] | None = None,
     overrides: Iterable[str] = (),
     explicit: Mapping[str, Any] | None = None,
-) -> Experiment:
+) -> ExperimentT:
     """Apply every source of settings to a recipe's experiment: explicit flag > ``--set`` > file > recipe.
 
     Args:
@@ -138,7 +151,7 @@ def resolve(
     return experiment
 
 
-def _replace(experiment: Experiment, values: Mapping[str, Any], source: str) -> Experiment:
+def _replace(experiment: ExperimentT, values: Mapping[str, Any], source: str) -> ExperimentT:
     recipe = values.get("recipe", experiment.recipe)
     if recipe != experiment.recipe:
         raise InputError(
@@ -163,8 +176,8 @@ def write_experiment(
         run_dir: the run directory.
         experiment: the resolved settings.
         seed: the seed of the run.
-        data_path: where the capture is.
-        data_hash: hash of the capture's description; a later run on changed data can then say so.
+        data_path: where the data are.
+        data_hash: hash of the data's description; a later run on changed data can then say so.
         extra: plain values to keep beside the rest, such as the machine and the device.
     """
     path = Path(run_dir) / EXPERIMENT_NAME
@@ -175,7 +188,7 @@ def write_experiment(
         "data_path": data_path,
         "data_hash": data_hash,
         "created": datetime.datetime.now(datetime.UTC).astimezone().isoformat(timespec="seconds"),
-        "values": {group: to_plain(getattr(experiment, group)) for group in _GROUPS},
+        "values": {name: value for name, value in to_dict(experiment).items() if name != "recipe"},
         "versions": package_versions(),
         "git": git_state(),
         "extra": to_plain(dict(extra or {})),
@@ -185,8 +198,8 @@ def write_experiment(
 
 
 def read_experiment(
-    run_dir: str | os.PathLike[str], template_of: Callable[[str], Experiment], *, recipes: Sequence[str] = ()
-) -> RunRecord:
+    run_dir: str | os.PathLike[str], template_of: Callable[[str], ExperimentT], *, recipes: Sequence[str] = ()
+) -> RunRecord[ExperimentT]:
     """Read a run directory's ``experiment.json``.
 
     Args:

@@ -5,7 +5,7 @@ Everything is written to standard error, so that standard output keeps only resu
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -219,25 +219,27 @@ class TrainingStage:
         self._show = show
         self._recent: deque[tuple[float, int]] = deque()
 
-    def update(self, step: int, train_seconds: float, *, loss: float, psnr: float, rays_per_second: float) -> None:
+    def update(self, step: int, train_seconds: float, *, measures: Mapping[str, float], rate: float, unit: str) -> None:
         """Show the newest figures.
 
         Args:
             step: optimisation steps done.
             train_seconds: seconds spent on them, without compilation and evaluation.
-            loss: training loss.
-            psnr: of the training rays, dB.
-            rays_per_second: training rays a second.
+            measures: names to numbers; of those besides ``loss`` the first is shown (``psnr`` in dB).
+            rate: examples a second.
+            unit: what these are, such as ``rays``.
         """
         self._recent.append((train_seconds, step))
         while len(self._recent) > 2 and train_seconds - self._recent[0][0] > _RATE_WINDOW:
             self._recent.popleft()
         steps = f"step {step:,}" + (f"/{self._total_steps:,}" if self._total_steps else "")
         left = self.seconds_left(step, train_seconds)
-        status = f"{steps} · loss {loss:.4g} · PSNR {psnr:.2f} dB · {rays_per_second:,.0f} rays/s · " + (
-            f"{format_duration(left)} left" if left is not None else format_duration(train_seconds)
-        )
-        self._show(self._fraction(step, train_seconds), status)
+        parts = [steps] + [_measure(name, value) for name, value in list(measures.items())[:2] if name != "lr"]
+        parts += [
+            f"{rate:,.0f} {unit}/s" if rate >= 100 else f"{rate:.3g} {unit}/s",
+            f"{format_duration(left)} left" if left is not None else format_duration(train_seconds),
+        ]
+        self._show(self._fraction(step, train_seconds), " · ".join(parts))
 
     def seconds_left(self, step: int, train_seconds: float) -> float | None:
         """Estimated training seconds until the end, from the rate of the last half minute; None when not known yet."""
@@ -257,6 +259,10 @@ class TrainingStage:
         if self._total_seconds:
             fraction = max(fraction, train_seconds / self._total_seconds)
         return min(fraction, 1.0)
+
+
+def _measure(name: str, value: float) -> str:
+    return f"PSNR {value:.2f} dB" if name == "psnr" else f"{name.replace('_', ' ')} {value:.4g}"
 
 
 def format_duration(seconds: float) -> str:

@@ -8,17 +8,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn, cast
+from typing import Any, Generic, Literal, NoReturn, TypeVar, cast
 
 import torch
 
 from voxfield.checks import check_choice, check_range
-from voxfield.data.ray_batches import Batches
+from voxfield.data.batches import Batches
 from voxfield.distributed.devices import Placement, release_cached_memory, synchronise
 from voxfield.errors import FormatError, InputError, TrainingDivergedError, VoxfieldError
 from voxfield.kernels.threads import kernels_own_the_cores
-from voxfield.models.base import Model, RowsMoved
-from voxfield.render.metrics import psnr_from_mse
+from voxfield.models.base import RowsMoved, Trainable
 from voxfield.storage.checkpoint import list_checkpoints, save_checkpoint
 from voxfield.training.log import RunLog
 from voxfield.training.optimisers import make_optimiser
@@ -83,17 +82,20 @@ class TrainerConfig:
         return min(1.0, max(by_steps, by_time))
 
 
-Evaluation = Callable[[Model], dict[str, Any]]
-"""Measures a model on a few held-out images: psnr, ssim, ... and the name of the split under ``split``."""
+Evaluation = Callable[[Any], dict[str, Any]]
+"""Measures the model it is given on a few held-out examples: names to numbers for the log (psnr, ssim, ...), and the
+name of the split under ``split``."""
+
+BatchT = TypeVar("BatchT")
 
 
-class Trainer:
+class Trainer(Generic[BatchT]):
     """Trains one model into one run directory."""
 
     def __init__(
         self,
-        model: Model,
-        batches: Batches,
+        model: Trainable[BatchT],
+        batches: Batches[BatchT],
         config: TrainerConfig,
         *,
         run_dir: Path,
@@ -162,27 +164,22 @@ class Trainer:
             kernels_own_the_cores(),
             progress.training(total_steps=config.steps, total_seconds=total_seconds) as bar,
         ):
-            logged_rays, logged_seconds = 0.0, self.seconds
+            logged_examples, logged_seconds = 0, self.seconds
             while config.progress(self.step, self.seconds) < 1.0 and not self._stop_requested.is_set():
                 began = time.perf_counter()
-                line = self._one_step(log)
+                line, examples, unit = self._one_step(log)
                 if (self.step + 1) % config.log_every == 0:
                     synchronise(self.placement.device)
                 self.seconds += time.perf_counter() - began
                 self.step += 1
-                logged_rays += line["num_rays"]
+                logged_examples += examples
                 if self.step % config.log_every == 0:
                     # Over all steps since the last line: a single one may have met an occupancy update or none.
-                    line["rays_per_second"] = logged_rays / max(self.seconds - logged_seconds, 1e-9)
-                    logged_rays, logged_seconds = 0.0, self.seconds
-                    log.train(self.step, self.seconds, **line)
-                    bar.update(
-                        self.step,
-                        self.seconds,
-                        loss=line["loss"],
-                        psnr=line["psnr"],
-                        rays_per_second=line["rays_per_second"],
-                    )
+                    rate = logged_examples / max(self.seconds - logged_seconds, 1e-9)
+                    logged_examples, logged_seconds = 0, self.seconds
+                    counts = {f"num_{unit}": float(examples), f"{unit}_per_second": rate}
+                    log.train(self.step, self.seconds, **line, **counts)
+                    bar.update(self.step, self.seconds, measures=line, rate=rate, unit=unit)
                 if self.seconds >= self._next_evaluation:
                     self._evaluate(log)
                 if self.seconds >= self._next_checkpoint:
@@ -219,13 +216,13 @@ class Trainer:
     def _module(self) -> torch.nn.Module:
         return cast(torch.nn.Module, self.model)
 
-    def _one_step(self, log: RunLog | None) -> dict[str, float]:
-        """Step ``self.step``; returns what the log says of it."""
+    def _one_step(self, log: RunLog | None) -> tuple[dict[str, float], int, str]:
+        """Step ``self.step``; returns what the log says of it, and how many examples of what it learnt from."""
         progress = self.config.progress(self.step, self.seconds)
         # Seeded by the step alone: a resumed run draws what an uninterrupted one would.
         generator = torch.Generator().manual_seed((self.seed * 0x9E3779B97F4A7C15 + self.step) % 2**63)
         self._before_step(progress, generator)
-        batch = self.batches.sample(self.model.rays_per_batch(), self.step)
+        batch = self.batches.sample(self.model.batch_size(), self.step)
         with self.placement.autocast():
             result = self.model.training_step(batch, self.step, generator)
         loss = float(result.loss.detach())
@@ -240,13 +237,7 @@ class Trainer:
             self.optimiser.step(rate, progress)
         if self._average is not None:
             self._average.update(self.step)
-        return {
-            "loss": loss,
-            "psnr": psnr_from_mse(result.squared_error),
-            "samples_per_ray": result.num_samples / max(1, result.num_rays),
-            "num_rays": float(result.num_rays),
-            "lr": rate,
-        }
+        return {"loss": loss, **result.measures, "lr": rate}, result.num_examples, result.counted_in
 
     def _before_step(self, progress: float, generator: torch.Generator) -> None:
         moved = self.model.before_step(self.step, progress, generator)
@@ -290,8 +281,7 @@ class Trainer:
         finally:
             release_cached_memory(self.placement.device)
         split = str(measured.pop("split", "val"))
-        numbers = {name: measured.get(name) for name in ("psnr", "ssim", "lpips")}
-        log.evaluation(self.step, self.seconds, split, **numbers)
+        log.evaluation(self.step, self.seconds, split, **measured)
 
     def _schedule_evaluation(self) -> None:
         self._wait *= 1.5

@@ -216,7 +216,7 @@ class VoxelGrid(torch.nn.Module):
         """
         size = _resolution(resolution)
         grid = VoxelGrid(size, self.scene_bounds, self.sh_degree, stored=self._stored_at(size))
-        for rows, points in grid._centres():
+        for rows, points in grid.centres():
             found = self.query(points)
             grid.density[rows], grid.sh[rows] = found.density, found.sh
         return grid
@@ -283,8 +283,8 @@ class VoxelGrid(torch.nn.Module):
         self.register_buffer("links", topology.links)
         self.register_buffer("clearance", topology.clearance, persistent=False)
 
-    def _centres(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Rows and world centres (n, 3) of the stored voxels, some at a time, in order of their rows."""
+    def centres(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Rows (n,) and world centres (n, 3) of the stored voxels, some at a time, in order of their rows."""
         order = torch.empty(self.num_voxels, dtype=torch.int64, device=self.links.device)
         stored = self.links.reshape(-1)
         places = (stored >= 0).nonzero()[:, 0]

@@ -1,0 +1,34 @@
+"""The kinds of data that recipes train on, each with a module beside this one that knows them."""
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from voxfield.api.books import TrainingTask
+from voxfield.api.trained_run import TrainedRun
+from voxfield.data.capture import Skipped
+from voxfield.recipes import data_kind
+
+
+class Kind(Protocol):
+    """What the module of a kind offers."""
+
+    def data_of(self, experiment: Any) -> str | None:
+        """The data that the settings themselves name; None where a person has to."""
+
+    def train_on(self, task: TrainingTask) -> TrainedRun:
+        """Read the data, train on them, and keep the run directory's books."""
+
+    def open_run(self, path: Path, *, outcome: str | None = None, left_out: Sequence[Skipped] = ()) -> TrainedRun:
+        """Open a run; ``outcome`` and ``left_out`` of one trained in this process."""
+
+
+_MODULES = {"photographs": "photographs"}
+
+
+def kind_of(recipe: str) -> Kind:
+    """The module that trains ``recipe`` and opens its runs; loaded only when asked for."""
+    module: Any = importlib.import_module(f"voxfield.api.{_MODULES[data_kind(recipe)]}")
+    kind: Kind = module
+    return kind

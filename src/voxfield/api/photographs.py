@@ -1,0 +1,195 @@
+"""Training on posed photographs."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from voxfield.api.books import Aftermath, TrainingTask, train_model
+from voxfield.api.runs import Run
+from voxfield.data.batches import Batches
+from voxfield.data.depth_targets import DepthSampler
+from voxfield.data.image_store import FaultyPixels
+from voxfield.data.posed_images import LONGEST_SIDE, PosedImages, Skipped, Split, read_capture
+from voxfield.data.ray_batches import RayBatch, RaySampler
+from voxfield.data.sliding_pool import SlidingPlan
+from voxfield.distributed.devices import reset_peak_memory
+from voxfield.errors import FormatError, InputError, MissingFileError
+from voxfield.models.base import Model
+from voxfield.models.plenoxels import Plenoxels
+from voxfield.recipes import build_model
+from voxfield.recipes.rehearsal import compile_kernels
+from voxfield.render.lpips import load_lpips
+from voxfield.storage.voxel_vdb import read_voxel_vdb
+from voxfield.training.evaluate import EvaluateConfig, evaluate
+from voxfield.training.experiment import PhotographExperiment
+
+
+def data_of(experiment: PhotographExperiment) -> str | None:  # noqa: ARG001  (settings never name a capture)
+    """None: a person names the capture."""
+    return None
+
+
+def open_run(path: Path, *, outcome: str | None = None, left_out: Sequence[Skipped] = ()) -> Run:
+    """Open a run on photographs."""
+    return Run(path, outcome=outcome, left_out=left_out)
+
+
+def train_on(task: TrainingTask) -> Run:
+    """Read the capture and train on it."""
+    experiment, notes, progress = cast(PhotographExperiment, task.experiment), list(task.notes), task.progress
+    if experiment.evaluation.lpips:
+        # Weights that cannot be loaded are better found now than after an hour.
+        load_lpips(experiment.evaluation.lpips)
+    captures = read_capture(task.data, split="train", options=experiment.capture)
+    if task.resume and task.recorded_hash not in (None, captures.source.get("hash")):
+        notes.append("The pictures changed since the run was started: it does not continue as it would have.")
+    if experiment.recipe != task.recipe:
+        notes.append(
+            f"On a CPU {task.recipe} is trained as {experiment.recipe}. As published: --set model.sampling=proposal."
+        )
+    if captures.skipped:
+        notes.append(_skipped_line(captures.skipped))
+    if captures.tone is not None:
+        # Recorded: every split, and every later use of the run, is exposed alike.
+        exposed = dataclasses.replace(experiment.capture, exposure=captures.tone.exposure)
+        experiment = dataclasses.replace(experiment, capture=exposed)
+        notes.append(f"Linear pictures, exposed by a factor of {captures.tone.exposure:.4g}.")
+    if not captures.images.fits:
+        notes.append(_sliding_line(captures, experiment.capture.rotate_every))
+    held_out = _held_out(task.data, experiment, captures, notes)
+    for note in notes:
+        progress.say(note)
+    outcome, left_out = _train(task, experiment, captures, held_out, notes)
+    return Run(task.run_dir, outcome=outcome, left_out=left_out)
+
+
+def _train(
+    task: TrainingTask,
+    experiment: PhotographExperiment,
+    captures: PosedImages,
+    held_out: PosedImages | None,
+    notes: list[str],
+) -> tuple[str, tuple[Skipped, ...]]:
+    """Train on ``captures``; how it ended, and the pictures that could not be used."""
+    device, state = task.placement.device, task.state
+    compile_seconds = compile_kernels(experiment.recipe, task.placement, task.progress)
+    reset_peak_memory(device)
+    model = build_model(experiment.recipe, experiment.model, captures, task.seed)
+    if task.start is not None and state is None:
+        _start_from(model, task.start, experiment.recipe)
+    experiment = dataclasses.replace(experiment, model=model.config)
+    measure = None
+    if held_out is not None and experiment.trainer.evaluation_images:
+        measure = functools.partial(_quick_evaluation, held_out, experiment, task.run_dir, device)
+    with RaySampler(
+        captures,
+        task.seed,
+        device=device,
+        rotate_every=experiment.capture.rotate_every,
+        first_step=0 if state is None else int(state["step"]),
+        scale_schedule=experiment.capture.scale_schedule,
+    ) as rays:
+        batches: Batches[RayBatch] = rays
+        depth = experiment.capture.depth
+        if depth.source != "off":
+            batches = DepthSampler(rays, captures, depth, seed=task.seed, device=device)
+            captures = dataclasses.replace(captures, skipped=(*captures.skipped, *batches.left_out))
+            if batches.left_out:
+                notes = [*notes, _skipped_line(batches.left_out, "depth image")]
+        return train_model(
+            task,
+            experiment,
+            model,
+            batches,
+            data_hash=cast("str | None", captures.source.get("hash")),
+            notes=notes,
+            compile_seconds=compile_seconds,
+            evaluation=measure,
+            aftermath=functools.partial(_aftermath, captures),
+        )
+
+
+def _aftermath(captures: PosedImages) -> Aftermath:
+    """Pictures left out, also those found to be broken while training."""
+    images = captures.images
+    remarks = [_skipped_line(images.failures)] if images.failures else []
+    remarks += [_faulty_line(images.faulty_pixels)] if images.faulty_pixels else []
+    return Aftermath(left_out=(*captures.skipped, *images.failures), remarks=remarks)
+
+
+def _quick_evaluation(
+    captures: PosedImages, experiment: PhotographExperiment, run_dir: Path, device: torch.device, model: Model
+) -> dict[str, Any]:
+    """Metrics on a few held-out images while training; no pictures but the panels of the last time."""
+    settings: EvaluateConfig = dataclasses.replace(
+        experiment.evaluation,
+        max_images=experiment.trainer.evaluation_images,
+        lpips=None,
+        focus=False,
+        align_poses=False,
+    )
+    folder = run_dir / "eval" / "training"
+    result = evaluate(model.render_image, captures, output=folder, settings=settings, device=device)
+    return {"split": captures.split, **{name: result[name] for name in ("psnr", "ssim", "lpips")}}
+
+
+def _start_from(model: Model, path: Path, recipe: str) -> None:
+    """Give ``model`` the voxel grid of a file."""
+    if not isinstance(model, Plenoxels):
+        raise InputError(f"start: {recipe} has no voxels to begin with. Train plenoxels, plenoxels-fast or -llff.")
+    try:
+        model.start_from(read_voxel_vdb(path).grid)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _held_out(
+    data: Path, experiment: PhotographExperiment, captures: PosedImages, notes: list[str]
+) -> PosedImages | None:
+    """The validation split, else the test split, else None: a capture without either can still be trained.
+
+    Pictures of a capture that does not fit in memory are read small: rendering one of 8k takes minutes and gigabytes.
+    """
+    faults: list[str] = []
+    options = experiment.capture
+    if (
+        not captures.images.fits
+        and max(int(captures.cameras.width.max()), int(captures.cameras.height.max())) > LONGEST_SIDE
+    ):
+        options = dataclasses.replace(options, downscale="auto")
+        notes.append(f"While training, pictures are measured reduced to at most {LONGEST_SIDE} pixels a side.")
+    splits: tuple[Split, ...] = ("val", "test")
+    for split in splits:
+        try:
+            return read_capture(data, split=split, options=options)
+        except (FormatError, MissingFileError) as error:
+            faults.append(str(error))
+    notes.append(f"Nothing is measured while training: {faults[-1]}")
+    return None
+
+
+def _sliding_line(captures: PosedImages, rotate_every: int | None) -> str:
+    images = captures.images
+    plan = SlidingPlan.within_cache(images, rotate_every=rotate_every)
+    return (
+        f"{len(captures)} pictures take {images.total_bytes / 1e9:.3g} GB, the image cache "
+        f"{images.cache_bytes / 1e9:.3g} GB: {plan.part:.1%} of the pixels of {plan.pictures} pictures are held at a "
+        f"time, and a new picture is taken in every {plan.rotate_every} steps."
+    )
+
+
+def _skipped_line(left_out: Sequence[Skipped], what: str = "picture") -> str:
+    names = ", ".join(f"{item.path} ({item.reason})" for item in left_out[:2])
+    more = f" and {len(left_out) - 2} more" if len(left_out) > 2 else ""
+    were = f"{what} was" if len(left_out) == 1 else f"{what}s were"
+    return f"{len(left_out)} {were} left out: {names}{more}."
+
+
+def _faulty_line(faulty: Sequence[FaultyPixels]) -> str:
+    broken, negative = sum(one.broken for one in faulty), sum(one.negative for one in faulty)
+    names = ", ".join(one.name for one in faulty[:2]) + (f" and {len(faulty) - 2} more" if len(faulty) > 2 else "")
+    return f"{broken} pixels are NaN or infinite (masked) and {negative} negative (taken as 0): {names}."

@@ -1,0 +1,67 @@
+"""``voxfield bake``."""
+
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, UseAppendAction, arg
+
+EXAMPLE = "voxfield bake runs/lego-grid-ngp --output runs/lego-voxels --resolution 256"
+
+
+def command(
+    run: Annotated[Positional[Path], arg(metavar="RUN")],
+    /,
+    *,
+    output: Annotated[Path, arg(metavar="DIR")],
+    resolution: Annotated[int, arg(metavar="N")] = 256,
+    sh_degree: Annotated[int, arg(metavar="N")] = 2,
+    steps: Annotated[int, arg(metavar="N")] = 2000,
+    max_images: Annotated[int, arg(metavar="N")] = 8,
+    seed: Annotated[int, arg(metavar="N")] = 42,
+    device: Annotated[str, arg(metavar="NAME")] = "auto",
+    quiet: bool = False,
+    settings: Annotated[tuple[str, ...], UseAppendAction, arg(name="set", metavar="PATH=VALUE")] = (),
+) -> int:
+    """Bake a run of any recipe into a sparse voxel grid, which needs no network.
+
+    The grid is sampled from the run's field, then trained a little on the run's own pictures. What it cost is measured
+    on held-out pictures. The new run is an ordinary one of the recipe plenoxels.
+
+    Args:
+        run: run directory of the source.
+        output: directory of the new run.
+        resolution: voxels along the longest side of the region of interest.
+        sh_degree: highest band of the colours' spherical harmonics, 0 to 3.
+        steps: steps of training after sampling.
+        max_images: held-out pictures that both are measured on.
+        seed: seed of every random choice.
+        device: auto, cpu, cuda, cuda:1, xpu or mps.
+        quiet: no progress bar.
+        settings: change one setting of the new run; give the option again for more.
+    """
+    import voxfield
+
+    baked = voxfield.bake(
+        run,
+        output,
+        resolution=resolution,
+        sh_degree=sh_degree,
+        steps=steps,
+        max_images=max_images,
+        seed=seed,
+        device=device,
+        quiet=quiet,
+        overrides=settings,
+    )
+    for note in baked.notes:
+        print(note)
+    print(f"Voxels   {baked.voxels:,}")
+    if baked.source_psnr is not None and baked.sampled_psnr is not None and baked.psnr is not None:
+        print(f"Source   {baked.source_psnr:.2f} dB")
+        print(f"Sampled  {baked.sampled_psnr:.2f} dB")
+        print(f"Trained  {baked.psnr:.2f} dB")
+    print(f"Run      {baked.run.path}")
+    if baked.run.outcome == "interrupted":
+        print(f"Interrupted and saved. Continue: voxfield train plenoxels DATA --output {baked.run.path} --resume")
+        return 130
+    return 1 if baked.run.left_out else 0

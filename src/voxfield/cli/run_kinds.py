@@ -1,0 +1,41 @@
+"""What verbs do that know only some kinds of runs, or some options only for one kind."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from voxfield.api import Run
+    from voxfield.api.trained_run import TrainedRun
+
+
+def require_photographs(run: "TrainedRun", what: str) -> "Run":
+    """``run``, which has to be one on photographs to ``what`` ("export cameras").
+
+    Raises:
+        InputError: it learnt from other data.
+    """
+    import voxfield
+    from voxfield.errors import InputError
+
+    if not isinstance(run, voxfield.Run):
+        raise InputError(
+            f"{run.path}: is a run of {run.record.experiment.recipe}, and only runs on photographs {what}. "
+            "Name one of those."
+        )
+    return run
+
+
+def refuse_photographic(run: "TrainedRun", options: Mapping[str, object]) -> None:
+    """Refuse the options that are given (name to value) and that only runs on photographs know.
+
+    Raises:
+        InputError: naming them.
+    """
+    from voxfield.errors import InputError
+
+    given = [name for name, value in options.items() if value]
+    if given:
+        raise InputError(
+            f"{', '.join(given)}: for runs on photographs, and {run.path} is one of "
+            f"{run.record.experiment.recipe}. Leave {'it' if len(given) == 1 else 'them'} out."
+        )

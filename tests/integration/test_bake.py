@@ -1,0 +1,54 @@
+"""Baking from end to end on a tiny capture, through the public calls and the command line."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import voxfield
+from voxfield.cli.__main__ import main
+from voxfield.errors import InputError
+
+FEW = ("model.rays_per_batch=300", "model.pruning_rays=4000", "trainer.tensorboard=false", "trainer.log_every=5")
+
+
+@pytest.fixture(scope="module")
+def source(tiny_capture: Path, tiny: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("bake") / "source"
+    voxfield.train("grid-ngp", tiny_capture, output=output, steps=120, device="cpu", quiet=True, overrides=tiny)
+    return output
+
+
+def test_a_run_is_baked_into_an_ordinary_one(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "baked"
+    options = ["--output", str(output), "--resolution", "32", "--steps", "40", "--device", "cpu", "--quiet"]
+    assert main(["bake", str(source), *options, *(word for value in FEW for word in ("--set", value))]) == 0
+    said = capsys.readouterr().out
+    assert "Source" in said
+    facts = json.loads((output / "bake.json").read_text(encoding="utf-8"))
+    assert facts["psnr"]["sampled"] > facts["psnr"]["source"] - 4.0
+    assert facts["psnr"]["trained"] > facts["psnr"]["source"] - 1.0
+    assert 0 < facts["voxels"] < 32**3 / 2
+    run = voxfield.open(output)
+    assert run.experiment.recipe == "plenoxels"
+    assert max(run.model.grid.resolution) == 32
+    assert run.info()["step"] == 40
+    assert len(run.render_path("orbit", frames=1, width=16, format="images", quiet=True)) == 1
+    assert (output / "report.html").is_file()
+    longer = voxfield.train(
+        "plenoxels", run.record.data_path, output=output, steps=45, resume=True, device="cpu", quiet=True
+    )
+    assert longer.outcome == "finished"
+    with pytest.raises(InputError, match="holds a run already"):
+        voxfield.bake(source, output, quiet=True)
+
+
+def test_bad_settings_are_refused_before_work_starts(source: Path, tmp_path: Path) -> None:
+    for options, message in (
+        ({"steps": 0}, "steps: expected a value at least 1"),
+        ({"resolution": 2}, "resolution: expected a value at least 8"),
+        ({"overrides": ("model.resolutions=[[8,8,8],[8,8,8]]",)}, "Use --resolution"),
+    ):
+        with pytest.raises(InputError, match=message):
+            voxfield.bake(source, tmp_path / "none", quiet=True, device="cpu", **options)  # type: ignore[arg-type]
+    assert not (tmp_path / "none").exists()
