@@ -47,10 +47,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno in _FULL:
-            raise DiskFullError(
+            full = DiskFullError(
                 f"{target}: there is no room left on its disk, or in your quota of it. What was there before stays. "
                 "Free some, or write to another place."
-            ) from error
+            )
+            full.errno = error.errno
+            raise full from error
         raise
 
 
