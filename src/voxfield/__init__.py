@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from voxfield.api import optimise_volume as optimise_volume
     from voxfield.api import process_photos as process_photos
     from voxfield.api import read_volume as read_volume
+    from voxfield.api import slice_volume as slice_volume
     from voxfield.api import split_shapes as split_shapes
     from voxfield.api import trace_shapes as trace_shapes
     from voxfield.api import train as train
@@ -55,6 +56,7 @@ __all__ = [
     "optimise_volume",
     "process_photos",
     "read_volume",
+    "slice_volume",
     "split_shapes",
     "trace_shapes",
     "train",

@@ -29,6 +29,14 @@ class MissingFileError(VoxfieldError, FileNotFoundError):
         return str(self.args[0]) if self.args else ""
 
 
+class DiskFullError(VoxfieldError, OSError):
+    """There is no room to write a file; what was there before stays."""
+
+    def __str__(self) -> str:
+        # As MissingFileError: the message alone is wanted.
+        return str(self.args[0]) if self.args else ""
+
+
 class MissingExtraError(VoxfieldError, ImportError):
     """An optional dependency is needed: the message names the extra that installs it."""
 

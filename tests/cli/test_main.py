@@ -226,6 +226,7 @@ def test_train_passes_every_option_on(fake: SimpleNamespace, capsys: pytest.Capt
     arguments = "train grid-ngp data/lego --output runs/a --steps 10 --minutes 2.5 --resume --seed 3 --device cpu"
     arguments += " --precision float32 --image-cache 4GB --max-memory 2GB --quiet --set model.a=1 --set model.b=x,y"
     arguments += " --config c.yaml"
+    arguments += " --from g.vdb"
     assert main(arguments.split()) == 0
     ((args, options),) = fake.trained
     assert args == ("grid-ngp", Path("data/lego"))
@@ -242,6 +243,7 @@ def test_train_passes_every_option_on(fake: SimpleNamespace, capsys: pytest.Capt
         "quiet": True,
         "overrides": ("model.a=1", "model.b=x,y"),
         "config": Path("c.yaml"),
+        "start": Path("g.vdb"),
     }
     assert "runs/x/report.html" in capsys.readouterr().out.replace("\\", "/")
 

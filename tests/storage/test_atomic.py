@@ -1,7 +1,10 @@
+import errno
 import json
+import os
 
 import pytest
 
+from voxfield.errors import DiskFullError
 from voxfield.storage.atomic import replacing, write_bytes, write_json, write_text
 
 
@@ -53,3 +56,14 @@ def test_json_round_trip_and_no_nan(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "a.json", {"x": float("nan")})
     assert "é" in json.loads((tmp_path / "a.json").read_text())["name"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_named(tmp_path, code):
+    write_text(tmp_path / "note.txt", "old")
+    with pytest.raises(DiskFullError, match=r"note\.txt: there is no room") as caught, replacing(tmp_path / "note.txt"):
+        raise OSError(code, os.strerror(code))
+    assert caught.value.errno == code
+    assert (tmp_path / "note.txt").read_text() == "old"
+    with pytest.raises(PermissionError), replacing(tmp_path / "note.txt"):
+        raise PermissionError(errno.EACCES, "Permission denied")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import voxfield
 from voxfield.errors import FormatError, InputError, MissingFileError, VolumeFormatError
 from voxfield.storage.vdb import VdbFile, read_vdb, write_vdb
 from voxfield.storage.vdb.metadata import OpaqueMetadata
@@ -29,6 +30,11 @@ def make_grid(resolution=(11, 9, 6), *, degree=2, share=0.3, dtype=torch.float32
     density = torch.randn(count, generator=generator, dtype=torch.float64)
     sh = torch.randn(count, 3, (degree + 1) ** 2, generator=generator, dtype=torch.float64)
     return VoxelGrid.from_values(links, density.to(dtype), sh.to(dtype), (-1.0, 0.1, 2.0, 1.0, 1 / 3, 2.5))
+
+
+def shifted(tiles, by):
+    """The tiles, moved along x."""
+    return replace(tiles, origins=tiles.origins + np.array([by, 0, 0], np.int32))
 
 
 def assert_same(one, other):
@@ -142,6 +148,10 @@ def test_what_other_programs_do_to_a_file(tmp_path):
     assert len(tiled[0].volume.tiles) == 1
     assert_same(read_voxel_vdb(write_vdb(tmp_path / "tiled.vdb", tiled, metadata=metadata)).grid, grid)
 
+    beyond = replace(tiled[0], volume=replace(tiled[0].volume, tiles=shifted(tiled[0].volume.tiles, 16)))
+    with pytest.raises(VolumeFormatError, match="tiles beyond it"):
+        read_voxel_vdb(write_vdb(tmp_path / "beyond.vdb", [beyond, *tiled[1:]], metadata=metadata))
+
     thin = [replace(one, volume=sparsify(one.volume, 0.5)) for one in grids]
     found = read_voxel_vdb(write_vdb(tmp_path / "thin.vdb", thin, metadata=metadata)).grid
     kept = grid.density.abs() > 0.5
@@ -166,6 +176,35 @@ def test_what_other_programs_do_to_a_file(tmp_path):
     turned = [replace(one, index_to_world=np.eye(4)[[1, 0, 2, 3]]) for one in grids]
     with pytest.raises(VolumeFormatError, match="were turned"):
         read_voxel_vdb(write_vdb(tmp_path / "turned.vdb", turned, metadata=metadata))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("side", [5, 8, 16])
+def test_chunks_lie_where_the_grid_has_them(tmp_path, layout, side):
+    grid, together = make_grid((21, 10, 17)), {}
+    for chunk in grid.chunks(side):
+        found = read_voxel_vdb(write_voxel_vdb(tmp_path / f"chunk_{chunk.id}.vdb", chunk, layout=layout)).grid
+        assert (found.resolution, found.scene_bounds) == (grid.resolution, grid.scene_bounds)
+        rows = found.rows_in(grid)
+        assert torch.equal(found.density, grid.density[rows])
+        assert torch.equal(found.sh, grid.sh[rows])
+        together.update(dict.fromkeys(rows.tolist(), chunk.id))
+    assert sorted(together) == list(range(grid.num_voxels))
+    assert sorted(set(together.values())) == list(range(len(set(together.values()))))
+
+
+def test_merged_chunks_are_the_grid(tmp_path):
+    grid = make_grid((21, 10, 17))
+    parts = [write_voxel_vdb(tmp_path / f"{chunk.id}.vdb", chunk) for chunk in grid.chunks(8)]
+    voxfield.merge_volumes(parts, tmp_path / "whole.vdb", same_names="over")
+    assert_same(read_voxel_vdb(tmp_path / "whole.vdb").grid, grid)
+
+
+def test_other_programs_see_a_background(tmp_path):
+    grid = make_grid()
+    path = write_voxel_vdb(tmp_path / "grid.vdb", grid, background=-1.0)
+    assert VdbFile(path).read("density").volume.background == -1
+    assert_same(read_voxel_vdb(path).grid, grid)
 
 
 def test_memory_follows_the_blocks_at_once(tmp_path):

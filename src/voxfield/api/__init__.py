@@ -16,6 +16,7 @@ from voxfield.api.volumes import (
     crop_volume,
     merge_volumes,
     read_volume,
+    slice_volume,
     volume_info,
     write_volume,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "optimise_volume",
     "process_photos",
     "read_volume",
+    "slice_volume",
     "split_shapes",
     "trace_shapes",
     "train",

@@ -89,6 +89,7 @@ def make_levels(
             compression=compression,
             level=level,
             configuration=stored.configuration,
+            background=stored.background,
         )
         for number, grid in enumerate(made)
     ]
@@ -166,6 +167,7 @@ def _optimise_voxels(
             compression=compression,
             level=level,
             configuration=stored.configuration,
+            background=stored.background,
         )
     return stored.grid.num_voxels, lighter.num_voxels
 

@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
 from voxfield.checks import check_choice, check_range
 from voxfield.errors import FormatError, InputError, MissingFileError
+from voxfield.render.image import write_png
 from voxfield.storage.atomic import replacing
 from voxfield.storage.json_values import json_values
 from voxfield.storage.vdb import VdbFile, VdbGrid, VdbHeader, read_vdb, write_vdb
 from voxfield.storage.vdb.layout import Compression, compression_text
 from voxfield.voxels.sparse import SparseVolume
 from voxfield.voxels.sparse_edit import combine, crop, prune, sparsify
+from voxfield.voxels.sparse_slice import Axis, Slice, shades, slice_of
 from voxfield.voxels.vdb_tree import COORDINATE_MAX, COORDINATE_MIN
 
 SameNames = Literal["error", "keep", "over", "sum", "max", "min"]
@@ -87,6 +90,38 @@ def volume_info(path: str | os.PathLike[str], *, values: bool = False) -> dict[s
         "metadata": json_values(file.metadata),
         "grids": grids,
     }
+
+
+def slice_volume(
+    path: str | os.PathLike[str],
+    name: str | None = None,
+    *,
+    axis: Axis = "z",
+    at: int | None = None,
+    longest: int = 512,
+    png: str | os.PathLike[str] | None = None,
+) -> Slice:
+    """A slice through a grid of an OpenVDB file, to look at.
+
+    Args:
+        path: the ``.vdb`` file.
+        name: which grid; the first that is read where left out.
+        axis, at, longest: see `slice_of`.
+        png: also write it as a picture, in which brighter is more and black is nothing.
+
+    Raises:
+        InputError: no such grid, nothing active in it, or options out of range.
+        MissingFileError, FormatError, MissingExtraError: as `read_volume`.
+    """
+    file = VdbFile(path)
+    headers = [header for header in file.grids if header.kind is not None]
+    if name is None and not headers:
+        raise InputError(f"{path}: has no grid that is read.")
+    volume = file.read(headers[0] if name is None else name).volume
+    cut = slice_of(volume, axis, at, longest=longest)
+    if png is not None:
+        write_png(png, torch.from_numpy(shades(cut.values))[..., None].expand(-1, -1, 3))
+    return cut
 
 
 def convert_volume(

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from voxfield.jobs.kernel_speed import KernelSpeed
+    from voxfield.voxels.sparse_slice import Slice
 
 
 def format_metric(metrics: Mapping[str, Any], name: str, digits: int) -> str:
@@ -81,6 +82,18 @@ def format_volume(information: Mapping[str, Any]) -> str:
     if information["metadata"]:
         lines.append(format_nested({"metadata": information["metadata"]}))
     return "\n".join([*lines, "", format_table(header, rows) if rows else "It has no grids."])
+
+
+def format_slice(slice_: "Slice") -> str:
+    """A slice as characters, below a line that says where it is."""
+    from voxfield.voxels.sparse_slice import as_text
+
+    (right, up), (first, second) = slice_.across, slice_.lower
+    each = "" if slice_.voxels_per_pixel == 1 else f", {slice_.voxels_per_pixel} voxels each"
+    return (
+        f"{slice_.axis} = {slice_.at}; {right} from {first} to the right, {up} from {second} upwards{each}\n"
+        f"{as_text(slice_.values)}"
+    )
 
 
 def _format_value(value: Any) -> str:

@@ -1,9 +1,9 @@
 """Looking at a voxel grid that is loaded piece by piece: coarse first, then bricks where a camera needs them.
 
-A brick is refined, its eight finer bricks loaded, while it is in the camera's view and its voxels look larger than a
-given number of pixels there; the largest first, for as long as the memory lasts. What is loaded for other views goes
-when room is needed, oldest first; the coarsest level always stays. Everything is drawn from the finest bricks that are
-there: where one is missing, also beyond the edge of one that is not, the next coarser voxel stands for its eight.
+A brick is refined, those of its eight finer bricks loaded that are in the camera's view, while its voxels look larger
+than a given number of pixels there; the largest first, for as long as the memory lasts. What is loaded for other views
+goes when room is needed, oldest first; the coarsest level always stays. Everything is drawn from the finest bricks that
+are there: where one is missing, also beyond the edge of one that is not, the next coarser voxel stands for its eight.
 """
 
 import heapq
@@ -90,14 +90,15 @@ class ProgressiveVoxels:
             size, brick = heapq.heappop(queue)
             if -size <= pixels or brick.level == 0:
                 continue
-            finer = self._children(brick)
+            sizes = {one: self._size_seen(one, view) for one in self._children(brick)}
+            finer = [one for one, seen in sizes.items() if seen > 0]
             needed = sum(self.pyramid.voxels[one] for one in finer)
             if len(finer) > slots or needed > rows:
                 continue
             slots, rows = slots - len(finer), rows - needed
             chosen += finer
             for one in finer:
-                heapq.heappush(queue, (-self._size_seen(one, view), one))
+                heapq.heappush(queue, (-sizes[one], one))
         return chosen
 
     def refine(self, cameras: Cameras, i: int = 0, *, pixels: float = 1.0) -> Iterator[Brick]:
@@ -131,7 +132,7 @@ class ProgressiveVoxels:
             at = (level == number).nonzero()[:, 0]
             if len(at):
                 found[at] = self._interpolated(points[at], number)
-        return found[:, 0], found[:, 1:].reshape(len(points), 3, -1), level
+        return found[:, 0], found[:, 1:].reshape(len(points), 3, self.pyramid.levels[0].channels // 3), level
 
     @torch.no_grad()
     def render(self, rays: Rays, *, background: torch.Tensor, step: float = 0.5) -> dict[str, torch.Tensor]:

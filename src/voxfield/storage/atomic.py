@@ -3,13 +3,18 @@
 A reader therefore never sees half a file, and a crash, a full disk or Ctrl-C leaves the previous version in place.
 """
 
+import errno
 import json
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+from voxfield.errors import DiskFullError
+
+_FULL: Final = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 @contextmanager
@@ -27,7 +32,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         that guess it from the ending.
 
     Raises:
-        OSError: when the folder cannot be made or written to.
+        DiskFullError: there is no room for the file.
+        OSError: the folder cannot be made or written to.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -38,8 +44,15 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
         temporary.replace(target)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in _FULL:
+            full = DiskFullError(
+                f"{target}: there is no room left on its disk, or in your quota of it. What was there before stays. "
+                "Free some, or write to another place."
+            )
+            full.errno = error.errno
+            raise full from error
         raise
 
 

@@ -9,7 +9,7 @@ the levels and, for every brick, how many voxels it has, so that a reader knows 
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
 
@@ -23,6 +23,7 @@ from voxfield.storage.vdb.layout import Compression
 from voxfield.storage.voxel_vdb import (
     METADATA_NAME,
     VoxelFrame,
+    VoxelRows,
     compact_grid,
     described,
     grid_of,
@@ -31,7 +32,6 @@ from voxfield.storage.voxel_vdb import (
 )
 from voxfield.voxels.lod import MOST_LEVELS
 from voxfield.voxels.vdb_tree import node_origin, unique_origins
-from voxfield.voxels.voxel_blocks import blocks_of_links
 from voxfield.voxels.voxel_grid import VoxelGrid
 
 LAYOUT: Final = "pyramid"
@@ -89,14 +89,13 @@ def write_pyramid(
         "model_config": dict(configuration or {}),
         "brick": brick,
         "levels": [frame.to_dict() for frame in frames],
-        "bricks": [[*key, int((rows >= 0).sum())] for key, _, rows in parts],
+        "bricks": [[*key, int((voxels.rows >= 0).sum())] for key, voxels in parts],
     }
     metadata = {METADATA_NAME: described(frames[0], LAYOUT, about)}
-    names = [key.name for key, _, _ in parts]
+    names = [key.name for key, _ in parts]
     with writing_vdb(path, names, compression=compression, level=level, metadata=metadata) as writer:
-        for key, origins, rows in parts:
-            grid = levels[key.level]
-            writer.write(compact_grid(key.name, grid, origins, rows, half=half, compression=compression, level=level))
+        for key, voxels in parts:
+            writer.write(compact_grid(key.name, voxels, half=half, compression=compression, level=level))
     return Path(path)
 
 
@@ -199,15 +198,15 @@ class VoxelPyramid:
         return cast(int, voxels)
 
 
-def _bricks(grid: VoxelGrid, level: int, side: int) -> Iterator[tuple[Brick, np.ndarray, np.ndarray]]:
-    """The bricks of a level that store something: their places, and origins and rows of their blocks."""
-    origins, rows = blocks_of_links(grid.links.cpu().numpy())
-    corners, brick_of = unique_origins(node_origin(origins, side))
+def _bricks(grid: VoxelGrid, level: int, side: int) -> Iterator[tuple[Brick, VoxelRows]]:
+    """The bricks of a level that store something, and what."""
+    voxels = VoxelRows.of(grid)
+    corners, brick_of = unique_origins(node_origin(voxels.origins, side))
     order = np.argsort(brick_of, kind="stable")
     begins = np.searchsorted(brick_of[order], np.arange(len(corners) + 1))
     for number, corner in enumerate((corners // side).tolist()):
         part = order[begins[number] : begins[number + 1]]
-        yield Brick(level, *corner), origins[part], rows[part]
+        yield Brick(level, *corner), replace(voxels, origins=voxels.origins[part], rows=voxels.rows[part])
 
 
 def _check_levels(levels: Sequence[VoxelGrid]) -> None:

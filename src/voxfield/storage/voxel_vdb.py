@@ -36,8 +36,9 @@ from voxfield.storage.vdb.transform import matrix_of_bounds
 from voxfield.storage.vdb.values import ValueCodec
 from voxfield.storage.vdb.writer import VdbWriter
 from voxfield.voxels.sparse import SparseVolume
+from voxfield.voxels.vdb_tree import LEAF_SIDE
 from voxfield.voxels.voxel_blocks import blocks_of_links, links_at, topology_of
-from voxfield.voxels.voxel_grid import MOST_VOXELS, Resolution, VoxelGrid
+from voxfield.voxels.voxel_grid import MOST_VOXELS, GridChunk, Resolution, VoxelGrid
 
 METADATA_NAME: Final = "plenoxels"
 FORMAT: Final = "voxfield-plenoxels"
@@ -63,6 +64,8 @@ class StoredVoxels:
     layout: str
     configuration: Mapping[str, Any] = field(default_factory=dict)
     """What the writer gave as such."""
+    background: float = 0.0
+    """Density that other programs see where no voxel is stored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,10 +94,11 @@ class VoxelFrame:
         return np.array(self.resolution)
 
     @classmethod
-    def of(cls, grid: VoxelGrid) -> "VoxelFrame":
-        """The frame of ``grid``."""
+    def of(cls, grid: VoxelGrid | GridChunk) -> "VoxelFrame":
+        """The frame of ``grid``, or of the one that a chunk belongs to."""
         dtype = str(grid.density.dtype).removeprefix("torch.")
-        return cls(resolution=grid.resolution, bounds=grid.scene_bounds, sh_degree=grid.sh_degree, dtype=dtype)
+        degree = math.isqrt(grid.sh.shape[-1]) - 1
+        return cls(resolution=grid.resolution, bounds=grid.scene_bounds, sh_degree=degree, dtype=dtype)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -125,26 +129,66 @@ class VoxelFrame:
         return cls(resolution=sizes, bounds=bounds, sh_degree=degree, dtype=dtype)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class VoxelRows:
+    """Voxels as a writer takes them: rows of values, and where in blocks of 8³ each stands."""
+
+    frame: VoxelFrame
+    origins: np.ndarray
+    """(N, 3) int32 of the blocks, in the order of the tree."""
+    rows: np.ndarray
+    """(N, 8, 8, 8) int32, -1 where none is stored."""
+    density: np.ndarray
+    """(R,)."""
+    sh: np.ndarray
+    """(R, 3 B)."""
+
+    @classmethod
+    def of(cls, grid: VoxelGrid | GridChunk) -> "VoxelRows":
+        """Those of a grid, or of a chunk, which lie where that does."""
+        density, sh = grid.density.detach().cpu().numpy(), grid.sh.detach().cpu().numpy()
+        if isinstance(grid, VoxelGrid):
+            links, corner = grid.links.cpu().numpy(), (0, 0, 0)
+        else:
+            stored, corner = grid.stored.cpu().numpy(), grid.corner
+            links = np.where(stored, np.arange(stored.size, dtype=np.int32).reshape(stored.shape), -1)
+            # From the block that its first voxel lies in.
+            inside = [one % LEAF_SIDE for one in corner[::-1]]
+            links = np.pad(links, [(before, 0) for before in inside], constant_values=-1)
+            corner = cast(Resolution, tuple(one - one % LEAF_SIDE for one in corner))
+        origins, rows = blocks_of_links(links, corner)
+        return cls(
+            frame=VoxelFrame.of(grid),
+            origins=origins,
+            rows=rows,
+            density=density.reshape(-1),
+            sh=sh.reshape(density.size, 3 * sh.shape[-1]),
+        )
+
+
 def write_voxel_vdb(
     path: str | os.PathLike[str],
-    grid: VoxelGrid,
+    grid: VoxelGrid | GridChunk,
     *,
     layout: Layout = "grids",
     half: bool = False,
     compression: Compression = "blosc",
     level: int = 9,
     configuration: Mapping[str, Any] | None = None,
+    background: float = 0.0,
     blocks_at_once: int = 4096,
 ) -> Path:
     """Write ``grid`` to an OpenVDB file, which appears whole or not at all.
 
     Args:
         path: the file to make or replace.
-        grid: what to write; its values are kept as they are, those that render nothing too.
+        grid: what to write; its values are kept as they are, those that render nothing too. A chunk of a grid (see
+            `VoxelGrid.chunks`) is written where it lies in that, so that files of all chunks together are the grid.
         layout: ``grids`` for other programs, ``compact`` for smaller and quicker files.
         half: store values in 16 bits: 11 bits of precision, up to 65504.
         compression, level: see `write_vdb`.
         configuration: plain values to keep, such as the model's settings.
+        background: density that other programs see where no voxel is stored. Of the layout ``grids``.
         blocks_at_once: blocks of 8³ voxels brought into the file's order together, at least 1: what bounds the memory
             beside the grid's own and 9 bytes a voxel of its blocks. Of the layout ``grids``.
 
@@ -158,17 +202,16 @@ def write_voxel_vdb(
     """
     check_choice("layout", layout, ("grids", "compact"))
     check_range("blocks_at_once", blocks_at_once, minimum=1)
-    frame = VoxelFrame.of(grid)
-    about = {"half": half, "model_config": dict(configuration or {}), "num_voxels": grid.num_voxels}
-    harmonics = range((frame.sh_degree + 1) ** 2)
+    voxels = VoxelRows.of(grid)
+    about = {"half": half, "model_config": dict(configuration or {}), "num_voxels": int((voxels.rows >= 0).sum())}
+    harmonics = range((voxels.frame.sh_degree + 1) ** 2)
     names = ["index"] if layout == "compact" else ["density", *(f"sh_coeff_{k}" for k in harmonics)]
-    origins, rows = blocks_of_links(grid.links.cpu().numpy())
-    metadata = {METADATA_NAME: described(frame, layout, about)}
+    metadata = {METADATA_NAME: described(voxels.frame, layout, about)}
     with writing_vdb(path, names, compression=compression, level=level, metadata=metadata) as writer:
         if layout == "compact":
-            writer.write(compact_grid("index", grid, origins, rows, half=half, compression=compression, level=level))
+            writer.write(compact_grid("index", voxels, half=half, compression=compression, level=level))
         else:
-            _write_grids(writer, grid, names, (origins, rows), half=half, blocks_at_once=blocks_at_once)
+            _write_grids(writer, names, voxels, background, half=half, blocks_at_once=blocks_at_once)
     return Path(path)
 
 
@@ -230,7 +273,7 @@ def read_voxel_vdb(path: str | os.PathLike[str]) -> StoredVoxels:
     """
     file = VdbFile(path)
     frame, about = read_description(file)
-    layout = str(about.get("layout"))
+    layout, background = str(about.get("layout")), 0.0
     try:
         if layout == "compact":
             index = file.read("index")
@@ -240,12 +283,13 @@ def read_voxel_vdb(path: str | os.PathLike[str]) -> StoredVoxels:
             density = file.read("density")
             frame = _placed(file.path, frame, density.index_to_world)
             coordinates, values = _read_grids(file, density, frame)
+            background = float(density.volume.background)
         else:
             raise VolumeFormatError(f"{path}: expected the layout grids or compact, got {layout[:40]!r}.")
         grid = grid_of(frame, coordinates, values)
     except InputError as error:
         raise VolumeFormatError(f"{path}: {error}") from None
-    return StoredVoxels(grid=grid, layout=layout, configuration=about["model_config"])
+    return StoredVoxels(grid=grid, layout=layout, configuration=about["model_config"], background=background)
 
 
 def grid_of(frame: VoxelFrame, coordinates: np.ndarray, values: np.ndarray) -> VoxelGrid:
@@ -267,38 +311,32 @@ def grid_of(frame: VoxelFrame, coordinates: np.ndarray, values: np.ndarray) -> V
     return VoxelGrid.from_values(links, tensor[:, 0].contiguous(), sh, frame.bounds)
 
 
-def compact_grid(
-    name: str,
-    grid: VoxelGrid,
-    origins: np.ndarray,
-    rows: np.ndarray,
-    *,
-    half: bool,
-    compression: Compression,
-    level: int,
-) -> VdbGrid:
-    """The voxels of ``rows`` (N, 8, 8, 8), which stand in blocks at ``origins``, as an int32 grid with a payload."""
-    stored = rows >= 0
-    order = torch.from_numpy(rows[stored]).long()
-    index = np.full(rows.shape, -1, np.int32)
+def compact_grid(name: str, voxels: VoxelRows, *, half: bool, compression: Compression, level: int) -> VdbGrid:
+    """``voxels`` as an int32 grid with a payload.
+
+    Raises:
+        InputError: a payload of 4 GiB, or values too large for 16 bits.
+    """
+    stored = voxels.rows >= 0
+    order = voxels.rows[stored]
+    index = np.full(stored.shape, -1, np.int32)
     index[stored] = np.arange(len(order), dtype=np.int32)
-    codec = _codec(VoxelFrame.of(grid).dtype, half=half, flags=_FLAGS[compression], level=level)
-    density, sh = grid.density.detach().cpu(), grid.sh.detach().cpu().flatten(1)
+    codec = _codec(voxels.frame.dtype, half=half, flags=_FLAGS[compression], level=level)
     runs = []
-    for channel in range(1 + sh.shape[1]):
-        source = density if channel == 0 else sh[:, channel - 1]
+    for channel in range(voxels.frame.channels):
+        source = voxels.density if channel == 0 else voxels.sh[:, channel - 1]
         for at in range(0, len(order), RUN):
-            runs.append(codec.write(codec.encode(source[order[at : at + RUN]].numpy()).tobytes()))
+            runs.append(codec.write(codec.encode(source[order[at : at + RUN]]).tobytes()))
     payload = b"".join(runs)
     if len(payload) >= 1 << 32:
         raise InputError(f"grid {name!r}: its values take 4 GiB or more. Use the layout grids, or half precision.")
     return VdbGrid(
         name=name,
-        volume=SparseVolume.from_blocks(origins, index, stored, background=-1),
-        index_to_world=VoxelFrame.of(grid).index_to_world,
+        volume=SparseVolume.from_blocks(voxels.origins, index, stored, background=-1),
+        index_to_world=voxels.frame.index_to_world,
         metadata={
             "rows": np.int64(len(order)),
-            "channels": 1 + sh.shape[1],
+            "channels": voxels.frame.channels,
             "precision": codec.stored.name,
             "payload_compression": compression,
             "payload": OpaqueMetadata(PAYLOAD_TYPE, payload),
@@ -340,32 +378,29 @@ def read_compact(path: Path, index: VdbGrid, frame: VoxelFrame) -> tuple[np.ndar
 
 def _write_grids(
     writer: VdbWriter,
-    grid: VoxelGrid,
     names: list[str],
-    blocks: tuple[np.ndarray, np.ndarray],
+    voxels: VoxelRows,
+    background: float,
     *,
     half: bool,
     blocks_at_once: int,
 ) -> None:
     """Write densities and the vectors of each harmonic; one grid's values are never in memory together."""
-    origins, rows = blocks
-    frame, active = VoxelFrame.of(grid), rows >= 0
-    density, sh = grid.density.detach().cpu().numpy(), grid.sh.detach().cpu().numpy()
-    # Half-float arrays are written as such whatever is asked for; they are float in memory.
-    background = np.zeros((), density.dtype)
-    for name, source in zip(names, [density, *np.moveaxis(sh, 2, 0)], strict=True):
-        base = background if source.ndim == 1 else np.zeros(3, density.dtype)
+    rows, active, dtype = voxels.rows, voxels.rows >= 0, voxels.density.dtype
+    harmonics = np.moveaxis(voxels.sh.reshape(len(voxels.sh), 3, voxels.sh.shape[1] // 3), 2, 0)
+    for name, source in zip(names, [voxels.density, *harmonics], strict=True):
+        base = np.zeros(3, dtype) if source.ndim > 1 else np.array(background, dtype)
 
-        def gathered(part: slice, source: np.ndarray = source) -> np.ndarray:
+        def gathered(part: slice, source: np.ndarray = source, base: np.ndarray = base) -> np.ndarray:
             found = source[rows[part]]
-            found[~active[part]] = 0
+            found[~active[part]] = base
             return cast(np.ndarray, found)
 
         writer.write(
             VdbGrid(
                 name=name,
-                volume=topology_of(origins, active, base),
-                index_to_world=frame.index_to_world,
+                volume=topology_of(voxels.origins, active, base),
+                index_to_world=voxels.frame.index_to_world,
                 grid_class="fog volume" if name == "density" else "unknown",
                 half=half,
             ),
@@ -392,10 +427,12 @@ def _read_grids(file: VdbFile, density: VdbGrid, frame: VoxelFrame) -> tuple[np.
 
 
 def _stored(volume: SparseVolume, frame: VoxelFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates and values of every active voxel, those of tiles within the resolution too."""
-    coordinates, values = volume.active_voxels()
+    """Coordinates and values of every active voxel, those of tiles too."""
     if not volume.tiles.active.any():
-        return coordinates, values
+        return volume.active_voxels()
+    bounds = volume.active_bounds
+    if bounds is not None and ((bounds[0] < 0).any() or (bounds[1] > frame.size).any()):
+        raise InputError(f"expected voxels within the resolution {frame.resolution}, got tiles beyond it.")
     if math.prod(frame.resolution) > SMALL:
         raise InputError(f"tiles in a grid of {math.prod(frame.resolution):,} places are not read.")
     z, y, x = np.nonzero(volume.to_dense_mask((0, 0, 0), frame.resolution, most_voxels=SMALL))

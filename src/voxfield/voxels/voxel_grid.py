@@ -40,8 +40,14 @@ POINTS_AT_ONCE: Final = 1 << 20
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GridChunk:
-    """A dense block of a grid."""
+    """A dense block of a grid, which it says where it lies in."""
 
+    id: int
+    """Its number among those that store something, from 0."""
+    resolution: Resolution
+    """Of the grid."""
+    scene_bounds: Bounds
+    """Of the grid."""
     corner: Resolution
     """Its lowest voxel."""
     stored: torch.Tensor
@@ -291,6 +297,7 @@ class VoxelGrid(torch.nn.Module):
         """
         check_range("side", side, minimum=1)
         width, height, depth = self.resolution
+        number = 0
         for z in range(0, depth, side):
             for y in range(0, height, side):
                 for x in range(0, width, side):
@@ -302,7 +309,16 @@ class VoxelGrid(torch.nn.Module):
                     density = self.density.new_zeros(links.shape)
                     sh = self.sh.new_zeros(*links.shape, *self.sh.shape[1:])
                     density[stored], sh[stored] = self.density.detach()[rows], self.sh.detach()[rows]
-                    yield GridChunk(corner=(x, y, z), stored=stored, density=density, sh=sh)
+                    yield GridChunk(
+                        id=number,
+                        resolution=self.resolution,
+                        scene_bounds=self.scene_bounds,
+                        corner=(x, y, z),
+                        stored=stored,
+                        density=density,
+                        sh=sh,
+                    )
+                    number += 1
 
     def rows_in(self, other: "VoxelGrid") -> torch.Tensor:
         """(N,) int64: for every voxel the row of the same one in ``other``; -1 where that does not store it.

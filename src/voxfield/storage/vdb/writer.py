@@ -71,7 +71,7 @@ def write_vdb(
         InputError: values that no grid type holds, a transform that is none, metadata of unknown type, or a value that
             half precision does not hold.
         MissingExtraError: Blosc is asked for and not installed.
-        OSError: the file cannot be written, such as on a full disk; what was there before stays.
+        DiskFullError: there is no room for the file; what was there before stays, as with any other OSError.
     """
     with writing_vdb(
         path,
