@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from voxfield.api import Run as Run
+    from voxfield.api import ShapeRun as ShapeRun
     from voxfield.api import build_shapes as build_shapes
     from voxfield.api import convert_capture as convert_capture
     from voxfield.api import convert_shapes as convert_shapes
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from voxfield.api import trace_shapes as trace_shapes
     from voxfield.api import train as train
     from voxfield.api import verify_shapes as verify_shapes
+    from voxfield.api import view_shapes as view_shapes
     from voxfield.api import volume_info as volume_info
     from voxfield.api import write_volume as write_volume
 
@@ -33,6 +35,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Run",
+    "ShapeRun",
     "__version__",
     "build_shapes",
     "convert_capture",
@@ -49,6 +52,7 @@ __all__ = [
     "trace_shapes",
     "train",
     "verify_shapes",
+    "view_shapes",
     "volume_info",
     "write_volume",
 ]

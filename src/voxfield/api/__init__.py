@@ -6,7 +6,8 @@ The command line calls only these.
 from voxfield.api.captures import convert_capture, download_eyefultower, make_multiscale, process_photos
 from voxfield.api.opening import open  # noqa: A004  (the public name reads voxfield.open)
 from voxfield.api.runs import Run
-from voxfield.api.shapes import build_shapes, convert_shapes, split_shapes, trace_shapes, verify_shapes
+from voxfield.api.shape_runs import ShapeRun
+from voxfield.api.shapes import build_shapes, convert_shapes, split_shapes, trace_shapes, verify_shapes, view_shapes
 from voxfield.api.trained_run import machine
 from voxfield.api.training import train
 from voxfield.api.volumes import (
@@ -20,6 +21,7 @@ from voxfield.api.volumes import (
 
 __all__ = [
     "Run",
+    "ShapeRun",
     "build_shapes",
     "convert_capture",
     "convert_shapes",
@@ -36,6 +38,7 @@ __all__ = [
     "trace_shapes",
     "train",
     "verify_shapes",
+    "view_shapes",
     "volume_info",
     "write_volume",
 ]

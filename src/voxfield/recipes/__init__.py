@@ -24,6 +24,7 @@ RECIPES = {
     "plenoxels": "plenoxels",
     "plenoxels-fast": "plenoxels_fast",
     "plenoxels-llff": "plenoxels_llff",
+    "raynet": "raynet",
 }
 """Name to module. A module has ``experiment(minutes)``; that of a recipe on photographs also
 ``build_model(config, captures, seed)`` and ``smallest_model()``, that of another names its data in ``TRAINS_ON``."""
