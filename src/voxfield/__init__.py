@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from voxfield.api import Baked as Baked
     from voxfield.api import Run as Run
+    from voxfield.api import ShapeRun as ShapeRun
     from voxfield.api import VoxelGrid as VoxelGrid
     from voxfield.api import bake as bake
     from voxfield.api import build_shapes as build_shapes
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from voxfield.api import trace_shapes as trace_shapes
     from voxfield.api import train as train
     from voxfield.api import verify_shapes as verify_shapes
+    from voxfield.api import view_shapes as view_shapes
     from voxfield.api import volume_info as volume_info
     from voxfield.api import write_volume as write_volume
 
@@ -40,6 +42,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Baked",
     "Run",
+    "ShapeRun",
     "VoxelGrid",
     "__version__",
     "bake",
@@ -61,6 +64,7 @@ __all__ = [
     "trace_shapes",
     "train",
     "verify_shapes",
+    "view_shapes",
     "volume_info",
     "write_volume",
 ]

@@ -87,7 +87,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
             raise record.error
         return record.run
 
-    library = SimpleNamespace(train=train, open=lambda path: record.run, Run=FakeRun)
+    library = SimpleNamespace(train=train, open=lambda path: record.run, Run=FakeRun, ShapeRun=type(None))
     monkeypatch.setitem(sys.modules, "voxfield.api", library)  # type: ignore[arg-type]
     return record
 

@@ -8,7 +8,8 @@ from voxfield.api.captures import convert_capture, download_eyefultower, make_mu
 from voxfield.api.levels import make_levels, optimise_volume
 from voxfield.api.opening import open  # noqa: A004  (the public name reads voxfield.open)
 from voxfield.api.runs import Run
-from voxfield.api.shapes import build_shapes, convert_shapes, split_shapes, trace_shapes, verify_shapes
+from voxfield.api.shape_runs import ShapeRun
+from voxfield.api.shapes import build_shapes, convert_shapes, split_shapes, trace_shapes, verify_shapes, view_shapes
 from voxfield.api.trained_run import machine
 from voxfield.api.training import train
 from voxfield.api.volumes import (
@@ -25,6 +26,7 @@ from voxfield.voxels.voxel_grid import VoxelGrid
 __all__ = [
     "Baked",
     "Run",
+    "ShapeRun",
     "VoxelGrid",
     "bake",
     "build_shapes",
@@ -46,6 +48,7 @@ __all__ = [
     "trace_shapes",
     "train",
     "verify_shapes",
+    "view_shapes",
     "volume_info",
     "write_volume",
 ]

@@ -46,6 +46,7 @@ VERBS = {
     "dataset trace": "Trace rays through a voxel dataset's blocks: what each meets first, how much matter it crosses.",
     "dataset split": "Divide a voxel dataset's objects into train, val and test anew, and say what the splits share.",
     "dataset stats": "Say what a voxel dataset holds: objects, blocks of each level, how many are different, bytes.",
+    "dataset view": "Write a contact sheet of a voxel dataset: one PNG with a picture of each object.",
     "dataset verify": "Verify a voxel dataset: checksums, names of blocks, lossless reassembly at every level, counts.",
     "dataset convert": "Write a voxel dataset in another layout.",
     "bench": "Measure the kernels' speed, and training's on your data.",
