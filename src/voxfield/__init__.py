@@ -10,6 +10,8 @@ The public calls are attributes of this package and load on first use, so that `
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from voxfield.api import PointCloudVoxelDataset as PointCloudVoxelDataset
+    from voxfield.api import PrerenderedVoxelDataset as PrerenderedVoxelDataset
     from voxfield.api import Run as Run
     from voxfield.api import build_shapes as build_shapes
     from voxfield.api import convert_capture as convert_capture
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from voxfield.api import make_multiscale as make_multiscale
     from voxfield.api import merge_volumes as merge_volumes
     from voxfield.api import open as open  # noqa: A004  (the public name reads voxfield.open)
+    from voxfield.api import prerender as prerender
     from voxfield.api import process_photos as process_photos
     from voxfield.api import read_volume as read_volume
     from voxfield.api import split_shapes as split_shapes
@@ -27,11 +30,14 @@ if TYPE_CHECKING:
     from voxfield.api import train as train
     from voxfield.api import verify_shapes as verify_shapes
     from voxfield.api import volume_info as volume_info
+    from voxfield.api import voxel_dataset as voxel_dataset
     from voxfield.api import write_volume as write_volume
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "PointCloudVoxelDataset",
+    "PrerenderedVoxelDataset",
     "Run",
     "__version__",
     "build_shapes",
@@ -43,6 +49,7 @@ __all__ = [
     "make_multiscale",
     "merge_volumes",
     "open",
+    "prerender",
     "process_photos",
     "read_volume",
     "split_shapes",
@@ -50,6 +57,7 @@ __all__ = [
     "train",
     "verify_shapes",
     "volume_info",
+    "voxel_dataset",
     "write_volume",
 ]
 

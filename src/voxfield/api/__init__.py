@@ -4,6 +4,7 @@ The command line calls only these.
 """
 
 from voxfield.api.captures import convert_capture, download_eyefultower, make_multiscale, process_photos
+from voxfield.api.points import prerender, voxel_dataset
 from voxfield.api.runs import Run, machine, open  # noqa: A004  (the public name reads voxfield.open)
 from voxfield.api.shapes import build_shapes, convert_shapes, split_shapes, trace_shapes, verify_shapes
 from voxfield.api.training import train
@@ -15,8 +16,11 @@ from voxfield.api.volumes import (
     volume_info,
     write_volume,
 )
+from voxfield.data.voxel_datasets import PointCloudVoxelDataset, PrerenderedVoxelDataset
 
 __all__ = [
+    "PointCloudVoxelDataset",
+    "PrerenderedVoxelDataset",
     "Run",
     "build_shapes",
     "convert_capture",
@@ -28,6 +32,7 @@ __all__ = [
     "make_multiscale",
     "merge_volumes",
     "open",
+    "prerender",
     "process_photos",
     "read_volume",
     "split_shapes",
@@ -35,5 +40,6 @@ __all__ = [
     "train",
     "verify_shapes",
     "volume_info",
+    "voxel_dataset",
     "write_volume",
 ]
