@@ -119,7 +119,9 @@ class PointArrays:
                 _check_cloud(self.path, f"{self._key}/{member}", cloud)
                 _check_size(self.path, cloud.shape, cloud.dtype)
             return self._check_number(len(self._members))
-        if h5py.check_vlen_dtype(found.dtype) is not None and found.ndim == 1:
+        rows = h5py.check_vlen_dtype(found.dtype)
+        if rows is not None and found.ndim == 1:
+            _check_numbers(self.path, self._key, np.dtype(rows))
             self._layout = "variable"
             return self._check_number(len(found))
         _check_numbers(self.path, self._key, found.dtype)

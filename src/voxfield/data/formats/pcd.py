@@ -4,6 +4,7 @@ Source: https://pointclouds.org/documentation/tutorials/pcd_file_format.html.
 """
 
 import io
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -103,10 +104,11 @@ def _from_records(path: Path, header: _Header, content: bytes) -> np.ndarray:
 
 def _read_compressed(path: Path, header: _Header, stream: BinaryIO) -> np.ndarray:
     """Fields one after another, compressed together by LZF."""
-    sizes = np.frombuffer(stream.read(8), "<u4")
+    sizes = stream.read(8)
+    packed_size, size = struct.unpack("<II", sizes) if len(sizes) == 8 else (-1, -1)
     expected = header.points * header.record.itemsize
-    packed = stream.read(int(sizes[0])) if len(sizes) == 2 else b""
-    if len(sizes) != 2 or len(packed) != sizes[0] or sizes[1] != expected or expected > _MOST_RATIO * len(packed):
+    packed = stream.read(max(packed_size, 0))
+    if size != expected or len(packed) != packed_size or expected > _MOST_RATIO * packed_size:
         raise FormatError(f"{path}: its compressed data does not fit {header.points:,} points: it is damaged.")
     content = _decompress_lzf(path, packed, expected)
     columns, at = [], 0

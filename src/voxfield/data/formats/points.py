@@ -4,6 +4,7 @@ Positions only: colours, normals and other columns are not read. Points that are
 count.
 """
 
+import re
 from pathlib import Path
 from typing import Final
 
@@ -124,8 +125,8 @@ def _are_numbers(words: list[str]) -> bool:
 
 
 def _named_columns(path: Path, words: list[str]) -> tuple[int, int, int]:
-    """Where a header such as ``x [nm],y [nm],z [nm]`` has x, y and z."""
-    names = [word.lower().split()[0].split("[")[0].split("(")[0] if word.split() else "" for word in words]
+    """Where a header such as ``x [nm],y [nm],z [nm]`` or ``xcoord ycoord zcoord`` has x, y and z."""
+    names = [re.sub(r"\s*[\[(].*|_?coord(inate)?$", "", word.lower()) for word in words]
     if not {"x", "y", "z"} <= set(names):
         raise FormatError(f"{path}: expected numbers, or a header that names x, y and z, got {' '.join(words)[:80]!r}.")
     return names.index("x"), names.index("y"), names.index("z")
