@@ -69,11 +69,12 @@ def prerender(
     data, wanted = _read_config(config) if config is not None else ({}, {})
     given = {name: value for name, value in parameters.items() if value is not None}
     sources = [points] if isinstance(points, str | os.PathLike) else list(points)
-    named = data.pop("h5_file_path", None) or data.pop("points", None)
+    file_named, more_named = data.pop("h5_file_path", None), data.pop("points", None)
+    named = file_named or more_named
     if not sources and named is not None:
         sources = [named] if isinstance(named, str) else list(named)
-    key = data_key or data.pop("data_key", None)
-    folder = output or wanted.pop("output_dir", None)
+    file_key, file_folder = data.pop("data_key", None), wanted.pop("output_dir", None)
+    key, folder = data_key or file_key, output or file_folder
     if not sources:
         raise InputError("points: name point clouds, with --input-h5 or data.h5_file_path in the --config file.")
     if folder is None:

@@ -375,7 +375,10 @@ class PointCloudVoxelDataset(VoxelDataset):
         ranges = []
         for index in range(len(self.clouds)):
             try:
-                ranges.append(point_grid(self.clouds.read(index), self.grid).value_range)
+                counted = point_grid(self.clouds.read(index), self.grid)
+                if self.grid.normalise == "none":
+                    cut_values(counted.values, self.grid)
+                ranges.append(counted.value_range)
             except VoxfieldError:
                 continue  # said when the item is asked for
         if not ranges:

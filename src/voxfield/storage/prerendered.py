@@ -265,11 +265,15 @@ def read_batch_about(path: Path) -> BatchAbout:
         MissingFileError, FormatError: there is none, or it is damaged.
         MissingExtraError: its codec is not installed.
     """
+    import h5py
+
     with _reading(path) as file:
         voxels = file["voxels"]
         if voxels.ndim != 4 or voxels.external or voxels.is_virtual or voxels.dtype.kind not in "fu":
             raise FormatError(f"{path}: expected voxels (N, D, H, W), got {voxels.shape} of {voxels.dtype}.")
-        if any(not isinstance(one, str) and int(one) >= 256 for one in voxels._filters):
+        made_by = voxels.id.get_create_plist()
+        # Numbers from 32,000 on are registered by plugins, but for h5py's own LZF.
+        if any(made_by.get_filter(at)[0] > h5py.h5z.FILTER_LZF for at in range(made_by.get_nfilters())):
             load_codecs(str(path))
         count = len(voxels)
         if count * int(np.prod(voxels.shape[1:], dtype=object)) >= 1 << 44:
