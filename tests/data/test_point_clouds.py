@@ -65,7 +65,7 @@ def test_numpy_files(tmp_path):
     assert clouds.name(1).endswith("a.npy[1]")
     named = PointClouds([tmp_path / "c.npz"], data_key="many")
     assert len(named) == 2
-    with pytest.raises(InputError, match="holds no array 'mny'. Did you mean many"):
+    with pytest.raises(InputError, match=r"holds no array 'mny'\. Did you mean many"):
         PointClouds([tmp_path / "c.npz"], data_key="mny")
 
 

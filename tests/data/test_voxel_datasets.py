@@ -235,7 +235,7 @@ def test_what_is_missing_is_named(folder, tmp_path):
         PrerenderedVoxelDataset(there)
     for path in there.glob("*.h5"):
         path.unlink()
-    with pytest.raises(MissingFileError, match="no batch files .* were found"):
+    with pytest.raises(MissingFileError, match=r"no batch files .* were found"):
         PrerenderedVoxelDataset(there)
     there = copy(folder, tmp_path / "e")
     (there / "metadata.yaml").unlink()

@@ -176,7 +176,7 @@ def test_batches_of_other_programs_are_refused(clouds, tmp_path):
     with pytest.raises(InputError, match="other parameters"):
         render(clouds, tmp_path / "d")
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="is a file. Name a folder"):
+    with pytest.raises(InputError, match=r"is a file\. Name a folder"):
         render(clouds, tmp_path / "file")
 
 

@@ -68,6 +68,11 @@ class PointArrays:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open_in": None}
 
+    @property
+    def part(self) -> str:
+        """Which part of the file the clouds are: the name of the dataset or group, or of the arrays."""
+        return self._key or " ".join(self._members)
+
     def close(self) -> None:
         """Close the file; the next read opens it again."""
         if self._open_in is not None and self._open_in[0] == os.getpid() and self._kind == "h5":

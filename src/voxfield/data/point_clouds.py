@@ -85,10 +85,12 @@ class PointClouds:
             FormatError: a file cannot be read.
         """
         sha = hashlib.sha256()
-        for path in self.paths:
+        for path, file in zip(self.paths, self._files, strict=True):
+            # What was found there, not what was asked for: naming the usual key changes nothing.
+            part = file.part if isinstance(file, PointArrays) else ""
             try:
                 size = path.stat().st_size
-                sha.update(f"{path.name}\0{size}\0{self.data_key}\0".encode())
+                sha.update(f"{path.name}\0{size}\0{part}\0".encode())
                 with path.open("rb") as stream:
                     if size <= _WHOLE:
                         sha.update(stream.read())

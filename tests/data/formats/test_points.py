@@ -111,7 +111,7 @@ def test_keeps_points_that_are_not_finite_and_empty_files(tmp_path):
         ("a.pcd", pcd("ascii", b"", PCD.replace("TYPE F F F U", "TYPE F F")), "lacks or misstates"),
         ("a.pcd", pcd("binary", b"", PCD.replace("COUNT 1", "COUNT 99999")), "lacks or misstates"),
         ("a.pcd", pcd("binary_compressed", b"\1"), "compressed data does not fit"),
-        ("a.pcd", pcd("binary_compressed", struct.pack("<II", 4, 48) + b"\xff\xff\xff\xff"), "compressed data is damaged"),
+        ("a.pcd", pcd("binary_compressed", struct.pack("<II", 4, 48) + b"\xff" * 4), "compressed data is damaged"),
         ("a.pcd", pcd("binary_compressed", struct.pack("<II", 4, 2**31) + b"1234"), "compressed data does not fit"),
         ("a.pcd", pcd("binary", b"").replace(b"POINTS 3", b"POINTS 99999999999"), "lacks or misstates"),
     ],
