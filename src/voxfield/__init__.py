@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from voxfield.api import Baked as Baked
+    from voxfield.api import PointCloudVoxelDataset as PointCloudVoxelDataset
+    from voxfield.api import PrerenderedVoxelDataset as PrerenderedVoxelDataset
     from voxfield.api import Run as Run
     from voxfield.api import ShapeRun as ShapeRun
     from voxfield.api import VoxelGrid as VoxelGrid
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from voxfield.api import merge_volumes as merge_volumes
     from voxfield.api import open as open  # noqa: A004  (the public name reads voxfield.open)
     from voxfield.api import optimise_volume as optimise_volume
+    from voxfield.api import prerender as prerender
     from voxfield.api import process_photos as process_photos
     from voxfield.api import read_volume as read_volume
     from voxfield.api import slice_volume as slice_volume
@@ -35,12 +38,15 @@ if TYPE_CHECKING:
     from voxfield.api import verify_shapes as verify_shapes
     from voxfield.api import view_shapes as view_shapes
     from voxfield.api import volume_info as volume_info
+    from voxfield.api import voxel_dataset as voxel_dataset
     from voxfield.api import write_volume as write_volume
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Baked",
+    "PointCloudVoxelDataset",
+    "PrerenderedVoxelDataset",
     "Run",
     "ShapeRun",
     "VoxelGrid",
@@ -57,6 +63,7 @@ __all__ = [
     "merge_volumes",
     "open",
     "optimise_volume",
+    "prerender",
     "process_photos",
     "read_volume",
     "slice_volume",
@@ -66,6 +73,7 @@ __all__ = [
     "verify_shapes",
     "view_shapes",
     "volume_info",
+    "voxel_dataset",
     "write_volume",
 ]
 

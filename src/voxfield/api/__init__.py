@@ -5,12 +5,15 @@ The command line calls only these.
 
 from voxfield.api.baking import Baked, bake
 from voxfield.api.captures import convert_capture, download_eyefultower, make_multiscale, process_photos
-from voxfield.api.levels import make_levels, optimise_volume
-from voxfield.api.opening import open  # noqa: A004  (the public name reads voxfield.open)
 from voxfield.api.runs import Run
+from voxfield.api.runs import Run, machine, open  # noqa: A004  (the public name reads voxfield.open)
 from voxfield.api.shape_runs import ShapeRun
+from voxfield.api.shapes import build_shapes, convert_shapes, split_shapes, trace_shapes, verify_shapes
 from voxfield.api.shapes import build_shapes, convert_shapes, split_shapes, trace_shapes, verify_shapes, view_shapes
 from voxfield.api.trained_run import machine
+from voxfield.api.levels import make_levels, optimise_volume
+from voxfield.api.opening import open  # noqa: A004  (the public name reads voxfield.open)
+from voxfield.api.points import prerender, voxel_dataset
 from voxfield.api.training import train
 from voxfield.api.volumes import (
     convert_volume,
@@ -21,10 +24,12 @@ from voxfield.api.volumes import (
     volume_info,
     write_volume,
 )
-from voxfield.voxels.voxel_grid import VoxelGrid
-
-__all__ = [
     "Baked",
+    "PointCloudVoxelDataset",
+from voxfield.data.voxel_datasets import PointCloudVoxelDataset, PrerenderedVoxelDataset
+    "PrerenderedVoxelDataset",
+from voxfield.voxels.voxel_grid import VoxelGrid
+__all__ = [
     "Run",
     "ShapeRun",
     "VoxelGrid",
@@ -41,6 +46,7 @@ __all__ = [
     "merge_volumes",
     "open",
     "optimise_volume",
+    "prerender",
     "process_photos",
     "read_volume",
     "slice_volume",
@@ -50,5 +56,6 @@ __all__ = [
     "verify_shapes",
     "view_shapes",
     "volume_info",
+    "voxel_dataset",
     "write_volume",
 ]
