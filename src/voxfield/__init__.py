@@ -10,12 +10,15 @@ The public calls are attributes of this package and load on first use, so that `
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from voxfield.api import CompressionConfig as CompressionConfig
     from voxfield.api import Run as Run
     from voxfield.api import build_shapes as build_shapes
+    from voxfield.api import compress_volume as compress_volume
     from voxfield.api import convert_capture as convert_capture
     from voxfield.api import convert_shapes as convert_shapes
     from voxfield.api import convert_volume as convert_volume
     from voxfield.api import crop_volume as crop_volume
+    from voxfield.api import decompress_volume as decompress_volume
     from voxfield.api import download_eyefultower as download_eyefultower
     from voxfield.api import make_multiscale as make_multiscale
     from voxfield.api import merge_volumes as merge_volumes
@@ -32,13 +35,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "CompressionConfig",
     "Run",
     "__version__",
     "build_shapes",
+    "compress_volume",
     "convert_capture",
     "convert_shapes",
     "convert_volume",
     "crop_volume",
+    "decompress_volume",
     "download_eyefultower",
     "make_multiscale",
     "merge_volumes",

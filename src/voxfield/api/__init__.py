@@ -4,6 +4,7 @@ The command line calls only these.
 """
 
 from voxfield.api.captures import convert_capture, download_eyefultower, make_multiscale, process_photos
+from voxfield.api.compression import CompressionConfig, compress_volume, decompress_volume
 from voxfield.api.runs import Run, machine, open  # noqa: A004  (the public name reads voxfield.open)
 from voxfield.api.shapes import build_shapes, convert_shapes, split_shapes, trace_shapes, verify_shapes
 from voxfield.api.training import train
@@ -17,12 +18,15 @@ from voxfield.api.volumes import (
 )
 
 __all__ = [
+    "CompressionConfig",
     "Run",
     "build_shapes",
+    "compress_volume",
     "convert_capture",
     "convert_shapes",
     "convert_volume",
     "crop_volume",
+    "decompress_volume",
     "download_eyefultower",
     "machine",
     "make_multiscale",

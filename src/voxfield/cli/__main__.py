@@ -37,6 +37,8 @@ VERBS = {
     "vdb stats": "Measure an OpenVDB file: sizes, active voxels, value ranges, memory of each grid.",
     "vdb convert": "Write an OpenVDB file anew: compression, precision, fewer voxels; or to and from .npy arrays.",
     "vdb merge": "Bring the grids of several OpenVDB files into one.",
+    "vdb compress": "Compress an OpenVDB file within a stated error, many times smaller than blosc.",
+    "vdb decompress": "Write a compressed volume, or a box of it, as an OpenVDB file.",
     "vdb crop": "Write the part of an OpenVDB file's grids that lies in a box.",
     "dataset build": "Build a hierarchical voxel dataset from meshes, each different block kept once.",
     "dataset trace": "Trace rays through a voxel dataset's blocks: what each meets first, how much matter it crosses.",
