@@ -4,7 +4,7 @@ The command line calls only these.
 """
 
 from voxfield.api.captures import convert_capture, download_eyefultower, make_multiscale, process_photos
-from voxfield.api.compression import CompressionConfig, compress_volume, decompress_volume
+from voxfield.api.compression import compress_volume, decompress_volume
 from voxfield.api.runs import Run, machine, open  # noqa: A004  (the public name reads voxfield.open)
 from voxfield.api.shapes import build_shapes, convert_shapes, split_shapes, trace_shapes, verify_shapes
 from voxfield.api.training import train
@@ -16,6 +16,7 @@ from voxfield.api.volumes import (
     volume_info,
     write_volume,
 )
+from voxfield.storage.compressed import CompressionConfig
 
 __all__ = [
     "CompressionConfig",

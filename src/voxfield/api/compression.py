@@ -24,6 +24,7 @@ def compress_volume(
     config: CompressionConfig,
     *,
     names: Sequence[str] = (),
+    warm_start: str | os.PathLike[str] | None = None,
     quiet: bool = True,
 ) -> list[CompressedGridReport]:
     """Compress grids of an OpenVDB file within a stated error.
@@ -33,6 +34,8 @@ def compress_volume(
         output: the file to write.
         config: codec and error.
         names: grids to keep; all where empty.
+        warm_start: of the codec neural, a compressed volume whose networks training starts from, where they have the
+            grid's name and box: the frame before of an animation.
         quiet: show no progress.
 
     Returns:
@@ -46,7 +49,8 @@ def compress_volume(
     grids = [file.read(one) for one in (names or file.grids)]  # type: ignore[arg-type]
     with ExitStack() as stack:
         advance = _Stages(stack.enter_context(Progress(quiet=quiet)), stack)
-        return write_compressed(output, grids, config, metadata=file.metadata, advance=advance)
+        previous = None if warm_start is None else CompressedFile(warm_start).networks()
+        return write_compressed(output, grids, config, metadata=file.metadata, previous=previous, advance=advance)
 
 
 def decompress_volume(

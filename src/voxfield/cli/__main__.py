@@ -35,7 +35,7 @@ VERBS = {
     "export nerfstudio": "Export a run's cameras and pictures for nerfstudio, and its weights as safetensors.",
     "vdb info": "Say what an OpenVDB file holds: grids, types, bounds, transforms, compression.",
     "vdb stats": "Measure an OpenVDB file: sizes, active voxels, value ranges, memory of each grid.",
-    "vdb convert": "Write an OpenVDB file anew: compression, precision, fewer voxels; or to and from .npy arrays.",
+    "vdb convert": "Write an OpenVDB file anew: compression, precision, fewer voxels; or to and from other formats.",
     "vdb merge": "Bring the grids of several OpenVDB files into one.",
     "vdb compress": "Compress an OpenVDB file within a stated error, many times smaller than blosc.",
     "vdb decompress": "Write a compressed volume, or a box of it, as an OpenVDB file.",

@@ -13,9 +13,17 @@ import numpy as np
 
 from voxfield.errors import FormatError, InputError
 from voxfield.kernels.block_code import TAPS, decode_states, decode_values, encode_states, encode_values, fit_taps
-from voxfield.storage.compressed.layout import damaged, inflated, packed_parts, unpacked_parts
+from voxfield.storage.compressed.layout import (
+    damaged,
+    inflated,
+    packed_parts,
+    packed_places,
+    unpacked_count,
+    unpacked_parts,
+    unpacked_places,
+)
 from voxfield.storage.compressed.quantiser import Quantiser, within
-from voxfield.storage.compressed.topology import earlier_neighbours
+from voxfield.storage.compressed.topology import earlier_neighbours, told_hints
 from voxfield.voxels.vdb_tree import LEAF_SIDE, LEAF_VOXELS
 
 ACTIVE, MINUS, OTHER = 1, 2, 4
@@ -79,7 +87,7 @@ def encode_chunk(
     parts = [
         encode_states(states, neighbours, hints),
         zlib.compress(_by_bytes(others), 9),
-        b"" if guess is None else struct.pack("<I", zlib.crc32(states)) + packed_places(guess.unsure),
+        b"" if guess is None else struct.pack("<I", zlib.crc32(states.tobytes())) + packed_places(guess.unsure),
     ]
     for channel, quantiser in enumerate(code.quantisers):
         predicted = None if guess is None else guess.values[..., channel]
@@ -108,7 +116,7 @@ def decode_states_of(
         states = decode_states(parts[0], neighbours, told)
     except InputError:
         raise damaged(where) from None
-    if hints is not None and struct.pack("<I", zlib.crc32(states)) != parts[2][:4]:
+    if hints is not None and struct.pack("<I", zlib.crc32(states.tobytes())) != parts[2][:4]:
         raise FormatError(
             f"{where}: this machine computes the network's classes otherwise than the one that wrote the file, beyond "
             "the margin kept for that. Decompress it on another, or compress the source with the codec quantised."
@@ -210,46 +218,13 @@ def _packed_exceptions(
 
 def _restore_exceptions(decoded: np.ndarray, raw: bytes, where: str) -> None:
     """Put the values of `_packed_exceptions` where they belong."""
-    count = _count(raw, len(decoded), where)
+    count = unpacked_count(raw, len(decoded), where)
     size = decoded.dtype.itemsize
     plain = inflated(raw[4:], count * (4 + size), where)
     rows = np.cumsum(_from_bytes(plain[: 4 * count], np.dtype("<u4")).astype(np.int64))
     if count and rows[-1] >= len(decoded):
         raise damaged(where)
     decoded[rows] = _from_bytes(plain[4 * count :], decoded.dtype)
-
-
-def packed_places(places: np.ndarray) -> bytes:
-    """Rising whole numbers as bytes."""
-    steps = np.diff(places.astype(np.int64), prepend=0).astype("<u4")
-    return struct.pack("<I", len(places)) + zlib.compress(steps.tobytes(), 9)
-
-
-def unpacked_places(raw: bytes, most: int, where: str) -> np.ndarray:
-    """The inverse of `packed_places`; they are below ``most``.
-
-    Raises:
-        FormatError: the bytes are damaged.
-    """
-    count = _count(raw, most, where)
-    steps = np.frombuffer(inflated(raw[4:], 4 * count, where), "<u4")
-    places = np.cumsum(steps.astype(np.int64))
-    if count and places[-1] >= most:
-        raise damaged(where)
-    return places
-
-
-def _count(raw: bytes, most: int, where: str) -> int:
-    if len(raw) < 4 or struct.unpack_from("<I", raw)[0] > most:
-        raise damaged(where)
-    return int(struct.unpack_from("<I", raw)[0])
-
-
-def told_hints(hints: np.ndarray, unsure: np.ndarray) -> np.ndarray:
-    """Hints (N, 512), 0 at the places where another machine might see another one."""
-    told = hints.copy()
-    told.reshape(-1)[unsure] = 0
-    return told
 
 
 def _by_bytes(values: np.ndarray) -> bytes:

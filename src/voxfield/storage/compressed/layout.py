@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+import numpy as np
+
 from voxfield.errors import FormatError, MissingFileError
 from voxfield.storage.vdb.values import inflate
 
@@ -58,6 +60,37 @@ def inflated(raw: bytes, expected: int, where: str) -> bytes:
     if unpacked is None:
         raise damaged(where)
     return unpacked
+
+
+def packed_places(places: np.ndarray) -> bytes:
+    """Rising whole numbers as bytes."""
+    steps = np.diff(places.astype(np.int64), prepend=0).astype("<u4")
+    return struct.pack("<I", len(places)) + zlib.compress(steps.tobytes(), 9)
+
+
+def unpacked_places(raw: bytes, most: int, where: str) -> np.ndarray:
+    """The inverse of `packed_places`; they are below ``most``.
+
+    Raises:
+        FormatError: the bytes are damaged.
+    """
+    count = unpacked_count(raw, most, where)
+    steps = np.frombuffer(inflated(raw[4:], 4 * count, where), "<u4")
+    places = np.cumsum(steps.astype(np.int64))
+    if count and places[-1] >= most:
+        raise damaged(where)
+    return places
+
+
+def unpacked_count(raw: bytes, most: int, where: str) -> int:
+    """The number that bytes begin with, at most ``most``.
+
+    Raises:
+        FormatError: it is more, or not there.
+    """
+    if len(raw) < 4 or struct.unpack_from("<I", raw)[0] > most:
+        raise damaged(where)
+    return int(struct.unpack_from("<I", raw)[0])
 
 
 def damaged(where: str, detail: str = "its checksum or sizes do not fit") -> FormatError:

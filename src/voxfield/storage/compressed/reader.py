@@ -15,11 +15,12 @@ import numpy as np
 
 from voxfield.checks import nearest_names
 from voxfield.errors import FormatError, InputError
-from voxfield.kernels.threads import run_tasks
-from voxfield.storage.compressed.chunk import GridCode, decode_chunk
+from voxfield.kernels.threads import kernel_threads, run_tasks
+from voxfield.storage.compressed.chunk import GridCode, Guess, decode_chunk
 from voxfield.storage.compressed.layout import CHUNK_LEAVES, damaged, inflated, read_head
+from voxfield.storage.compressed.network import GridNetwork, unpack_network
 from voxfield.storage.compressed.quantiser import Quantiser
-from voxfield.storage.compressed.topology import decoded_topology, read_cubes
+from voxfield.storage.compressed.topology import unpacked_topology
 from voxfield.storage.vdb.cursor import Cursor
 from voxfield.storage.vdb.grid import VdbGrid
 from voxfield.storage.vdb.layout import GRID_CLASSES, VALUE_TYPES, GridClass
@@ -122,6 +123,11 @@ class CompressedFile:
         entry = self._entries[self._number(name)]
         return entry.grid(self.open(name).read_box(lower, upper))
 
+    def networks(self) -> dict[str, GridNetwork]:
+        """The networks of those grids that have one, by name: where the next frame of an animation starts."""
+        opened = {header.name: self.open(header).network for header in self.grids}
+        return {name: network for name, network in opened.items() if network is not None}
+
     def section(self, at: int, length: int) -> bytes:
         """Bytes of the file behind its directory; read from it only if they can be there."""
         if not 0 <= at <= at + length <= self._size:
@@ -184,6 +190,11 @@ class _Entry:
             raise damaged(str(file.path))
         self.cubes, self.leaves = _count(data["cubes"]), _count(data["leaves"])
         self.topology, self.tiles = [_count(one) for one in data["topology"]], [_count(one) for one in data["tiles"]]
+        self.network: dict[str, Any] | None = data["network"]
+        if self.network is not None:
+            self.network_section = [_count(one) for one in self.network["section"]]
+            if len(self.network_section) != 2 or self.network["channels"] != background.size:
+                raise damaged(str(file.path))
         self.chunks_at, self.chunks = _count(data["chunks_at"]), [_count(one) for one in data["chunks"]]
         lengths = sum(self.chunks)
         if len(self.chunks) != -(-self.leaves // CHUNK_LEAVES) or (len(self.topology), len(self.tiles)) != (2, 3):
@@ -223,8 +234,10 @@ class CompressedGrid:
         self._where = f"{file.path}: grid {entry.header.name!r}"
         self._kept: OrderedDict[int, tuple[np.ndarray, np.ndarray]] = OrderedDict()
         file.check_memory(f"grid {entry.header.name!r}", entry.cubes * LEAF_VOXELS * 2 + entry.leaves * 12)
-        cubes, coded = read_cubes(file.section(*entry.topology), entry.cubes, self._where)
-        self._origins = decoded_topology(cubes, coded, None, self._where)
+        self.network = None if entry.network is None else self._read_network(entry.network)
+        lower = entry.network is not None and bool(entry.network["lower_nodes"])
+        guess = self.network.guess_leaves if self.network and lower else None
+        self._origins = unpacked_topology(file.section(*entry.topology), entry.cubes, guess, self._where)
         if len(self._origins) != entry.leaves:
             raise damaged(self._where)
         self._index = NodeIndex(self._origins, LEAF_SIDE)
@@ -282,13 +295,18 @@ class CompressedGrid:
         values = np.empty((len(rows), 8, 8, 8, *background.shape), background.dtype)
         active = np.empty((len(rows), 8, 8, 8), np.bool_)
 
-        def decode(number: int) -> None:
+        def decode(number: int, guess: Guess | None) -> None:
             here = np.flatnonzero(rows // CHUNK_LEAVES == number)
-            decoded, on = self._decode(number)
+            decoded, on = self._decode(number, guess)
             local = rows[here] - number * CHUNK_LEAVES
             values[here], active[here] = decoded[local], on[local]
 
-        run_tasks([partial(decode, number) for number in np.unique(rows // CHUNK_LEAVES).tolist()])
+        numbers = np.unique(rows // CHUNK_LEAVES).tolist()
+        # Networks use all threads by themselves, before the chunks that need their guesses share these.
+        together = len(numbers) if self.network is None else kernel_threads()
+        for start in range(0, len(numbers), max(1, together)):
+            some = numbers[start : start + together]
+            run_tasks([partial(decode, number, self._guess(number)) for number in some])
         return SparseVolume(
             origins=self._origins[rows], values=values, active=active, background=background, tiles=tiles
         )
@@ -296,17 +314,28 @@ class CompressedGrid:
     def _chunk(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """A chunk decoded, or kept from the last time."""
         if number not in self._kept:
-            self._kept[number] = self._decode(number)
+            self._kept[number] = self._decode(number, self._guess(number))
         self._kept.move_to_end(number)
         while len(self._kept) > _KEPT_CHUNKS:
             self._kept.popitem(last=False)
         return self._kept[number]
 
-    def _decode(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+    def _decode(self, number: int, guess: Guess | None) -> tuple[np.ndarray, np.ndarray]:
         entry = self._entry
         raw = self._file.section(entry.chunks_at + sum(entry.chunks[:number]), entry.chunks[number])
-        origins = self._origins[number * CHUNK_LEAVES : (number + 1) * CHUNK_LEAVES]
-        return decode_chunk(raw, self._code, origins, self._where)
+        return decode_chunk(raw, self._code, self._chunk_origins(number), self._where, guess=guess)
+
+    def _guess(self, number: int) -> Guess | None:
+        return None if self.network is None else self.network.guess(self._chunk_origins(number))
+
+    def _chunk_origins(self, number: int) -> np.ndarray:
+        return self._origins[number * CHUNK_LEAVES : (number + 1) * CHUNK_LEAVES]
+
+    def _read_network(self, said: dict[str, Any]) -> GridNetwork:
+        at, length = self._entry.network_section
+        # In memory a network is its table in float32, of a byte each in the file before zlib.
+        self._file.check_memory("its network", 1032 * 5 * length if length > 1 << 24 else 0)
+        return unpack_network(self._file.section(at, length), said, self._where)
 
     def _read_tiles(self) -> Tiles:
         at, length, count = self._entry.tiles

@@ -5,12 +5,20 @@ listed.
 """
 
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 
 from voxfield.errors import InputError
 from voxfield.kernels.block_code import EARLIER, decode_states, encode_states
-from voxfield.storage.compressed.layout import damaged, inflated, packed_parts, unpacked_parts
+from voxfield.storage.compressed.layout import (
+    damaged,
+    inflated,
+    packed_parts,
+    packed_places,
+    unpacked_parts,
+    unpacked_places,
+)
 from voxfield.voxels.vdb_tree import COORDINATE_MIN, LEAF_SIDE, LEAF_VOXELS, NodeIndex, unique_origins
 
 CUBE_SIDE = LEAF_SIDE * LEAF_SIDE
@@ -40,38 +48,39 @@ def earlier_neighbours(origins: np.ndarray, side: int) -> np.ndarray:
     return found
 
 
-def packed_topology(origins: np.ndarray, hints: np.ndarray | None = None) -> bytes:
-    """Leaves at ``origins`` (N, 3), in any order, as bytes; ``hints`` (cubes, 512) as of `encode_states`."""
+LeafGuess = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""From the origins of cubes: hints (cubes, 512) as of `encode_states`, and the rising places of unsure ones."""
+
+
+def packed_topology(origins: np.ndarray, guess: LeafGuess | None = None) -> bytes:
+    """Leaves at ``origins`` (N, 3), in any order, as bytes; ``guess`` is what a network says of leaves."""
     cubes, which = unique_origins(origins & -CUBE_SIDE)
     states = np.zeros((len(cubes), LEAF_VOXELS), dtype=np.uint8)
     states[which, _places(origins)] = 1
+    hints, unsure = (None, b"") if guess is None else _told(*guess(cubes))
     coded = encode_states(states, earlier_neighbours(cubes, CUBE_SIDE), hints)
     steps = np.diff(cubes.astype(np.int64) // CUBE_SIDE, axis=0, prepend=0).astype("<i4")
-    return packed_parts([zlib.compress(steps.T.tobytes(), 9), coded])
+    return packed_parts([zlib.compress(steps.T.tobytes(), 9), coded, unsure])
 
 
-def read_cubes(raw: bytes, count: int, where: str) -> tuple[np.ndarray, bytes]:
-    """Origins (count, 3) int32 of the cubes, sorted, and the code of which leaves they have.
+def unpacked_topology(raw: bytes, count: int, guess: LeafGuess | None, where: str) -> np.ndarray:
+    """The inverse of `packed_topology`: origins (N, 3) int32 in the order of the tree.
 
-    Raises:
-        FormatError: the bytes are damaged.
-    """
-    packed, coded = unpacked_parts(raw, 2, where)
-    steps = np.frombuffer(inflated(packed, 12 * count, where), dtype="<i4").reshape(3, count).T
-    cubes = np.cumsum(steps.astype(np.int64), axis=0) * CUBE_SIDE
-    fits = ((cubes >= COORDINATE_MIN) & (cubes < -COORDINATE_MIN)).all()
-    cubes = cubes.astype(np.int32)
-    if not fits or (np.diff(np.lexsort(cubes.T[::-1])) != 1).any() or len(unique_origins(cubes)[0]) != count:
-        raise damaged(where)
-    return cubes, coded
-
-
-def decoded_topology(cubes: np.ndarray, coded: bytes, hints: np.ndarray | None, where: str) -> np.ndarray:
-    """Origins (N, 3) int32 of the leaves, in the order of the tree.
+    Args:
+        raw: the bytes.
+        count: of cubes.
+        guess: as it was packed with.
+        where: begins the message of errors.
 
     Raises:
         FormatError: the bytes are damaged.
     """
+    packed, coded, unsure = unpacked_parts(raw, 3, where)
+    cubes = _cubes(packed, count, where)
+    hints = None
+    if guess is not None:
+        hints, _ = guess(cubes)
+        hints = told_hints(hints, unpacked_places(unsure, hints.size, where))
     try:
         states = decode_states(coded, earlier_neighbours(cubes, CUBE_SIDE), hints)
     except InputError:
@@ -82,11 +91,34 @@ def decoded_topology(cubes: np.ndarray, coded: bytes, hints: np.ndarray | None, 
     return origins[NodeIndex(origins, LEAF_SIDE).order]
 
 
+def _told(hints: np.ndarray, unsure: np.ndarray) -> tuple[np.ndarray, bytes]:
+    """Hints without those that are unsure, and these as bytes."""
+    return told_hints(hints, unsure), packed_places(unsure)
+
+
+def _cubes(packed: bytes, count: int, where: str) -> np.ndarray:
+    """Origins (count, 3) int32 of the cubes, sorted."""
+    steps = np.frombuffer(inflated(packed, 12 * count, where), dtype="<i4").reshape(3, count).T
+    cubes = np.cumsum(steps.astype(np.int64), axis=0) * CUBE_SIDE
+    fits = ((cubes >= COORDINATE_MIN) & (cubes < -COORDINATE_MIN)).all()
+    cubes = cubes.astype(np.int32)
+    if not fits or (np.diff(np.lexsort(cubes.T[::-1])) != 1).any() or len(unique_origins(cubes)[0]) != count:
+        raise damaged(where)
+    return cubes
+
+
 def leaf_centres(cubes: np.ndarray) -> np.ndarray:
     """(cubes, 512, 3) float64: the middle, in index coordinates, of every leaf that a cube may have."""
     places = np.arange(LEAF_VOXELS)
     local = np.stack([places >> 6, places >> 3 & 7, places & 7], axis=-1) * LEAF_SIDE
     return cubes[:, None].astype(np.float64) + local + (LEAF_SIDE - 1) / 2
+
+
+def told_hints(hints: np.ndarray, unsure: np.ndarray) -> np.ndarray:
+    """Hints (N, 512), 0 at the places where another machine might see another one."""
+    told = hints.copy()
+    told.reshape(-1)[unsure] = 0
+    return told
 
 
 def _places(origins: np.ndarray) -> np.ndarray:

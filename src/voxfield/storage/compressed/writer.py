@@ -5,7 +5,7 @@ import os
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -14,8 +14,9 @@ from voxfield.errors import InputError
 from voxfield.storage.atomic import replacing
 from voxfield.storage.compressed.chunk import GridCode, decode_chunk, encode_chunk
 from voxfield.storage.compressed.layout import CHUNK_LEAVES, write_head
+from voxfield.storage.compressed.network import VALUE_MARGIN, GridNetwork, NetworkShape, train_network
 from voxfield.storage.compressed.quantiser import Quantiser, within
-from voxfield.storage.compressed.settings import CompressionConfig
+from voxfield.storage.compressed.settings import Codec, CompressionConfig
 from voxfield.storage.compressed.topology import CUBE_SIDE, packed_topology
 from voxfield.storage.vdb.grid import VdbGrid
 from voxfield.storage.vdb.layout import GRID_CLASSES
@@ -45,6 +46,10 @@ class CompressedGridReport:
     """From the least to the greatest finite active value, of the widest channel."""
     nbytes: int
     """In the file, without the directory."""
+    codec: Codec
+    """``quantised`` also where a network would be of no use: whole numbers, one value everywhere."""
+    network_bytes: int = 0
+    """Of them, the network's."""
 
 
 def write_compressed(
@@ -53,6 +58,7 @@ def write_compressed(
     config: CompressionConfig,
     *,
     metadata: Mapping[str, Any] | None = None,
+    previous: Mapping[str, GridNetwork] | None = None,
     advance: Advance | None = None,
 ) -> list[CompressedGridReport]:
     """Compress grids into one file, which appears whole or not at all.
@@ -65,6 +71,8 @@ def write_compressed(
         grids: in this order. Grids that share one volume object and precision are stored once.
         config: codec and error.
         metadata: of the file.
+        previous: networks by the name of grids, such as `CompressedFile.networks` of the frame before: training starts
+            from one whose box holds the grid.
         advance: is told of the progress.
 
     Returns:
@@ -86,7 +94,9 @@ def write_compressed(
                 entries.append(entry | {"data_of": first})
                 reports.append(_renamed(reports[first], grid.name))
                 continue
-            data, report = _GridWriter(grid, half, config, sections, advance or _silent).write()
+            data, report = _GridWriter(
+                grid, half, config, sections, advance or _silent, (previous or {}).get(grid.name)
+            ).write()
             entries.append(entry | data)
             reports.append(report)
         directory = {"codec": config.codec, "metadata": _text(packed_metadata(metadata or {})), "grids": entries}
@@ -138,7 +148,13 @@ class _GridWriter:
     """Writes the sections of one grid behind those that are there."""
 
     def __init__(
-        self, grid: VdbGrid, half: bool, config: CompressionConfig, sections: BinaryIO, advance: Advance
+        self,
+        grid: VdbGrid,
+        half: bool,
+        config: CompressionConfig,
+        sections: BinaryIO,
+        advance: Advance,
+        previous: GridNetwork | None,
     ) -> None:
         self._name, self._volume, self._config, self._sections = grid.name, grid.volume, config, sections
         self._advance = advance
@@ -148,30 +164,37 @@ class _GridWriter:
         else:
             assert config.relative_error is not None
             self._max_error = min(config.relative_error * self._range.span, 1e300)
+        real = grid.volume.values.dtype.kind == "f"
+        varied = len(grid.volume.origins) > 0 and 0 < self._range.span < 1e30
+        self._network = self._trained(half, previous) if config.codec == "neural" and real and varied else None
         self._code = GridCode(
             background=grid.volume.background,
-            quantisers=tuple(
-                Quantiser.fitted(low, high, self._max_error, whole=grid.volume.values.dtype.kind != "f")
-                for low, high in zip(self._range.low.tolist(), self._range.high.tolist(), strict=True)
-            ),
+            quantisers=self._quantisers(half, real),
             max_error=self._max_error,
             half=half,
+            margin=0.0 if self._network is None else self._margin(half),
         )
 
     def write(self) -> tuple[dict[str, Any], CompressedGridReport]:
         """Write them; what the directory says of them, and what became of the grid."""
-        volume, begin = self._volume, self._sections.tell()
-        cubes = len(unique_origins(volume.origins & -CUBE_SIDE)[0])
+        volume, begin, network = self._volume, self._sections.tell(), self._network
+        lower = network is not None and self._config.nodes == "lower"
         data: dict[str, Any] = {
             "max_error": self._max_error,
             "quantisers": [one.as_json() for one in self._code.quantisers],
             "margin": self._code.margin,
             "active": volume.active_count,
-            "cubes": cubes,
+            "cubes": len(unique_origins(volume.origins & -CUBE_SIDE)[0]),
             "leaves": len(volume.origins),
-            "topology": self._section(packed_topology(volume.origins)),
+            "network": None,
+            "topology": self._section(
+                packed_topology(volume.origins, network.guess_leaves if network and lower else None)
+            ),
             "tiles": [*self._section(_packed_tiles(volume)), len(volume.tiles)],
         }
+        if network is not None:
+            section = self._section(network.packed())
+            data["network"] = {**asdict(network.shape), "section": section, "lower_nodes": lower}
         errors = _Errors()
         data["chunks_at"] = self._sections.tell()
         data["chunks"] = [self._chunk(start, errors) for start in range(0, len(volume.origins), CHUNK_LEAVES)]
@@ -183,8 +206,47 @@ class _GridWriter:
             rmse=errors.rmse,
             value_range=self._range.span,
             nbytes=self._sections.tell() - begin,
+            codec="quantised" if network is None else "neural",
+            network_bytes=0 if network is None else data["network"]["section"][1],
         )
         return data, report
+
+    def _trained(self, half: bool, previous: GridNetwork | None) -> GridNetwork:
+        """A network for the grid, from scratch or from another that has learnt something like it."""
+        if self._max_error < 4 * self._margin(half):
+            raise InputError(
+                f"grid {self._name!r}: expected an error of at least {4 * self._margin(half):.3g} for the codec "
+                f"neural, got {self._max_error:.3g}. Machines may differ by a part of that: use the codec quantised."
+            )
+        shape, steps, start = (
+            NetworkShape.fitted(self._volume, self._range.low, self._range.high),
+            self._config.steps,
+            None,
+        )
+        if previous is not None and previous.shape.channels == shape.channels and previous.shape.holds(self._volume):
+            shape, steps, start = previous.shape, -(-steps // 4), previous
+        return train_network(
+            self._volume,
+            shape,
+            self._max_error,
+            steps=steps,
+            seed=self._config.seed,
+            start=start,
+            advance=lambda done: self._advance(f"training for {self._name}", done, steps),
+        )
+
+    def _margin(self, half: bool) -> float:
+        """By how much machines may differ in a decoded value: by their sums, and by where they round to 16 bits."""
+        largest = float(np.abs([self._range.low, self._range.high]).max())
+        return VALUE_MARGIN * self._range.span / 2 + (largest / 2048 if half else 0.0)
+
+    def _quantisers(self, half: bool, real: bool) -> tuple[Quantiser, ...]:
+        """One a channel: over the values, or over what a network misses of them."""
+        ranges = zip(self._range.low.tolist(), self._range.high.tolist(), strict=True)
+        if self._network is None:
+            return tuple(Quantiser.fitted(low, high, self._max_error, whole=not real) for low, high in ranges)
+        step = 2 * (self._max_error - self._margin(half)) * (1 - 1e-4)
+        return tuple(Quantiser(offset=0.0, step=step) for _ in ranges)
 
     def _section(self, raw: bytes) -> list[int]:
         """Write bytes; where they are and how many."""
@@ -197,8 +259,9 @@ class _GridWriter:
         rows = slice(start, start + CHUNK_LEAVES)
         volume = self._volume
         origins, values, active = volume.origins[rows], volume.values[rows], volume.active[rows]
-        raw = encode_chunk(self._code, origins, values, active)
-        decoded, on = decode_chunk(raw, self._code, origins, f"grid {self._name!r}")
+        guess = None if self._network is None else self._network.guess(origins)
+        raw = encode_chunk(self._code, origins, values, active, guess)
+        decoded, on = decode_chunk(raw, self._code, origins, f"grid {self._name!r}", guess=guess)
         fits = np.array_equal(on, active) and within(decoded[on], values[on], self._max_error).all()
         inactive = decoded[~on].tobytes() == values[~on].tobytes()
         if not (fits and inactive):
@@ -260,7 +323,7 @@ def _text(raw: bytes) -> str:
 
 def _renamed(report: CompressedGridReport, name: str) -> CompressedGridReport:
     """The report of a grid that shares another's data."""
-    return replace(report, name=name, nbytes=0)
+    return replace(report, name=name, nbytes=0, network_bytes=0)
 
 
 def _silent(what: str, done: int, total: int) -> None:
