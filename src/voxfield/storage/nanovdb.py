@@ -201,10 +201,10 @@ class _Tree:
         """Boxes and ranges of the leaves."""
         volume = self._volume
         origins = volume.origins.astype(np.int64)
-        active = volume.active.any(axis=(1, 2, 3))
+        active: np.ndarray = np.asarray(volume.active.any(axis=(1, 2, 3)))
         low, high = origins.copy(), origins.copy()
         for axis in range(3):
-            along = volume.active.any(axis=tuple(1 + other for other in range(3) if other != axis))
+            along = np.asarray(volume.active.any(axis=tuple(1 + other for other in range(3) if other != axis)))
             low[:, axis] += np.where(active, along.argmax(axis=1), 0)
             high[:, axis] += np.where(active, LEAF_SIDE - 1 - along[:, ::-1].argmax(axis=1), 0)
         with np.errstate(invalid="ignore"):

@@ -183,11 +183,35 @@ def _walk_states(raw, encoding, states, hints, neighbours, around, squash, stret
     weights = _weights(2 * HINTS)
     kind_chances, kind_counts, kind_places, kind_inputs = _models(2048)
     kind_weights = _weights(2)
+    full_chances, full_counts, full_places, full_inputs = _models(16)
+    full_weights = _weights(1)
+    full = np.zeros(len(states) + 1, dtype=np.uint8)  # the last is that of a block that is not there
     frame = np.zeros((_FRAME, _FRAME, _FRAME), dtype=np.uint8)
     hint = np.zeros((_FRAME, _FRAME, _FRAME), dtype=np.uint8)
     for row in range(len(states)):
         if encoding:
             raw = _roomy(raw, coder[3])
+        # Most blocks inside a fog are full: one bit says so in place of 512.
+        expected = 1
+        whole = 1
+        for place in range(512):
+            if hints[row, place] != HINTS - 1:
+                expected = 0
+            if states[row, place] != 1:
+                whole = 0
+        beside = np.int64(full[neighbours[row, 12]]) | np.int64(full[neighbours[row, 10]]) << 1
+        beside |= np.int64(full[neighbours[row, 4]]) << 2
+        full_places[0] = beside * 2 + expected
+        full_places[1] = beside
+        full_places[2] = expected
+        full_places[3] = 0
+        if _mix(
+            coder, raw, encoding, whole, full_chances, full_counts, full_places, full_weights, 0, full_inputs,
+            squash, stretch, rates,
+        ):  # fmt: skip
+            full[row] = 1
+            states[row, :] = 1
+            continue
         _fill_frame(frame, states, neighbours, row, around, 0)
         for place in range(512):
             hint[2 + (place >> 6), 2 + ((place >> 3) & 7), 2 + (place & 7)] = hints[row, place]

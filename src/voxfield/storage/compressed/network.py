@@ -275,6 +275,7 @@ class _Trainer:
         outputs = fused_mlp(encoded, self._parameters[1:])
         self._loss(outputs, batches).backward()
         for parameter, gradient in zip(self._parameters[1:], self._gradients[1:], strict=True):
+            assert parameter.grad is not None
             gradient.copy_(parameter.grad)
             parameter.grad = None
         falling = self._rate * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * number / self._steps)))
