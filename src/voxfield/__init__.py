@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from voxfield.api import Baked as Baked
+    from voxfield.api import CompressionConfig as CompressionConfig
     from voxfield.api import PointCloudVoxelDataset as PointCloudVoxelDataset
     from voxfield.api import PrerenderedVoxelDataset as PrerenderedVoxelDataset
     from voxfield.api import Run as Run
@@ -18,10 +19,12 @@ if TYPE_CHECKING:
     from voxfield.api import VoxelGrid as VoxelGrid
     from voxfield.api import bake as bake
     from voxfield.api import build_shapes as build_shapes
+    from voxfield.api import compress_volume as compress_volume
     from voxfield.api import convert_capture as convert_capture
     from voxfield.api import convert_shapes as convert_shapes
     from voxfield.api import convert_volume as convert_volume
     from voxfield.api import crop_volume as crop_volume
+    from voxfield.api import decompress_volume as decompress_volume
     from voxfield.api import download_eyefultower as download_eyefultower
     from voxfield.api import make_levels as make_levels
     from voxfield.api import make_multiscale as make_multiscale
@@ -45,6 +48,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Baked",
+    "CompressionConfig",
     "PointCloudVoxelDataset",
     "PrerenderedVoxelDataset",
     "Run",
@@ -53,10 +57,12 @@ __all__ = [
     "__version__",
     "bake",
     "build_shapes",
+    "compress_volume",
     "convert_capture",
     "convert_shapes",
     "convert_volume",
     "crop_volume",
+    "decompress_volume",
     "download_eyefultower",
     "make_levels",
     "make_multiscale",
