@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from voxfield.api import trace_shapes as trace_shapes
     from voxfield.api import train as train
     from voxfield.api import verify_shapes as verify_shapes
+    from voxfield.api import view as view
     from voxfield.api import volume_info as volume_info
     from voxfield.api import write_volume as write_volume
 
@@ -49,6 +50,7 @@ __all__ = [
     "trace_shapes",
     "train",
     "verify_shapes",
+    "view",
     "volume_info",
     "write_volume",
 ]

@@ -7,6 +7,7 @@ from voxfield.api.captures import convert_capture, download_eyefultower, make_mu
 from voxfield.api.runs import Run, machine, open  # noqa: A004  (the public name reads voxfield.open)
 from voxfield.api.shapes import build_shapes, convert_shapes, split_shapes, trace_shapes, verify_shapes
 from voxfield.api.training import train
+from voxfield.api.viewing import view
 from voxfield.api.volumes import (
     convert_volume,
     crop_volume,
@@ -34,6 +35,7 @@ __all__ = [
     "trace_shapes",
     "train",
     "verify_shapes",
+    "view",
     "volume_info",
     "write_volume",
 ]

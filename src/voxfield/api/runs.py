@@ -39,6 +39,7 @@ from voxfield.training.evaluate import chosen_pictures, evaluate
 from voxfield.training.experiment import Experiment, RunRecord, read_experiment
 from voxfield.training.progress import Progress, Stage
 from voxfield.training.settings import to_plain
+from voxfield.viewer.subjects import FieldSubject
 
 RenderFormat = Literal["video", "images", "both", "exr"]
 
@@ -133,6 +134,16 @@ class Run:
             seen = self.model.render_image(cameras, i, background=self._background(background), **options)
         tone = self.captures.tone
         return seen if tone is None else {**seen, "rgb": seen["rgb"] / tone.exposure}
+
+    def subject(self) -> FieldSubject:
+        """The field as the viewer shows it."""
+        return FieldSubject(
+            self.model,
+            bounds=self.captures.bounds,
+            background=self._background(),
+            on_screen=lambda rgb: self._on_screen(rgb, 0.0, "none"),
+            device=self.placement.device,
+        )
 
     def _background(self, name: str | None = None) -> torch.Tensor:
         """A colour (3,) by name, or the run's, in the space of the model's colours."""
