@@ -137,13 +137,7 @@ class Run:
 
     def subject(self) -> FieldSubject:
         """The field as the viewer shows it."""
-        return FieldSubject(
-            self.model,
-            bounds=self.captures.bounds,
-            background=self._background(),
-            on_screen=lambda rgb: self._on_screen(rgb, 0.0, "none"),
-            device=self.placement.device,
-        )
+        return field_subject(self.model, self.captures, self.experiment, self.placement)
 
     def _background(self, name: str | None = None) -> torch.Tensor:
         """A colour (3,) by name, or the run's, in the space of the model's colours."""
@@ -425,6 +419,19 @@ class Run:
             "settings": dataclasses.asdict(self.experiment),
             "versions": dict(self.record.versions),
         }
+
+
+def field_subject(model: Model, captures: PosedImages, experiment: Experiment, placement: Placement) -> FieldSubject:
+    """A model, trained or in training on ``captures``, as the viewer shows it."""
+    background = torch.tensor(colour_from_name(experiment.evaluation.background))
+    linear = captures.tone is not None
+    return FieldSubject(
+        model,
+        bounds=captures.bounds,
+        background=linear_from_srgb(background) if linear else background,
+        on_screen=display if linear else torch.Tensor.contiguous,
+        device=placement.device,
+    )
 
 
 def machine(device: torch.device | None = None) -> str:

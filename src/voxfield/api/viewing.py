@@ -10,6 +10,7 @@ from voxfield.recipes.rehearsal import compile_kernels
 from voxfield.render.image import colour_from_name
 from voxfield.training.progress import Progress
 from voxfield.viewer.access import PORT
+from voxfield.viewer.photographs import Photographs
 from voxfield.viewer.serving import require_viser
 from voxfield.viewer.viewer import Viewer
 
@@ -48,7 +49,7 @@ def view(
     viewer = Viewer(
         subject,
         name=run.path.resolve().name,
-        first_view=run.captures.image_cameras,
+        photographs=Photographs(run.captures),
         background=torch.tensor(colour_from_name(run.experiment.evaluation.background)),
         host=host,
         port=port,

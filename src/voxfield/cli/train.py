@@ -26,6 +26,9 @@ def command(
     quiet: bool = False,
     settings: Annotated[tuple[str, ...], UseAppendAction, arg(name="set", metavar="PATH=VALUE")] = (),
     config: Annotated[Path | None, optional("FILE")] = None,
+    view: bool = False,
+    host: Annotated[str | None, optional("HOST")] = None,
+    port: Annotated[int, arg(metavar="N")] = 7007,
 ) -> int:
     """Train a radiance field from posed photographs.
 
@@ -49,6 +52,9 @@ def command(
         quiet: no progress bar.
         settings: change one setting; give the option again for more.
         config: YAML file of settings, or the experiment.json of another run.
+        view: show the training in a browser, with buttons to pause and stop it.
+        host: with --view, listen on this address of the machine's; see voxfield view.
+        port: with --view, the page's port; where it is in use, the next.
     """
     import voxfield
 
@@ -66,6 +72,9 @@ def command(
         quiet=quiet,
         overrides=settings,
         config=config,
+        view=view,
+        host=host,
+        port=port,
     )
     print(f"Run:     {run.path}")
     print(f"Report:  {run.path / 'report.html'}")

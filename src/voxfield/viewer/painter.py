@@ -28,8 +28,8 @@ FIRST_SECONDS: Final = 0.06
 """Aim for a first picture: ten a second with what encoding and sending them takes."""
 LEAST_ROWS: Final = 24
 """Rows of the coarsest first picture."""
-_BETWEEN_SECONDS: Final = 0.8
-"""A full picture that takes longer is preceded by one of a quarter of its pixels."""
+_FINER: Final = 3
+"""Each picture has so many times the rows of the one before it: all that precede the last cost an eighth of it."""
 _NEW_RATE: Final = 0.3
 """Weight of the newest measurement in the mean time of a ray."""
 
@@ -39,13 +39,12 @@ class _Pass:
     """One picture under way."""
 
     shot: Shot
-    stage: int
-    """0: the first."""
+    first: bool
+    """Whether it is the first of its view."""
     camera: Cameras
     rays: Rays
     values: list[dict[str, Tensor]] = field(default_factory=list)
     done: int = 0
-    seconds: float = 0.0
 
 
 class Painter:
@@ -76,7 +75,9 @@ class Painter:
         self._version = self._begun = 0
         self._pass: _Pass | None = None
         # Seconds of a ray in first pictures and in later ones: small pictures are slower by the ray.
-        self._ray_seconds = [1e-5, 1e-5]
+        self._ray_seconds = {True: 1e-5, False: 1e-5}
+        self.most_seconds = math.inf
+        """Finer pictures that would take longer are not painted."""
 
     def want(self, shot: Shot, rows: int, *, coarse_first: bool = True) -> None:
         """Paint this view next, finally with so many rows of pixels."""
@@ -92,7 +93,8 @@ class Painter:
     def forget(self) -> None:
         """Paint nothing more until the next `want`."""
         with self._lock:
-            self._wanted, self._version = None, self._version + 1
+            self._wanted, self._pass, self._version = None, None, self._version + 1
+            self._begun = self._version
 
     @property
     def busy(self) -> bool:
@@ -104,7 +106,7 @@ class Painter:
     def hurried(self) -> bool:
         """Whether a first picture is due."""
         with self._lock:
-            return self._begun != self._version or (self._pass is not None and self._pass.stage == 0)
+            return self._begun != self._version or (self._pass is not None and self._pass.first)
 
     def work(self, seconds: float) -> bool:
         """Paint for about so long, at least one piece; returns whether there is more to paint."""
@@ -121,38 +123,44 @@ class Painter:
         """The pass to go on with; a new one, if the view changed and the first picture of the old one is out."""
         with self._lock:
             changed = self._begun != self._version
-            if not changed or (self._pass is not None and self._pass.stage == 0 and self._wanted is not None):
+            if not changed or (self._pass is not None and self._pass.first and self._wanted is not None):
                 return self._pass
             self._begun, self._pass, wanted = self._version, None, self._wanted
         if wanted is None:
             return None
         shot, rows, coarse_first = wanted
-        begun = self._begin(shot, 0 if coarse_first else 2, rows)
+        last = self._last_rows(shot, rows)
+        begun = self._begin(shot, min(last, self._first_rows(shot)) if coarse_first else last, first=coarse_first)
         with self._lock:
             self._pass = begun
         return begun
 
-    def _begin(self, shot: Shot, stage: int, rows: int) -> _Pass:
-        """The picture of a stage: the first, one between, or the full one."""
-        if stage == 0:
-            affordable = self.first_seconds / self._ray_seconds[0]
-            rows = min(rows, max(LEAST_ROWS, math.isqrt(max(1, int(affordable / shot.aspect)))))
-        elif stage == 1:
-            rows = max(1, rows // 2)
+    def _first_rows(self, shot: Shot) -> int:
+        """Rows of a first picture."""
+        affordable = self.first_seconds / self._ray_seconds[True]
+        return max(LEAST_ROWS, math.isqrt(int(affordable / shot.aspect)))
+
+    def _last_rows(self, shot: Shot, rows: int) -> int:
+        """Rows of the finest picture, of which ``rows`` are wanted."""
+        affordable = self.most_seconds / self._ray_seconds[False]
+        if math.isinf(affordable):
+            return rows
+        return min(rows, max(LEAST_ROWS, math.isqrt(int(affordable / shot.aspect))))
+
+    def _begin(self, shot: Shot, rows: int, *, first: bool) -> _Pass:
         camera = shot.camera(rows)
-        return _Pass(shot=shot, stage=stage, camera=camera, rays=camera.image_rays(0))
+        return _Pass(shot=shot, first=first, camera=camera, rays=camera.image_rays(0))
 
     def _paint_piece(self, current: _Pass) -> None:
         began = self._clock()
-        rate = self._ray_seconds[min(current.stage, 1)]
+        rate = self._ray_seconds[current.first]
         size = min(LARGEST_PIECE, max(LEAST_PIECE, int(PIECE_SECONDS / rate)))
         rays = current.rays[current.done : current.done + size]
         current.values.append(look(self.subject, rays, current.shot, self._background))
         current.done += len(rays)
         spent = self._clock() - began
-        current.seconds += spent
         measured = max(spent, 1e-9) / len(rays)
-        self._ray_seconds[min(current.stage, 1)] += _NEW_RATE * (measured - rate)
+        self._ray_seconds[current.first] += _NEW_RATE * (measured - rate)
 
     def _finish(self, current: _Pass) -> None:
         """Hand the picture over, and begin the next finer one."""
@@ -161,13 +169,11 @@ class Painter:
         picture = develop(values, current.shot, current.camera)
         with self._lock:
             unchanged = self._begun == self._version and self._wanted is not None
-            rows = self._wanted[1] if self._wanted is not None else 0
-        last = current.stage == 2 or int(current.camera.height[0]) >= rows
-        following = None
-        if unchanged and not last:
-            full = rows * rows * current.shot.aspect
-            slow = full * self._ray_seconds[1] > _BETWEEN_SECONDS and int(current.camera.height[0]) * 3 < rows
-            following = self._begin(current.shot, 1 if current.stage == 0 and slow else 2, rows)
+            wanted = self._wanted[1] if self._wanted is not None else 0
+        rows, finest = int(current.camera.height[0]), self._last_rows(current.shot, wanted)
+        # After a picture of nearly as many rows the next would show little that is new.
+        finer = rows * _FINER if rows * _FINER < 0.7 * finest else finest
+        following = self._begin(current.shot, finer, first=False) if unchanged and rows < finest else None
         with self._lock:
             self._pass = following
-        self._deliver(picture, last)
+        self._deliver(picture, following is None)

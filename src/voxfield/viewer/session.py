@@ -11,6 +11,7 @@ from voxfield.errors import InputError
 from voxfield.geometry.bounds import Bounds, Vector
 from voxfield.geometry.rotations import rotations_from_quaternions
 from voxfield.viewer.painter import Painter
+from voxfield.viewer.photographs import Photographs
 from voxfield.viewer.subjects import Mode, Picture, Shot, Subject
 
 STANDARD_ROWS: Final = 768
@@ -32,6 +33,7 @@ class Session:
         *,
         name: str,
         background: torch.Tensor,
+        photographs: Photographs | None,
         wake: Callable[[], None],
     ) -> None:
         """Show ``subject`` in the browser of ``client`` (a viser client handle).
@@ -41,19 +43,20 @@ class Session:
             subject: what it looks at.
             name: of screenshots.
             background: (3,) sRGB: the colour of nothing.
+            photographs: can be drawn where they were taken; None: there are none.
             wake: called when there is something to paint.
         """
         self.client, self.subject, self._name, self._wake = client, subject, name, wake
+        self._photographs, self._drawn = photographs, list[Any]()
         self.painter = Painter(subject, self._show, background=background)
         self.still = Painter(subject, self._send_screenshot, background=background)
-        self.show_depth = False
         self._add_controls()
         client.camera.on_update(lambda _: self.refresh())
         self.refresh()
 
     def refresh(self) -> None:
         """Paint what the camera sees now; called after every change of camera or controls."""
-        shot = self._shot()
+        shot = self.shot()
         if shot is not None:
             self.painter.want(shot, self._rows())
             self._wake()
@@ -65,6 +68,9 @@ class Session:
             self._quality = gui.add_checkbox(
                 "High quality", False, hint=f"At rest as many rows as the canvas has, up to {MOST_ROWS}."
             )
+            if self._photographs is not None:
+                draw = gui.add_checkbox("Photographs", False, hint="Where they were taken. Click one to go there.")
+                draw.on_update(lambda _: self._draw_photographs(bool(draw.value)))
         with gui.add_folder("Crop box", expand_by_default=False):
             self._cropping = gui.add_checkbox("Crop", False)
             self._low = gui.add_vector3("From", low, step=0.01)
@@ -76,11 +82,17 @@ class Session:
             control.on_update(lambda _: self.refresh())
         take.on_click(lambda _: self._take_screenshot())
 
+    def _draw_photographs(self, wanted: bool) -> None:
+        for handle in self._drawn:
+            handle.remove()
+        self._drawn = self._photographs.add_to(self.client) if wanted and self._photographs is not None else []
+        self.refresh()
+
     def _rows(self) -> int:
         rows = int(self.client.camera.image_height) or STANDARD_ROWS
         return max(1, min(rows, MOST_ROWS if self._quality.value else STANDARD_ROWS))
 
-    def _shot(self) -> Shot | None:
+    def shot(self) -> Shot | None:
         """What the browser wants to see; None while that makes no picture."""
         camera = self.client.camera
         values = torch.tensor([*camera.wxyz, *camera.position, camera.fov, camera.aspect], dtype=torch.float64)
@@ -108,7 +120,7 @@ class Session:
             return None
 
     def _take_screenshot(self) -> None:
-        shot = self._shot()
+        shot = self.shot()
         if shot is not None:
             rows = _SIZES[self._size.value] or int(self.client.camera.image_height)
             self.still.want(shot, min(rows, MOST_ROWS), coarse_first=False)
@@ -121,7 +133,7 @@ class Session:
 
     def _show(self, picture: Picture, last: bool) -> None:
         # Depth costs more than the picture itself to send: only where something else is drawn among the matter.
-        depth = picture.depth.numpy()[..., None] if self.show_depth else None
+        depth = picture.depth.numpy()[..., None] if self._drawn else None
         self.client.scene.set_background_image(
             picture.rgb.numpy(), format="jpeg", jpeg_quality=92 if last else 75, depth=depth
         )

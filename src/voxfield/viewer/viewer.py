@@ -4,6 +4,7 @@ Pictures are painted in one place only, `Viewer.work`, so that one thread owns t
 (`Viewer.start`), or that of a training, between its steps.
 """
 
+import math
 import sys
 import threading
 from typing import Any, Final, Self
@@ -14,6 +15,7 @@ from voxfield.geometry.camera import Cameras
 from voxfield.kernels.threads import kernels_own_the_cores
 from voxfield.viewer.access import PORT, RequestGuard, listen, url
 from voxfield.viewer.painter import Painter
+from voxfield.viewer.photographs import Photographs
 from voxfield.viewer.serving import close_server, open_server, require_viser
 from voxfield.viewer.session import Session
 from voxfield.viewer.subjects import Subject
@@ -30,7 +32,7 @@ class Viewer:
         subject: Subject,
         *,
         name: str,
-        first_view: Cameras | None = None,
+        photographs: Photographs | None = None,
         background: torch.Tensor | None = None,
         host: str | None = None,
         port: int = PORT,
@@ -41,7 +43,7 @@ class Viewer:
         Args:
             subject: what is shown.
             name: what it is called on the page and in names of files.
-            first_view: its first camera is where browsers begin; None: they see all of ``subject.bounds``.
+            photographs: can be drawn, and browsers begin at the first; None: they see all of ``subject.bounds``.
             background: (3,) sRGB: the colour of nothing; None: white.
             host: name or address of this machine's on which to listen: anyone who can reach it and has the URL, which
                 then holds a secret, can look. None: only this machine.
@@ -53,17 +55,18 @@ class Viewer:
             UnavailableError: the port is in use.
         """
         require_viser()
-        self.subject, self.name = subject, name
+        self.subject, self.name, self._photographs = subject, name, photographs
         self._background = torch.ones(3) if background is None else background
         self._sessions: dict[int, Session] = {}
         self._lock = threading.Lock()
+        self._most_seconds = math.inf
         self._wake, self._closing = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         guard = RequestGuard.for_host(host)
         listening = listen(host, port, or_next=next_port)
         self.url, self.port = url(listening, guard), int(listening.getsockname()[1])
         self.server: Any = open_server(listening, guard, label=name)
-        self._place_camera(first_view)
+        self._place_camera(None if photographs is None else photographs.cameras)
         self.server.on_client_connect(self._enter)
         self.server.on_client_disconnect(self._leave)
 
@@ -102,6 +105,18 @@ class Viewer:
         with self._lock:
             return list(self._sessions.values())
 
+    def limit_pictures(self, seconds: float | None) -> None:
+        """Paint no picture that takes longer; None: as fine as is wanted."""
+        self._most_seconds = math.inf if seconds is None else seconds
+        for session in self.sessions():
+            session.painter.most_seconds = self._most_seconds
+            session.refresh()
+
+    def paint_again(self) -> None:
+        """Paint what browsers see once more, as the subject changed; pictures under way are finished first."""
+        for session in self.sessions():
+            session.painter.again()
+
     def work(self, seconds: float) -> bool:
         """Paint for about so long; returns whether there is more to paint. First pictures come first."""
         jobs = [(session, painter) for session in self.sessions() for painter in (session.painter, session.still)]
@@ -129,9 +144,18 @@ class Viewer:
                 self._wake.wait()
 
     def _enter(self, client: Any) -> None:
-        session = Session(client, self.subject, name=self.name, background=self._background, wake=self._wake.set)
+        session = Session(
+            client,
+            self.subject,
+            name=self.name,
+            background=self._background,
+            photographs=self._photographs,
+            wake=self._wake.set,
+        )
+        session.painter.most_seconds = self._most_seconds
         with self._lock:
             self._sessions[client.client_id] = session
+        self._wake.set()
 
     def _leave(self, client: Any) -> None:
         with self._lock:
