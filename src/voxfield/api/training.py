@@ -252,6 +252,7 @@ def _shown(
         field_subject(trainer.model, captures, experiment, trainer.placement),
         name=trainer.run_dir.resolve().name,
         photographs=Photographs(captures),
+        paths=trainer.run_dir / "camera_paths",
         background=torch.tensor(colour_from_name(experiment.evaluation.background)),
         host=host,
         port=port,

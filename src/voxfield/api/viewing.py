@@ -8,10 +8,13 @@ import torch
 from voxfield.api.runs import Run
 from voxfield.recipes.rehearsal import compile_kernels
 from voxfield.render.image import colour_from_name
+from voxfield.training.experiment import EXPERIMENT_NAME
 from voxfield.training.progress import Progress
 from voxfield.viewer.access import PORT
+from voxfield.viewer.exhibits import open_exhibit
 from voxfield.viewer.photographs import Photographs
 from voxfield.viewer.serving import require_viser
+from voxfield.viewer.showcase import Showcase
 from voxfield.viewer.viewer import Viewer
 
 
@@ -22,11 +25,12 @@ def view(
     port: int = PORT,
     device: str = "auto",
     quiet: bool = False,
-) -> Viewer:
-    """Show a run in a browser.
+) -> Viewer | Showcase:
+    """Show a run, a volume, a mesh or points in a browser.
 
     Args:
-        path: run directory.
+        path: run directory; or an OpenVDB file, a voxel dataset, a ``.npy`` volume or point cloud, a mesh, a PLY point
+            cloud, or a folder of such files, which the browser draws by itself.
         host: name or address of this machine's on which to listen; the URL then holds a secret that whoever looks
             needs. None: only this machine can look.
         port: 1 to 65535; 0: any that is free.
@@ -39,9 +43,11 @@ def view(
 
     Raises:
         MissingExtraError: viser is not installed. UnavailableError: the port is in use.
-        InputError: no such host. MissingFileError, FormatError: the run cannot be read.
+        InputError: no such host. MissingFileError, FormatError: the run or the file cannot be read.
     """
     require_viser()
+    if not (Path(path) / EXPERIMENT_NAME).is_file():
+        return Showcase(open_exhibit(Path(path)), name=Path(path).resolve().name, host=host, port=port)
     run = Run(Path(path), device=device)
     subject = run.subject()
     with Progress(quiet=quiet) as progress:
@@ -50,6 +56,7 @@ def view(
         subject,
         name=run.path.resolve().name,
         photographs=Photographs(run.captures),
+        paths=run.path / "camera_paths",
         background=torch.tensor(colour_from_name(run.experiment.evaluation.background)),
         host=host,
         port=port,

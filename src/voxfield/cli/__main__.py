@@ -26,7 +26,7 @@ VERBS = {
     "train": "Train a radiance field from posed photographs.",
     "eval": "Measure a run on held-out photographs: PSNR, SSIM, LPIPS, speed, and what is wrong with each.",
     "render": "Render a camera path through a run as a video or images.",
-    "view": "Show a run in a browser: move around it, see colour, depth, normals, crop it, take screenshots.",
+    "view": "Show a run, a volume, a mesh or points in a browser: move around, crop, film, take screenshots.",
     "report": "Write a run's report: one HTML file with curves, metrics and pictures.",
     "info": "Say what a run is: recipe, data, progress, results.",
     "capture convert": "Convert a capture of any layout to nerfstudio's transforms.json.",

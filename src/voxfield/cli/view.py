@@ -11,7 +11,7 @@ EXAMPLE = "voxfield view runs/lego"
 
 
 def command(
-    run: Annotated[Positional[Path], arg(metavar="RUN")],
+    path: Annotated[Positional[Path], arg(metavar="PATH")],
     /,
     *,
     host: Annotated[str | None, optional("HOST")] = None,
@@ -19,13 +19,13 @@ def command(
     device: Annotated[str, arg(metavar="NAME")] = "auto",
     quiet: bool = False,
 ) -> int:
-    """Show a run in a browser: move around it, see colour, depth, normals, crop it, take screenshots.
+    """Show a run, a volume, a mesh or points in a browser: move around, crop, film, take screenshots.
 
     Only this machine can look, unless --host is given. From another one, without --host:
     ssh -L 7007:127.0.0.1:7007 THIS_MACHINE, then open http://127.0.0.1:7007 there.
 
     Args:
-        run: run directory.
+        path: run directory, .vdb file, voxel dataset, .npy volume or points, mesh, or a folder of such files.
         host: name or address of this machine's on which to listen, 0.0.0.0 for all: whoever has the URL that is printed
             can look.
         port: port of the page.
@@ -34,7 +34,7 @@ def command(
     """
     import voxfield
 
-    with voxfield.view(run, host=host, port=port, device=device, quiet=quiet) as viewer:
-        print(f"Viewing {run} at {viewer.url}  (Ctrl-C ends)", flush=True)
+    with voxfield.view(path, host=host, port=port, device=device, quiet=quiet) as viewer:
+        print(f"Viewing {path} at {viewer.url}  (Ctrl-C ends)", flush=True)
         viewer.wait()
     return 0

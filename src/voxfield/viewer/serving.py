@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from voxfield.errors import MissingExtraError, UnavailableError
-from voxfield.viewer.access import RequestGuard
+from voxfield.viewer.access import RequestGuard, listen, url
 
 _one_at_a_time = threading.Lock()
 
@@ -73,6 +73,30 @@ def close_server(server: Any) -> None:
     """End a server of `open_server`."""
     with contextlib.redirect_stdout(io.StringIO()):
         server.stop()
+
+
+class Page:
+    """A page that is served until it is closed: the address, the guard and viser's server in one."""
+
+    def __init__(self, label: str, *, host: str | None, port: int, next_port: bool = False) -> None:
+        """Begin to serve; arguments and errors as those of `voxfield.viewer.viewer.Viewer`."""
+        require_viser()
+        guard = RequestGuard.for_host(host)
+        listening = listen(host, port, or_next=next_port)
+        self.url, self.port = url(listening, guard), int(listening.getsockname()[1])
+        self.server = open_server(listening, guard, label=label)
+        self._closed = threading.Event()
+
+    def wait(self) -> None:
+        """Return when the page is closed; interrupted by Ctrl-C."""
+        while not self._closed.wait(1.0):
+            pass
+
+    def close(self) -> None:
+        """End the page."""
+        if not self._closed.is_set():
+            self._closed.set()
+            close_server(self.server)
 
 
 def _guarding(guard: RequestGuard, answer: Callable[..., Any] | None) -> Callable[..., Any]:

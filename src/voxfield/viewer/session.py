@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final, cast
 
 import numpy as np
@@ -11,6 +12,7 @@ from voxfield.errors import InputError
 from voxfield.geometry.bounds import Bounds, Vector
 from voxfield.geometry.rotations import rotations_from_quaternions
 from voxfield.viewer.painter import Painter
+from voxfield.viewer.path_editor import PathEditor
 from voxfield.viewer.photographs import Photographs
 from voxfield.viewer.subjects import Mode, Picture, Shot, Subject
 
@@ -34,6 +36,7 @@ class Session:
         name: str,
         background: torch.Tensor,
         photographs: Photographs | None,
+        paths: Path | None,
         wake: Callable[[], None],
     ) -> None:
         """Show ``subject`` in the browser of ``client`` (a viser client handle).
@@ -44,15 +47,24 @@ class Session:
             name: of screenshots.
             background: (3,) sRGB: the colour of nothing.
             photographs: can be drawn where they were taken; None: there are none.
+            paths: folder in which camera paths are saved; None: they are only handed over.
             wake: called when there is something to paint.
         """
         self.client, self.subject, self._name, self._wake = client, subject, name, wake
+        self._gone = False
         self._photographs, self._drawn = photographs, list[Any]()
         self.painter = Painter(subject, self._show, background=background)
         self.still = Painter(subject, self._send_screenshot, background=background)
         self._add_controls()
+        self.path_editor = PathEditor(client, shot=self.shot, say=self.say, folder=paths, size=max(subject.bounds.size))
         client.camera.on_update(lambda _: self.refresh())
         self.refresh()
+
+    def close(self) -> None:
+        """Paint nothing more: the browser is gone."""
+        self._gone = True
+        self.painter.forget()
+        self.still.forget()
 
     def refresh(self) -> None:
         """Paint what the camera sees now; called after every change of camera or controls."""
@@ -132,8 +144,10 @@ class Session:
         self.client.add_notification(title, body, auto_close_seconds=8.0)
 
     def _show(self, picture: Picture, last: bool) -> None:
+        if self._gone:
+            return
         # Depth costs more than the picture itself to send: only where something else is drawn among the matter.
-        depth = picture.depth.numpy()[..., None] if self._drawn else None
+        depth = picture.depth.numpy()[..., None] if self._drawn or self.path_editor.drawn else None
         self.client.scene.set_background_image(
             picture.rgb.numpy(), format="jpeg", jpeg_quality=92 if last else 75, depth=depth
         )

@@ -7,19 +7,22 @@ Pictures are painted in one place only, `Viewer.work`, so that one thread owns t
 import math
 import sys
 import threading
+from pathlib import Path
 from typing import Any, Final, Self
 
+import numpy as np
 import torch
 
 from voxfield.geometry.camera import Cameras
 from voxfield.kernels.threads import kernels_own_the_cores
-from voxfield.viewer.access import PORT, RequestGuard, listen, url
+from voxfield.viewer.access import PORT
 from voxfield.viewer.painter import Painter
 from voxfield.viewer.photographs import Photographs
-from voxfield.viewer.serving import close_server, open_server, require_viser
+from voxfield.viewer.serving import Page
 from voxfield.viewer.session import Session
 from voxfield.viewer.subjects import Subject
 
+_PAGES_BEGIN_AT: Final = (3.0, 3.0, 3.0)
 _TURN_SECONDS: Final = 0.05
 """Painting for one browser before another's turn comes."""
 
@@ -33,6 +36,7 @@ class Viewer:
         *,
         name: str,
         photographs: Photographs | None = None,
+        paths: Path | None = None,
         background: torch.Tensor | None = None,
         host: str | None = None,
         port: int = PORT,
@@ -44,6 +48,7 @@ class Viewer:
             subject: what is shown.
             name: what it is called on the page and in names of files.
             photographs: can be drawn, and browsers begin at the first; None: they see all of ``subject.bounds``.
+            paths: folder in which camera paths are saved; None: they are only handed over to the browser.
             background: (3,) sRGB: the colour of nothing; None: white.
             host: name or address of this machine's on which to listen: anyone who can reach it and has the URL, which
                 then holds a secret, can look. None: only this machine.
@@ -54,18 +59,15 @@ class Viewer:
             MissingExtraError: viser is not installed. InputError: there is no such host.
             UnavailableError: the port is in use.
         """
-        require_viser()
-        self.subject, self.name, self._photographs = subject, name, photographs
+        self.subject, self.name, self._photographs, self._paths = subject, name, photographs, paths
         self._background = torch.ones(3) if background is None else background
         self._sessions: dict[int, Session] = {}
         self._lock = threading.Lock()
         self._most_seconds = math.inf
         self._wake, self._closing = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
-        guard = RequestGuard.for_host(host)
-        listening = listen(host, port, or_next=next_port)
-        self.url, self.port = url(listening, guard), int(listening.getsockname()[1])
-        self.server: Any = open_server(listening, guard, label=name)
+        self._page = Page(name, host=host, port=port, next_port=next_port)
+        self.url, self.port, self.server = self._page.url, self._page.port, self._page.server
         self._place_camera(None if photographs is None else photographs.cameras)
         self.server.on_client_connect(self._enter)
         self.server.on_client_disconnect(self._leave)
@@ -83,8 +85,7 @@ class Viewer:
 
     def wait(self) -> None:
         """Return when the viewer is closed; interrupted by Ctrl-C."""
-        while not self._closing.wait(1.0):
-            pass
+        self._page.wait()
 
     def close(self) -> None:
         """Stop painting and serving."""
@@ -92,7 +93,7 @@ class Viewer:
         self._wake.set()
         if self._thread is not None:
             self._thread.join(timeout=30.0)
-        close_server(self.server)
+        self._page.close()
 
     @property
     def browsers(self) -> int:
@@ -144,12 +145,19 @@ class Viewer:
                 self._wake.wait()
 
     def _enter(self, client: Any) -> None:
+        # A page whose first picture came before the message of where to begin stays where every page begins; one that
+        # comes back after the viewer was away stays where it was.
+        if np.allclose(client.camera.position, _PAGES_BEGIN_AT) and np.allclose(client.camera.look_at, 0.0):
+            begin = self.server.initial_camera
+            client.camera.position, client.camera.look_at = begin.position, begin.look_at
+            client.camera.fov = begin.fov
         session = Session(
             client,
             self.subject,
             name=self.name,
             background=self._background,
             photographs=self._photographs,
+            paths=self._paths,
             wake=self._wake.set,
         )
         session.painter.most_seconds = self._most_seconds
@@ -159,7 +167,9 @@ class Viewer:
 
     def _leave(self, client: Any) -> None:
         with self._lock:
-            self._sessions.pop(client.client_id, None)
+            session = self._sessions.pop(client.client_id, None)
+        if session is not None:
+            session.close()
 
     def _place_camera(self, view: Cameras | None) -> None:
         """Where browsers begin."""
