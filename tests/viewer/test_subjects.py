@@ -100,10 +100,3 @@ def test_pixels_keep_their_width_in_the_middle_of_the_box(shot: Shot) -> None:
     expected = (moved + middle) * rays.pixel_area.sqrt()
     hits = leave > 0.1
     torch.testing.assert_close((middle * shifted.pixel_area.sqrt())[hits], expected[hits])
-
-
-def test_shots_are_the_same_by_what_they_show(shot: Shot) -> None:
-    assert shot.same(replace(shot, camera_to_world=shot.camera_to_world.clone()))
-    assert not shot.same(replace(shot, mode="depth"))
-    assert not shot.same(replace(shot, camera_to_world=shot.camera_to_world + 1))
-    assert not shot.same(None)

@@ -114,7 +114,8 @@ def film_identity(rig: Rig, looks: Mapping[str, Any]) -> dict[str, Any]:
     """What a film is: the cameras of its frames, and plain values that say how they look."""
     digest = hashlib.sha256()
     for eye in rig.eyes:
-        for tensor in (eye.camera_to_world, eye.focal, eye.principal, eye.width, eye.height):
+        lens = [] if eye.distortion is None else [eye.distortion]
+        for tensor in (eye.camera_to_world, eye.focal, eye.principal, eye.width, eye.height, *lens):
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
         digest.update(repr((eye.model, eye.eye_offset)).encode())
     return {"kind": rig.kind, "cameras": digest.hexdigest(), **looks}

@@ -298,10 +298,15 @@ class Run:
         name = film.name if other is None else f"{film.name}-beside-{other.path.resolve().name}"
         folder = Path(output) if output is not None else self.path / "renders" / name
         video = folder.with_suffix(".mp4") if output is None else folder / f"{name}.mp4"
-        looks = {"runs": [run._loaded[1] for run in (self, other) if run is not None], "exposure": exposure}
-        identity = film_identity(film.rig, {**looks, "tone_map": tone_map})
+        looks: dict[str, Any] = {
+            "runs": [run._loaded[1] for run in (self, other) if run is not None],
+            "exposure": exposure,
+        }
         suffix = ".exr" if format == "exr" else ".png"
-        reel = Reel(folder, identity, suffix=suffix, keep=format != "video")
+        looks |= {"tone_map": tone_map, "background": self.experiment.evaluation.background}
+        # Frames and depth of another film may lie there under the same names.
+        looks |= {"frames": suffix, "depth": save_depth}
+        reel = Reel(folder, film_identity(film.rig, looks), suffix=suffix, keep=format != "video")
         stretch = _Stretch(film, reel, folder if save_depth else None, other, exposure, tone_map, options)
         with Progress(quiet=quiet) as progress:
             for recipe in {run.experiment.recipe for run in (self, other or self)}:

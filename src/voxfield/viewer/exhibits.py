@@ -138,7 +138,8 @@ class ArrayExhibit:
 
     def __init__(self, path: Path) -> None:
         """The array is read when asked for."""
-        self._path, self.items = path, (path.stem,)
+        self._path = path
+        self.items: tuple[str, ...] = (path.stem,)
 
     def load(self, item: str) -> Exhibited:  # noqa: ARG002  (there is one)
         """See `Exhibit.load`."""
@@ -175,7 +176,8 @@ class MeshExhibit:
 
     def __init__(self, path: Path) -> None:
         """The file is read when asked for."""
-        self._path, self.items = path, (path.stem,)
+        self._path = path
+        self.items: tuple[str, ...] = (path.stem,)
 
     def load(self, item: str) -> Exhibited:  # noqa: ARG002  (there is one)
         """See `Exhibit.load`."""

@@ -20,10 +20,10 @@ from voxfield.geometry.camera import Cameras
 from voxfield.geometry.rays import Rays
 from voxfield.viewer.subjects import Picture, Shot, Subject, develop, look
 
-PIECE_SECONDS: Final = 0.04
-"""Aim for one piece: how late a moved camera is noticed."""
-LEAST_PIECE, LARGEST_PIECE = 256, 1 << 14
-"""Rays of a piece: fewer are slower by far, more take more memory."""
+PIECE_SECONDS: Final = {True: 0.04, False: 0.1}
+"""Aim for one piece of first pictures, and of later ones: how late a moved camera is noticed."""
+LEAST_PIECE, LARGEST_PIECE = 1 << 10, 1 << 14
+"""Rays of a piece. Fewer are slower by the ray, which would make pieces smaller still; more take more memory."""
 FIRST_SECONDS: Final = 0.06
 """Aim for a first picture: ten a second with what encoding and sending them takes."""
 LEAST_ROWS: Final = 24
@@ -154,7 +154,7 @@ class Painter:
     def _paint_piece(self, current: _Pass) -> None:
         began = self._clock()
         rate = self._ray_seconds[current.first]
-        size = min(LARGEST_PIECE, max(LEAST_PIECE, int(PIECE_SECONDS / rate)))
+        size = min(LARGEST_PIECE, max(LEAST_PIECE, int(PIECE_SECONDS[current.first] / rate)))
         rays = current.rays[current.done : current.done + size]
         current.values.append(look(self.subject, rays, current.shot, self._background))
         current.done += len(rays)

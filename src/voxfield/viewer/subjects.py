@@ -36,14 +36,6 @@ class Shot:
     crop: Bounds | None = None
     """Only what lies in this box is shown; None: everything."""
 
-    def same(self, other: "Shot | None") -> bool:
-        """Whether both show the same picture."""
-        return (
-            other is not None
-            and (self.fov, self.aspect, self.mode, self.crop) == (other.fov, other.aspect, other.mode, other.crop)
-            and torch.equal(self.camera_to_world, other.camera_to_world)
-        )
-
     def camera(self, height: int) -> Cameras:
         """The browser's camera, of so many rows of square pixels."""
         width = max(1, round(height * self.aspect))

@@ -163,6 +163,9 @@ class Viewer:
         session.painter.most_seconds = self._most_seconds
         with self._lock:
             self._sessions[client.client_id] = session
+        # Who left meanwhile was not there yet to be shown out.
+        if client.client_id not in self.server.get_clients():
+            self._leave(client)
         self._wake.set()
 
     def _leave(self, client: Any) -> None:
