@@ -185,3 +185,27 @@ def test_photographs_that_are_gone_are_drawn_without_their_picture(tiny_capture,
     photographs = Photographs(read_capture(copy, split="train"))
     shutil.rmtree(copy)
     assert photographs._thumbnail(0) is None
+
+
+def test_what_is_drawn_is_what_viser_takes(viewer: Viewer, tiny_capture, shot, tmp_path) -> None:
+    """The server has the same controls and scene as a browser's handle."""
+    from voxfield.data.posed_images import read_capture
+    from voxfield.viewer.path_editor import PathEditor
+    from voxfield.viewer.training_view import TrainingView
+
+    handles = Photographs(read_capture(tiny_capture, split="train")).add_to(viewer.server)
+    assert len(handles) == 10
+    said: list[str] = []
+    editor = PathEditor(
+        viewer.server, shot=lambda: shot, say=lambda _, text: said.append(text), folder=tmp_path, size=2.0
+    )
+    editor.add()
+    editor.add()
+    assert editor.drawn
+    editor.save()
+    assert (tmp_path / "path.json").is_file()
+    editor.load("again.json", (tmp_path / "path.json").read_bytes())
+    editor.clear()
+    assert not editor.drawn
+    assert len(said) == 1
+    TrainingView(viewer)
