@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from voxfield.api import trace_shapes as trace_shapes
     from voxfield.api import train as train
     from voxfield.api import verify_shapes as verify_shapes
+    from voxfield.api import view as view
     from voxfield.api import view_shapes as view_shapes
     from voxfield.api import volume_info as volume_info
     from voxfield.api import voxel_dataset as voxel_dataset
@@ -77,6 +78,7 @@ __all__ = [
     "trace_shapes",
     "train",
     "verify_shapes",
+    "view",
     "view_shapes",
     "volume_info",
     "voxel_dataset",

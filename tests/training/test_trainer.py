@@ -22,7 +22,7 @@ from voxfield.training import trainer as trainer_module
 from voxfield.training.log import RunLog
 from voxfield.training.progress import Progress
 from voxfield.training.schedules import LearningRate
-from voxfield.training.trainer import MovingAverage, Trainer, TrainerConfig
+from voxfield.training.trainer import Moment, MovingAverage, Trainer, TrainerConfig
 
 RATE = LearningRate(initial=0.1, final_factor=1.0, warm_up_steps=0)
 
@@ -308,6 +308,45 @@ def test_an_evaluation_that_fails_does_not_stop_training(tmp_path: Path) -> None
     assert len(calls) == 1
     (event,) = [line for line in read_log(tmp_path) if line["kind"] == "event"]
     assert "None of the 2 val images can be read." in event["message"]
+
+
+def test_who_looks_on_is_told_of_every_step_at_no_cost_of_training_time(tmp_path: Path, clock: Clock) -> None:
+    def tick(seconds: float) -> None:
+        clock.now += seconds
+
+    trainer = make(Dial(lambda step: tick(1.0)), tmp_path, steps=4)
+    told = []
+
+    def look(moment: Moment) -> bool:
+        tick(100.0)
+        told.append((moment.step, moment.seconds, moment.step_seconds, moment.progress))
+        return True
+
+    trainer.onlooker = look
+    assert run(trainer) == "finished"
+    assert told == [(step, float(step), 1.0, step / 4) for step in (1, 2, 3, 4)]
+
+
+def test_who_looks_on_can_stop_the_training(tmp_path: Path) -> None:
+    trainer = make(Dial(), tmp_path)
+    trainer.onlooker = lambda moment: moment.step < 7
+    assert run(trainer) == "interrupted"
+    assert trainer.step == 7
+    assert len(list_checkpoints(tmp_path)) == 1
+
+
+def test_a_fault_of_who_looks_on_does_not_end_the_training(tmp_path: Path) -> None:
+    trainer, calls = make(Dial(), tmp_path), []
+
+    def look(moment: Moment) -> bool:
+        calls.append(moment.step)
+        raise RuntimeError("the browser went away")
+
+    trainer.onlooker = look
+    assert run(trainer) == "finished"
+    assert calls == [1]
+    events = [line["message"] for line in read_log(tmp_path) if line["kind"] == "event"]
+    assert any("the browser went away" in message for message in events)
 
 
 @pytest.mark.parametrize("fails", [False, True])

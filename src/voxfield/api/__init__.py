@@ -14,6 +14,7 @@ from voxfield.api.shape_runs import ShapeRun
 from voxfield.api.shapes import build_shapes, convert_shapes, split_shapes, trace_shapes, verify_shapes, view_shapes
 from voxfield.api.trained_run import machine
 from voxfield.api.training import train
+from voxfield.api.viewing import view
 from voxfield.api.volumes import (
     convert_volume,
     crop_volume,
@@ -58,6 +59,7 @@ __all__ = [
     "trace_shapes",
     "train",
     "verify_shapes",
+    "view",
     "view_shapes",
     "volume_info",
     "voxel_dataset",

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -45,6 +46,8 @@ class TrainingTask:
     """Its newest checkpoint, where it has one."""
     start: Path | None
     """File of the grid that the model begins with, in place of a fresh one."""
+    page: tuple[str | None, int] | None
+    """Host and port at which the training is shown; None: it is not."""
     recorded_hash: str | None
     """Hash of the data it was started on, where that is known."""
     notes: list[str]
@@ -63,6 +66,10 @@ class Aftermath:
     """Sentences for the log."""
 
 
+def _unseen(trainer: Trainer[Any]) -> AbstractContextManager[None]:  # noqa: ARG001  (whoever trains)
+    return nullcontext()
+
+
 def train_model(
     task: TrainingTask,
     experiment: Experiment,
@@ -73,6 +80,7 @@ def train_model(
     notes: Sequence[str] = (),
     compile_seconds: float = 0.0,
     evaluation: Evaluation | None = None,
+    shown: Callable[[Trainer[Any]], AbstractContextManager[None]] = _unseen,
     aftermath: Callable[[], Aftermath] = Aftermath,
 ) -> tuple[str, tuple[Skipped, ...]]:
     """Train ``model`` from the task's checkpoint, or from nothing, and keep the run directory's books.
@@ -86,6 +94,7 @@ def train_model(
         notes: what the log says first.
         compile_seconds: spent on compiling before.
         evaluation: measures the model now and then.
+        shown: shows what the trainer does, inside.
         aftermath: asked once training has ended.
 
     Returns:
@@ -117,7 +126,8 @@ def train_model(
         )
         for note in notes:
             log.event(note)
-        outcome = trainer.train(log, task.progress)
+        with shown(trainer):
+            outcome = trainer.train(log, task.progress)
         after = aftermath()
         _record_failures(task.run_dir, after.left_out)
         for remark in after.remarks:

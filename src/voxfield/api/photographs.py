@@ -1,15 +1,16 @@
 """Training on posed photographs."""
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 
 from voxfield.api.books import Aftermath, TrainingTask, train_model
-from voxfield.api.runs import Run
+from voxfield.api.runs import Run, field_subject
 from voxfield.data.batches import Batches
 from voxfield.data.depth_targets import DepthSampler
 from voxfield.data.image_store import FaultyPixels
@@ -22,10 +23,15 @@ from voxfield.models.base import Model
 from voxfield.models.plenoxels import Plenoxels
 from voxfield.recipes import build_model
 from voxfield.recipes.rehearsal import compile_kernels
+from voxfield.render.image import colour_from_name
 from voxfield.render.lpips import load_lpips
 from voxfield.storage.voxel_vdb import read_voxel_vdb
 from voxfield.training.evaluate import EvaluateConfig, evaluate
 from voxfield.training.experiment import PhotographExperiment
+from voxfield.training.trainer import Trainer
+from voxfield.viewer.photographs import Photographs
+from voxfield.viewer.training_view import TrainingView
+from voxfield.viewer.viewer import Viewer
 
 
 def data_of(experiment: PhotographExperiment) -> str | None:  # noqa: ARG001  (settings never name a capture)
@@ -110,8 +116,33 @@ def _train(
             notes=notes,
             compile_seconds=compile_seconds,
             evaluation=measure,
+            shown=functools.partial(_shown, task, captures, experiment),
             aftermath=functools.partial(_aftermath, captures),
         )
+
+
+@contextlib.contextmanager
+def _shown(
+    task: TrainingTask, captures: PosedImages, experiment: PhotographExperiment, trainer: Trainer[RayBatch]
+) -> Iterator[None]:
+    """Inside, what ``trainer`` does is shown at the task's page, where it has one."""
+    if task.page is None:
+        yield
+        return
+    host, port = task.page
+    with Viewer(
+        field_subject(cast(Model, trainer.model), captures, experiment, trainer.placement),
+        name=trainer.run_dir.resolve().name,
+        photographs=Photographs(captures),
+        paths=trainer.run_dir / "camera_paths",
+        background=torch.tensor(colour_from_name(experiment.evaluation.background)),
+        host=host,
+        port=port,
+        next_port=True,
+    ) as viewer:
+        task.progress.say(f"Watch it at {viewer.url}")
+        trainer.onlooker = TrainingView(viewer)
+        yield
 
 
 def _aftermath(captures: PosedImages) -> Aftermath:

@@ -4,41 +4,50 @@ import dataclasses
 import functools
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast
 
-import numpy as np
 import torch
 
+from voxfield.api.film import (
+    SPHERICAL,
+    Film,
+    Reel,
+    advancing,
+    film_identity,
+    frame_size,
+    read_path,
+    render_options,
+    write_depth,
+)
 from voxfield.api.trained_run import TrainedRun
-from voxfield.checks import check_choice, check_range
 from voxfield.colour import ToneMap, compared, display, linear_from_srgb
 from voxfield.data.posed_images import PosedImages, Split, read_capture
+from voxfield.distributed.devices import Placement
 from voxfield.errors import InputError, MissingFileError
 from voxfield.export import nerfstudio
 from voxfield.export.focus import write_focus
 from voxfield.export.volumes import VolumeExport, exported, volume_of
 from voxfield.geometry.camera import Cameras
-from voxfield.geometry.paths import PathKind, camera_path
+from voxfield.geometry.paths import PATH_KINDS, PathKind, camera_path
 from voxfield.geometry.pose import similarity_between
+from voxfield.geometry.rigs import Rig, RigKind, make_rig
 from voxfield.kernels.threads import kernels_own_the_cores
 from voxfield.models.base import Model
 from voxfield.recipes import build_model
 from voxfield.recipes.rehearsal import compile_kernels
-from voxfield.render.image import colour_from_name, depth_colours, side_by_side, to_uint8, write_linear, write_png
-from voxfield.render.video import require_video, write_video
-from voxfield.storage.atomic import replacing
-from voxfield.storage.exr import require_exr
+from voxfield.render.image import colour_from_name, side_by_side, to_uint8, write_linear, write_png
+from voxfield.render.video import write_video
+from voxfield.storage.spherical_mp4 import write_spherical
 from voxfield.storage.vdb.layout import Compression
 from voxfield.storage.voxel_vdb import Layout, write_voxel_vdb
 from voxfield.training.alignment import AlignmentConfig, PoseAligner
 from voxfield.training.evaluate import chosen_pictures, evaluate
 from voxfield.training.experiment import PhotographExperiment
-from voxfield.training.progress import Progress, Stage
+from voxfield.training.progress import Progress
 from voxfield.training.settings import to_plain
-
-RenderFormat = Literal["video", "images", "both", "exr"]
+from voxfield.viewer.subjects import FieldSubject
 
 
 class Run(TrainedRun):
@@ -101,6 +110,10 @@ class Run(TrainedRun):
             seen = self.model.render_image(cameras, i, background=self._background(background), **options)
         tone = self.captures.tone
         return seen if tone is None else {**seen, "rgb": seen["rgb"] / tone.exposure}
+
+    def subject(self) -> FieldSubject:
+        """The field as the viewer shows it."""
+        return field_subject(self.model, self.captures, self.experiment, self.placement)
 
     def _background(self, name: str | None = None) -> torch.Tensor:
         """A colour (3,) by name, or the run's, in the space of the model's colours."""
@@ -195,18 +208,20 @@ class Run(TrainedRun):
 
     def render_path(
         self,
-        kind: PathKind,
+        kind: PathKind | str | os.PathLike[str],
         *,
         frames: int | None = None,
         height: int | None = None,
         width: int | None = None,
-        fps: float = 24.0,
+        fps: float | None = None,
         seconds: float | None = None,
         output: str | os.PathLike[str] | None = None,
         format: str = "both",  # noqa: A002  (the option's name)
         exposure: float = 0.0,
         tone_map: ToneMap = "none",
         split: str = "test",
+        camera: RigKind | None = None,
+        eye_distance: float | None = None,
         beside: "str | os.PathLike[str] | Run | None" = None,
         save_depth: bool = False,
         chunk_size: int | None = None,
@@ -215,11 +230,12 @@ class Run(TrainedRun):
         """Render a camera path to PNGs, an MP4, or both, or to EXR files, into ``renders/<kind>``.
 
         Args:
-            kind: ``orbit``, ``spiral``, ``interpolate`` (between the training cameras), ``zoom`` (away and back) or
-                ``dataset`` (a split's own cameras).
-            frames: number of frames; None: ``seconds`` times ``fps``.
-            height, width: pixels; None: the capture's, one follows from the other.
-            fps: frames a second of the video, above 0.
+            kind: ``orbit``, ``spiral``, ``interpolate`` (between the training cameras), ``zoom`` (away and back),
+                ``dataset`` (a split's own cameras), or the file of a camera path (`voxfield.data.camera_path`).
+            frames: number of frames; None: ``seconds`` times ``fps``, or as the file has them.
+            height, width: pixels; None: the capture's or the file's, one follows from the other. Of panoramas 1024 rows
+                for each eye.
+            fps: frames a second of the video, above 0; None: 24, or as the file says.
             seconds: length, used when ``frames`` is None; None: 5.
             output: folder; None: ``renders/<kind>`` of the run, with ``beside`` ``renders/<kind>-beside-<name>``.
             format: ``video``, ``images`` or ``both``; or ``exr``: linear light with depth as Z and, where the capture
@@ -227,6 +243,10 @@ class Run(TrainedRun):
             exposure: stops by which PNGs and videos are brightened, from the run's own exposure; -60 to 60.
             tone_map: how they show what is brighter than white: ``none`` clips, ``filmic`` rolls off.
             split: whose cameras ``dataset`` takes: ``train``, ``val`` or ``test``.
+            camera: what films the path: ``perspective``, ``fisheye`` (180 degrees), ``equirectangular`` (360), or for
+                headsets ``vr180`` or ``ods`` (360 degrees), in stereo; None: perspective, or as the file says. MP4
+                files of panoramas say so to headsets. See `voxfield.geometry.rigs`.
+            eye_distance: of stereo, world units; None: a thirtieth of the way to the middle of the capture.
             beside: another run in the same world, whose pictures are put to the right of this one's.
             save_depth: also write every frame's depth: ``depth_00000.npy``, (H, W) float32 in world units along the
                 rays, and ``depth_00000.png`` to look at.
@@ -234,69 +254,125 @@ class Run(TrainedRun):
             quiet: no progress bar.
 
         Returns:
-            The files written. Frames that exist already are rendered again.
+            The film's files. Frames that an interrupted call left of the very same film are not rendered again.
 
         Raises:
             InputError: bad settings, ``beside`` with EXR files, or a run beside that is of another world.
+            MissingFileError, FormatError: the file of the camera path.
             MissingExtraError: a video is wanted and PyAV is missing, or EXR files and OpenEXR is.
         """
-        check_choice("format", format, get_args(RenderFormat))
-        # Bad values are better found now than after the first frame.
-        display(torch.zeros(1, 3), stops=exposure, tone_map=tone_map)
-        if format == "exr":
-            require_exr()
-        elif format != "images":
-            require_video()
-        options: dict[str, Any] = {}
-        if chunk_size is not None:
-            check_range("chunk_size", chunk_size, minimum=1)
-            options["rays_per_chunk"] = chunk_size
+        options = render_options(format, exposure, tone_map, chunk_size)
         other = self._other(beside, format)
-        base = (self.split(cast(Split, split)) if kind == "dataset" else self.captures).image_cameras
-        width, height = _frame_size(base, width, height)
-        count = frames if frames is not None else max(1, round((seconds or 5.0) * fps))
-        unbounded = self.captures.unbounded
-        cameras = camera_path(kind, base, frames=count, width=width, height=height, unbounded=unbounded)
-        name = kind if other is None else f"{kind}-beside-{other.path.resolve().name}"
+        film = self._film(kind, camera, frames, seconds, fps, (width, height), split, eye_distance)
+        name = film.name if other is None else f"{film.name}-beside-{other.path.resolve().name}"
         folder = Path(output) if output is not None else self.path / "renders" / name
         video = folder.with_suffix(".mp4") if output is None else folder / f"{name}.mp4"
-        written: list[Path] = []
-
-        def frame(index: int) -> torch.Tensor:
-            """A frame (H, W, 3) uint8; what is to be kept of it is written."""
-            seen = self._look(cameras, index, options)
-            shown = [to_uint8(self._on_screen(seen["rgb"], exposure, tone_map))]
-            if other is not None:
-                rgb = other._look(cameras, index, options)["rgb"]
-                shown.append(to_uint8(other._on_screen(rgb, exposure, tone_map)))
-            picture = side_by_side(shown)
-            if format != "video":
-                written.append(write_png(folder / f"frame_{index:05d}.png", picture))
-            if save_depth:
-                written.extend(_write_depth(folder / f"depth_{index:05d}", seen))
-            return picture
-
+        looks: dict[str, Any] = {
+            "runs": [run._loaded[1] for run in (self, other) if run is not None],
+            "exposure": exposure,
+        }
+        suffix = ".exr" if format == "exr" else ".png"
+        looks |= {"tone_map": tone_map, "background": self.experiment.evaluation.background}
+        # Frames and depth of another film may lie there under the same names.
+        looks |= {"frames": suffix, "depth": save_depth}
+        reel = Reel(folder, film_identity(film.rig, looks), suffix=suffix, keep=format != "video")
+        stretch = _Stretch(film, reel, folder if save_depth else None, other, exposure, tone_map, options)
         with Progress(quiet=quiet) as progress:
             for recipe in {run.experiment.recipe for run in (self, other or self)}:
                 compile_kernels(recipe, self.placement, progress, training=False)
-            with progress.stage(f"Rendering {kind}", len(cameras), "frames") as stage, kernels_own_the_cores():
+            with progress.stage(f"Rendering {film.name}", len(film.rig), "frames") as stage, kernels_own_the_cores():
                 if format == "exr":
-                    for index in range(len(cameras)):
-                        written.append(self._write_exr(folder / f"frame_{index:05d}.exr", cameras, index, options))
+                    for index in range(len(film.rig)):
+                        if not reel.has(index):
+                            self._write_exr(reel.file(index), film.rig, index, options)
+                            reel.note(index)
                         stage.advance(1)
                 else:
-                    pictures = _advancing(map(frame, range(len(cameras))), stage)
+                    pictures = advancing((self._frame(stretch, index) for index in range(len(film.rig))), stage)
                     if format == "images":
                         deque(pictures, maxlen=0)
                     else:
-                        write_video(video, (picture.numpy() for picture in pictures), fps=fps)
-                        written.append(video)
-        return written
+                        write_video(video, (picture.numpy() for picture in pictures), fps=film.fps)
+                        if other is None and film.rig.kind in SPHERICAL:
+                            write_spherical(video, SPHERICAL[film.rig.kind])
+        written: list[Path] = []
+        for index in range(len(film.rig)):
+            written += [reel.file(index)] if format != "video" else []
+            written += stretch.depth_files(index)
+        reel.finish()
+        return [*written, video] if format in ("video", "both") else written
 
-    def _look(self, cameras: Cameras, index: int, options: dict[str, Any]) -> dict[str, torch.Tensor]:
-        """What a camera sees, in the space of the model's colours."""
+    def _frame(self, stretch: "_Stretch", index: int) -> torch.Tensor:
+        """A frame (H, W, 3) uint8: rendered, or read where it is there already."""
+        picture = stretch.reel.picture(index)
+        if picture is not None and all(file.is_file() for file in stretch.depth_files(index)):
+            return picture
+        shown = []
+        for run in (self, stretch.other):
+            if run is not None:
+                seen = run._look(stretch.film.rig, index, stretch.options)
+                shown.append(to_uint8(run._on_screen(seen["rgb"], stretch.exposure, stretch.tone_map)))
+                if run is self and stretch.depth_folder is not None:
+                    write_depth(stretch.depth_folder / f"depth_{index:05d}", seen)
+        picture = side_by_side(shown)
+        write_png(stretch.reel.file(index), picture)
+        stretch.reel.note(index)
+        return picture
+
+    def _film(
+        self,
+        kind: PathKind | str | os.PathLike[str],
+        camera: RigKind | None,
+        frames: int | None,
+        seconds: float | None,
+        fps: float | None,
+        size: tuple[int | None, int | None],
+        split: str,
+        eye_distance: float | None,
+    ) -> Film:
+        """What `render_path` renders."""
+        if kind in PATH_KINDS:
+            fps = 24.0 if fps is None else fps
+            source = self.split(cast(Split, split)) if kind == "dataset" else self.captures
+            camera, base = camera or "perspective", source.image_cameras
+            if camera != "perspective" and kind == "dataset" and base.model != "perspective":
+                raise InputError(f"camera: these photographs have {base.model} lenses of their own. Leave it out.")
+            width, height = frame_size(camera, base, *size)
+            count = frames if frames is not None else max(1, round((seconds or 5.0) * fps))
+            unbounded = self.captures.unbounded
+            cameras = camera_path(kind, base, frames=count, width=width, height=height, unbounded=unbounded)
+            name, level = str(kind), True
+        else:
+            path = read_path(kind)
+            fps = path.fps if fps is None else fps
+            if path.keyframes and (frames is not None or seconds is not None):
+                path = path.through_keyframes(frames or max(1, round((seconds or 0.0) * fps)))
+            # Whoever set the cameras by hand meant them so: they are not turned upright.
+            name, level, asked = Path(kind).stem, False, camera
+            camera = camera or path.camera
+            cameras = path.cameras()
+            of_file = asked in (None, path.camera)
+            width, height = frame_size("perspective" if of_file else camera, cameras, *size)
+            cameras = path.cameras(width, height)
+        rig = make_rig(
+            camera,
+            cameras,
+            width=width,
+            height=height,
+            eye_distance=eye_distance,
+            target=torch.tensor(self.captures.bounds.centre),
+            level=level,
+        )
+        return Film(name=name if camera == "perspective" else f"{name}-{camera}", fps=fps, rig=rig)
+
+    def _look(
+        self, rig: Rig, index: int, options: dict[str, Any], background: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        """What the eyes of a rig see, in the space of the model's colours, as one frame."""
+        behind = self._background() if background is None else background
         with torch.inference_mode():
-            return self.model.render_image(cameras, index, background=self._background(), **options)
+            eyes = [self.model.render_image(eye, index, background=behind, **options) for eye in rig.eyes]
+        return {name: rig.frame([eye[name] for eye in eyes]) for name in eyes[0]}
 
     def _other(self, beside: "str | os.PathLike[str] | Run | None", format: str) -> "Run | None":  # noqa: A002
         """The run whose pictures go beside this one's, checked to be of the same world."""
@@ -313,12 +389,11 @@ class Run(TrainedRun):
             )
         return other
 
-    def _write_exr(self, path: Path, cameras: Cameras, index: int, options: dict[str, Any]) -> Path:
-        """Write what a camera sees as linear light in the pictures' units; where those have alpha, no background."""
+    def _write_exr(self, path: Path, rig: Rig, index: int, options: dict[str, Any]) -> Path:
+        """Write what a rig sees as linear light in the pictures' units; where those have alpha, no background."""
         captures = self.captures
         background = torch.zeros(3) if captures.has_alpha else self._background()
-        with torch.inference_mode():
-            seen = self.model.render_image(cameras, index, background=background, **options)
+        seen = self._look(rig, index, options, background)
         rgb, opacity = seen["rgb"], seen["opacity"] if captures.has_alpha else None
         if captures.tone is not None:
             rgb = rgb / captures.tone.exposure
@@ -411,25 +486,37 @@ class Run(TrainedRun):
         return exported(output, grid)
 
 
-def _advancing(pictures: Iterable[torch.Tensor], stage: Stage) -> Iterator[torch.Tensor]:
-    for picture in pictures:
-        stage.advance(1)
-        yield picture
+def field_subject(
+    model: Model, captures: PosedImages, experiment: PhotographExperiment, placement: Placement
+) -> FieldSubject:
+    """A model, trained or in training on ``captures``, as the viewer shows it."""
+    background = torch.tensor(colour_from_name(experiment.evaluation.background))
+    linear = captures.tone is not None
+    return FieldSubject(
+        model,
+        bounds=captures.bounds,
+        background=linear_from_srgb(background) if linear else background,
+        on_screen=display if linear else torch.Tensor.contiguous,
+        device=placement.device,
+    )
 
 
-def _write_depth(path: Path, seen: Mapping[str, torch.Tensor]) -> list[Path]:
-    """Write depth (H, W) as it is and coloured, beside each other; ``path`` has no ending yet."""
-    exact = path.with_suffix(".npy")
-    with replacing(exact) as temporary, temporary.open("wb") as stream:
-        np.save(stream, seen["depth"].float().cpu().numpy(), allow_pickle=False)
-    return [exact, write_png(path.with_suffix(".png"), depth_colours(seen["depth"], seen["opacity"]))]
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Stretch:
+    """What the frames of one call of `Run.render_path` have in common."""
 
+    film: Film
+    reel: Reel
+    depth_folder: Path | None
+    """Where their depth is written too; None: nowhere."""
+    other: Run | None
+    """Whose pictures go beside."""
+    exposure: float
+    tone_map: ToneMap
+    options: dict[str, Any]
 
-def _frame_size(cameras: Cameras, width: int | None, height: int | None) -> tuple[int, int]:
-    """Width and height of frames: what is missing follows from the first camera's shape."""
-    own_width, own_height = int(cameras.width[0]), int(cameras.height[0])
-    if width is None and height is None:
-        return own_width, own_height
-    if width is None:
-        return max(1, round(own_width * cast(int, height) / own_height)), cast(int, height)
-    return width, height if height is not None else max(1, round(own_height * width / own_width))
+    def depth_files(self, index: int) -> list[Path]:
+        """The files of a frame's depth."""
+        if self.depth_folder is None:
+            return []
+        return [self.depth_folder / f"depth_{index:05d}{suffix}" for suffix in (".npy", ".png")]

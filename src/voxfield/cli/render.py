@@ -7,6 +7,8 @@ from tyro.conf import Positional, arg
 
 from voxfield.cli.options import optional
 
+RigKind = Literal["perspective", "fisheye", "equirectangular", "vr180", "ods"]
+
 EXAMPLE = "voxfield render runs/lego --path orbit --seconds 6 --fps 30 --width 800 --height 800"
 
 
@@ -14,11 +16,13 @@ def command(
     run: Annotated[Positional[Path], arg(metavar="RUN")],
     /,
     *,
-    path: Literal["orbit", "spiral", "interpolate", "zoom", "dataset"] = "orbit",
+    path: Annotated[str, arg(metavar="PATH")] = "orbit",
+    camera: Annotated[RigKind | None, optional("KIND")] = None,
+    eye_distance: Annotated[float | None, optional("UNITS")] = None,
     frames: Annotated[int | None, optional("N")] = None,
     height: Annotated[int | None, optional("PIXELS")] = None,
     width: Annotated[int | None, optional("PIXELS")] = None,
-    fps: Annotated[float, arg(metavar="N")] = 24.0,
+    fps: Annotated[float | None, optional("N")] = None,
     seconds: Annotated[float | None, optional("S")] = None,
     output: Annotated[Path | None, optional("PATH")] = None,
     format: Literal["video", "images", "both", "exr"] = "both",  # noqa: A002  (the option's name)
@@ -40,11 +44,17 @@ def command(
         run: run directory.
         path: orbit circles the subject, spiral also rises and approaches, interpolate flies through the photographs'
             positions, zoom goes away until pixels are eight times as wide and comes back (out of doors and in rooms it
-            narrows the view instead), dataset renders the photographs' own views.
+            narrows the view instead), dataset renders the photographs' own views. Or the JSON file of a camera path, as
+            the viewer, nerfstudio and its Blender add-on write them.
+        camera: perspective; fisheye (180 degrees); equirectangular (360 degrees); or in stereo for headsets vr180 or
+            ods (360 degrees). MP4 files of panoramas tell headsets what they are. As the path's file says when not
+            given.
+        eye_distance: distance of the two eyes, world units; a thirtieth of the way to the scene's middle when not
+            given.
         frames: number of frames; --seconds times --fps when not given.
         height: picture height; the photographs' when not given, or in proportion to --width.
         width: picture width; the photographs' when not given, or in proportion to --height.
-        fps: frames a second of the video.
+        fps: frames a second of the video; 24, or as the path's file says, when not given.
         seconds: length of the video; 5 when neither this nor --frames is given.
         output: where to write; renders/PATH inside the run when not given.
         format: an MP4 video, PNG images, or both; or EXR images: linear light and depth.
@@ -85,6 +95,8 @@ def command(
     opened = require_photographs(opened, "render camera paths")
     written = opened.render_path(
         path,
+        camera=camera,
+        eye_distance=eye_distance,
         frames=frames,
         height=height,
         width=width,

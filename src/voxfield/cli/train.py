@@ -28,6 +28,9 @@ def command(
     settings: Annotated[tuple[str, ...], UseAppendAction, arg(name="set", metavar="PATH=VALUE")] = (),
     config: Annotated[Path | None, optional("FILE")] = None,
     start: Annotated[Path | None, arg(name="from", metavar="FILE.vdb", help_behavior_hint="")] = None,
+    view: bool = False,
+    host: Annotated[str | None, optional("HOST")] = None,
+    port: Annotated[int, arg(metavar="N")] = 7007,
 ) -> int:
     """Train a recipe: a radiance field from posed photographs, or a network of another kind.
 
@@ -55,6 +58,9 @@ def command(
         settings: change one setting; give the option again for more.
         config: YAML file of settings, or the experiment.json of another run.
         start: begin with the voxel grid of this file, as written by: voxfield export vdb. Of plenoxels recipes.
+        view: show the training in a browser, with buttons to pause and stop it.
+        host: with --view, listen on this address of the machine's; see voxfield view.
+        port: with --view, the page's port; where it is in use, the next.
     """
     import voxfield
 
@@ -74,6 +80,9 @@ def command(
         overrides=settings,
         config=config,
         start=start,
+        view=view,
+        host=host,
+        port=port,
     )
     print(f"Run:     {run.path}")
     print(f"Report:  {run.path / 'report.html'}")

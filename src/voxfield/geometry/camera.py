@@ -59,6 +59,9 @@ class Cameras:
     ``LENSES`` distort."""
     model: CameraModel = "perspective"
     """The projection all N cameras share."""
+    eye_offset: float = 0.0
+    """World units to the right of where it looks, within the camera's horizontal plane, by which every ray of an
+    equirectangular camera starts beside the centre: omnidirectional stereo. 0 for every other model."""
 
     def __post_init__(self) -> None:
         check_shape("camera_to_world", self.camera_to_world, ("N", 3, 4))
@@ -76,6 +79,8 @@ class Cameras:
         check_choice("model", self.model, get_args(CameraModel))
         if self.distortion is not None and self.model not in LENSES:
             raise InputError(f"distortion: expected None for {self.model} cameras. Remove it or use another model.")
+        if self.eye_offset and self.model != "equirectangular":
+            raise InputError(f"eye_offset: expected 0 for {self.model} cameras, got {self.eye_offset}.")
 
     def __len__(self) -> int:
         return self.camera_to_world.shape[0]
@@ -191,6 +196,8 @@ class Cameras:
         """
         check_shape("points", points, ("R", 3))
         check_shape("camera_index", camera_index, (points.shape[0],))
+        if self.eye_offset:
+            raise InputError("project: cameras with an eye_offset have no centre to project to.")
         pose, focal, principal = (
             tensor[camera_index].to(points.dtype) for tensor in (self.camera_to_world, self.focal, self.principal)
         )
@@ -214,7 +221,7 @@ class Cameras:
         return torch.stack([x, y], dim=-1) * focal + principal, depth
 
     def _with(self, tensors: dict[str, Tensor]) -> "Cameras":
-        return Cameras(model=self.model, **tensors)
+        return Cameras(model=self.model, eye_offset=self.eye_offset, **tensors)
 
     def _tensors(self) -> dict[str, Tensor]:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -276,6 +283,9 @@ class Cameras:
         right, up, back = local
         torch.stack([row[0] * right + row[1] * up + row[2] * back for row in pose], dim=-1, out=directions)
         origins.copy_(centre)
+        if self.eye_offset:
+            level = self.eye_offset * x.cos(), self.eye_offset * x.sin()
+            origins += torch.stack([row[0] * level[0] + row[2] * level[1] for row in pose], dim=-1)
 
 
 def _perspective_directions(

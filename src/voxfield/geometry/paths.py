@@ -134,6 +134,40 @@ def interpolate(
     return _with_lens(path, cameras, width, height)
 
 
+def through(poses: Tensor, *, frames: int, loop: bool = False) -> Tensor:
+    """A smooth path through poses in their order, the same time from each to the next.
+
+    Centres follow a uniform Catmull-Rom curve and rotations turn the short way.
+
+    Args:
+        poses: (K, 3, 4), K >= 1.
+        frames: at least 1; the first is the first pose, and the last the last.
+        loop: come back to the first pose: it follows upon the last frame.
+
+    Returns:
+        (frames, 3, 4) in float64.
+    """
+    check_shape("poses", poses, ("K", 3, 4))
+    check_range("frames", frames, minimum=1)
+    if len(poses) == 0:
+        raise InputError("poses: expected at least 1 keyframe, got 0.")
+    poses = poses.double().cpu()
+    if len(poses) == 1:
+        return poses.expand(frames, 3, 4).clone()
+    stops = torch.cat([poses, poses[:1]]) if loop else poses
+    segments = len(stops) - 1
+    steps = torch.arange(frames, dtype=torch.float64)
+    along = steps * segments / frames if loop else steps * segments / max(frames - 1, 1)
+    segment = along.floor().long().clamp(max=segments - 1)
+    fraction = along - segment
+    quaternions = quaternions_from_rotations(stops[:, :, :3])
+    turned = slerp(quaternions[segment], quaternions[segment + 1], fraction)
+    centres = stops[:, :, 3]
+    ends = (centres[-2:-1], centres[1:2]) if loop else None
+    origins = _catmull_rom(centres, segment, fraction, ends)
+    return torch.cat([rotations_from_quaternions(turned), origins[:, :, None]], dim=2)
+
+
 def zoom(
     cameras: Cameras, *, frames: int, width: int | None = None, height: int | None = None, unbounded: bool = False
 ) -> Cameras:
@@ -209,9 +243,14 @@ def _tour(points: Tensor) -> Tensor:
     return torch.tensor(order)
 
 
-def _catmull_rom(points: Tensor, segment: Tensor, fraction: Tensor) -> Tensor:
-    """Points on the cubic through ``points`` (K, 3) with central-difference tangents; the ends are reflected."""
-    padded = torch.cat([2 * points[:1] - points[1:2], points, 2 * points[-1:] - points[-2:-1]])
+def _catmull_rom(
+    points: Tensor, segment: Tensor, fraction: Tensor, ends: tuple[Tensor, Tensor] | None = None
+) -> Tensor:
+    """Points on the cubic through ``points`` (K, 3) with central-difference tangents; ``ends`` are the points (1, 3)
+    before the first and after the last, which are reflections unless given.
+    """
+    before_first, after_last = ends or (2 * points[:1] - points[1:2], 2 * points[-1:] - points[-2:-1])
+    padded = torch.cat([before_first, points, after_last])
     before, start, end, after = (padded[segment + shift] for shift in range(4))
     u = fraction[:, None]
     slope_start, slope_end = (end - before) / 2, (after - start) / 2

@@ -233,6 +233,21 @@ def normal_colours(normals: torch.Tensor) -> torch.Tensor:
     return torch.where(shown, 0.5 * normals + 0.5, 0.0).clamp(0.0, 1.0)
 
 
+def level_colours(level: torch.Tensor, opacity: torch.Tensor | None = None) -> torch.Tensor:
+    """Colour levels of a pyramid on the scale of depth: the finest is light, the coarsest dark.
+
+    Args:
+        level: (H, W) in [0, 1], 1 the finest.
+        opacity: (H, W) in [0, 1]; pixels below one half are black, as in `depth_colours`.
+
+    Returns:
+        (H, W, 3) float32 in [0, 1], on the CPU.
+    """
+    check_shape("level", level, ("H", "W"))
+    # Near and fine get the same end of the scale.
+    return depth_colours(1.0 - level, opacity, near=0.0, far=1.0)
+
+
 def panel(
     truth: torch.Tensor,
     rgb: torch.Tensor,

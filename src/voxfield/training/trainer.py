@@ -89,6 +89,31 @@ name of the split under ``split``."""
 BatchT = TypeVar("BatchT")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """Where a training is, between two steps."""
+
+    step: int
+    """Steps done."""
+    seconds: float
+    """Training seconds."""
+    step_seconds: float
+    """Of the last step."""
+    progress: float
+    """Share of the run that is done, 0 to 1."""
+    psnr: float
+    """Of the last batch, dB."""
+    loss: float
+    """Of the last batch."""
+    stopping: threading.Event
+    """Set when the training is asked to stop: who keeps it waiting must then return."""
+
+
+Onlooker = Callable[[Moment], bool]
+"""Looks at the model from the thread that trains, between two steps; returns whether to go on. The time it takes is not
+training time."""
+
+
 class Trainer(Generic[BatchT]):
     """Trains one model into one run directory."""
 
@@ -107,6 +132,7 @@ class Trainer(Generic[BatchT]):
         self.model, self.batches, self.config = model, batches, config
         self.run_dir, self.placement, self.seed, self.evaluation = run_dir, placement, seed, evaluation
         self.step, self.seconds = 0, 0.0
+        self.onlooker: Onlooker | None = None
         self.optimiser = make_optimiser(
             config.optimiser,
             model.parameter_groups(),
@@ -170,8 +196,11 @@ class Trainer(Generic[BatchT]):
                 line, examples, unit = self._one_step(log)
                 if (self.step + 1) % config.log_every == 0:
                     synchronise(self.placement.device)
-                self.seconds += time.perf_counter() - began
+                step_seconds = time.perf_counter() - began
+                self.seconds += step_seconds
                 self.step += 1
+                if self.onlooker is not None:
+                    self._be_looked_at(self.onlooker, line, step_seconds, log)
                 logged_examples += examples
                 if self.step % config.log_every == 0:
                     # Over all steps since the last line: a single one may have met an occupancy update or none.
@@ -238,6 +267,25 @@ class Trainer(Generic[BatchT]):
         if self._average is not None:
             self._average.update(self.step)
         return {"loss": loss, **result.measures, "lr": rate}, result.num_examples, result.counted_in
+
+    def _be_looked_at(self, onlooker: Onlooker, line: dict[str, float], step_seconds: float, log: RunLog) -> None:
+        moment = Moment(
+            step=self.step,
+            seconds=self.seconds,
+            step_seconds=step_seconds,
+            progress=self.config.progress(self.step, self.seconds),
+            psnr=line["psnr"],
+            loss=line["loss"],
+            stopping=self._stop_requested,
+        )
+        try:
+            go_on = onlooker(moment)
+        except Exception as error:  # noqa: BLE001  (a training must not end because somebody looks at it)
+            log.event(f"Nobody looks on any more: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
+            self.onlooker = None
+            return
+        if not go_on:
+            self._stop_requested.set()
 
     def _before_step(self, progress: float, generator: torch.Generator) -> None:
         moved = self.model.before_step(self.step, progress, generator)

@@ -1,0 +1,65 @@
+"""Looking at runs in a browser."""
+
+import os
+from pathlib import Path
+
+import torch
+
+from voxfield.api.runs import Run
+from voxfield.recipes.rehearsal import compile_kernels
+from voxfield.render.image import colour_from_name
+from voxfield.training.experiment import EXPERIMENT_NAME
+from voxfield.training.progress import Progress
+from voxfield.viewer.access import PORT
+from voxfield.viewer.exhibits import open_exhibit
+from voxfield.viewer.photographs import Photographs
+from voxfield.viewer.serving import require_viser
+from voxfield.viewer.showcase import Showcase
+from voxfield.viewer.viewer import Viewer
+
+
+def view(
+    path: str | os.PathLike[str],
+    *,
+    host: str | None = None,
+    port: int = PORT,
+    device: str = "auto",
+    quiet: bool = False,
+) -> Viewer | Showcase:
+    """Show a run, a volume, a mesh or points in a browser.
+
+    Args:
+        path: run directory; or an OpenVDB file, a voxel dataset, a ``.npy`` volume or point cloud, a mesh, a PLY point
+            cloud, or a folder of such files, which the browser draws by itself.
+        host: name or address of this machine's on which to listen; the URL then holds a secret that whoever looks
+            needs. None: only this machine can look.
+        port: 1 to 65535; 0: any that is free.
+        device: ``auto``, or a torch device.
+        quiet: no progress bar.
+
+    Returns:
+        The viewer, which serves ``viewer.url`` until ``viewer.close()`` or the end of a ``with`` statement;
+        ``viewer.wait()`` returns only then.
+
+    Raises:
+        MissingExtraError: viser is not installed. UnavailableError: the port is in use.
+        InputError: no such host. MissingFileError, FormatError: the run or the file cannot be read.
+    """
+    require_viser()
+    if not (Path(path) / EXPERIMENT_NAME).is_file():
+        return Showcase(open_exhibit(Path(path)), name=Path(path).resolve().name, host=host, port=port)
+    run = Run(Path(path), device=device)
+    subject = run.subject()
+    with Progress(quiet=quiet) as progress:
+        compile_kernels(run.experiment.recipe, run.placement, progress, training=False)
+    viewer = Viewer(
+        subject,
+        name=run.path.resolve().name,
+        photographs=Photographs(run.captures),
+        paths=run.path / "camera_paths",
+        background=torch.tensor(colour_from_name(run.experiment.evaluation.background)),
+        host=host,
+        port=port,
+    )
+    viewer.start()
+    return viewer

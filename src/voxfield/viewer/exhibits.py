@@ -1,0 +1,292 @@
+"""Files that a browser draws by itself: volumes and voxel datasets as voxels, point clouds, meshes.
+
+They are shown about the origin, two units long; `Exhibited.note` says what was left out.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+import numpy as np
+import torch
+
+from voxfield.data.formats.meshes import MESH_SUFFIXES, is_mesh, read_mesh
+from voxfield.errors import FormatError, MissingFileError, VoxfieldError
+from voxfield.kernels.voxel_words import unpack_voxels
+from voxfield.render.image import level_colours, to_uint8
+from voxfield.storage.shape_dataset import open_shapes
+from voxfield.storage.shapes import METADATA
+from voxfield.storage.vdb import VdbFile
+from voxfield.voxels.hierarchy import reassemble
+
+MOST_POINTS: Final = 1_500_000
+"""Points drawn of one thing, evenly taken: about what browsers without a GPU of their own still turn."""
+MOST_ITEMS: Final = 500
+"""Items offered of a folder, a file or a dataset."""
+MOST_ARRAY_BYTES: Final = 8 << 30
+_SIDE: Final = 2.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Exhibited:
+    """Something to draw, in its own coordinates."""
+
+    points: np.ndarray
+    """(N, 3) float: centres of voxels, points of a cloud, or corners of a mesh; finite."""
+    colours: np.ndarray
+    """(N, 3) uint8."""
+    values: np.ndarray | None = None
+    """(N,) float in [0, 1]: what voxels hold, from the least to the most; None where all are alike."""
+    faces: np.ndarray | None = None
+    """(F, 3) indices of corners: a mesh; None: points."""
+    spacing: float = 0.0
+    """Side of a voxel, in the units of ``points``; 0 for points without one."""
+    note: str = ""
+    """What there is to say of it."""
+
+    def placed(self) -> tuple[np.ndarray, float]:
+        """The points about the origin, two units long, float32; and what their units were multiplied by."""
+        low, high = self.points.min(axis=0), self.points.max(axis=0)
+        scale = _SIDE / max(float((high - low).max()) + self.spacing, 1e-30)
+        return ((self.points - (low + high) / 2) * scale).astype(np.float32), scale
+
+
+class Exhibit(Protocol):
+    """A file or folder to look at."""
+
+    items: tuple[str, ...]
+    """What there is in it, at least one."""
+
+    def load(self, item: str) -> Exhibited:
+        """One of ``items``.
+
+        Raises:
+            VoxfieldError: it cannot be read, or holds nothing.
+        """
+
+
+def open_exhibit(path: Path) -> Exhibit:
+    """What a path holds: an OpenVDB file, a mesh or points, a ``.npy`` array, a voxel dataset, or a folder of these.
+
+    Raises:
+        MissingFileError: there is no such path. FormatError: it holds none of them.
+    """
+    if not path.exists():
+        raise MissingFileError(f"{path}: there is no such file or folder.")
+    if path.is_dir():
+        return ShapesExhibit(path) if (path / METADATA).is_file() else FolderExhibit(path)
+    if path.suffix.lower() == ".vdb":
+        return VdbExhibit(path)
+    if path.suffix.lower() == ".npy":
+        return ArrayExhibit(path)
+    if is_mesh(path):
+        return MeshExhibit(path)
+    raise FormatError(f"{path}: expected a run, .vdb, .npy, a mesh ({' '.join(MESH_SUFFIXES)}) or a voxel dataset.")
+
+
+class VdbExhibit:
+    """The grids of an OpenVDB file, as their active voxels."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file; grids are read when asked for."""
+        self._file = VdbFile(path)
+        self.items = tuple(dict.fromkeys(header.name for header in self._file.grids))[:MOST_ITEMS]
+        if not self.items:
+            raise FormatError(f"{path}: holds no grids.")
+
+    def load(self, item: str) -> Exhibited:
+        """See `Exhibit.load`."""
+        grid = self._file.read(item)
+        places, found = grid.volume.active_voxels()
+        values = found.astype(np.float64) if found.ndim == 1 else np.linalg.norm(found.astype(np.float64), axis=1)
+        if grid.grid_class == "level set":
+            # Of the band on both sides of the surface, the half that is inside.
+            kept = values <= 0
+            places, values = places[kept], values[kept]
+        tiles = int(np.count_nonzero(grid.volume.tiles.active))
+        note = f"{grid.volume.active_count:,} active voxels."
+        note += f" {tiles:,} constant tiles are left out." if tiles else ""
+        matrix = grid.index_to_world
+        points = places.astype(np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
+        side = float(np.abs(np.linalg.det(matrix[:3, :3])) ** (1 / 3))
+        return _voxels(points, values, side, note, f"{self._file.path}: grid {item!r}")
+
+
+class ShapesExhibit:
+    """The objects of a voxel dataset."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open the dataset; objects are read when asked for."""
+        self._shapes, self._folder = open_shapes(folder), folder
+        self.items = tuple(f"object {index}" for index in range(min(len(self._shapes), MOST_ITEMS)))
+        if not self.items:
+            raise FormatError(f"{folder}: the dataset holds no objects.")
+
+    def load(self, item: str) -> Exhibited:
+        """See `Exhibit.load`."""
+        shape = self._shapes.read(self.items.index(item))
+        resolution = self._shapes.about.base_resolution
+        occupied = unpack_voxels(torch.from_numpy(reassemble(shape.tree, 0)), resolution).numpy()
+        z, y, x = np.nonzero(occupied)
+        points = np.stack([x, y, z], axis=1).astype(np.float64)
+        note = f"Object {shape.object_id}: {len(points):,} voxels of {resolution}³."
+        return _voxels(points, None, 1.0, note, f"{self._folder}: {item}")
+
+
+class ArrayExhibit:
+    """A ``.npy`` file: a volume (D, H, W) or (C, D, H, W), or points (N, 3) with or without colours (N, 6)."""
+
+    def __init__(self, path: Path) -> None:
+        """The array is read when asked for."""
+        self._path = path
+        self.items: tuple[str, ...] = (path.stem,)
+
+    def load(self, item: str) -> Exhibited:  # noqa: ARG002  (there is one)
+        """See `Exhibit.load`."""
+        array = self._read()
+        if array.ndim == 2 and array.shape[1] in (3, 6):
+            colours = array[:, 3:] if array.shape[1] == 6 else None
+            return _cloud(array[:, :3].astype(np.float64), colours, str(self._path))
+        if array.ndim == 4:
+            array = np.abs(array).max(axis=0)
+        if array.ndim != 3:
+            shapes = "a volume (D, H, W) or (C, D, H, W), or points (N, 3) or (N, 6)"
+            raise FormatError(f"{self._path}: expected {shapes}, got {array.shape}.")
+        z, y, x = np.nonzero(array)
+        points = np.stack([x, y, z], axis=1).astype(np.float64)
+        shape = "×".join(map(str, array.shape))
+        note = f"{len(points):,} voxels of {shape} that are not 0."
+        return _voxels(points, array[z, y, x].astype(np.float64), 1.0, note, str(self._path))
+
+    def _read(self) -> np.ndarray:
+        try:
+            if self._path.stat().st_size > MOST_ARRAY_BYTES:
+                raise FormatError(f"{self._path}: larger than {MOST_ARRAY_BYTES >> 30} GiB.")
+            array = np.load(self._path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, OSError, EOFError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise FormatError(f"{self._path}: expected a .npy array of numbers ({reason}).") from None
+        if array.dtype.kind not in "biuf" or array.size == 0:
+            raise FormatError(f"{self._path}: expected numbers, got {array.dtype} of shape {array.shape}.")
+        return array
+
+
+class MeshExhibit:
+    """A mesh, or the points of a file that holds no triangles."""
+
+    def __init__(self, path: Path) -> None:
+        """The file is read when asked for."""
+        self._path = path
+        self.items: tuple[str, ...] = (path.stem,)
+
+    def load(self, item: str) -> Exhibited:  # noqa: ARG002  (there is one)
+        """See `Exhibit.load`."""
+        try:
+            mesh = read_mesh(self._path)
+        except FormatError:
+            cloud = _ply_cloud(self._path)
+            if cloud is None:
+                raise
+            return _cloud(cloud[0], cloud[1], str(self._path))
+        finite = np.isfinite(mesh.vertices).all(axis=1)
+        faces = mesh.faces[finite[mesh.faces].all(axis=1)]
+        if not len(faces):
+            raise FormatError(f"{self._path}: no triangle has three finite corners.")
+        points = np.where(finite[:, None], mesh.vertices, mesh.vertices[finite][0])
+        note = f"{len(faces):,} triangles, {len(points):,} corners."
+        return Exhibited(points=points, colours=np.full((len(points), 3), 190, np.uint8), faces=faces, note=note)
+
+
+class FolderExhibit:
+    """The files of a folder that can be shown, one at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        """Look for files; subfolders and links that lead elsewhere are left alone."""
+        self._folder = folder
+        known = {".vdb", ".npy", *MESH_SUFFIXES}
+        root = folder.resolve()
+        files = (file for file in folder.iterdir() if file.suffix.lower() in known and file.resolve().parent == root)
+        self.items = tuple(sorted(file.name for file in files if file.is_file()))[:MOST_ITEMS]
+        if not self.items:
+            raise FormatError(f"{folder}: holds no run, voxel dataset, .vdb, .npy or mesh file.")
+
+    def load(self, item: str) -> Exhibited:
+        """See `Exhibit.load`; of a file of several items the first."""
+        exhibit = open_exhibit(self._folder / item)
+        return exhibit.load(exhibit.items[0])
+
+
+def load_or_say(exhibit: Exhibit, item: str) -> Exhibited | str:
+    """An item; or why it cannot be shown, where it cannot: files change and go while they are looked at."""
+    if item not in exhibit.items:
+        return f"There is no {item!r}."
+    try:
+        return exhibit.load(item)
+    except VoxfieldError as error:
+        return str(error)
+    except (OSError, MemoryError) as error:
+        return f"{item}: cannot be read ({type(error).__name__}: {error})."
+
+
+def _voxels(points: np.ndarray, values: np.ndarray | None, side: float, note: str, source: str) -> Exhibited:
+    if values is not None:
+        known = np.isfinite(values)
+        points, values = points[known], values[known]
+    points, values, note = _thinned(points, values, note, source)
+    if values is None or float(np.ptp(values)) == 0.0:
+        return Exhibited(points=points, colours=_shaded(points), spacing=side, note=note)
+    least, most = float(values.min()), float(values.max())
+    share = (values - least) / (most - least)
+    colours = to_uint8(level_colours(torch.from_numpy(share).float()[None])[0]).numpy()
+    note += f" Values {least:.4g} to {most:.4g}."
+    return Exhibited(points=points, colours=colours, values=share, spacing=side, note=note)
+
+
+def _cloud(points: np.ndarray, colours: np.ndarray | None, source: str) -> Exhibited:
+    known = np.isfinite(points).all(axis=1)
+    points, note = points[known], f"{int(known.sum()):,} points."
+    if colours is None:
+        points, _, note = _thinned(points, None, note, source)
+        return Exhibited(points=points, colours=_shaded(points), note=note)
+    colours = np.nan_to_num(colours[known].astype(np.float64))
+    if colours.size and colours.max() <= 1.0 and not np.issubdtype(colours.dtype, np.integer):
+        colours = colours * 255.0
+    joined, _, note = _thinned(np.concatenate([points, colours], axis=1), None, note, source)
+    return Exhibited(points=joined[:, :3], colours=joined[:, 3:].clip(0, 255).astype(np.uint8), note=note)
+
+
+def _thinned(
+    points: np.ndarray, values: np.ndarray | None, note: str, source: str
+) -> tuple[np.ndarray, np.ndarray | None, str]:
+    """At most so many of the points, evenly taken."""
+    if not len(points):
+        raise FormatError(f"{source}: holds nothing to show.")
+    if len(points) <= MOST_POINTS:
+        return points, values, note
+    rows = np.linspace(0, len(points) - 1, MOST_POINTS).astype(np.int64)
+    shown = f"{note} {MOST_POINTS:,} of them are drawn."
+    return points[rows], None if values is None else values[rows], shown
+
+
+def _shaded(points: np.ndarray) -> np.ndarray:
+    """Colours by height, so that shape shows where all are alike."""
+    height = points[:, 2]
+    share = (height - height.min()) / max(float(np.ptp(height)), 1e-30)
+    return to_uint8(level_colours(torch.from_numpy(0.25 + 0.75 * share).float()[None])[0]).numpy()
+
+
+def _ply_cloud(path: Path) -> tuple[np.ndarray, np.ndarray | None] | None:
+    """Points and colours of a PLY file without triangles; None if it is none."""
+    if path.suffix.lower() != ".ply":
+        return None
+    import trimesh
+
+    try:
+        cloud = trimesh.load(path, process=False)
+    except Exception:  # noqa: BLE001  (whatever trimesh raises of a file that read_mesh has refused already)
+        return None
+    if not isinstance(cloud, trimesh.PointCloud):
+        return None
+    colours = getattr(cloud, "colors", None)
+    has_colours = colours is not None and len(colours) == len(cloud.vertices)
+    return np.asarray(cloud.vertices, dtype=np.float64), np.asarray(colours)[:, :3] if has_colours else None
