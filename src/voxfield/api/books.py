@@ -72,6 +72,7 @@ def train_model(
     compile_seconds: float = 0.0,
     evaluation: Evaluation | None = None,
     aftermath: Callable[[], Aftermath] = Aftermath,
+    threads_for_torch: bool = False,
 ) -> tuple[str, tuple[Skipped, ...]]:
     """Train ``model`` from the task's checkpoint, or from nothing, and keep the run directory's books.
 
@@ -85,6 +86,7 @@ def train_model(
         compile_seconds: spent on compiling before.
         evaluation: measures the model now and then.
         aftermath: asked once training has ended.
+        threads_for_torch: let torch's operators use all cores: for models that are all torch's, not our kernels.
 
     Returns:
         How it ended, and what could not be used.
@@ -101,6 +103,7 @@ def train_model(
         placement=task.placement,
         seed=task.seed,
         evaluation=evaluation,
+        threads_for_torch=threads_for_torch,
     )
     if task.state is not None:
         trainer.restore(task.state)

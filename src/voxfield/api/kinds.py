@@ -24,7 +24,7 @@ class Kind(Protocol):
         """Open a run; ``outcome`` and ``left_out`` of one trained in this process."""
 
 
-_MODULES = {"photographs": "photographs"}
+_MODULES = {"photographs": "photographs", "volumes": "diffusion"}
 
 
 def kind_of(recipe: str) -> Kind:
