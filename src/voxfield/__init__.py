@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from voxfield.api import Baked as Baked
+    from voxfield.api import PointCloudVoxelDataset as PointCloudVoxelDataset
+    from voxfield.api import PrerenderedVoxelDataset as PrerenderedVoxelDataset
     from voxfield.api import Run as Run
     from voxfield.api import VoxelGrid as VoxelGrid
     from voxfield.api import bake as bake
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from voxfield.api import make_multiscale as make_multiscale
     from voxfield.api import merge_volumes as merge_volumes
     from voxfield.api import open as open  # noqa: A004  (the public name reads voxfield.open)
+    from voxfield.api import prerender as prerender
     from voxfield.api import process_photos as process_photos
     from voxfield.api import read_volume as read_volume
     from voxfield.api import split_shapes as split_shapes
@@ -30,12 +33,15 @@ if TYPE_CHECKING:
     from voxfield.api import train as train
     from voxfield.api import verify_shapes as verify_shapes
     from voxfield.api import volume_info as volume_info
+    from voxfield.api import voxel_dataset as voxel_dataset
     from voxfield.api import write_volume as write_volume
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Baked",
+    "PointCloudVoxelDataset",
+    "PrerenderedVoxelDataset",
     "Run",
     "VoxelGrid",
     "__version__",
@@ -49,6 +55,7 @@ __all__ = [
     "make_multiscale",
     "merge_volumes",
     "open",
+    "prerender",
     "process_photos",
     "read_volume",
     "split_shapes",
@@ -56,6 +63,7 @@ __all__ = [
     "train",
     "verify_shapes",
     "volume_info",
+    "voxel_dataset",
     "write_volume",
 ]
 

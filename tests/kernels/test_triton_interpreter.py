@@ -23,6 +23,7 @@ OPS = [
     "march_grid",
     "pdf_resample",
     "ray_box",
+    "scatter_points",
     "spherical_harmonics",
 ]
 

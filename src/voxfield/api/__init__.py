@@ -6,6 +6,7 @@ The command line calls only these.
 from voxfield.api.baking import Baked, bake
 from voxfield.api.captures import convert_capture, download_eyefultower, make_multiscale, process_photos
 from voxfield.api.opening import open  # noqa: A004  (the public name reads voxfield.open)
+from voxfield.api.points import prerender, voxel_dataset
 from voxfield.api.runs import Run
 from voxfield.api.shapes import build_shapes, convert_shapes, split_shapes, trace_shapes, verify_shapes
 from voxfield.api.trained_run import machine
@@ -18,10 +19,13 @@ from voxfield.api.volumes import (
     volume_info,
     write_volume,
 )
+from voxfield.data.voxel_datasets import PointCloudVoxelDataset, PrerenderedVoxelDataset
 from voxfield.voxels.voxel_grid import VoxelGrid
 
 __all__ = [
     "Baked",
+    "PointCloudVoxelDataset",
+    "PrerenderedVoxelDataset",
     "Run",
     "VoxelGrid",
     "bake",
@@ -35,6 +39,7 @@ __all__ = [
     "make_multiscale",
     "merge_volumes",
     "open",
+    "prerender",
     "process_photos",
     "read_volume",
     "split_shapes",
@@ -42,5 +47,6 @@ __all__ = [
     "train",
     "verify_shapes",
     "volume_info",
+    "voxel_dataset",
     "write_volume",
 ]

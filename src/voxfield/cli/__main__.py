@@ -45,6 +45,7 @@ VERBS = {
     "dataset stats": "Say what a voxel dataset holds: objects, blocks of each level, how many are different, bytes.",
     "dataset verify": "Verify a voxel dataset: checksums, names of blocks, lossless reassembly at every level, counts.",
     "dataset convert": "Write a voxel dataset in another layout.",
+    "prerender": "Render point clouds to voxels once, so that training reads them.",
     "bench": "Measure the kernels' speed, and training's on your data.",
     "doctor": "Say what will run on this machine, how fast, and what is missing.",
 }

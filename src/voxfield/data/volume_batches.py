@@ -15,6 +15,7 @@ import torch
 
 from voxfield.checks import check_choice, check_range
 from voxfield.data.shape_family import FAMILIES, procedural_shape
+from voxfield.data.voxel_datasets import PrerenderedVoxelDataset
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.storage.npz import read_npz
 
@@ -125,6 +126,36 @@ class ProceduralShapes:
         return index % len(FAMILIES)
 
 
+class PrerenderedVolumes:
+    """Volumes of a folder that ``voxfield prerender`` wrote."""
+
+    classes = 0
+
+    def __init__(self, folder: Path) -> None:
+        """Open it.
+
+        Raises:
+            MissingFileError, FormatError: see `PrerenderedVoxelDataset`.
+        """
+        self._items = PrerenderedVoxelDataset(folder)
+        self.shape = self._items.shape
+        digest = hashlib.sha256(repr(self._items.metadata.get("parameters_hash")).encode())
+        digest.update(self._items.indices.tobytes())
+        self.fingerprint = digest.hexdigest()
+
+    def __len__(self) -> int:
+        """How many volumes there are."""
+        return len(self._items)
+
+    def volume(self, index: int) -> torch.Tensor:
+        """See `VolumeSet.volume`."""
+        return ((self._items[index]["voxels"][0] + 1.0) / 2.0).clamp(0.0, 1.0)
+
+    def label(self, index: int) -> int:  # noqa: ARG002  (these have no classes)
+        """None: 0."""
+        return 0
+
+
 class ArrayVolumes:
     """Volumes of one array (N, D, H, W), in memory or on disk."""
 
@@ -206,7 +237,7 @@ def open_volumes(path: Path, options: VolumeOptions) -> VolumeSet:
             f"{PROCEDURAL} for shapes made by rule."
         )
     if path.is_dir():
-        raise FormatError(f"{path}: expected a file of volumes (.npy, .npz, .h5), got a folder.")
+        return PrerenderedVolumes(path)
     if path.suffix == ".npy":
         try:
             return ArrayVolumes(np.load(path, mmap_mode="r", allow_pickle=False), None, source=str(path))
