@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from voxfield.errors import InputError
+from voxfield.checks import check_choice
 from voxfield.render.image import write_png
 from voxfield.render.volume_views import contact_sheet, view_volume
 from voxfield.storage.atomic import replacing, write_bytes
@@ -16,9 +16,15 @@ from voxfield.storage.vdb import VdbGrid, write_vdb
 from voxfield.voxels.sparse import SparseVolume
 from voxfield.voxels.surface_nets import points_of, surface_of
 
-_TURNTABLE_FRAMES: Final = 36
-_TURNTABLE_VOLUMES: Final = 8
-_FRAME_MILLISECONDS: Final = 80
+_TURNTABLE_FRAMES: Final = 24
+_TURNTABLE_VOLUMES: Final = 4
+_FRAME_MILLISECONDS: Final = 100
+
+
+def check_formats(formats: Sequence[str]) -> None:
+    """Raise InputError unless all are keys of `FORMATS`."""
+    for name in formats:
+        check_choice("formats", name, FORMATS)
 
 
 def write_samples(
@@ -46,9 +52,7 @@ def write_samples(
     Raises:
         InputError: an unknown format.
     """
-    unknown = [name for name in formats if name not in FORMATS]
-    if unknown:
-        raise InputError(f"formats: unknown {unknown[0]!r}. Known: {', '.join(FORMATS)}.")
+    check_formats(formats)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name in formats:
@@ -128,17 +132,13 @@ def _write_sheet(path: Path, volumes: torch.Tensor, threshold: float) -> Path:
 
 def _write_turntable(path: Path, volumes: torch.Tensor, threshold: float) -> Path:
     """An animated GIF of the first volumes, turning about z."""
-    frames = []
+    frames, turning = [], volumes[:_TURNTABLE_VOLUMES]
     for frame in range(_TURNTABLE_FRAMES):
         azimuth = 360.0 * frame / _TURNTABLE_FRAMES
-        views = [
-            view_volume(volume, azimuth=azimuth, size=96, threshold=threshold) for volume in volumes[:_TURNTABLE_VOLUMES]
-        ]
+        views = [view_volume(volume, azimuth=azimuth, size=64, threshold=threshold) for volume in turning]
         frames.append(Image.fromarray(contact_sheet(views).numpy()))
     with replacing(path) as temporary:
-        frames[0].save(
-            temporary, "GIF", save_all=True, append_images=frames[1:], duration=_FRAME_MILLISECONDS, loop=0
-        )
+        frames[0].save(temporary, "GIF", save_all=True, append_images=frames[1:], duration=_FRAME_MILLISECONDS, loop=0)
     return path
 
 

@@ -116,6 +116,12 @@ class Condition:
     projection: torch.Tensor | None = None
     """(B, D, H), (B, D, W) or (B, H, W) float32, means along the model's axis, 0 to 1."""
 
+    def __getitem__(self, part: slice) -> "Condition":
+        """That of some of the volumes."""
+        held = (None if one is None else one[part] for one in (self.labels, self.projection))
+        labels, projection = held
+        return Condition(labels=labels, projection=projection)
+
 
 class VoxelDiffusion(torch.nn.Module):
     """A diffusion over volumes; a `Trainable` on `VolumeBatch`."""

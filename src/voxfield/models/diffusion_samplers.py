@@ -43,7 +43,7 @@ class SamplingConfig:
 def sampling_times(timesteps: int, steps: int) -> list[int]:
     """Times from ``timesteps - 1`` down to 0, spread evenly; one step alone starts where there is only noise."""
     check_range("steps", steps, minimum=1, maximum=timesteps)
-    return [int(round(at)) for at in torch.linspace(timesteps - 1, 0, steps, dtype=torch.float64).tolist()]
+    return [round(at) for at in torch.linspace(timesteps - 1, 0, steps, dtype=torch.float64).tolist()]
 
 
 def draw(
@@ -92,7 +92,8 @@ def _step_back(
     generator: torch.Generator,
 ) -> torch.Tensor:
     """``x_s`` of ``x_t`` for s < t, or x0: Song et al. 2021, equations 12 and 16. With ``eta = 1`` its noise is that of
-    the posterior q(x_s | x_t, x0), which DDPM draws from (Ho et al. 2020, equations 6 and 7)."""
+    the posterior q(x_s | x_t, x0), which DDPM draws from (Ho et al. 2020, equations 6 and 7).
+    """
     if following is None:
         return cleaned
     now, then = float(schedule.survival[time]), float(schedule.survival[following])
@@ -112,7 +113,8 @@ def _solve(
     times: list[int],
     after_step: Callable[[int], None],
 ) -> torch.Tensor:
-    """DPM-Solver++(2M), Lu et al. 2022, algorithm 2; its last step, to no noise at all, is of first order."""
+    """DPM-Solver++(2M), Lu et al. 2022, algorithm 2. The last two steps are of first order: to time 0, since log-SNR
+    grows so much faster there that extrapolating overshoots, and to no noise at all."""
     survival = [float(schedule.survival[time]) for time in times]
     signal, sigma = [one**0.5 for one in survival], [(1.0 - one) ** 0.5 for one in survival]
     rates = [float(torch.logit(schedule.survival[time])) / 2 for time in times]
@@ -124,7 +126,7 @@ def _solve(
         else:
             reach = rates[i + 1] - rates[i]
             direction = cleaned
-            if before is not None:
+            if before is not None and i < len(times) - 2:
                 ratio = (rates[i] - rates[i - 1]) / reach
                 direction = cleaned + (cleaned - before) / (2.0 * ratio)
             shrink = float(torch.tensor(-reach, dtype=torch.float64).expm1())

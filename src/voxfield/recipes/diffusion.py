@@ -56,7 +56,7 @@ def smallest_model() -> DiffusionConfig:
     return DiffusionConfig(channels=(8, 8), attention=(False, True), head_channels=8, norm_groups=4, batch_size=2)
 
 
-# ------------------------------------------------------------------------------------- files with the sections of others
+# --------------------------------------------------------------------------------- files with the sections of others
 
 _SECTIONS: Final = (
     "data",
@@ -89,7 +89,7 @@ def read_settings(values: Mapping[str, Any], *, source: str) -> tuple[dict[str, 
         return dict(values), []
     unknown = set(values) - {*_SECTIONS, *_OURS}
     if unknown:
-        raise InputError(f"{source}: unknown section {sorted(unknown)[0]!r}. Known: {', '.join(_SECTIONS)}.")
+        raise InputError(f"{source}: unknown section {min(unknown)!r}. Known: {', '.join(_SECTIONS)}.")
     ours: dict[str, Any] = {name: dict(values[name]) for name in ("sampling", "trainer") if values.get(name)}
     left_out = []
     for section in _SECTIONS:
@@ -166,4 +166,3 @@ def _insert(nested: dict[str, Any], path: str, value: Any) -> None:
     for group in groups:
         nested = nested.setdefault(group, {})
     nested[name] = value
-

@@ -34,9 +34,7 @@ def view_volume(
     check_range("elevation", elevation, minimum=-90.0, maximum=90.0)
     check_range("size", size, minimum=8, maximum=4096)
     around, above = math.radians(azimuth), math.radians(elevation)
-    towards = torch.tensor(
-        [math.cos(above) * math.cos(around), math.cos(above) * math.sin(around), math.sin(above)]
-    )
+    towards = torch.tensor([math.cos(above) * math.cos(around), math.cos(above) * math.sin(around), math.sin(above)])
     right = torch.tensor([-math.sin(around), math.cos(around), 0.0])
     up = torch.linalg.cross(towards, right)
     steps = max(size, 2 * max(volume.shape))

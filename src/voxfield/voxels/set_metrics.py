@@ -1,7 +1,7 @@
 """How alike two sets of volumes are, such as generated ones and held-out real ones.
 
-A volume (D, H, W) with values from 0 to 1 stands for a shape: the voxels of at least ``threshold``. Lengths are in units
-of the longest side of the volume. For sets G (generated) and R (reference), with d the Chamfer distance:
+A volume (D, H, W) with values from 0 to 1 stands for a shape: the voxels of at least ``threshold``. Lengths are in
+units of the longest side of the volume. For sets G (generated) and R (reference), with d the Chamfer distance:
 
 - coverage: the share of R that is nearest to some member of G (Achlioptas et al. 2018,
   https://arxiv.org/abs/1707.02392). G may be good and cover little, so it is read together with
@@ -40,9 +40,7 @@ class ShapeSet:
     """(N, P, 3) float32 on the surfaces, x, y, z; of empty volumes NaN."""
 
     @classmethod
-    def of(
-        cls, volumes: torch.Tensor, *, threshold: float = 0.5, points: int = 512, seed: int = 0
-    ) -> "ShapeSet":
+    def of(cls, volumes: torch.Tensor, *, threshold: float = 0.5, points: int = 512, seed: int = 0) -> "ShapeSet":
         """Prepare ``volumes`` (N, D, H, W), at least one, with so many ``points`` on each surface.
 
         Raises:
@@ -98,13 +96,11 @@ def chamfer_distances(one: ShapeSet, other: ShapeSet) -> torch.Tensor:
     Where either volume is empty, the distance is 6: that of opposite corners of a cube, both ways.
     """
     rows = []
-    count, per_volume = len(other), other.points.shape[1]
-    at_once = max(1, _ROW_ELEMENTS // (one.points.shape[1] * per_volume))
+    at_once = max(1, _ROW_ELEMENTS // (one.points.shape[1] * other.points.shape[1]))
     for points in one.points:
         parts = []
-        for at in range(0, count, at_once):
-            squared = torch.cdist(points.expand(len(other.points[at : at + at_once]), -1, -1), other.points[at : at + at_once])
-            squared = squared.square()
+        for others in other.points.split(at_once):
+            squared = torch.cdist(points.expand(len(others), -1, -1), others).square()
             parts.append(squared.amin(2).mean(1) + squared.amin(1).mean(1))
         rows.append(torch.cat(parts))
     return torch.stack(rows).nan_to_num(nan=6.0)
@@ -159,7 +155,8 @@ def intersection_over_union(one: ShapeSet, other: ShapeSet) -> torch.Tensor:
 
 def encode(volumes: torch.Tensor) -> torch.Tensor:
     """Features (N, 64) of volumes (N, D, H, W): see `ENCODER`. Random features tell shapes apart without having seen
-    any; their distances compare with each other, not with those of other encoders."""
+    any; their distances compare with each other, not with those of other encoders.
+    """
     generator = torch.Generator().manual_seed(0)
     weights, inputs = [], 1
     for width in _WIDTHS:
@@ -264,7 +261,7 @@ def baselines(learnt: Sequence[torch.Tensor], count: int, *, threshold: float, s
         ``noise``: voxels occupied at random, as many on average.
     """
     shares = torch.stack([(one >= threshold).float() for one in learnt]).mean(0)
-    wanted = max(1, int(round(float(shares.sum()))))
+    wanted = max(1, round(float(shares.sum())))
     mean_shape = torch.zeros(shares.numel())
     mean_shape[shares.flatten().topk(wanted).indices] = 1.0
     generator = torch.Generator().manual_seed(seed)
