@@ -34,9 +34,10 @@ def command(
 
     Args:
         recipe: what to train: grid-ngp, nerfacto, nerfacto-big, nerfacto-huge, depth-nerfacto, pynerf,
-            pynerf-synthetic, pynerf-occupancy-grid, plenoxels, plenoxels-fast or plenoxels-llff.
+            pynerf-synthetic, pynerf-occupancy-grid, plenoxels, plenoxels-fast, plenoxels-llff or diffusion.
         data: folder of a capture (COLMAP, nerfstudio, NeRF-synthetic, Metashape, ...), or the file that lists its
-            photographs. Not needed to continue a run, nor where --config names the data.
+            photographs; for diffusion a prerendered folder, a file of volumes, or the word procedural. Not needed to
+            continue a run, nor where --config names the data.
         output: run directory; runs/NAME of the capture when not given.
         steps: stop after this many steps.
         minutes: stop after this many minutes of training; compiling and evaluating do not count.

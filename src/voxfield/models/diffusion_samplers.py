@@ -114,7 +114,8 @@ def _solve(
     after_step: Callable[[int], None],
 ) -> torch.Tensor:
     """DPM-Solver++(2M), Lu et al. 2022, algorithm 2. The last two steps are of first order: to time 0, since log-SNR
-    grows so much faster there that extrapolating overshoots, and to no noise at all."""
+    grows so much faster there that extrapolating overshoots, and to no noise at all.
+    """
     survival = [float(schedule.survival[time]) for time in times]
     signal, sigma = [one**0.5 for one in survival], [(1.0 - one) ** 0.5 for one in survival]
     rates = [float(torch.logit(schedule.survival[time])) / 2 for time in times]

@@ -102,9 +102,9 @@ def read_settings(values: Mapping[str, Any], *, source: str) -> tuple[dict[str, 
                 path = f"model.{name}"
             if path is None and section == "data" and name in VolumeOptions.__dataclass_fields__:
                 path = f"data.{name}"
-            if path is None:
+            if path is None and section != "prerender" and (section, name) not in _DERIVED:
                 left_out.append(f"{section}.{name}")
-            elif value is not None:
+            elif path is not None and value is not None:
                 _insert(ours, path, value)
     _derive(ours, values, source)
     notes = [f"{source}: not settings of this training, left out: {', '.join(left_out)}."] if left_out else []
@@ -134,6 +134,16 @@ _TRANSLATED: Final[Mapping[tuple[str, str], str]] = {
 """Their section and name to our path."""
 
 
+_DERIVED: Final = frozenset(
+    [("data", name) for name in ("use_prerendered", "prerendered_dir", "h5_file_path", "voxel_size", "data_key")]
+    + [
+        ("model", name)
+        for name in ("model_channels", "channel_mult", "attention_resolutions", "use_attention", "use_ema")
+    ]
+)
+"""Those that `_derive` looks at."""
+
+
 def _derive(ours: dict[str, Any], values: Mapping[str, Any], source: str) -> None:
     """What follows from several of their settings."""
     data, model = values.get("data") or {}, values.get("model") or {}
@@ -142,6 +152,8 @@ def _derive(ours: dict[str, Any], values: Mapping[str, Any], source: str) -> Non
     path = data.get("prerendered_dir") if data.get("use_prerendered") else data.get("h5_file_path")
     if path is not None:
         _insert(ours, "data.path", str(path))
+    if data.get("data_key") and not data.get("use_prerendered"):
+        _insert(ours, "data.key", str(data["data_key"]))
     if "model_channels" in model or "channel_mult" in model:
         width = int(model.get("model_channels", 32))
         factors = list(model.get("channel_mult", (1, 2)))
