@@ -27,7 +27,7 @@ def some_points(count: int, half: float = 0.9) -> torch.Tensor:
     return (low + high) / 2 + unit * half * (high - low)
 
 
-@pytest.mark.parametrize("recipe", [name for name in RECIPES if data_kind(name) == PHOTOGRAPHS])
+@pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("count", [0, 1, 77])
 def test_every_model_tells_what_is_at_points(recipe: str, count: int) -> None:
     field = point_field(make(recipe), 0.01)
@@ -41,7 +41,7 @@ def test_every_model_tells_what_is_at_points(recipe: str, count: int) -> None:
     assert bool((colours >= 0).all())
 
 
-@pytest.mark.parametrize("recipe", [name for name in RECIPES if data_kind(name) == PHOTOGRAPHS])
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_there_is_nothing_outside_a_bounded_model(recipe: str) -> None:
     points = 3 * some_points(300)
     outside = ~CAPTURES.bounds.contains(points)

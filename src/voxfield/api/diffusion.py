@@ -221,10 +221,13 @@ class DiffusionRun(TrainedRun):
 
     def _reference(self, reference: str | os.PathLike[str]) -> list[torch.Tensor]:
         """Volumes that were not trained on: of other data than the run's all."""
-        if Path(reference).resolve() == Path(self.record.data_path):
-            return [*self.volumes("val"), *self.volumes("test")]
-        volumes = open_volumes(Path(reference), self.experiment.data)
-        return [volumes.volume(index) for index in range(len(volumes))]
+        options = self.experiment.data
+        volumes = open_volumes(Path(reference), options)
+        count = len(volumes)
+        if volumes.fingerprint != self.record.data_hash:
+            return [volumes.volume(index) for index in range(count)]
+        held_out = [*split_indices(count, "val", options), *split_indices(count, "test", options)]
+        return [volumes.volume(index) for index in held_out]
 
     def evaluate(
         self, *, split: str = "test", data: str | os.PathLike[str] | None = None, quiet: bool = False
