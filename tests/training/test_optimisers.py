@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -39,6 +41,26 @@ def test_it_is_torchs_adam() -> None:
     for own, other in zip(ours, theirs, strict=True):
         for a, b in zip(own.parameters, other.parameters, strict=True):
             # Five float32 updates of size 0.1, differently rounded.
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=2e-6)
+
+
+def test_with_decay_it_is_torchs_adamw() -> None:
+    ours, theirs = groups(70, 5), groups(70, 5)
+    adam = Adam([replace(group, weight_decay=0.1) for group in ours], RULE)
+    oracle = torch.optim.AdamW(
+        [{"params": list(group.parameters), "lr": 0.1 * group.learning_rate_factor} for group in theirs],
+        betas=(0.9, 0.99),
+        eps=1e-8,
+        weight_decay=0.1,
+    )
+    for _ in range(5):
+        loss_of(ours).backward()
+        adam.step(0.1)
+        oracle.zero_grad()
+        loss_of(theirs).backward()
+        oracle.step()
+    for own, other in zip(ours, theirs, strict=True):
+        for a, b in zip(own.parameters, other.parameters, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-5, atol=2e-6)
 
 

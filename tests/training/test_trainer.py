@@ -382,6 +382,8 @@ def test_a_checkpoint_of_another_size_is_refused(tmp_path: Path) -> None:
         ({"steps": 0}, "steps"),
         ({"minutes": 0.0}, "minutes"),
         ({"ema_decay": 1.0}, "ema_decay"),
+        ({"accumulate": 0}, "accumulate"),
+        ({"clip_gradient": 0.0}, "clip_gradient"),
         ({"keep_checkpoints": 0}, "keep_checkpoints"),
         ({"log_every": 0}, "log_every"),
         ({"checkpoint_every": 0.0}, "checkpoint_every"),
@@ -390,6 +392,51 @@ def test_a_checkpoint_of_another_size_is_refused(tmp_path: Path) -> None:
 def test_settings_are_checked(settings: dict[str, Any], named: str) -> None:
     with pytest.raises(InputError, match=named):
         TrainerConfig(**settings)
+
+
+def test_accumulated_batches_make_the_step_of_their_mean(tmp_path: Path) -> None:
+    asked: list[tuple[int, int]] = []
+
+    class Counted(Batches):
+        def sample(self, num_rays: int, step: int) -> RayBatch:
+            asked.append((num_rays, step))
+            return super().sample(num_rays, step)
+
+    class Exact(Dial):
+        def training_step(self, batch: RayBatch, step: int, generator: torch.Generator) -> StepResult:
+            # A gradient that differs from batch to batch: 1, 2, 3 within a step.
+            part = float(asked[-1][1] % 3 + 1)
+            return StepResult(
+                loss=(self.value * part).sum(), squared_error=0.01, num_rays=len(batch.rays), num_samples=40
+            )
+
+    model, gradients = Exact(), []
+    trainer = make(model, tmp_path, steps=2, log_every=1, accumulate=3)
+    trainer.batches = Counted()
+    step = trainer.optimiser.step
+
+    def watched(rate: float, progress: float) -> None:
+        assert model.value.grad is not None
+        gradients.append(model.value.grad.tolist())
+        step(rate, progress)
+
+    trainer.optimiser.step = watched  # type: ignore[method-assign]
+    run(trainer)
+    assert asked == [(8, number) for number in range(6)]
+    assert gradients == [[2.0] * 4] * 2
+    assert {line["num_rays"] for line in read_log(tmp_path / "log.jsonl") if line["kind"] == "train"} == {24}
+
+
+def test_long_gradients_are_shortened(tmp_path: Path) -> None:
+    model = Dial()
+    trainer = make(model, tmp_path, clip_gradient=0.5)
+    assert model.value.grad is not None
+    model.value.grad.copy_(torch.tensor([3.0, 0.0, 4.0, 0.0]))
+    trainer.optimiser.clip(0.5)
+    torch.testing.assert_close(model.value.grad, torch.tensor([0.3, 0.0, 0.4, 0.0]), rtol=1e-5, atol=0.0)
+    trainer.optimiser.clip(10.0)
+    torch.testing.assert_close(model.value.grad, torch.tensor([0.3, 0.0, 0.4, 0.0]), rtol=1e-5, atol=0.0)
+    assert run(trainer) == "finished"
 
 
 def test_the_nearer_limit_counts() -> None:

@@ -82,6 +82,7 @@ def train_model(
     evaluation: Evaluation | None = None,
     shown: Callable[[Trainer[Any]], AbstractContextManager[None]] = _unseen,
     aftermath: Callable[[], Aftermath] = Aftermath,
+    threads_for_torch: bool = False,
 ) -> tuple[str, tuple[Skipped, ...]]:
     """Train ``model`` from the task's checkpoint, or from nothing, and keep the run directory's books.
 
@@ -96,6 +97,7 @@ def train_model(
         evaluation: measures the model now and then.
         shown: shows what the trainer does, inside.
         aftermath: asked once training has ended.
+        threads_for_torch: let torch's operators use all cores: for models that are all torch's, not our kernels.
 
     Returns:
         How it ended, and what could not be used.
@@ -112,6 +114,7 @@ def train_model(
         placement=task.placement,
         seed=task.seed,
         evaluation=evaluation,
+        threads_for_torch=threads_for_torch,
     )
     if task.state is not None:
         trainer.restore(task.state)

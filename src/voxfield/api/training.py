@@ -1,10 +1,11 @@
 """Training: finds out what a recipe learns from, and has that kind of data read and learnt from."""
 
 import dataclasses
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from voxfield.api.books import TrainingTask, default_run_dir, refuse_to_overwrite, resume_state
 from voxfield.api.kinds import kind_of
@@ -12,7 +13,7 @@ from voxfield.api.trained_run import TrainedRun
 from voxfield.checks import check_bytes
 from voxfield.distributed.devices import Placement, place
 from voxfield.errors import InputError
-from voxfield.recipes import ON_A_CPU, data_kind, for_device, load_recipe
+from voxfield.recipes import ON_A_CPU, data_kind, for_device, load_recipe, read_settings
 from voxfield.training.experiment import Experiment, RunRecord, read_experiment, resolve
 from voxfield.training.progress import Progress
 from voxfield.training.settings import load_config_file, parse_overrides
@@ -105,7 +106,9 @@ def train(
         if not hasattr(experiment.model, "max_bytes"):
             raise InputError(f"max_memory: bounds the voxels of plenoxels recipes; {recipe} has none.")
         explicit["model.max_bytes"] = check_bytes("max_memory", max_memory)
-    experiment = resolve(experiment, config=config, overrides=overrides, explicit=explicit)
+    said: list[str] = []
+    translate = functools.partial(_translated, recipe, str(config), said)
+    experiment = resolve(experiment, config=config, overrides=overrides, explicit=explicit, translate=translate)
     experiment = _with_limits(experiment, steps, minutes)
     kind = kind_of(recipe)
     source = _source(recipe, data, record, kind.data_of(experiment))
@@ -130,12 +133,19 @@ def train(
                 start=begin,
                 page=(host, port) if view else None,
                 recorded_hash=None if record is None else record.data_hash,
-                notes=notes,
+                notes=[*said, *notes],
                 progress=progress,
             )
         )
     run.report()
     return run
+
+
+def _translated(recipe: str, source: str, said: list[str], values: dict[str, Any]) -> dict[str, Any]:
+    """A file's settings in the recipe's names; ``said`` gets what there is to say of them."""
+    settings, notes = read_settings(recipe, values, source)
+    said += notes
+    return settings
 
 
 def _resumed(output: str | os.PathLike[str] | None, recipe: str, data: str | os.PathLike[str] | None) -> Path:

@@ -36,6 +36,7 @@ VERBS = {
     "capture download": "Download captures of a public data set, ready to train on.",
     "export nerfstudio": "Export a run's cameras and pictures for nerfstudio, and its weights as safetensors.",
     "export vdb": "Export a run's field as an OpenVDB file of density and colour.",
+    "sample diffusion": "Draw volumes from a diffusion, write them for other programs, and measure them.",
     "vdb info": "Say what an OpenVDB file holds: grids, types, bounds, transforms, compression.",
     "vdb stats": "Measure an OpenVDB file: sizes, active voxels, value ranges, memory of each grid.",
     "vdb convert": "Write an OpenVDB file anew: compression, precision, fewer voxels; or to and from other formats.",

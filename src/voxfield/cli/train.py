@@ -40,9 +40,10 @@ def command(
     Args:
         recipe: what to train: grid-ngp, nerfacto, nerfacto-big, nerfacto-huge, depth-nerfacto, pynerf,
             pynerf-synthetic, pynerf-occupancy-grid, plenoxels, plenoxels-fast, plenoxels-llff,
-            plenoxels-360, plenoxels-custom or raynet.
+            plenoxels-360, plenoxels-custom, raynet or diffusion.
         data: folder of a capture (COLMAP, nerfstudio, NeRF-synthetic, Metashape, ...), or the file that lists its
-            photographs; for raynet a voxel dataset. Not needed to continue a run, nor where --config names the data.
+            photographs; for raynet a voxel dataset; for diffusion a prerendered folder, a file of volumes, or the word
+            procedural. Not needed to continue a run, nor where --config names the data.
         output: run directory; runs/NAME of the capture when not given.
         steps: stop after this many steps.
         minutes: stop after this many minutes of training; compiling and evaluating do not count.

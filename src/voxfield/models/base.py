@@ -94,6 +94,9 @@ class ParameterGroup:
     """Leave entries without a gradient alone, see `voxfield.kernels.adam.AdamRule`."""
     rate: Callable[[float], float] | None = None
     """Learning rate at a progress (0 to 1) of the run, in place of the trainer's schedule."""
+    weight_decay: float = 0.0
+    """Share of the learning rate by which parameters shrink at every step (Loshchilov and Hutter 2019), at least 0;
+    not of groups of which a batch touches rows."""
     touched: torch.Tensor | None = None
     """(N,) uint8: the rows of the parameters (N, ...) that the batch's backward reached; only those are updated, and
     the optimiser clears it. None: all are. A tensor may be that of several groups."""

@@ -27,9 +27,11 @@ RECIPES = {
     "plenoxels-custom": "plenoxels_custom",
     "plenoxels-360": "plenoxels_360",
     "raynet": "raynet",
+    "diffusion": "diffusion",
 }
 """Name to module. A module has ``experiment(minutes)``; that of a recipe on photographs also
-``build_model(config, captures, seed)`` and ``smallest_model()``, that of another names its data in ``TRAINS_ON``."""
+``build_model(config, captures, seed)`` and ``smallest_model()``, that of another names its data in ``TRAINS_ON``. One
+that also reads files of settings of other programs has ``read_settings(values, source)``."""
 
 PHOTOGRAPHS = "photographs"
 """The kind of data that a recipe's module need not name."""
@@ -70,6 +72,19 @@ def data_kind(name: str) -> str:
     """
     kind: str = getattr(_module(name), "TRAINS_ON", PHOTOGRAPHS)
     return kind
+
+
+def read_settings(name: str, values: dict[str, Any], source: str) -> tuple[dict[str, Any], list[str]]:
+    """What a file of settings says in recipe ``name``'s own names, and what there is to say of it.
+
+    Raises:
+        InputError: the recipe cannot make sense of it.
+    """
+    reader = getattr(_module(name), "read_settings", None)
+    if reader is None:
+        return values, []
+    settings, notes = reader(values, source=source)
+    return settings, notes
 
 
 def build_model(name: str, config: Any, captures: "PosedImages", seed: int) -> "Model":

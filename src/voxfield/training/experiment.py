@@ -127,6 +127,7 @@ def resolve(
     config: str | os.PathLike[str] | None = None,
     overrides: Iterable[str] = (),
     explicit: Mapping[str, Any] | None = None,
+    translate: Callable[[dict[str, Any]], dict[str, Any]] = dict,
 ) -> ExperimentT:
     """Apply every source of settings to a recipe's experiment: explicit flag > ``--set`` > file > recipe.
 
@@ -135,12 +136,13 @@ def resolve(
         config: a YAML file of settings, or another run's ``experiment.json``.
         overrides: ``path=value`` items.
         explicit: values of flags by path, such as ``{"trainer.steps": 2000}``; None means the flag was not given.
+        translate: makes settings of what the file says, for recipes that also read files of other programs.
 
     Raises:
         InputError, FormatError, MissingFileError: as the parts do; messages name the source.
     """
     if config is not None:
-        experiment = _replace(experiment, load_config_file(config), str(config))
+        experiment = _replace(experiment, translate(load_config_file(config)), str(config))
     experiment = apply_overrides(experiment, overrides)
     for path, value in (explicit or {}).items():
         if value is not None:

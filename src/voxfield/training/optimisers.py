@@ -23,6 +23,9 @@ class Optimiser(Protocol):
     def unscale(self, scaler: "torch.amp.GradScaler | None") -> bool:
         """Divide gradients by ``scaler``'s factor; False, with gradients cleared, where they overflowed."""
 
+    def clip(self, norm: float) -> None:
+        """Shorten all gradients together to ``norm`` where they are longer."""
+
     def step(self, learning_rate: float, progress: float) -> None:
         """Update the parameters. Groups with a rate of their own take it at ``progress``, the others the given one."""
 
@@ -76,6 +79,10 @@ class _OverGroups:
         """See `Optimiser.unscale`."""
         return _unscale(self.groups, scaler)
 
+    def clip(self, norm: float) -> None:
+        """See `Optimiser.clip`."""
+        torch.nn.utils.clip_grad_norm_(_parameters(self.groups), norm)
+
     def follow(self, moved: RowsMoved | None, groups: Sequence[ParameterGroup]) -> None:
         """See `Optimiser.follow`."""
         self.groups, self._moments = list(groups), _followed(self.groups, self._moments, moved, groups)
@@ -112,6 +119,8 @@ class Adam(_OverGroups):
                 first, second = next(moments)
                 if parameter.grad is None:
                     continue
+                if group.weight_decay:
+                    parameter.data.mul_(1.0 - rule.learning_rate * group.weight_decay)
                 gradient = parameter.grad if parameter.grad.is_contiguous() else parameter.grad.contiguous()
                 adam_step(parameter.data, gradient, first, second, step=self.steps, rule=rule)
                 parameter.grad = gradient

@@ -1,5 +1,6 @@
 """The training loop: batches, steps, schedules, checkpoints, evaluations, and what to do when something goes wrong."""
 
+import contextlib
 import math
 import signal
 import threading
@@ -17,7 +18,7 @@ from voxfield.data.batches import Batches
 from voxfield.distributed.devices import Placement, release_cached_memory, synchronise
 from voxfield.errors import FormatError, InputError, TrainingDivergedError, VoxfieldError
 from voxfield.kernels.threads import kernels_own_the_cores
-from voxfield.models.base import RowsMoved, Trainable
+from voxfield.models.base import RowsMoved, StepOutcome, Trainable
 from voxfield.storage.checkpoint import list_checkpoints, save_checkpoint
 from voxfield.training.log import RunLog
 from voxfield.training.optimisers import make_optimiser
@@ -45,6 +46,10 @@ class TrainerConfig:
     """Decay of Adam's second moment, 0 to below 1."""
     epsilon: float = 1e-15
     """Adam's epsilon, at least 0."""
+    accumulate: int = 1
+    """Batches whose mean gradient makes one step, at least 1: large batches in the memory of small ones."""
+    clip_gradient: float | None = None
+    """Longest gradient of a step, over all parameters, above 0; longer ones are shortened. None: no limit."""
     ema_decay: float = 0.0
     """Decay a step of the moving average of the parameters that is evaluated and rendered, 0 (off) to below 1."""
     evaluate_every: float = 60.0
@@ -68,6 +73,9 @@ class TrainerConfig:
         if self.minutes is not None:
             check_range("minutes", self.minutes, above=0.0)
         check_choice("optimiser", self.optimiser, ("adam", "radam", "rmsprop", "sgd"))
+        check_range("accumulate", self.accumulate, minimum=1)
+        if self.clip_gradient is not None:
+            check_range("clip_gradient", self.clip_gradient, above=0.0)
         check_range("ema_decay", self.ema_decay, minimum=0.0, maximum=1.0 - 1e-9)
         check_range("evaluate_every", self.evaluate_every, above=0.0)
         check_range("evaluation_images", self.evaluation_images, minimum=0)
@@ -127,8 +135,15 @@ class Trainer(Generic[BatchT]):
         placement: Placement,
         seed: int,
         evaluation: Evaluation | None = None,
+        threads_for_torch: bool = False,
     ) -> None:
-        """Prepare to train ``model``, which is on ``placement.device`` already, from step 0."""
+        """Prepare to train ``model``, which is on ``placement.device`` already, from step 0.
+
+        ``threads_for_torch``: torch's operators are what takes the time, and may use all cores.
+        """
+        self._cores: Callable[[], contextlib.AbstractContextManager[None]] = (
+            contextlib.nullcontext if threads_for_torch else kernels_own_the_cores
+        )
         self.model, self.batches, self.config = model, batches, config
         self.run_dir, self.placement, self.seed, self.evaluation = run_dir, placement, seed, evaluation
         self.step, self.seconds = 0, 0.0
@@ -187,7 +202,7 @@ class Trainer(Generic[BatchT]):
         total_seconds = 60.0 * config.minutes if config.minutes else None
         with (
             self._stopping_on_signals(),
-            kernels_own_the_cores(),
+            self._cores(),
             progress.training(total_steps=config.steps, total_seconds=total_seconds) as bar,
         ):
             logged_examples, logged_seconds = 0, self.seconds
@@ -251,22 +266,32 @@ class Trainer(Generic[BatchT]):
         # Seeded by the step alone: a resumed run draws what an uninterrupted one would.
         generator = torch.Generator().manual_seed((self.seed * 0x9E3779B97F4A7C15 + self.step) % 2**63)
         self._before_step(progress, generator)
-        batch = self.batches.sample(self.model.batch_size(), self.step)
+        results = [self._one_batch(log, part, generator) for part in range(self.config.accumulate)]
+        rate = self.config.learning_rate.at(self.step, progress)
+        if self.optimiser.unscale(self._scaler):
+            if self.config.clip_gradient is not None:
+                self.optimiser.clip(self.config.clip_gradient)
+            self.optimiser.step(rate, progress)
+        if self._average is not None:
+            self._average.update(self.step)
+        loss = sum(float(result.loss.detach()) for result in results) / len(results)
+        examples = sum(result.num_examples for result in results)
+        return {"loss": loss, **results[-1].measures, "lr": rate}, examples, results[-1].counted_in
+
+    def _one_batch(self, log: RunLog | None, part: int, generator: torch.Generator) -> StepOutcome:
+        """Add the gradient of a step's batch ``part`` (from 0), divided by how many there are."""
+        parts = self.config.accumulate
+        batch = self.batches.sample(self.model.batch_size(), self.step * parts + part)
         with self.placement.autocast():
             result = self.model.training_step(batch, self.step, generator)
         loss = float(result.loss.detach())
         if not math.isfinite(loss):
             self._diverged(log, f"The loss became {loss}")
-        if self._scaler is None:
-            result.loss.backward()  # type: ignore[no-untyped-call]
-        else:
-            self._scaler.scale(result.loss).backward()  # type: ignore[no-untyped-call]
-        rate = self.config.learning_rate.at(self.step, progress)
-        if self.optimiser.unscale(self._scaler):
-            self.optimiser.step(rate, progress)
-        if self._average is not None:
-            self._average.update(self.step)
-        return {"loss": loss, **result.measures, "lr": rate}, result.num_examples, result.counted_in
+        scaled = result.loss if parts == 1 else result.loss / parts
+        if self._scaler is not None:
+            scaled = self._scaler.scale(scaled)
+        scaled.backward()  # type: ignore[no-untyped-call]
+        return result
 
     def _be_looked_at(self, onlooker: Onlooker, line: dict[str, float], step_seconds: float, log: RunLog) -> None:
         moment = Moment(

@@ -1,0 +1,259 @@
+"""Diffusions over volumes: training them, and the volumes they make."""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, cast
+
+import torch
+
+from voxfield.api.books import TrainingTask, train_model
+from voxfield.api.trained_run import TrainedRun
+from voxfield.checks import check_range
+from voxfield.data.capture import Skipped
+from voxfield.data.volume_batches import Split, VolumeBatch, VolumeSampler, VolumeSet, open_volumes, split_indices
+from voxfield.errors import InputError
+from voxfield.export.volume_samples import check_formats, write_samples
+from voxfield.models.diffusion import Condition, VoxelDiffusion
+from voxfield.models.diffusion_samplers import Sampler, SamplingConfig
+from voxfield.recipes.diffusion import DiffusionExperiment
+from voxfield.storage.atomic import write_json
+from voxfield.storage.json_values import json_values
+from voxfield.training.evaluate_volumes import evaluate_volumes
+from voxfield.training.progress import Progress
+
+_VALIDATED: Final = 64
+"""Held-out volumes that are looked at while training."""
+_EVALUATED: Final = 100
+"""Volumes of a split that are measured against."""
+_SHOWN: Final = 25
+"""Volumes on an evaluation's contact sheet."""
+
+
+def data_of(experiment: DiffusionExperiment) -> str | None:
+    """The volumes that the settings name."""
+    return experiment.data.path
+
+
+def open_run(path: Path, *, outcome: str | None = None, left_out: Sequence[Skipped] = ()) -> "DiffusionRun":
+    """Open a run on volumes."""
+    return DiffusionRun(path, outcome=outcome, left_out=left_out)
+
+
+def train_on(task: TrainingTask) -> "DiffusionRun":
+    """Read the volumes and train on them."""
+    experiment = cast(DiffusionExperiment, task.experiment)
+    volumes = open_volumes(task.data, experiment.data)
+    if task.recorded_hash not in (None, volumes.fingerprint):
+        task.notes.append("The volumes changed since the run was started: it does not continue as it would have.")
+    config = experiment.model.of_volumes(volumes.shape)
+    if config.classes > volumes.classes:
+        raise InputError(f"model.classes: {config.classes}, but {task.data} has {volumes.classes}. Set as many.")
+    if 0 < config.classes < volumes.classes:
+        raise InputError(f"model.classes: {config.classes}, but {task.data} has labels up to {volumes.classes - 1}.")
+    experiment = dataclasses.replace(experiment, model=config)
+    learnt = split_indices(len(volumes), "train", experiment.data)
+    held_out = split_indices(len(volumes), "val", experiment.data)
+    task.notes.append(
+        f"{len(learnt)} volumes of {'x'.join(map(str, volumes.shape))} voxels, {len(volumes) - len(learnt)} held out."
+    )
+    for note in task.notes:
+        task.progress.say(note)
+    device = task.placement.device
+    model = VoxelDiffusion(config, seed=task.seed)
+    outcome, left_out = train_model(
+        task,
+        experiment,
+        model,
+        VolumeSampler(volumes, learnt, seed=task.seed, augment=experiment.data.augment, device=device),
+        data_hash=volumes.fingerprint,
+        notes=task.notes,
+        evaluation=functools.partial(_validation, volumes, held_out, device) if held_out else None,
+        threads_for_torch=True,
+    )
+    return DiffusionRun(task.run_dir, outcome=outcome, left_out=left_out)
+
+
+@torch.no_grad()
+def _validation(
+    volumes: VolumeSet, held_out: Sequence[int], device: torch.device, model: VoxelDiffusion
+) -> dict[str, Any]:
+    """The loss on held-out volumes, with the same noise every time."""
+    generator = torch.Generator().manual_seed(0)
+    losses = []
+    for at in range(0, min(len(held_out), _VALIDATED), model.batch_size()):
+        chosen = held_out[at : at + model.batch_size()]
+        batch = VolumeBatch(
+            volumes=torch.stack([volumes.volume(index) for index in chosen])[:, None].to(device),
+            labels=torch.tensor([volumes.label(index) for index in chosen]).to(device),
+        )
+        losses.append(float(model.training_step(batch, 0, generator).loss))
+    return {"split": "val", "loss": sum(losses) / len(losses)}
+
+
+class DiffusionRun(TrainedRun):
+    """A diffusion trained on volumes. The network is loaded when first needed."""
+
+    @property
+    def experiment(self) -> DiffusionExperiment:
+        """The settings the run was made with."""
+        return cast(DiffusionExperiment, self.record.experiment)
+
+    def _build_model(self) -> torch.nn.Module:
+        return VoxelDiffusion(self.experiment.model, seed=self.record.seed)
+
+    @property
+    def model(self) -> VoxelDiffusion:
+        """The newest weights, averaged if the run kept an average."""
+        return cast(VoxelDiffusion, self._loaded[0])
+
+    def volumes(self, split: Split, data: str | os.PathLike[str] | None = None) -> list[torch.Tensor]:
+        """A split's volumes (D, H, W), 0 to 1, of the run's data or of others.
+
+        Raises:
+            MissingFileError, FormatError: there are none, or they are damaged.
+        """
+        source = Path(self.record.data_path if data is None else data)
+        volumes = open_volumes(source, self.experiment.data)
+        return [volumes.volume(index) for index in split_indices(len(volumes), split, self.experiment.data)]
+
+    def generate(
+        self,
+        count: int,
+        sampling: SamplingConfig | None = None,
+        *,
+        seed: int = 0,
+        condition: Condition | None = None,
+        batch: int = 16,
+        quiet: bool = False,
+    ) -> torch.Tensor:
+        """Draw volumes.
+
+        Args:
+            count: how many, at least 1.
+            sampling: how; None: as the run's settings say.
+            seed: of all noise; a longer set begins with the shorter one where batches are whole.
+            condition: what they are to be, ``count`` of each.
+            batch: how many are made at once; memory grows with it.
+            quiet: no progress bar.
+
+        Returns:
+            (count, D, H, W) float32 on the CPU, 0 to 1.
+
+        Raises:
+            InputError: more steps than the run was trained with, or a condition it does not know.
+        """
+        check_range("num", count, minimum=1, maximum=1_000_000)
+        check_range("batch", batch, minimum=1)
+        sampling = self.experiment.sampling if sampling is None else sampling
+        made = []
+        with Progress(quiet=quiet) as progress, progress.stage("Sampling", count, "volumes") as stage:
+            for at in range(0, count, batch):
+                part = min(batch, count - at)
+                chosen = None if condition is None else condition[at : at + part]
+                with self.placement.autocast():
+                    # Seeds of neighbouring batches must not meet those of neighbouring runs.
+                    made.append(self.model.generate(part, sampling, seed=seed + (at << 32), condition=chosen))
+                stage.advance(part)
+        return torch.cat(made)
+
+    def sample(
+        self,
+        output: str | os.PathLike[str],
+        count: int = 16,
+        *,
+        sampler: Sampler | None = None,
+        steps: int | None = None,
+        eta: float | None = None,
+        guidance: float | None = None,
+        label: int | None = None,
+        seed: int = 0,
+        batch: int = 16,
+        formats: Sequence[str] = ("hdf5", "sheet"),
+        threshold: float = 0.5,
+        points: int = 4096,
+        reference: str | os.PathLike[str] | None = None,
+        quiet: bool = False,
+    ) -> dict[str, Any]:
+        """Draw volumes and write them, and how good they are.
+
+        Args:
+            output: folder, made when absent; files in it are replaced.
+            count: volumes.
+            sampler, steps, eta, guidance: see `SamplingConfig`; None: as the run's settings say.
+            label: class of all of them, for a run with classes; None: any.
+            seed: of all noise.
+            batch: volumes made at once.
+            formats: see `voxfield.export.volume_samples.FORMATS`.
+            threshold: least value of what is inside, above 0 to 1: of surfaces, points, pictures and measures.
+            points: of a point cloud.
+            reference: real volumes to measure against, which writes ``metrics.json``. Of the run's own data those
+                that it was not trained on are taken.
+            quiet: no progress bar.
+
+        Returns:
+            ``files``, and ``metrics`` where they were measured.
+
+        Raises:
+            InputError: settings that do not fit each other or the run.
+            MissingFileError, FormatError: the reference is absent or damaged.
+        """
+        check_range("threshold", threshold, above=0.0, maximum=1.0)
+        check_range("points", points, minimum=1, maximum=100_000_000)
+        check_formats(formats)
+        given = {"sampler": sampler, "steps": steps, "eta": eta, "guidance": guidance}
+        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        sampling = dataclasses.replace(self.experiment.sampling, **changes)
+        condition = None if label is None else Condition(labels=torch.full((count,), label))
+        real = None if reference is None else self._reference(reference)
+        volumes = self.generate(count, sampling, seed=seed, condition=condition, batch=batch, quiet=quiet)
+        folder = Path(output)
+        about = {**dataclasses.asdict(sampling), "seed": seed, "run": str(self.path), "step": self._loaded[1]["step"]}
+        files = write_samples(folder, volumes, formats=formats, threshold=threshold, points=points, about=about)
+        result: dict[str, Any] = {"files": files}
+        if real is not None:
+            metrics = evaluate_volumes(volumes, real, self.volumes("train"), threshold=threshold)
+            write_json(folder / "metrics.json", json_values({**metrics, "sampling": about}))
+            result.update(metrics=metrics, files=[*files, folder / "metrics.json"])
+        return result
+
+    def _reference(self, reference: str | os.PathLike[str]) -> list[torch.Tensor]:
+        """Volumes that were not trained on: of other data than the run's all."""
+        options = self.experiment.data
+        volumes = open_volumes(Path(reference), options)
+        count = len(volumes)
+        if volumes.fingerprint != self.record.data_hash:
+            return [volumes.volume(index) for index in range(count)]
+        held_out = [*split_indices(count, "val", options), *split_indices(count, "test", options)]
+        return [volumes.volume(index) for index in held_out]
+
+    def evaluate(
+        self, *, split: str = "test", data: str | os.PathLike[str] | None = None, quiet: bool = False
+    ) -> dict[str, Any]:
+        """Draw as many volumes as a split has, at most 100, and measure them against it.
+
+        Args:
+            split: ``train``, ``val`` or ``test``.
+            data: other data than the run's.
+            quiet: no progress bar.
+
+        Returns:
+            See `voxfield.training.evaluate_volumes.evaluate_volumes`; written as ``eval/<split>/metrics.json`` beside
+            a contact sheet.
+
+        Raises:
+            InputError: the split has fewer than two volumes.
+            MissingFileError, FormatError: the data are absent or damaged.
+        """
+        chosen = cast(Split, split)
+        real = self.volumes(chosen, data)[:_EVALUATED]
+        if len(real) < 2:
+            raise InputError(f"split {split}: has {len(real)} volumes, two are needed. Lower data.train_ratio.")
+        volumes = self.generate(len(real), quiet=quiet)
+        metrics = evaluate_volumes(volumes, real, self.volumes("train", data))
+        folder = self.path / "eval" / split
+        write_samples(folder, volumes[:_SHOWN], formats=("sheet",), about={})
+        write_json(folder / "metrics.json", json_values(metrics))
+        return metrics

@@ -1,0 +1,98 @@
+"""Generated volumes measured: against held-out ones, beside what needs no learning, and for being copies."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import torch
+
+from voxfield.checks import check_range
+from voxfield.errors import InputError
+from voxfield.voxels.set_metrics import (
+    ENCODER,
+    ShapeSet,
+    baselines,
+    chamfer_distances,
+    compare_sets,
+    nearest_of,
+    occupancy_statistics,
+)
+
+_POINTS: Final = 512
+
+
+def evaluate_volumes(
+    generated: torch.Tensor,
+    reference: Sequence[torch.Tensor],
+    learnt: Sequence[torch.Tensor],
+    *,
+    threshold: float = 0.5,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Every measure of `voxfield.voxels.set_metrics`, of the generated volumes and of two baselines.
+
+    Args:
+        generated: (N, D, H, W), 0 to 1, two or more.
+        reference: two or more real volumes, best as many, that were not trained on.
+        learnt: those that were; the baselines are made of them.
+        threshold: least value of an occupied voxel, above 0 to 1.
+        seed: of points on surfaces and of the noise baseline.
+
+    Returns:
+        ``generated``, ``baselines`` (``mean_shape``, ``noise``) with the same measures each, ``reference`` with those
+        of occupancy, ``nearest_training``: one minus the intersection over union with the most similar training
+        volume, of the generated and of the reference volumes, and ``protocol``.
+
+    Raises:
+        InputError: too few volumes, or of different shapes.
+    """
+    check_range("threshold", threshold, above=0.0, maximum=1.0)
+    if min(len(generated), len(reference)) < 2 or not learnt:
+        raise InputError(
+            f"expected two or more generated and reference volumes and some trained on, got {len(generated)}, "
+            f"{len(reference)} and {len(learnt)}. Give more, or leave the reference out."
+        )
+    real, known = torch.stack(list(reference)), torch.stack(list(learnt))
+    if not generated.shape[1:] == real.shape[1:] == known.shape[1:]:
+        raise InputError(
+            f"reference: expected volumes of {tuple(generated.shape[1:])} voxels, got {tuple(real.shape[1:])}."
+        )
+    references = ShapeSet.of(real, threshold=threshold, points=_POINTS, seed=seed)
+    own = chamfer_distances(references, references)
+    shapes = ShapeSet.of(generated, threshold=threshold, points=_POINTS, seed=seed + 1)
+    # Only its volumes are compared with, not its surfaces.
+    training = ShapeSet.of(known, threshold=threshold, points=1, seed=seed)
+    simple = baselines(list(known), len(generated), threshold=threshold, seed=seed)
+    sets = {
+        name: ShapeSet.of(volumes, threshold=threshold, points=_POINTS, seed=seed + 1)
+        for name, volumes in simple.items()
+    }
+    return {
+        "generated": compare_sets(shapes, references, own),
+        "baselines": {name: compare_sets(one, references, own) for name, one in sets.items()},
+        "reference": occupancy_statistics(references),
+        "nearest_training": {
+            "generated": _nearness(shapes, training),
+            "reference": _nearness(references, training),
+        },
+        "protocol": {
+            "generated": len(generated),
+            "reference": len(real),
+            "training": len(known),
+            "threshold": threshold,
+            "points": _POINTS,
+            "encoder": ENCODER,
+            "seed": seed,
+        },
+    }
+
+
+def _nearness(shapes: ShapeSet, training: ShapeSet) -> dict[str, Any]:
+    """Distances to the most similar training volumes."""
+    _, distances = nearest_of(shapes, training)
+    return {
+        "mean": float(distances.mean()),
+        "median": float(distances.median()),
+        "least": float(distances.min()),
+        "copies": int((distances < 0.02).sum()),
+        "each": [round(one, 4) for one in distances.tolist()],
+    }
