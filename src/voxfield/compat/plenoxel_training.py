@@ -15,8 +15,9 @@ from voxfield.compat.plenoxel_settings import (
     trainer_settings,
 )
 from voxfield.compat.plenoxel_volumes import NeuralVDBConfig, NeuralVDBManager
+from voxfield.data.batches import Batches
 from voxfield.data.posed_images import PosedImages, read_capture
-from voxfield.data.ray_batches import Batches, RayBatch, RaySampler
+from voxfield.data.ray_batches import RayBatch, RaySampler
 from voxfield.distributed.devices import place
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.models.plenoxels import Plenoxels
@@ -172,7 +173,7 @@ class NeuralVDBPlenoxelTrainer:
             **{name: stats[name] for name in ("file_size_mb", "num_grids", "total_active_voxels")},
         }
 
-    def _between_steps(self, trainer: Trainer, log: RunLog, held_out: PosedImages | None, step: int) -> None:
+    def _between_steps(self, trainer: Trainer[RayBatch], log: RunLog, held_out: PosedImages | None, step: int) -> None:
         """What is due once ``step`` steps are done; once only."""
         if step == self.epoch:
             return
@@ -263,12 +264,12 @@ class NeuralVDBPlenoxelTrainer:
 class _Watched:
     """Batches that tell how many steps are done before each is drawn."""
 
-    def __init__(self, batches: Batches, due: Callable[[int], None]) -> None:
+    def __init__(self, batches: Batches[RayBatch], due: Callable[[int], None]) -> None:
         self._batches, self._due = batches, due
 
-    def sample(self, num_rays: int, step: int) -> RayBatch:
+    def sample(self, count: int, step: int, /) -> RayBatch:
         self._due(step)
-        return self._batches.sample(num_rays, step)
+        return self._batches.sample(count, step)
 
 
 def _plain(config: NeuralVDBTrainerConfig) -> dict[str, Any]:
