@@ -66,6 +66,7 @@ def cases() -> Iterator[Case]:
     yield from _interval_points()
     yield from _adam()
     yield from _sh_grid()
+    yield from _sphere_layers()
     yield from _row_update()
     yield from _total_variation()
     yield from _voxelise()
@@ -507,6 +508,40 @@ def _prepare_voxels(kind: str, both: bool, variant: str, rays: int) -> Prepared:
             seen.rgb.square().mean().backward()
 
     return Prepared(call if both else torch.no_grad()(call))
+
+
+def _sphere_layers() -> Iterator[Case]:
+    from voxfield.kernels.sphere_layers import LayerGradients, render_spheres
+    from voxfield.voxels.sphere_layers import SphereLayers
+
+    rays = VOXEL_RAYS["voxfield"]
+
+    def prepare(variant: str) -> Prepared:
+        spheres = SphereLayers(32, 256)
+        directions, origins = _directions(rays), 0.5 * (_random(rays, 3) - 0.5)
+        buffers = LayerGradients(
+            density=torch.zeros_like(spheres.density.data),
+            rgb=torch.zeros_like(spheres.rgb.data),
+            touched=torch.zeros(spheres.num_texels, dtype=torch.uint8),
+        )
+        implementation: Any = None if variant == "voxfield" else "reference"
+
+        def call() -> None:
+            seen = render_spheres(origins, directions, spheres.values, gradients=buffers, implementation=implementation)
+            seen.rgb.square().mean().backward()
+
+        return Prepared(call)
+
+    for variant in VOXEL_RAYS:
+        yield Case(
+            op="sphere_layers",
+            case="32 of 256 x 512, forward and backward",
+            variant=variant,
+            unit="rays",
+            count=rays,
+            prepare=lambda variant=variant: prepare(variant),
+            own_cores=variant == "voxfield",
+        )
 
 
 def _row_update() -> Iterator[Case]:

@@ -224,8 +224,8 @@ def test_debug_shows_the_traceback(
 
 def test_train_passes_every_option_on(fake: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = "train grid-ngp data/lego --output runs/a --steps 10 --minutes 2.5 --resume --seed 3 --device cpu"
-    arguments += " --precision float32 --image-cache 4GB --quiet --set model.a=1 --set model.b=x,y --config c.yaml"
-    arguments += " --from g.vdb"
+    arguments += " --precision float32 --image-cache 4GB --max-memory 2GB --quiet --set model.a=1 --set model.b=x,y"
+    arguments += " --config c.yaml --from g.vdb"
     assert main(arguments.split()) == 0
     ((args, options),) = fake.trained
     assert args == ("grid-ngp", Path("data/lego"))
@@ -238,6 +238,7 @@ def test_train_passes_every_option_on(fake: SimpleNamespace, capsys: pytest.Capt
         "device": "cpu",
         "precision": "float32",
         "image_cache": "4GB",
+        "max_memory": "2GB",
         "quiet": True,
         "overrides": ("model.a=1", "model.b=x,y"),
         "config": Path("c.yaml"),

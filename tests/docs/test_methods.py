@@ -3,6 +3,7 @@
 import functools
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,3 +49,14 @@ def test_equations_are_numbered_in_order(repository: Path) -> None:
     for page in sorted((repository / "docs" / "methods").glob("*.md")):
         numbers = [int(number) for number in re.findall(r" \((\d+)\)$", page.read_text(encoding="utf-8"), re.MULTILINE)]
         assert numbers == list(range(1, len(numbers) + 1)), page.name
+
+
+def test_the_voxel_grid_of_the_page_runs(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (repository / "docs" / "methods" / "plenoxels.md").read_text(encoding="utf-8")
+    first, *_ = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert "voxfield.VoxelGrid(" in first
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(compile(first, "docs/methods/plenoxels.md", "exec"), names)
+    assert names["kept"].num_voxels == names["blocks"] == 48**3
+    assert names["values"].sh.shape == (1, 3, 9)

@@ -1,5 +1,7 @@
 """Trained fields as volumes: a voxel grid as it is, any other field sampled; what is refused."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -52,5 +54,11 @@ def test_settings_out_of_range(resolution, settings) -> None:
 def test_what_was_written_is_told(tmp_path) -> None:
     file = tmp_path / "a.vdb"
     file.write_bytes(b"123")
-    told = exported(file, plenoxels().world_grid())
-    assert (told.bytes, told.file) == (3, file)
+    model = plenoxels()
+    told = exported(file, model.world_grid(), model)
+    assert (told.bytes, told.file, told.left_out) == (3, file, None)
+    cameras = posed_images(count=3, resolution=16).cameras
+    config = smallest_model("plenoxels")
+    config = replace(config, spheres=replace(config.spheres, layers=8, height=8))
+    model = Plenoxels(config, BOUNDS, cameras, near=0.1, has_alpha=False, unbounded=True)
+    assert exported(file, model.world_grid(), model).left_out == "the background spheres"

@@ -7,6 +7,7 @@ import pytest
 
 import voxfield
 from voxfield.cli.__main__ import main
+from voxfield.data.synthetic import posed_images, write_nerfstudio
 from voxfield.errors import InputError
 
 FEW = ("model.rays_per_batch=300", "model.pruning_rays=4000", "trainer.tensorboard=false", "trainer.log_every=5")
@@ -52,3 +53,17 @@ def test_bad_settings_are_refused_before_work_starts(source: Path, tmp_path: Pat
         with pytest.raises(InputError, match=message):
             voxfield.bake(source, tmp_path / "none", quiet=True, device="cpu", **options)  # type: ignore[arg-type]
     assert not (tmp_path / "none").exists()
+
+
+def test_what_lies_beyond_the_region_is_baked_too(tmp_path: Path, tiny: tuple[str, ...]) -> None:
+    write_nerfstudio(tmp_path / "capture", posed_images(count=8, resolution=24), aabb_scale=4)
+    source = tmp_path / "source"
+    voxfield.train("grid-ngp", tmp_path / "capture", output=source, steps=60, device="cpu", quiet=True, overrides=tiny)
+    settings = (*FEW, "model.spheres.height=12", "model.spheres.layers=6")
+    baked = voxfield.bake(
+        source, tmp_path / "baked", resolution=24, steps=20, quiet=True, device="cpu", overrides=settings
+    )
+    assert baked.run.model.spheres is not None
+    assert "sees beyond the grid" in baked.notes[0]
+    assert baked.lost is not None
+    assert baked.lost < 6.0

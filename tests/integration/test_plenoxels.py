@@ -103,10 +103,61 @@ def test_forward_facing_photographs_are_learned_in_device_coordinates(tmp_path: 
     assert float(seen["depth"][seen["opacity"] > 0.5].min()) > 0.8 * 0.5 * run.captures.transform.scale
 
 
-def test_captures_without_bounds_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("recipe", ["plenoxels", "plenoxels-360", "plenoxels-custom"])
+def test_captures_without_bounds_are_learned_with_spheres(recipe: str, tmp_path: Path) -> None:
     write_nerfstudio(tmp_path / "capture", posed_images(count=6, resolution=16), aabb_scale=4)
-    with pytest.raises(InputError, match="plenoxels holds what lies in a box"):
-        train(tmp_path / "capture", tmp_path / "run", steps=3)
+    around = ("model.spheres.layers=8", "model.spheres.height=8")
+    run = train(tmp_path / "capture", tmp_path / "run", *around, steps=20, recipe=recipe)
+    again = voxfield.open(run.path)
+    assert again.model.spheres.links.shape == (8, 8, 16)
+    assert int(again.model.spheres_stage) == 1
+    seen = again.render(again.captures.cameras, 0)
+    assert bool(seen["rgb"].isfinite().all())
+    assert again.evaluate(quiet=True)["psnr"] > 5
+
+
+def test_memory_may_be_limited(tiny_capture: Path, tmp_path: Path) -> None:
+    def limited(output: str, recipe: str, limit: str) -> voxfield.Run:
+        return voxfield.train(
+            recipe,
+            tiny_capture,
+            output=tmp_path / output,
+            steps=20,
+            device="cpu",
+            quiet=True,
+            max_memory=limit,
+            overrides=TINY if recipe == "plenoxels" else (),
+        )
+
+    run = limited("run", "plenoxels", "500KB")
+    config, grid = run.experiment.model, run.model.grid
+    assert config.max_bytes == 500_000
+    assert config.bytes_of(grid.resolution, grid.num_voxels) <= 500_000
+    with pytest.raises(InputError, match="do not hold one layer of 12 x 12 voxels"):
+        limited("none", "plenoxels", "2KB")
+    with pytest.raises(InputError, match="max_memory: bounds the voxels of plenoxels recipes; grid-ngp has none"):
+        limited("none", "grid-ngp", "2GB")
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_grid_of_lego_is_small_in_its_compact_form(shared_data: Path, tmp_path: Path) -> None:
+    lego = shared_data / "images" / "nerf_synthetic" / "lego"
+    run = voxfield.train(
+        "plenoxels-fast", lego, output=tmp_path / "run", minutes=4, quiet=True, overrides=("capture.max_images=40",)
+    )
+    model = run.model
+    assert model.grid.resolution == (256, 256, 256)
+    before = run.evaluate(max_images=3, quiet=True)["psnr"]
+    path = write_compact(tmp_path / "grid.npz", model.world_grid())
+    assert path.stat().st_size <= 60e6
+    kept = read_compact(path)
+    inside = voxfield.VoxelGrid.from_values(
+        kept.links, kept.density.detach() / model.scale, kept.sh.detach(), model.grid.scene_bounds
+    )
+    model.grid.adopt(inside)
+    assert before - run.evaluate(max_images=3, quiet=True)["psnr"] <= 0.1
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,8 @@ import torch
 from voxfield.errors import InputError
 from voxfield.geometry.bounds import Bounds
 from voxfield.kernels.spherical_harmonics import spherical_harmonics
-from voxfield.models.baking import BakeConfig, bake_field, bake_steps
+from voxfield.models.baking import BakeConfig, bake_field, bake_spheres, bake_steps
+from voxfield.voxels.sphere_layers import SphereLayers
 
 BOX = Bounds(minimum=(-1.0, -1.0, 0.0), maximum=(1.0, 1.0, 1.0))
 
@@ -92,3 +93,23 @@ def test_a_field_of_nothing_is_refused() -> None:
 def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         BakeConfig(**settings)
+
+
+def test_what_lies_beyond_goes_to_spheres() -> None:
+    class Shell(Ball):
+        def density(self, points: torch.Tensor) -> torch.Tensor:
+            distance = points.norm(dim=1)
+            return torch.where((distance > 6.0) & (distance < 8.0) & (points[:, 2] > 0), 5.0, 0.0)
+
+    box, spheres = Bounds.from_cube(2.0), SphereLayers(16, 12)
+    generator = torch.Generator().manual_seed(0)
+    found = bake_spheres(Shell(), spheres, box, config=BakeConfig(points=32), generator=generator)
+    up = torch.nn.functional.normalize(torch.randn(60, 3, generator=generator).abs() + 0.2, dim=1)
+    up = up[up[:, 2] > 0.3]  # texels next to the plane are blended with those across it
+    for side, expected in ((1.0, 1 - torch.exp(torch.tensor(-10.0))), (-1.0, torch.tensor(0.0))):
+        seen = found.render(torch.zeros_like(up), up * torch.tensor([1.0, 1.0, side]))
+        torch.testing.assert_close(seen.opacity.detach(), expected.expand(len(up)), rtol=0, atol=1e-3)
+    seen = found.render(torch.zeros_like(up), up)
+    assert bool(((seen.depth > 2.5) & (seen.depth < 4.5)).all())
+    truth = Ball().colours(up, up)
+    assert float((seen.rgb.detach() - truth).abs().mean()) < 0.05

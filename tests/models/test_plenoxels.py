@@ -1,4 +1,4 @@
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from voxfield.data.synthetic import posed_images
 from voxfield.errors import InputError
 from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.rays import Rays
-from voxfield.models.plenoxels import Plenoxels, PlenoxelsConfig, VoxelRate
+from voxfield.models.plenoxels import Plenoxels, PlenoxelsConfig, SpheresConfig, VoxelRate
 from voxfield.recipes.plenoxels import VOXEL_TRAINER, build_model
 from voxfield.training.optimisers import make_optimiser
 
@@ -192,12 +192,50 @@ def test_memory_is_bounded() -> None:
             resolutions=((12, 12, 12), (24, 24, 24)),
             refine_at=(0.5,),
             weight_threshold=0.0,
-            max_bytes=per_voxel * 3000,
+            max_bytes=per_voxel * 3000 + 5 * 24**3,
         )
     )
+    seen = int((model._visibility() > 0).sum())
     model.before_step(0, 0.6, torch.Generator())
-    assert model.grid.resolution == (24, 24, 24)
-    assert 0 < model.grid.num_voxels <= 3000
+    # What is seen is kept, at a resolution between the two.
+    assert 12 < model.grid.resolution[0] < 24
+    assert model.config.bytes_of(model.grid.resolution, model.grid.num_voxels) <= cast(int, model.config.max_bytes)
+    assert model.grid.num_voxels > seen / 2
+
+
+def test_the_least_visible_go_before_the_resolution_does() -> None:
+    def refined(max_bytes: int | None) -> Plenoxels:
+        model = make(
+            resolutions=((12, 12, 12), (24, 24, 24)),
+            refine_at=(0.5,),
+            dilate=3,
+            weight_threshold=0.1,
+            max_bytes=max_bytes,
+        )
+        ball = torch.zeros(12, 12, 12, dtype=torch.bool)
+        ball[5:7, 5:7, 5:7] = True
+        with torch.no_grad():
+            model.grid.density[model.grid.links.reshape(-1).long()] = torch.where(ball.reshape(-1), 50.0, -1.0)
+        model.before_step(0, 0.6, torch.Generator())
+        return model
+
+    free = refined(None)
+    # Half of the free grid's memory, but room for the dense first one.
+    limit = max(free.config.bytes_of((24, 24, 24), free.grid.num_voxels // 2), free.config.bytes_of((12,) * 3, 12**3))
+    assert limit < free.config.bytes_of((24, 24, 24), free.grid.num_voxels)
+    bound = refined(limit)
+    assert bound.grid.resolution == (24, 24, 24)
+    assert bound.grid.num_voxels < free.grid.num_voxels
+    assert bound.config.bytes_of((24, 24, 24), bound.grid.num_voxels) <= limit
+
+
+def test_a_first_resolution_beyond_the_memory_is_reduced() -> None:
+    model = make(resolutions=((40, 40, 20),), sh_degree=0, max_bytes=40 * 40 * 20 * 10)
+    width, height, depth = model.grid.resolution
+    assert width == height < 40
+    assert abs(width - 2 * depth) <= 2
+    assert model.config.bytes_of(model.grid.resolution, model.grid.num_voxels) <= 40 * 40 * 20 * 10
+    assert model.config.bytes_of((width + 2, height + 2, depth + 1), (width + 2) * (height + 2) * (depth + 1)) > 320_000
 
 
 def test_a_trained_model_loads_into_a_fresh_one() -> None:
@@ -233,7 +271,7 @@ def test_rates_follow_the_published_schedule() -> None:
         ({"resolutions": ((8, 8, 8),) * 3, "refine_at": (0.5, 0.2)}, "refine_at: expected one rising progress"),
         ({"resolutions": ((8, 0, 8),)}, "resolutions: expected a value at least 2"),
         ({"sh_degree": 5}, "sh_degree: unknown value 5"),
-        ({"max_bytes": 1000}, "max_bytes: 1000 bytes hold 6 voxels, but the first resolution has 1728"),
+        ({"max_bytes": 1000}, "max_bytes: 1000 bytes do not hold one layer of 12 x 12 voxels of degree 1"),
         ({"tv_share": 0.0}, "tv_share: expected a value above 0"),
         ({"prune": "both"}, "prune: unknown value 'both'"),
         ({"initial_density": 0.0}, "initial_density: expected a value above 0"),
@@ -244,9 +282,136 @@ def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> Non
         PlenoxelsConfig(**{**SMALL, **settings})
 
 
-def test_captures_beyond_a_box_are_refused() -> None:
+def around(**settings: Any) -> Plenoxels:
+    """A model of a scene that goes on beyond its region of interest."""
+    captures = posed_images(count=3, resolution=16)
+    spheres = SpheresConfig(**{"layers": 4, "height": 6, **settings.pop("spheres", {})})
+    config = PlenoxelsConfig(**{**SMALL, "spheres": spheres, **settings})
+    bounds = Bounds.from_cube(0.5)
+    model = Plenoxels(config, bounds, captures.cameras, near=0.05, has_alpha=False, unbounded=True)
+    generator = torch.Generator().manual_seed(4)
+    assert model.spheres is not None
+    with torch.no_grad():
+        model.spheres.density.copy_(torch.rand(model.spheres.num_texels, generator=generator) - 0.3)
+        model.spheres.rgb.copy_(torch.randn(model.spheres.rgb.shape, generator=generator))
+    return textured(model)
+
+
+def test_a_scene_beyond_its_region_gets_spheres_by_itself() -> None:
     import dataclasses
 
-    captures = dataclasses.replace(posed_images(count=2, resolution=8), unbounded=True)
-    with pytest.raises(InputError, match="this capture sees beyond it"):
-        build_model(PlenoxelsConfig(**SMALL), captures, 0)
+    captures = dataclasses.replace(posed_images(count=3, resolution=8), unbounded=True)
+    spheres = SpheresConfig(height=4)
+    model = build_model(PlenoxelsConfig(**SMALL, spheres=spheres), captures, 0)
+    assert model.config.spheres.layers == 32
+    assert model.spheres is not None
+    # The ball holds the cameras, and the grid only what lies in the ball.
+    distance = captures.cameras.origins.norm(dim=1).max() * model.scale
+    assert float(distance) == pytest.approx(0.95, rel=1e-5)
+    assert model.grid.num_voxels < 12**3
+    without = build_model(PlenoxelsConfig(**SMALL, spheres=SpheresConfig(layers=0)), captures, 0)
+    assert without.spheres is None
+    assert without.world_bounds == captures.bounds
+    bounded = build_model(PlenoxelsConfig(**SMALL, spheres=spheres), posed_images(count=3, resolution=8), 0)
+    assert (bounded.spheres, bounded.config.spheres.layers) == (None, 0)
+
+
+def test_spheres_lie_behind_the_grid() -> None:
+    model, behind = around(), torch.tensor([0.1, 0.4, 0.9])
+    assert model.spheres is not None
+    seen = model.render_rays(rays(80), background=behind)
+    grid = model._render(rays(80))
+    origins, directions = model._inside(rays(80))
+    spheres = model.spheres.render(origins, directions)
+    expected = model.grid.render(Rays(**{**vars(rays(80)), "origins": origins, "directions": directions}),
+                                 near=model.near)  # fmt: skip
+    rest = (1 - expected.opacity)[:, None]
+    colour = expected.rgb + rest * (spheres.rgb + (1 - spheres.opacity)[:, None] * behind)
+    torch.testing.assert_close(seen["rgb"], colour.detach(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(grid.passed, 1 - expected.opacity)
+    moving = rays(80)
+    moving.origins.requires_grad_()
+    differentiable = model.colours_with_gradient(moving, background=behind)
+    torch.testing.assert_close(differentiable.detach(), seen["rgb"], rtol=0, atol=1e-4)
+    differentiable.sum().backward()
+    assert moving.origins.grad is not None
+    assert bool(moving.origins.grad.isfinite().all())
+
+
+def test_grid_and_spheres_are_trained_pruned_and_kept() -> None:
+    stages = {"resolutions": ((12, 12, 12), (16, 16, 16)), "refine_at": (0.5,)}
+    model = around(**stages, spheres={"density_threshold": 0.2, "dilate": 0})
+    assert model.spheres is not None
+    before = model.spheres.num_texels
+    losses, optimiser = trained(model, 16)
+    assert sum(losses[-4:]) < sum(losses[:4])
+    assert 0 < model.spheres.num_texels < before
+    assert int(model.spheres_stage) == int(model.stage) == 1
+    shapes = [tuple(held[0].shape) for held in optimiser.state_dict()["moments"]]
+    parameters = (model.grid.density, model.grid.sh, model.spheres.density, model.spheres.rgb)
+    assert shapes == [tuple(parameter.shape) for parameter in parameters]
+    fresh = around(**stages)
+    fresh.load_state_dict(model.state_dict())
+    background = torch.ones(3)
+    assert torch.equal(
+        fresh.render_rays(rays(50), background=background)["rgb"],
+        model.render_rays(rays(50), background=background)["rgb"],
+    )
+
+
+def test_spheres_may_learn_alone_at_first() -> None:
+    model = around(spheres_alone_until=0.2, tv_density=0.0, tv_sh=0.0)
+    assert model.spheres is not None
+    generator = torch.Generator()
+    model.before_step(0, 0.1, generator)
+    model.training_step(batch(50), 0, generator.manual_seed(0)).loss.backward()
+    assert not bool(model.grid.density.grad.any() if model.grid.density.grad is not None else False)
+    assert model.spheres.density.grad is not None
+    assert bool(model.spheres.density.grad.any())
+    model.before_step(1, 0.3, generator)
+    model.training_step(batch(50), 0, generator.manual_seed(0)).loss.backward()
+    assert model.grid.density.grad is not None
+    assert bool(model.grid.density.grad.any())
+
+
+def test_the_variation_of_spheres_joins_the_loss() -> None:
+    generator, losses = torch.Generator(), []
+    for weight in (0.0, 1.0):
+        spheres = {"tv_density": weight, "tv_rgb": weight}
+        model = around(tv_density=0.0, tv_sh=0.0, tv_share=1.0, spheres=spheres)
+        losses.append(float(model.training_step(batch(50), 0, generator.manual_seed(0)).loss.detach()))
+    assert losses[1] > losses[0] + 1e-4
+
+
+def test_spheres_stay_within_half_of_the_memory() -> None:
+    model = around(max_bytes=400_000, spheres={"height": 64}, sh_degree=0)
+    assert model.spheres is not None
+    height = model.spheres.links.shape[1]
+    assert height < 64
+    assert model.config.spheres.bytes_of(height) <= 200_000
+    left = 400_000 - model.config.spheres.bytes_of(height)
+    assert model.config.bytes_of(model.grid.resolution, model.grid.num_voxels) <= left
+    model.before_step(0, 0.9, torch.Generator())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"layers": -1}, "layers: expected a value at least 0"),
+        ({"layers": 300}, "layers: .* at most 256"),
+        ({"height": 1}, "height: expected a value at least 2"),
+        ({"camera_scale": 0.0}, "camera_scale: expected a value above 0"),
+        ({"initial_density": 0.0}, "initial_density: expected a value above 0"),
+        ({"tv_rgb": -1.0}, "tv_rgb: expected a value at least 0"),
+    ],
+)
+def test_bad_spheres_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        SpheresConfig(**settings)
+
+
+def test_device_coordinates_have_no_spheres() -> None:
+    config = PlenoxelsConfig(**SMALL, spheres=SpheresConfig(layers=4))
+    with pytest.raises(InputError, match="there is no middle in normalised device coordinates"):
+        config.settled(unbounded=True, has_alpha=False, ndc=True)
+    assert PlenoxelsConfig(**SMALL).settled(unbounded=True, has_alpha=False, ndc=True).spheres.layers == 0

@@ -27,7 +27,7 @@ def smooth_grid(resolution) -> VoxelGrid:
     """Density and coefficients that are linear in space."""
     grid = VoxelGrid(resolution, BOX, 0)
     with torch.no_grad():
-        for rows, points in grid._centres():
+        for rows, points in grid.centres():
             grid.density[rows] = points @ torch.tensor([1.0, -0.5, 0.25])
             grid.sh[rows, :, 0] = points
     return grid
@@ -194,3 +194,47 @@ def test_bad_grids_are_refused(arguments, message) -> None:
 def test_pruning_needs_a_criterion() -> None:
     with pytest.raises(InputError, match="give min_density, keep or both"):
         random_grid().prune()
+
+
+def test_constructors_make_the_same_grid() -> None:
+    grid = random_grid()
+    depth, height, width = grid.links.shape
+    stored = grid.links >= 0
+    rows = grid.links[stored].long()
+    density, sh = torch.zeros(depth, height, width), torch.zeros(depth, height, width, 3, 4)
+    density[stored], sh[stored] = grid.density.detach()[rows], grid.sh.detach()[rows]
+    dense = VoxelGrid.from_dense(density, sh, BOX)
+    assert dense.num_voxels == stored.numel()
+    points = BOX.tensor()[0] + torch.rand(50, 3, generator=torch.Generator().manual_seed(1)) * torch.tensor(BOX.size)
+    sparse = VoxelGrid.from_dense(density, sh, BOX, stored=stored)
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(2))
+    places = stored.nonzero().flip(1)[order]
+    listed = VoxelGrid.from_voxels(places, density[stored][order], sh[stored][order], grid.resolution, BOX)
+    for other in (dense, sparse, listed):
+        torch.testing.assert_close(other.query(points).density, grid.query(points).density)
+        torch.testing.assert_close(other.query(points).sh, grid.query(points).sh)
+    assert torch.equal(sparse.links, grid.links)
+    assert torch.equal(listed.links, grid.links)
+    nothing = VoxelGrid.from_voxels(torch.zeros(0, 3, dtype=torch.int64), torch.zeros(0), torch.zeros(0, 3, 1), 4, BOX)
+    assert nothing.num_voxels == 0
+
+
+@pytest.mark.parametrize(
+    ("voxels", "message"),
+    [
+        (torch.tensor([[0, 0, 0], [4, 0, 0]]), r"\[4, 0, 0\] lies outside a grid of \(4, 4, 4\); 1 do"),
+        (torch.tensor([[0, -1, 0], [1, 0, 0]]), "lies outside"),
+        (torch.tensor([[1, 2, 3], [1, 2, 3]]), "1 are there more than once"),
+        (torch.tensor([[1.0, 2.0, 3.0], [1.0, 2.0, 2.0]]), "expected whole numbers"),
+        (torch.zeros(2, 2, dtype=torch.int64), "voxels: expected shape"),
+    ],
+)
+def test_voxels_that_do_not_fit_are_refused(voxels, message) -> None:
+    with pytest.raises(InputError, match=message):
+        VoxelGrid.from_voxels(voxels, torch.zeros(2), torch.zeros(2, 3, 1), 4, BOX)
+
+
+def test_a_grid_moves_as_a_whole() -> None:
+    moved = random_grid().to("meta")
+    assert {moved.links.device.type, moved.box.device.type, moved.density.device.type} == {"meta"}
+    assert moved.values.links.clearance.device.type == "meta"

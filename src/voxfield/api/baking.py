@@ -18,9 +18,9 @@ from voxfield.data.posed_images import PosedImages, Split
 from voxfield.distributed.devices import Placement, place
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.kernels.threads import kernels_own_the_cores
-from voxfield.models.baking import BakeConfig, bake_field, bake_steps
+from voxfield.models.baking import BakeConfig, bake_field, bake_spheres, bake_steps
 from voxfield.models.base import Model
-from voxfield.models.plenoxels import Plenoxels, VoxelRate
+from voxfield.models.plenoxels import Plenoxels, SpheresConfig, VoxelRate, scene_box
 from voxfield.models.point_fields import point_field
 from voxfield.recipes import build_model, load_recipe
 from voxfield.storage.atomic import write_json
@@ -47,7 +47,7 @@ class Baked:
     sampled_psnr: float | None
     """Of the grid as it was sampled, on the same pictures."""
     psnr: float | None
-    """Of the grid after training, on the same pictures."""
+    """Of the grid after training, on the same pictures; None where that was interrupted too."""
     voxels: int
     """Voxels stored after sampling."""
     notes: tuple[str, ...]
@@ -75,8 +75,9 @@ def bake(
     """Turn a trained field into a voxel grid without a network: sample it, then train it a little on its pictures.
 
     The result is an ordinary ``plenoxels`` run: ``eval``, ``render``, ``report`` and ``train --resume`` know it.
-    ``bake.json`` in it keeps what this returns. What a grid cannot hold is lost: whatever lies outside the region of
-    interest, and what changes with the view faster than harmonics of ``sh_degree``.
+    ``bake.json`` in it keeps what this returns. What a grid cannot hold is lost: what is finer than its voxels, and
+    what changes with the view faster than harmonics of ``sh_degree``. Scenes without bounds have spheres around the
+    grid: of what lies there distances are rounded to a sphere's, and colours are the same from everywhere.
 
     Args:
         run: the source, of any recipe but those in normalised device coordinates.
@@ -101,7 +102,7 @@ def bake(
     source = run if isinstance(run, Run) else Run(Path(run))
     run_dir, placement = Path(output), place(device, "float32")
     refuse_to_overwrite(run_dir)
-    experiment = resolve(_experiment(source, config, steps), overrides=overrides)
+    experiment = _sized(source, config, resolve(_experiment(source, config, steps), overrides=overrides))
     held_out = _held_out(source)
     with Progress(quiet=quiet) as progress:
         module = cast(torch.nn.Module, source.model).to(placement.device).eval()
@@ -115,7 +116,7 @@ def bake(
         del model
     done = cast(Run, train(RECIPE, source.record.data_path, output=run_dir, resume=True, device=device, quiet=quiet))
     psnr = None
-    if held_out is not None:
+    if held_out is not None and done.outcome == "finished":
         psnr = done.evaluate(split=held_out.split, max_images=max_images, quiet=quiet)["psnr"]
     baked = Baked(
         run=done,
@@ -130,17 +131,17 @@ def bake(
 
 
 def _experiment(source: Run, config: BakeConfig, steps: int) -> PhotographExperiment:
-    """Settings of the new run: those of the recipe, for a grid that knows already where matter is."""
-    base, size = cast(PhotographExperiment, load_recipe(RECIPE)), config.size(source.captures.bounds)
-    coarse = tuple(max(2, side // 2) for side in size)
+    """Settings of the new run but for its resolution: the recipe's, for a grid that knows already where matter is."""
+    base = cast(PhotographExperiment, load_recipe(RECIPE))
     model = dataclasses.replace(
         base.model,
-        # A coarser stage that is over already: who opens the run, or trains one with these settings, starts small.
-        resolutions=(coarse, size),
-        refine_at=(0.3,),
         sh_degree=config.sh_degree,
         density_rate=VoxelRate(initial=3.0, final=0.3, reach=1.0),
         sh_rate=VoxelRate(initial=1e-2, final=1e-3, reach=1.0),
+        spheres=SpheresConfig(
+            density_rate=VoxelRate(initial=0.3, final=3e-2, reach=1.0),
+            rgb_rate=VoxelRate(initial=1e-2, final=1e-3, reach=1.0),
+        ),
         tv_until=0.5,
         weight_threshold=1.28,
         dilate=1,
@@ -151,6 +152,22 @@ def _experiment(source: Run, config: BakeConfig, steps: int) -> PhotographExperi
     trainer = dataclasses.replace(base.trainer, steps=steps)
     return dataclasses.replace(
         base, model=model, capture=capture, trainer=trainer, evaluation=source.experiment.evaluation
+    )
+
+
+def _sized(source: Run, config: BakeConfig, experiment: PhotographExperiment) -> PhotographExperiment:
+    """The same with the resolution that was asked for, in the box that the grid will have."""
+    if experiment.model.resolutions != load_recipe(RECIPE).model.resolutions:
+        raise InputError("model.resolutions: baking sets them. Use --resolution.")
+    captures = source.captures
+    model = experiment.model.settled(
+        unbounded=captures.unbounded, has_alpha=captures.has_alpha, ndc=captures.ndc is not None
+    )
+    size = config.size(scene_box(model, captures.bounds, captures.cameras))
+    # A coarser stage that is over already: who opens the run, or trains one with these settings, starts small.
+    coarse = tuple(max(2, side // 2) for side in size)
+    return dataclasses.replace(
+        experiment, model=dataclasses.replace(model, resolutions=(coarse, size), refine_at=(0.3,))
     )
 
 
@@ -165,21 +182,24 @@ def _sampled(
     """A model of the new run's settings with the source's densities and colours."""
     captures, device = source.captures, placement.device
     config = dataclasses.replace(config, sh_degree=experiment.model.sh_degree)
-    if experiment.model.resolutions[-1] != config.size(captures.bounds):
-        raise InputError("model.resolutions: baking sets them. Use --resolution.")
-    field = point_field(source.model, max(captures.bounds.size) / config.resolution)
-    model = cast(Plenoxels, build_model(RECIPE, experiment.model, captures, seed).to(device))  # type: ignore[attr-defined]
-    steps = bake_steps(config, captures.bounds)
-    with progress.stage("Sampling the field", steps, "layers") as stage, kernels_own_the_cores():
+    module = cast(torch.nn.Module, build_model(RECIPE, experiment.model, captures, seed))
+    model = cast(Plenoxels, module.to(device))
+    box = model.world_bounds
+    field = point_field(source.model, max(box.size) / config.resolution)
+    generator = torch.Generator().manual_seed(seed)
+    with progress.stage("Sampling the field", bake_steps(config, box), "layers") as stage, kernels_own_the_cores():
         grid = bake_field(
             field,
-            captures.bounds,
+            box,
             captures.cameras.origins.to(device),
             config=config,
-            generator=torch.Generator().manual_seed(seed),
+            generator=generator,
             advance=stage.advance,
         )
-        model.begin_with(grid)
+        spheres = None
+        if model.spheres is not None:
+            spheres = bake_spheres(field, model.spheres, box, config=config, generator=generator)
+        model.begin_with(grid, spheres)
     return model
 
 
@@ -253,7 +273,14 @@ def _write_run(
 def _notes(source: Run, held_out: PosedImages | None) -> tuple[str, ...]:
     notes = []
     if source.captures.unbounded:
-        notes.append("The capture sees beyond its region of interest; the grid holds what lies within.")
+        notes.append(
+            "The capture sees beyond the grid: what lies there is kept on spheres, its distance rounded to theirs and "
+            "its colour the same from everywhere."
+        )
+    poses = source.captures.image_cameras.camera_to_world
+    with torch.no_grad():
+        if source.model.refined_poses(poses) is not poses:
+            notes.append("Training corrected the source's poses; the grid is trained on those of the capture.")
     if held_out is None:
         notes.append("The capture has no held-out pictures: nothing was measured.")
     return tuple(notes)

@@ -33,6 +33,7 @@ def train(
     device: str = "auto",
     precision: str = "auto",
     image_cache: int | str | None = None,
+    max_memory: int | str | None = None,
     quiet: bool = False,
     overrides: Sequence[str] = (),
     config: str | os.PathLike[str] | None = None,
@@ -54,6 +55,8 @@ def train(
         precision: ``auto``, ``float32``, ``bfloat16``, ``float16``: of the networks.
         image_cache: most memory for decoded pictures, in bytes or as ``"4GB"``: ``capture.cache_bytes``. Of captures
             beyond it a changing part is kept.
+        max_memory: most memory for the voxels of plenoxels recipes, their gradients and moments, in bytes or as
+            ``"2GB"``: ``model.max_bytes``.
         quiet: no progress bar.
         overrides: settings as ``"path=value"``.
         config: a YAML file of settings, or the ``experiment.json`` of another run.
@@ -84,6 +87,10 @@ def train(
     if begin is not None and data_kind(recipe) != "photographs":
         raise InputError(f"start: {recipe} has no voxels to begin with. Train plenoxels, plenoxels-fast or -llff.")
     explicit = {"capture.cache_bytes": None if image_cache is None else check_bytes("image_cache", image_cache)}
+    if max_memory is not None:
+        if not hasattr(experiment.model, "max_bytes"):
+            raise InputError(f"max_memory: bounds the voxels of plenoxels recipes; {recipe} has none.")
+        explicit["model.max_bytes"] = check_bytes("max_memory", max_memory)
     experiment = resolve(experiment, config=config, overrides=overrides, explicit=explicit)
     experiment = _with_limits(experiment, steps, minutes)
     kind = kind_of(recipe)

@@ -56,10 +56,9 @@ def command(
     for note in baked.notes:
         print(note)
     print(f"Voxels   {baked.voxels:,}")
-    if baked.source_psnr is not None and baked.sampled_psnr is not None and baked.psnr is not None:
-        print(f"Source   {baked.source_psnr:.2f} dB")
-        print(f"Sampled  {baked.sampled_psnr:.2f} dB")
-        print(f"Trained  {baked.psnr:.2f} dB")
+    for name, psnr in (("Source", baked.source_psnr), ("Sampled", baked.sampled_psnr), ("Trained", baked.psnr)):
+        if psnr is not None:
+            print(f"{name:<7}  {psnr:.2f} dB")
     print(f"Run      {baked.run.path}")
     if baked.run.outcome == "interrupted":
         print(f"Interrupted and saved. Continue: voxfield train plenoxels DATA --output {baked.run.path} --resume")

@@ -23,6 +23,7 @@ def command(
     device: Annotated[str, arg(metavar="NAME")] = "auto",
     precision: Annotated[str, arg(metavar="NAME")] = "auto",
     image_cache: Annotated[str | None, optional("SIZE")] = None,
+    max_memory: Annotated[str | None, optional("SIZE")] = None,
     quiet: bool = False,
     settings: Annotated[tuple[str, ...], UseAppendAction, arg(name="set", metavar="PATH=VALUE")] = (),
     config: Annotated[Path | None, optional("FILE")] = None,
@@ -35,7 +36,8 @@ def command(
 
     Args:
         recipe: what to train: grid-ngp, nerfacto, nerfacto-big, nerfacto-huge, depth-nerfacto, pynerf,
-            pynerf-synthetic, pynerf-occupancy-grid, plenoxels, plenoxels-fast or plenoxels-llff.
+            pynerf-synthetic, pynerf-occupancy-grid, plenoxels, plenoxels-fast, plenoxels-llff,
+            plenoxels-360 or plenoxels-custom.
         data: folder of a capture (COLMAP, nerfstudio, NeRF-synthetic, Metashape, ...), or the file that lists its
             photographs. Not needed to continue a run, nor where --config names the data.
         output: run directory; runs/NAME of the capture when not given.
@@ -47,6 +49,8 @@ def command(
         precision: auto, float32, bfloat16 or float16, for the networks.
         image_cache: memory for decoded pictures, such as 4GB; 1.5GB when not given. Captures beyond it are trained from
             a part that changes.
+        max_memory: most memory for the voxels of plenoxels recipes, such as 2GB; the recipe's own limit when not given.
+            The least visible voxels are dropped, or a lower resolution is taken, to stay within it.
         quiet: no progress bar.
         settings: change one setting; give the option again for more.
         config: YAML file of settings, or the experiment.json of another run.
@@ -65,6 +69,7 @@ def command(
         device=device,
         precision=precision,
         image_cache=image_cache,
+        max_memory=max_memory,
         quiet=quiet,
         overrides=settings,
         config=config,

@@ -57,6 +57,10 @@ MEANINGS: Final[tuple[tuple[str, str, str | None], ...]] = (
     (r"grid\.density", "density of each stored voxel, as it is learnt: (voxels,)", None),
     (r"grid\.sh", "spherical harmonics of each stored voxel's colour: (voxels, channels, coefficients)", None),
     (r"grid\.links", "the stored voxel at each place of the grid, below 0 where there is none: (z, y, x)", None),
+    (r"spheres\.density", "density of each stored texel of the spheres, as it is learnt: (texels,)", None),
+    (r"spheres\.rgb", "colour of each stored texel of the spheres: (texels, channels)", None),
+    (r"spheres\.links", "the stored texel at each place of the spheres: (spheres, polar angle, longitude)", None),
+    (r"spheres_stage", "the stage that the spheres have followed to", None),
     (r"stage|begun", "the grid's resolution in training: which one, and since which step", None),
     (r"samples_per_ray|visible_share|step_scale", "state of the training batches", None),
 )

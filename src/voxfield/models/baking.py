@@ -6,6 +6,9 @@ training cameras see it from their sides, and harmonics are fitted to that by le
 K directions, c (K, 3) the colours and weights w (K,) ::
 
     a = argmin over a of sum over k of w_k |1/2 + Y_k a - c_k|^2 + r |a|^2
+
+What lies beyond the grid goes to spheres: a texel gets the optical thickness of the field between its sphere and the
+one before, as seen from the centre.
 """
 
 import math
@@ -21,6 +24,7 @@ from voxfield.geometry.bounds import Bounds
 from voxfield.kernels.sh_grid.grid import MAX_DEGREE, dilated
 from voxfield.kernels.spherical_harmonics import spherical_harmonics
 from voxfield.models.point_fields import PointField
+from voxfield.voxels.sphere_layers import SphereLayers
 from voxfield.voxels.voxel_grid import Resolution, VoxelGrid
 
 MOST_THICKNESS: Final = 8.0
@@ -29,6 +33,8 @@ HIDDEN_SIDE: Final = 0.02
 """Weight of colours seen from behind a surface, which training hardly taught the field."""
 RIDGE: Final = 1e-3
 """r, as a share of the weights' sum: few views do not decide all bands."""
+CONSTANT_HARMONIC: Final = 0.28209479177387814
+"""Y_0, which the colours of spheres are in units of."""
 POINTS_AT_ONCE: Final = 1 << 18
 """Points that the field is asked about together: bounds the memory."""
 
@@ -116,6 +122,51 @@ def bake_field(
         told(done * size[2] // grid.num_voxels - before * size[2] // grid.num_voxels)
     thickness = -math.log1p(-min(config.least_opacity, 1 - 1e-6))
     return grid.prune(min_density=thickness / float(voxel.min()))
+
+
+@torch.no_grad()
+def bake_spheres(
+    field: PointField,
+    spheres: SphereLayers,
+    bounds: Bounds,
+    *,
+    config: BakeConfig,
+    generator: torch.Generator,
+) -> SphereLayers:
+    """Sample ``field`` on spheres.
+
+    Args:
+        field: what is asked.
+        spheres: which texels; their values do not matter.
+        bounds: the cube around the unit ball that the spheres surround, world units.
+        config: of its settings, points and the least opacity.
+        generator: of the places of points between spheres, on the CPU.
+
+    Returns:
+        Those texels that stop some light.
+    """
+    radii, device = spheres.radii(), spheres.links.device
+    before = torch.cat([torch.ones_like(radii[:1]), radii[:-1]])
+    radius, centre = max(bounds.size) / 2, torch.tensor(bounds.centre, device=device)
+    kept = torch.zeros(spheres.num_texels, dtype=torch.bool, device=device)
+    most = max(1, POINTS_AT_ONCE // config.points)
+    for all_rows, all_towards, all_layers in spheres.directions():
+        pieces = (all_rows.split(most), all_towards.split(most), all_layers.split(most))
+        for rows, towards, layer in zip(*pieces, strict=True):
+            far, near = 1 / radii[layer, None], 1 / before[layer, None]
+            share = torch.rand(len(rows), config.points, generator=generator).to(device)
+            at = 1 / (far + share * (near - far))
+            points = centre + radius * at[..., None] * towards[:, None]
+            density = field.density(points.reshape(-1, 3)).view_as(at) * radius
+            # Points are even in 1/r, whose element is dr / r^2.
+            matter = density * at.square()
+            thickness = (matter.mean(1) * (near - far)[:, 0]).clamp(max=MOST_THICKNESS)
+            spheres.density[rows] = thickness / (radii - before)[layer]
+            kept[rows] = 1 - torch.exp(-thickness) >= config.least_opacity
+            some = kept[rows]
+            densest = points[torch.arange(len(rows), device=device), matter.argmax(1)]
+            spheres.rgb[rows[some]] = (field.colours(densest[some], towards[some]) - 0.5) / CONSTANT_HARMONIC
+    return spheres.prune(kept, dilate=1)
 
 
 def _occupied(

@@ -2,17 +2,16 @@
 
 Source: Fridovich-Keil and Yu et al. 2022, Plenoxels (https://arxiv.org/abs/2112.05131), with the constants of svox2.
 Densities live in a space in which the region of interest is two units across, as there: learning rates, initial values
-and penalties then mean the same in scenes of any size. What happens "at step n of 128,000" there happens at that share
-of the run here.
+and penalties then mean the same in scenes of any size. Scenes without bounds have their near part in the ball that the
+grid then is, and the rest on spheres around it.
 """
 
 import math
-from dataclasses import dataclass, replace
-from typing import Final, Literal, cast
+from dataclasses import replace
+from typing import Final, NamedTuple, cast
 
 import torch
 
-from voxfield.checks import check_choice, check_range
 from voxfield.colour import ToneCurve, compared
 from voxfield.data.ray_batches import RayBatch
 from voxfield.errors import InputError
@@ -23,144 +22,47 @@ from voxfield.geometry.rays import Rays
 from voxfield.kernels.composite import composite
 from voxfield.kernels.sh_grid import (
     GridGradients,
-    MarchRule,
-    RenderedGrid,
+    GridLinks,
     greatest_weights,
     march_sh_grid,
     render_sh_grid,
     sample_sh_grid,
 )
+from voxfield.kernels.sphere_layers import LayerGradients, render_spheres
 from voxfield.kernels.spherical_harmonics import spherical_harmonics
 from voxfield.kernels.total_variation import CellRange, total_variation
 from voxfield.models.backdrop import Background, backdrop
 from voxfield.models.base import ParameterGroup, RowsMoved, StepResult, render_camera
+from voxfield.models.plenoxels_config import (
+    PlenoxelsConfig,
+    SpheresConfig,
+    VoxelRate,
+    largest_resolution,
+)
+from voxfield.voxels.sphere_layers import SphereLayers
 from voxfield.voxels.voxel_grid import Resolution, VoxelGrid
+
+__all__ = ["Plenoxels", "PlenoxelsConfig", "SpheresConfig", "VoxelRate", "scene_box"]
 
 FARTHEST: Final = 1000.0
 """Distance that stands for infinity in the depth of forward-facing scenes, world units."""
 PRUNING_RAYS: Final = 1 << 15
 """Rays marched together to find out what is seen: bounds the memory."""
-COPIES: Final = 3
-"""Values, gradients and second moments: what a voxel takes in training."""
+SACRIFICED: Final = 4.0
+"""To fit into memory voxels go up to so many times the threshold; what is seen more is kept, at a lower resolution."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class VoxelRate:
-    """A learning rate that falls exponentially after a smooth start."""
+class _Seen(NamedTuple):
+    """What R rays see, of grid and spheres together, without a background."""
 
-    initial: float
-    """Rate at the beginning, were it not for the start, above 0."""
-    final: float
-    """Rate that the fall ends at, above 0."""
-    reach: float
-    """Progress at which it would be reached, above 0; beyond 1 the run ends on the way."""
-    delay: float = 0.0
-    """Progress (0 to 1) until which the rate rises, from a hundredth, along a quarter of a sine."""
-
-    def __post_init__(self) -> None:
-        check_range("initial", self.initial, above=0.0)
-        check_range("final", self.final, above=0.0)
-        check_range("reach", self.reach, above=0.0)
-        check_range("delay", self.delay, minimum=0.0, maximum=1.0)
-
-    def at(self, progress: float) -> float:
-        """The rate at ``progress``, 0 to 1."""
-        rate = self.initial * (self.final / self.initial) ** min(1.0, progress / self.reach)
-        if progress < self.delay:
-            rate *= 0.01 + 0.99 * math.sin(0.5 * math.pi * progress / self.delay)
-        return rate
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlenoxelsConfig:
-    """The model. Densities are per half side of the region of interest."""
-
-    resolutions: tuple[Resolution, ...] = ((256, 256, 256), (512, 512, 512))
-    """Voxels along x, y, z, stage by stage, each 2 to 2048. A stage of the same resolution as the one before only drops
-    voxels."""
-    refine_at: tuple[float, ...] = (0.3,)
-    """Progress (0 to 1) at which each stage but the first begins, rising."""
-    least_steps: int = 0
-    """Steps that a stage lasts at least, whatever the progress: on a slow machine a run of few minutes would refine a
-    grid that has not learned yet what is empty."""
-    sh_degree: int = 2
-    """Highest band of the harmonics, 0 to 3."""
-    march: MarchRule = MarchRule()
-    """Steps along rays."""
-    rays_per_batch: int = 5000
-    """At least 1."""
-    initial_density: float = 0.1
-    """Above 0: an empty voxel has no gradient."""
-    density_rate: VoxelRate = VoxelRate(initial=30.0, final=0.05, reach=1.953125, delay=0.1171875)
-    """Learning rate of densities."""
-    sh_rate: VoxelRate = VoxelRate(initial=1e-2, final=5e-6, reach=1.953125)
-    """Learning rate of coefficients."""
-    tv_density: float = 1e-5
-    """Weight of the total variation of densities, at least 0."""
-    tv_sh: float = 1e-3
-    """Weight of the total variation of coefficients, at least 0."""
-    tv_share: float = 0.01
-    """Share of the grid whose variation is looked at in a step, 0 (exclusive) to 1."""
-    tv_until: float = 0.3
-    """Progress (0 to 1) from which variation is no longer penalised."""
-    tv_decay: float = 1.0
-    """Factor on both weights from each stage to the next, 0 to 1."""
-    sparsity: float = 0.0
-    """Weight of the Cauchy penalty log(1 + 2 density^2), summed along rays, at least 0."""
-    beta: float = 0.0
-    """Weight of log T + log(1 - T), T the light that passes the grid: drives rays to either; at least 0."""
-    prune: Literal["weight", "density"] = "weight"
-    """What decides at a stage's end which voxels stay: the largest share in a training ray's colour, or density."""
-    weight_threshold: float = 0.256
-    """Voxels stay whose largest weight is above this divided by the resolution along z, at least 0."""
-    density_threshold: float = 5.0
-    """Voxels stay whose density is above this, at least 0."""
-    pruning_rays: int = 2_000_000
-    """Training rays marched to find the weights, spread over all pictures, at least 1."""
-    dilate: int = 2
-    """Voxels around one that stays which stay too, in steps, 0 to 8."""
-    max_bytes: int | None = None
-    """Most memory for voxels, their gradients and moments: the least visible are dropped until they fit; None: any."""
-    background: Literal["auto", "white", "black", "random"] = "auto"
-    """What training composites behind the grid. ``auto``: random behind pictures with alpha, so that opacity is learned
-    (behind the published white, white fog costs nothing and is never dropped), and behind forward-facing scenes, in
-    which every ray ends somewhere; black otherwise."""
-
-    def __post_init__(self) -> None:
-        stages = self.resolutions
-        if not stages or len(self.refine_at) != len(stages) - 1 or list(self.refine_at) != sorted(self.refine_at):
-            raise InputError(
-                f"refine_at: expected one rising progress for each of the {max(0, len(stages) - 1)} stages after the "
-                f"first, got {self.refine_at}."
-            )
-        for stage in stages:
-            check_range("resolutions", min(stage), minimum=2)
-            check_range("resolutions", max(stage), maximum=2048)
-        for progress in self.refine_at:
-            check_range("refine_at", progress, minimum=0.0, maximum=1.0)
-        check_choice("sh_degree", self.sh_degree, range(4))
-        check_choice("prune", self.prune, ("weight", "density"))
-        check_choice("background", self.background, ("auto", "white", "black", "random"))
-        check_range("least_steps", self.least_steps, minimum=0)
-        check_range("rays_per_batch", self.rays_per_batch, minimum=1)
-        check_range("pruning_rays", self.pruning_rays, minimum=1)
-        check_range("initial_density", self.initial_density, above=0.0)
-        check_range("tv_share", self.tv_share, above=0.0, maximum=1.0)
-        check_range("dilate", self.dilate, minimum=0, maximum=8)
-        for name in ("tv_until", "tv_decay"):
-            check_range(name, getattr(self, name), minimum=0.0, maximum=1.0)
-        for name in ("tv_density", "tv_sh", "sparsity", "beta", "weight_threshold", "density_threshold"):
-            check_range(name, getattr(self, name), minimum=0.0)
-        if self.max_bytes is not None and self.most_voxels() < math.prod(stages[0]):
-            raise InputError(
-                f"max_bytes: {self.max_bytes} bytes hold {self.most_voxels()} voxels, but the first resolution has "
-                f"{math.prod(stages[0])}. Give more memory, or a smaller first resolution or sh_degree."
-            )
-
-    def most_voxels(self) -> int:
-        """Voxels that ``max_bytes`` hold."""
-        per_voxel = 4 * COPIES * (1 + 3 * (self.sh_degree + 1) ** 2) + 1
-        return 1 << 31 if self.max_bytes is None else self.max_bytes // per_voxel
+    rgb: torch.Tensor
+    opacity: torch.Tensor
+    depth: torch.Tensor
+    """In the grid's lengths."""
+    passed: torch.Tensor
+    """(R,): the light that passes the grid."""
+    sparsity: torch.Tensor
+    samples: torch.Tensor
 
 
 class Plenoxels(torch.nn.Module):
@@ -172,6 +74,8 @@ class Plenoxels(torch.nn.Module):
     """Scalar int64: index of the present resolution."""
     begun: torch.Tensor
     """Scalar int64: the step it began at."""
+    spheres_stage: torch.Tensor
+    """Scalar int64: the stage that the spheres have followed to; there only where there are some."""
 
     def __init__(
         self,
@@ -181,6 +85,7 @@ class Plenoxels(torch.nn.Module):
         *,
         near: float,
         has_alpha: bool,
+        unbounded: bool = False,
         ndc: NdcFrame | None = None,
         tone: ToneCurve | None = None,
     ) -> None:
@@ -192,27 +97,38 @@ class Plenoxels(torch.nn.Module):
             cameras: of the training pictures: they decide which voxels are seen.
             near: least sampled distance, world units.
             has_alpha: whether pictures have alpha.
+            unbounded: whether there is anything beyond ``bounds``.
             ndc: what normalised device coordinates are relative to, where the grid lives in those.
             tone: the curve of a linear capture.
         """
         super().__init__()
-        if config.background == "auto":
-            config = replace(config, background="random" if has_alpha or ndc is not None else "black")
+        config = config.settled(unbounded=unbounded, has_alpha=has_alpha, ndc=ndc is not None)
         self.config, self.cameras, self.ndc, self.tone = config, cameras, ndc, tone
         self.background = cast(Background, config.background)
-        region = bounds if ndc is None else ndc.bounds
+        region = scene_box(config, bounds, cameras) if ndc is None else ndc.bounds
         self.world_bounds = region
         self.scale = 2.0 / max(region.size)
         self.near = near * self.scale if ndc is None else 0.0
         low, high = ([(x - c) * self.scale for x, c in zip(ends, region.centre, strict=True)] for ends in _ends(region))
         inside = Bounds(minimum=cast(Vector, tuple(low)), maximum=cast(Vector, tuple(high)))
-        self.grid = VoxelGrid(config.resolutions[0], inside, config.sh_degree, density=config.initial_density)
         self.register_buffer("centre", torch.tensor(region.centre), persistent=False)
         self.register_buffer("stage", torch.zeros((), dtype=torch.int64))
         self.register_buffer("begun", torch.zeros((), dtype=torch.int64))
+        self.spheres: SphereLayers | None = None
+        self._limits, stored = config, None
+        if config.spheres.layers:
+            self.near = max(self.near, config.near_clip)
+            self.spheres, self._limits = _fresh_spheres(config)
+            self.register_buffer("spheres_stage", torch.zeros((), dtype=torch.int64))
+            stored = _ball(self._limits.first_resolution())
+        self.grid = VoxelGrid(
+            self._limits.first_resolution(), inside, config.sh_degree, density=config.initial_density, stored=stored
+        )
         self._progress = 0.0
         self._touched = torch.zeros(0, dtype=torch.uint8)
         self._gradients: GridGradients | None = None
+        self._sphere_touched = torch.zeros(0, dtype=torch.uint8)
+        self._sphere_gradients: LayerGradients | None = None
 
     @property
     def device(self) -> torch.device:
@@ -228,19 +144,34 @@ class Plenoxels(torch.nn.Module):
         density, sh = self.grid.density.grad, self.grid.sh.grad
         if density is not None and sh is not None:
             self._gradients = GridGradients(density=density, sh=sh, touched=self._touched_rows())
+        if self.spheres is not None:
+            density, rgb = self.spheres.density.grad, self.spheres.rgb.grad
+            if density is not None and rgb is not None:
+                self._sphere_gradients = LayerGradients(density=density, rgb=rgb, touched=self._touched_texels())
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """Densities and coefficients, at rates of their own, in the rows a batch touches."""
-        touched = self._touched_rows()
-        rates = ((self.grid.density, self.config.density_rate), (self.grid.sh, self.config.sh_rate))
+        """Densities and coefficients, at rates of their own, in the rows a batch touches; and those of the spheres."""
+        config, touched = self.config, self._touched_rows()
+        parts = [
+            ("density", self.grid.density, config.density_rate, touched),
+            ("sh", self.grid.sh, config.sh_rate, touched),
+        ]
+        if self.spheres is not None:
+            touched = self._touched_texels()
+            parts.append(("sphere_density", self.spheres.density, config.spheres.density_rate, touched))
+            parts.append(("sphere_rgb", self.spheres.rgb, config.spheres.rgb_rate, touched))
         return [
-            ParameterGroup(name=name, parameters=[parameter], rate=rate.at, touched=touched)
-            for name, (parameter, rate) in zip(("density", "sh"), rates, strict=True)
+            ParameterGroup(name=name, parameters=[parameter], rate=rate.at, touched=rows)
+            for name, parameter, rate, rows in parts
         ]
 
     def before_step(self, step: int, progress: float, generator: torch.Generator) -> RowsMoved | None:  # noqa: ARG002
-        """Begin the next stage when it is due: drop what is not seen, and refine what is left."""
+        """Begin the next stage when it is due: drop what is not seen, and refine what is left. Spheres follow a step
+        later.
+        """
         self._progress = progress
+        if self.spheres is not None and int(self.spheres_stage) < int(self.stage):
+            return self._prune_spheres(self.spheres)
         stage = int(self.stage) + 1
         due = stage <= sum(progress >= begins for begins in self.config.refine_at)
         if not due or step - int(self.begun) < self.config.least_steps:
@@ -249,7 +180,7 @@ class Plenoxels(torch.nn.Module):
         self.stage.fill_(stage)
         self.begun.fill_(step)
         after = self.config.resolutions[stage]
-        pruned = self._pruned(after)
+        pruned, after = self._pruned(after)
         source = pruned.rows_in(self.grid)
         if after != before:
             pruned = pruned.resample(after)
@@ -260,18 +191,18 @@ class Plenoxels(torch.nn.Module):
 
     def training_step(self, batch: RayBatch, step: int, generator: torch.Generator) -> StepResult:  # noqa: ARG002
         """The loss of a batch of rays; ``loss.backward()`` is the caller's."""
-        seen = self._render(batch.rays)
+        alone = self.spheres is not None and self._progress < self.config.spheres_alone_until
+        seen = self._render(batch.rays, without_grid=alone)
         behind = backdrop(self.background, len(batch.rays), generator, self.device)
         alpha = batch.rgba[:, 3:]
         truth = batch.rgba[:, :3] * alpha + (1 - alpha) * behind
-        passed = 1 - seen.opacity
-        error = compared(seen.rgb + passed[:, None] * behind, self.tone) - compared(truth, self.tone)
+        error = compared(seen.rgb + (1 - seen.opacity)[:, None] * behind, self.tone) - compared(truth, self.tone)
         squares = error.square().mean(1)
         loss = (squares if batch.weights is None else squares * batch.weights).mean()
         if self.config.sparsity:
             loss = loss + self.config.sparsity * seen.sparsity.mean()
         if self.config.beta:
-            clear = passed.clamp(1e-3, 1 - 1e-3)
+            clear = seen.passed.clamp(1e-3, 1 - 1e-3)
             loss = loss + self.config.beta * (clear.log() + (1 - clear).log()).mean()
         return StepResult(
             loss=loss + self._variation(generator),
@@ -308,7 +239,11 @@ class Plenoxels(torch.nn.Module):
         size = torch.tensor(self.grid.resolution, device=t.device) / (grid.box[1] - grid.box[0])
         half = 0.5 * rule.step / (directions.detach() * size).norm(dim=1)[ray]
         seen = composite(found.density.clamp(min=0), colour, t - half, t + half, offsets, early_stop=rule.early_stop)
-        return seen.rgb + (1 - seen.opacity)[:, None] * background.to(self.device)
+        behind = background.to(self.device).expand(len(rays), -1)
+        if self.spheres is not None:
+            around = render_spheres(origins, directions, self.spheres.values, implementation="reference")
+            behind = around.rgb + (1 - around.opacity)[:, None] * behind
+        return seen.rgb + (1 - seen.opacity)[:, None] * behind
 
     def refined_poses(self, camera_to_world: torch.Tensor) -> torch.Tensor:
         """``camera_to_world`` (N, 3, 4) as it is: this model does not correct poses."""
@@ -322,25 +257,23 @@ class Plenoxels(torch.nn.Module):
             lambda rays: self.render_rays(rays.to(self.device), background=background), cameras, i, rays_per_chunk
         )
 
-    def begin_with(self, grid: VoxelGrid) -> None:
-        """Take the values of ``grid``, whose densities are per world unit, drop what no training ray sees of it, and
-        begin at the last stage.
+    def begin_with(self, grid: VoxelGrid, spheres: SphereLayers | None = None) -> None:
+        """As `start_from`, but without what no training ray sees of ``grid``; where there are spheres, with those of
+        ``spheres``.
 
         Raises:
-            InputError: it is of another resolution than the last stage, another box or another degree.
+            InputError: as `start_from`.
         """
-        last = self.config.resolutions[-1]
-        if (grid.resolution, grid.sh_degree) != (last, self.config.sh_degree) or grid.scene_bounds != self.world_bounds:
-            raise InputError(
-                f"grid: expected {last} voxels of degree {self.config.sh_degree} in {self.world_bounds}, got "
-                f"{grid.resolution} of {grid.sh_degree} in {grid.scene_bounds}."
-            )
-        with torch.no_grad():
-            density = grid.density / self.scale
-            inside = VoxelGrid.from_values(grid.links, density, grid.sh, self.grid.scene_bounds)
-            self.grid.adopt(inside.to(self.device))
-            self.grid.adopt(self._pruned(last))
-        self.stage.fill_(len(self.config.resolutions) - 1)
+        self.start_from(grid)
+        if self.spheres is not None:
+            stored = self.grid.links >= 0
+            ball = torch.zeros(self.grid.num_voxels, dtype=torch.bool, device=self.device)
+            ball[self.grid.links[stored].long()] = _ball(self.grid.resolution).to(self.device)[stored]
+            self.grid.adopt(self.grid.prune(keep=ball))
+            if spheres is not None:
+                self.spheres.adopt(spheres)
+        pruned, after = self._pruned(self.grid.resolution)
+        self.grid.adopt(pruned if after == pruned.resolution else pruned.resample(after))
 
     def world_grid(self) -> VoxelGrid:
         """The grid in the region's own units: of forward-facing scenes those of normalised device coordinates."""
@@ -383,6 +316,8 @@ class Plenoxels(torch.nn.Module):
             grid.links, grid.density.float() / self.scale, grid.sh.float(), self.grid.scene_bounds
         )
         self.grid.adopt(inside.to(self.device))
+        if self.spheres is not None:
+            self.spheres_stage.copy_(self.stage)
 
     def _inside(self, rays: Rays) -> tuple[torch.Tensor, torch.Tensor]:
         """Origins and unit directions in the grid's space; rays that mean nothing in it start at infinity."""
@@ -392,55 +327,92 @@ class Plenoxels(torch.nn.Module):
         origins = self.in_grid(inside.origins)
         return torch.where(ahead[:, None], origins, math.inf), inside.directions
 
-    def _render(self, rays: Rays) -> RenderedGrid:
-        origins, directions = self._inside(rays)
-        return render_sh_grid(
-            origins.detach(),
-            directions.detach(),
+    def _render(self, rays: Rays, *, without_grid: bool = False) -> _Seen:
+        origins, directions = (tensor.detach() for tensor in self._inside(rays))
+        grid = render_sh_grid(
+            # Rays that start at infinity meet no voxel.
+            origins + math.inf if without_grid else origins,
+            directions,
             self.grid.values,
             rule=self.config.march,
             near=self.near,
             view_directions=rays.directions,
             gradients=self._gradients,
         )
+        passed = 1 - grid.opacity
+        rgb, opacity, depth = grid.rgb, grid.opacity, grid.depth
+        if self.spheres is not None:
+            around = self.spheres.render(origins, directions, gradients=self._sphere_gradients)
+            rgb = rgb + passed[:, None] * around.rgb
+            opacity, depth = opacity + passed * around.opacity, depth + passed * around.depth
+        return _Seen(rgb, opacity, depth, passed, grid.sparsity, grid.samples)
 
     def _variation(self, generator: torch.Generator) -> torch.Tensor:
-        """The weighed total variation of a random part of the grid."""
-        config, held = self.config, self._gradients
-        weights = (config.tv_density, config.tv_sh)
-        if not any(weights) or self._progress >= config.tv_until:
-            return torch.zeros((), device=self.device)
-        total = self.grid.links.numel()
-        cells = CellRange(
-            start=int(torch.randint(total, (), generator=generator)), count=max(1, int(total * config.tv_share))
-        )
-        decay = config.tv_decay ** int(self.stage)
-        buffers = (None, None) if held is None else (held.density, held.sh)
-        touched = None if held is None else held.touched
-        terms = [
-            decay * weight * total_variation(values, self.grid.topology, cells, gradient=buffer, touched=touched)
-            for weight, values, buffer in zip(weights, (self.grid.density, self.grid.sh), buffers, strict=True)
-            if weight
-        ]
-        return torch.stack(terms).sum()
+        """The weighed total variation of a random part of the grid, and of the spheres."""
+        config, held, around = self.config, self._gradients, self._sphere_gradients
+        parts: list[tuple[float, torch.Tensor, GridLinks, torch.Tensor | None, torch.Tensor | None]] = []
+        if self._progress < config.tv_until:
+            decay, topology = config.tv_decay ** int(self.stage), self.grid.topology
+            touched = None if held is None else held.touched
+            density, sh = (None, None) if held is None else (held.density, held.sh)
+            parts.append((decay * config.tv_density, self.grid.density, topology, density, touched))
+            parts.append((decay * config.tv_sh, self.grid.sh, topology, sh, touched))
+        if self.spheres is not None:
+            topology = self.spheres.topology
+            touched = None if around is None else around.touched
+            density, rgb = (None, None) if around is None else (around.density, around.rgb)
+            parts.append((config.spheres.tv_density, self.spheres.density, topology, density, touched))
+            parts.append((config.spheres.tv_rgb, self.spheres.rgb, topology, rgb, touched))
+        total = torch.zeros((), device=self.device)
+        cells: dict[int, CellRange] = {}
+        for weight, values, links, gradient, touched in parts:
+            if weight:
+                # Densities and colours of the same voxels are looked at.
+                count = links.links.numel()
+                if count not in cells:
+                    start = int(torch.randint(count, (), generator=generator))
+                    cells[count] = CellRange(start=start, count=max(1, int(count * config.tv_share)))
+                found = total_variation(values, links, cells[count], gradient=gradient, touched=touched)
+                total = total + weight * found
+        return total
+
+    def _prune_spheres(self, spheres: SphereLayers) -> RowsMoved:
+        """Drop texels that are next to empty."""
+        threshold = self.config.spheres.density_threshold
+        density = spheres.density.detach()
+        # Spheres of nothing learn nothing: the densest tenth stays.
+        threshold = min(threshold, _quantile(density, 0.9))
+        pruned = spheres.prune(density >= threshold, dilate=self.config.spheres.dilate)
+        source = pruned.rows_in(spheres)
+        spheres.adopt(pruned)
+        self.spheres_stage.copy_(self.stage)
+        self._sphere_gradients = None
+        return RowsMoved(source=source, groups=("sphere_density", "sphere_rgb"))
 
     @torch.no_grad()
-    def _pruned(self, after: Resolution) -> VoxelGrid:
-        """The grid without the voxels that training rays hardly see, few enough for the resolution ``after``."""
+    def _pruned(self, after: Resolution) -> tuple[VoxelGrid, Resolution]:
+        """The grid without the voxels that training rays hardly see, and the resolution, ``after`` or the largest below
+        it, at which what is left fits into memory.
+        """
         if self.config.prune == "density":
             worth, threshold = self.grid.density.detach(), self.config.density_threshold
         else:
             worth = self._visibility()
             threshold = self.config.weight_threshold / self.grid.resolution[2]
-        dilate, most = self.config.dilate, self.config.most_voxels()
         if not bool((worth > threshold).any()):
             # A grid of nothing learns nothing: the most visible tenth stays.
             threshold = _quantile(worth, 0.9) * (1 - 1e-6)
-        while True:
+        pruned = self.grid.prune(keep=worth > threshold, dilate=self.config.dilate)
+        for dilate in reversed(range(self.config.dilate)):
+            if self._limits.fits(after, pruned.resampled_voxels(after)):
+                break
             pruned = self.grid.prune(keep=worth > threshold, dilate=dilate)
-            if pruned.resampled_voxels(after) <= most:
-                return pruned
-            dilate, threshold = max(0, dilate - 1), max(threshold * 1.1, _quantile(worth[worth > threshold], 0.1))
+        if not self._limits.fits(after, pruned.resampled_voxels(after)):
+            keep = worth > min(SACRIFICED * threshold, _quantile(worth[worth > threshold], 0.5))
+            pruned = self.grid.prune(keep=keep, dilate=0)
+        least = cast(Resolution, tuple(map(min, self.grid.resolution, after)))
+        fits = self._limits.fits
+        return pruned, largest_resolution(least, after, lambda size: fits(size, pruned.resampled_voxels(size)))
 
     def _visibility(self) -> torch.Tensor:
         """(N,): the largest weight of each voxel in rays through pixels spread over all training pictures."""
@@ -458,11 +430,46 @@ class Plenoxels(torch.nn.Module):
                 )
         return greatest
 
+    def _touched_texels(self) -> torch.Tensor:
+        """(N,) uint8 for the present texels of the spheres."""
+        assert self.spheres is not None, "asked for only where there are some"
+        if len(self._sphere_touched) != self.spheres.num_texels or self._sphere_touched.device != self.device:
+            self._sphere_touched = torch.zeros(self.spheres.num_texels, dtype=torch.uint8, device=self.device)
+        return self._sphere_touched
+
     def _touched_rows(self) -> torch.Tensor:
         """(N,) uint8 for the present grid; a new one where rows moved."""
         if len(self._touched) != self.grid.num_voxels or self._touched.device != self.device:
             self._touched = torch.zeros(self.grid.num_voxels, dtype=torch.uint8, device=self.device)
         return self._touched
+
+
+def scene_box(config: PlenoxelsConfig, bounds: Bounds, cameras: Cameras) -> Bounds:
+    """The box of the grid, world units: the region of interest ``bounds``, or with spheres the cube around a ball that
+    holds it and the cameras.
+    """
+    if not config.spheres.layers:
+        return bounds
+    centre = torch.tensor(bounds.centre)
+    farthest = float((cameras.origins.cpu() - centre).norm(dim=1).max())
+    return Bounds.from_cube(max(max(bounds.size) / 2, farthest / config.spheres.camera_scale), bounds.centre)
+
+
+def _fresh_spheres(config: PlenoxelsConfig) -> tuple[SphereLayers, PlenoxelsConfig]:
+    """The spheres, made smaller where they would take more than half of the memory, and settings with what is left."""
+    settings, height = config.spheres, config.spheres.height
+    if config.max_bytes is not None:
+        while height > 2 and settings.bytes_of(height) > config.max_bytes // 2:
+            height = max(2, int(height * 0.9))
+        config = replace(config, max_bytes=config.max_bytes - settings.bytes_of(height))
+    return SphereLayers(cast(int, settings.layers), height, density=settings.initial_density), config
+
+
+def _ball(size: Resolution) -> torch.Tensor:
+    """(D, H, W) bool: voxels that the ball in their box touches."""
+    x, y, z = (2 * (torch.arange(count) + 0.5) / count - 1 for count in size)
+    distance = (z.square()[:, None, None] + y.square()[:, None] + x.square()).sqrt()
+    return distance <= 1 + math.sqrt(3) / min(size)
 
 
 def _ends(bounds: Bounds) -> tuple[Vector, Vector]:

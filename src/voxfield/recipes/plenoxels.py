@@ -3,8 +3,7 @@
 from typing import Final
 
 from voxfield.data.posed_images import CaptureOptions, PosedImages
-from voxfield.errors import InputError
-from voxfield.models.plenoxels import Plenoxels, PlenoxelsConfig, VoxelRate
+from voxfield.models.plenoxels import Plenoxels, PlenoxelsConfig, SpheresConfig, VoxelRate
 from voxfield.training.evaluate import EvaluateConfig
 from voxfield.training.experiment import PhotographExperiment
 from voxfield.training.schedules import LearningRate
@@ -42,26 +41,20 @@ def smallest_model() -> PlenoxelsConfig:
         rays_per_batch=64,
         density_rate=VoxelRate(initial=1.0, final=1.0, reach=1.0),
         sparsity=1e-11,
+        # The kernels of the spheres too: the capture decides whether they are needed.
+        spheres=SpheresConfig(layers=2, height=4),
     )
 
 
 def build_model(config: PlenoxelsConfig, captures: PosedImages, seed: int) -> Plenoxels:  # noqa: ARG001
-    """A fresh model for the scene of ``captures``; it starts alike whatever the seed.
-
-    Raises:
-        InputError: the capture reaches beyond its region of interest, which a grid of voxels does not.
-    """
-    if captures.unbounded and captures.ndc is None:
-        raise InputError(
-            "plenoxels holds what lies in a box, but this capture sees beyond it. Train grid-ngp or nerfacto; if its "
-            "cameras all look the same way, plenoxels-llff; if it is bounded after all, set capture.unbounded=false."
-        )
+    """A fresh model for the scene of ``captures``; it starts alike whatever the seed."""
     return Plenoxels(
         config,
         captures.bounds,
         captures.cameras,
         near=captures.near,
         has_alpha=captures.has_alpha,
+        unbounded=captures.unbounded,
         ndc=captures.ndc,
         tone=captures.tone,
     )

@@ -132,6 +132,71 @@ class VoxelGrid(torch.nn.Module):
             grid.sh.copy_(sh[source])
         return grid
 
+    @classmethod
+    def from_dense(
+        cls,
+        density: torch.Tensor,
+        sh: torch.Tensor,
+        scene_bounds: Bounds | tuple[float, ...],
+        *,
+        stored: torch.Tensor | None = None,
+    ) -> "VoxelGrid":
+        """A grid of values that are given for every voxel.
+
+        Args:
+            density: (D, H, W) per world unit.
+            sh: (D, H, W, 3, B) coefficients, B = (degree + 1)^2.
+            scene_bounds: see the constructor.
+            stored: (D, H, W) bool: the voxels to store; None: all.
+
+        Raises:
+            InputError: shapes that do not fit.
+        """
+        check_shape("density", density, ("D", "H", "W"))
+        check_shape("sh", sh, (*density.shape, 3, "B"))
+        kept = torch.ones_like(density, dtype=torch.bool) if stored is None else stored
+        check_shape("stored", kept, tuple(density.shape))
+        links = torch.full(density.shape, -1, dtype=torch.int32, device=density.device)
+        links[kept] = torch.arange(int(kept.sum()), dtype=torch.int32, device=density.device)
+        return cls.from_values(links, density[kept], sh[kept], scene_bounds)
+
+    @classmethod
+    def from_voxels(
+        cls,
+        voxels: torch.Tensor,
+        density: torch.Tensor,
+        sh: torch.Tensor,
+        resolution: int | Resolution,
+        scene_bounds: Bounds | tuple[float, ...],
+    ) -> "VoxelGrid":
+        """A sparse grid of some voxels.
+
+        Args:
+            voxels: (N, 3) whole numbers: x, y, z of each, from 0; none twice.
+            density: (N,) per world unit.
+            sh: (N, 3, B) coefficients, B = (degree + 1)^2.
+            resolution, scene_bounds: see the constructor.
+
+        Raises:
+            InputError: shapes that do not fit, a voxel outside the grid, or one that is there twice.
+        """
+        size = _resolution(resolution)
+        check_shape("voxels", voxels, ("N", 3))
+        if voxels.dtype.is_floating_point or voxels.dtype in (torch.bool, torch.complex64, torch.complex128):
+            raise InputError(f"voxels: expected whole numbers, got {voxels.dtype}.")
+        places = voxels.long()
+        outside = (places < 0) | (places >= torch.tensor(size, device=places.device))
+        if bool(outside.any()):
+            first = places[outside.any(1)][0].tolist()
+            raise InputError(f"voxels: {first} lies outside a grid of {size}; {int(outside.any(1).sum())} do.")
+        links = torch.full(size[::-1], -1, dtype=torch.int32, device=places.device)
+        rows = torch.arange(len(places), dtype=torch.int32, device=places.device)
+        links[places[:, 2], places[:, 1], places[:, 0]] = rows
+        twice = len(places) - int((links >= 0).sum())
+        if twice:
+            raise InputError(f"voxels: {twice} are there more than once.")
+        return cls.from_values(links, density, sh, scene_bounds)
+
     @property
     def resolution(self) -> Resolution:
         """Voxels along x, y, z."""
