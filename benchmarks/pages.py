@@ -5,7 +5,7 @@ from typing import Any
 
 from measuring import machine_line
 
-KINDS = ("train-curve", "scales", "rates", "memory", "nerfstudio", "image-cache", "startup", "kernels")
+KINDS = ("train-curve", "scales", "rates", "memory", "nerfstudio", "image-cache", "volumes", "startup", "kernels")
 """Kinds of results, in the order of the page."""
 
 TITLES = {
@@ -15,6 +15,7 @@ TITLES = {
     "memory": "Memory of a training: {name}",
     "image-cache": "Pictures beyond memory",
     "nerfstudio": "nerfacto beside nerfstudio's: {name}",
+    "volumes": "Compressed volumes",
     "startup": "Start-up",
     "kernels": "Kernels",
 }
@@ -54,7 +55,8 @@ def result_section(result: dict[str, Any]) -> str:
     machines = dict.fromkeys(machine_line(machine) for machine in _machines(result))
     commands = "\n".join(dict.fromkeys(result["commands"]))
     on = "\n".join(f"- {line}" for line in machines)
-    return f"## {title}\n\n```text\n{commands}\n```\n\nMeasured on\n\n{on}\n\n{result_table(result)}"
+    note = f"\n{result['note']}\n" if result.get("note") else ""
+    return f"## {title}\n\n```text\n{commands}\n```\n\nMeasured on\n\n{on}\n{note}\n{result_table(result)}"
 
 
 def results_page(results: Sequence[dict[str, Any]]) -> str:
@@ -153,6 +155,30 @@ _STYLE = (
     "circle.s0{fill:#0b8f82}circle.s1{fill:#c2571a}circle.s2{fill:#0b6fb8}circle.s3{fill:#8a5cc2}"
     "@media (prefers-color-scheme:dark){text{fill:#b8c2cc}}</style>"
 )
+
+
+def _volumes(result: dict[str, Any]) -> str:
+    rows = []
+    for row in result["points"]:
+        decode = row["decode"]
+        rows.append(
+            [
+                f"{row['file'].removesuffix('.vdb')} ({row['kind']}, {row['active']:,} active)",
+                row["codec"] + (f", {row['network_bytes'] / 1e3:.1f} kB of network" if row["network_bytes"] else ""),
+                row["goal"],
+                f"{row['half_blosc'] / 1e3:,.1f}",
+                f"{row['bytes'] / 1e3:,.1f}",
+                f"{row['half_blosc'] / row['bytes']:.1f}x",
+                f"{row['rmse']:.2%}",
+                f"{row['largest']:.2%}",
+                "exact" if row["exact_topology"] else "WRONG",
+                f"{row['encode']['wall']:.1f} / {row['encode']['processor']:.1f}",
+                f"{row['active'] / decode['wall'] / 1e6:.2f} / {row['active'] / decode['processor'] / 1e6:.2f}",
+            ]
+        )
+    head = ["file", "codec", "bound", "half + blosc, kB", "kB", "smaller", "RMSE of range", "largest error", "topology"]
+    head += ["encoding s: wall / processor", "decoding M voxels/s: by wall / by processor time of one core"]
+    return markdown_table(head, rows, text_columns=3)
 
 
 def _machines(result: dict[str, Any]) -> list[dict[str, Any]]:
@@ -314,6 +340,7 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "memory": _memory_table,
     "image-cache": _image_cache,
     "nerfstudio": _nerfstudio,
+    "volumes": _volumes,
     "startup": _startup,
 }
 

@@ -7,6 +7,7 @@
     python benchmarks/run.py memory --data PATH [--steps 300]
     python benchmarks/run.py image-cache [SIZE ...] [--steps 400] [--captures DIR]
     python benchmarks/run.py nerfstudio --data PATH --nerfstudio-python PYTHON
+    python benchmarks/run.py volumes --data DIR [FILE ...] [--errors 0.01,0.02,0.05] [--steps 300]
     python benchmarks/run.py startup
     python benchmarks/run.py results-page
 
@@ -32,6 +33,7 @@ import registry
 import side_by_side
 import startup
 import trainings
+import volume_codecs
 from alternation import DriverError
 from measuring import describe_machine, machine_line
 from trainings import data_name
@@ -116,6 +118,15 @@ def build_parser() -> argparse.ArgumentParser:
         trained.add_argument("--max-images", type=int, help="measure only this many test views")
         trained.add_argument("--keep", type=Path, help="keep the run directories in this folder")
 
+    volumes = verbs.add_parser("volumes", help="sizes and speeds of compressed volumes, per file")
+    volumes.add_argument("files", nargs="*", metavar="FILE", help="names without ending; all where left out")
+    volumes.add_argument("--data", type=Path, required=True, help="a folder of .vdb files")
+    volumes.add_argument("--errors", type=parse_errors, default=[0.01, 0.02, 0.05], help="shares of the range")
+    volumes.add_argument("--steps", type=int, default=300, help="of a network's training")
+    volumes.add_argument("--codecs", nargs="+", default=["quantised", "neural"], choices=["quantised", "neural"])
+    volumes.add_argument("--note", default="", help="a sentence for the page")
+    volumes.set_defaults(action=run_volumes)
+
     verbs.add_parser("startup", help="import, --help, first compilation").set_defaults(action=run_startup)
     verbs.add_parser("results-page", help="make docs/results.md").set_defaults(action=write_results_page)
     for verb in verbs.choices.values():
@@ -138,6 +149,17 @@ def parse_budgets(text: str) -> list[float | None]:
             raise argparse.ArgumentTypeError(f"expected minutes above 0 or 'full', separated by commas, got {word!r}")
         budgets.append(minutes)
     return budgets
+
+
+def parse_errors(text: str) -> list[float]:
+    """``"0.01,0.05"`` to shares of a range."""
+    try:
+        errors = [float(word) for word in text.split(",")]
+    except ValueError:
+        errors = []
+    if not errors or not all(0 < error < 1 for error in errors):
+        raise argparse.ArgumentTypeError(f"expected shares between 0 and 1, separated by commas, got {text!r}")
+    return errors
 
 
 def parse_op(text: str) -> str:
@@ -263,6 +285,24 @@ def run_nerfstudio(options: argparse.Namespace, command: str) -> None:
     )
     result = {"kind": "nerfstudio", "name": data_name(options.data), "commands": [command], "machine": machine}
     write(options, {**result, "start_step": options.start_step, "systems": systems}, "nerfstudio")
+
+
+def run_volumes(options: argparse.Namespace, command: str) -> None:
+    """``volumes``: files are added to what is there already, so that they can be measured one by one."""
+    files = volume_codecs.sample_files(options.data, options.files)
+    if not files:
+        raise SystemExit(f"volumes: {options.data} has no such .vdb file.")
+    machine = describe_machine()
+    rows = volume_codecs.measure(files, errors=options.errors, steps=options.steps, codecs=options.codecs)
+    path = options.output or RESULTS / "volumes.json"
+    held = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"points": [], "commands": []}
+    new = {(row["file"], row["codec"], row["goal"]) for row in rows}
+    kept = [row for row in held["points"] if (row["file"], row["codec"], row["goal"]) not in new]
+    points = [*kept, *({**row, "machine": machine} for row in rows)]
+    points.sort(key=lambda row: (row["kind"], row["file"], row["codec"] == "neural", row["goal"] != "RMSE 0.5%"))
+    commands = list(dict.fromkeys([*held["commands"], command]))
+    note = options.note or held.get("note", "")
+    write(options, {"kind": "volumes", "commands": commands, "note": note, "points": points}, "volumes")
 
 
 def run_startup(options: argparse.Namespace, command: str) -> None:

@@ -92,3 +92,45 @@ def tiny_capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     write_blender(folder, splits)
     return folder
+
+
+@pytest.fixture(scope="session")
+def shape_meshes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of four small shapes: lopsided wedges, so that no symmetry hides a mistake."""
+    folder = tmp_path_factory.mktemp("meshes")
+    faces = "f 1 3 2\nf 1 2 4\nf 2 3 4\nf 1 4 3\n"
+    for number, (x, y, z) in enumerate([(5, 4, 3), (3, 5, 4), (4, 3, 5), (5, 5, 2)]):
+        corners = f"v 0 0 0\nv {x} 0 1\nv 0 {y} 0\nv 0.5 0 {z}\n"
+        (folder / f"wedge{number}.obj").write_text(corners + faces)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shape_dataset(shape_meshes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Those shapes as a voxel dataset of 32 to 8 voxels: two objects for training, one each to validate and test."""
+    import voxfield
+
+    output = tmp_path_factory.mktemp("shapes") / "dataset"
+    voxfield.build_shapes(shape_meshes, output, resolution=32, min_resolution=8, workers=1, quiet=True)
+    voxfield.split_shapes(output, train=0.5, val=0.25, test=0.25)
+    return output
+
+
+@pytest.fixture(scope="session")
+def shape_rays(shape_dataset: Path) -> dict[str, Path]:
+    """The same rays through its blocks, by layout."""
+    import voxfield
+
+    folders: dict[str, Path] = {}
+    for layout in ("files", "packed"):
+        folders[layout] = shape_dataset.parent / f"rays-{layout}"
+        voxfield.trace_shapes(
+            shape_dataset,
+            folders[layout],
+            sphere_divisions=2,
+            samples_per_view=90,
+            layout=layout,  # type: ignore[arg-type]
+            workers=1,
+            quiet=True,
+        )
+    return folders

@@ -329,6 +329,22 @@ def test_tables_are_whole(benchmark) -> None:
         "peak_memory_bytes": 2**30,
         "machine": MACHINE,
     }
+    volume = {
+        "file": "smoke.vdb",
+        "kind": "fog volume",
+        "active": 1_000_000,
+        "half_blosc": 2_000_000,
+        "codec": "neural",
+        "network_bytes": 5_000,
+        "goal": "RMSE 0.5%",
+        "bytes": 100_000,
+        "rmse": 0.004,
+        "largest": 0.01,
+        "exact_topology": True,
+        "encode": {"wall": 9.0, "processor": 10.0},
+        "decode": {"wall": 0.5, "processor": 0.8},
+        "machine": MACHINE,
+    }
     single = {"name": "lego", "commands": ["x"], "points": [point("2 min", 2.0, None)]}
     per_scale = [{"scale": 1, "psnr": 30.0}, {"scale": 8, "psnr": 34.5}]
     scaled = {**point("20 min", 20.0), "recipe": "pynerf", "per_scale": per_scale}
@@ -339,6 +355,7 @@ def test_tables_are_whole(benchmark) -> None:
         {"kind": "rates", **single},
         {"kind": "memory", **single},
         {"kind": "image-cache", "commands": ["x"], "points": [beyond]},
+        {"kind": "volumes", "commands": ["x"], "note": "Shared with others.", "points": [volume]},
         startup,
     ]
     # The table beside nerfstudio has a test of its own.
@@ -352,7 +369,32 @@ def test_tables_are_whole(benchmark) -> None:
     page = pages.results_page(results)
     assert page.index("Quality against") < page.index("Start-up") < page.index("Kernels")
     assert "61,200" in page
+    assert "20.0x | 0.40% | 1.00% | exact |" in page
+    assert "Shared with others." in page
     assert pages.CURVE in page
+
+
+def test_volumes_are_measured_to_the_goal(benchmark, tmp_path: Path) -> None:
+    import numpy as np
+
+    from voxfield.storage.vdb import VdbGrid, write_vdb
+    from voxfield.voxels.sparse import SparseVolume
+
+    codecs = benchmark("volume_codecs")
+    dense = np.random.default_rng(0).random((16, 16, 16)).astype(np.float32)
+    write_vdb(tmp_path / "noise.vdb", [VdbGrid(name="x", volume=SparseVolume.from_dense(dense))])
+    (tmp_path / "other.vdb").write_bytes(b"nothing")
+    assert [file.name for file in codecs.sample_files(tmp_path, [])] == ["noise.vdb"]
+    rows = codecs.measure(codecs.sample_files(tmp_path, []), errors=[0.05], steps=2, codecs=["quantised", "neural"])
+    assert [(row["codec"], row["goal"]) for row in rows] == [
+        ("quantised", "RMSE 0.5%"),
+        ("quantised", "max 5%"),
+        ("neural", "RMSE 0.5%"),
+        ("neural", "max 5%"),
+    ]
+    assert all(row["exact_topology"] for row in rows)
+    assert max(row["rmse"] for row in rows if row["goal"] == "RMSE 0.5%") <= 0.005
+    assert max(row["largest"] for row in rows) <= 0.05
 
 
 def test_turns_are_timed_block_by_block(benchmark, monkeypatch: pytest.MonkeyPatch) -> None:

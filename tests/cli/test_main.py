@@ -87,7 +87,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
             raise record.error
         return record.run
 
-    library = SimpleNamespace(train=train, open=lambda path: record.run, Run=FakeRun)
+    library = SimpleNamespace(train=train, open=lambda path: record.run, Run=FakeRun, ShapeRun=type(None))
     monkeypatch.setitem(sys.modules, "voxfield.api", library)  # type: ignore[arg-type]
     return record
 
@@ -225,7 +225,8 @@ def test_debug_shows_the_traceback(
 def test_train_passes_every_option_on(fake: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = "train grid-ngp data/lego --output runs/a --steps 10 --minutes 2.5 --resume --seed 3 --device cpu"
     arguments += " --precision float32 --image-cache 4GB --max-memory 2GB --quiet --set model.a=1 --set model.b=x,y"
-    arguments += " --config c.yaml --from g.vdb"
+    arguments += " --config c.yaml"
+    arguments += " --from g.vdb"
     assert main(arguments.split()) == 0
     ((args, options),) = fake.trained
     assert args == ("grid-ngp", Path("data/lego"))

@@ -13,7 +13,7 @@ ROW = re.compile(r"^\| `([\w.]+)` \| ([^|]+) \| [^|]+ \|$", re.MULTILINE)
 BUDGETS = (1.0, 5.0, 20.0, None)
 
 
-@pytest.mark.parametrize("recipe", ["grid-ngp", "nerfacto", "pynerf", "plenoxels"])
+@pytest.mark.parametrize("recipe", ["grid-ngp", "nerfacto", "pynerf", "plenoxels", "raynet"])
 def test_the_settings_of_a_page_have_their_defaults(recipe: str, repository: Path) -> None:
     page = (repository / "docs" / "methods" / f"{recipe}.md").read_text(encoding="utf-8")
     rows = ROW.findall(page)

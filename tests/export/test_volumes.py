@@ -17,9 +17,11 @@ BOUNDS = Bounds(minimum=(-1.0, -0.5, 0.0), maximum=(1.0, 0.5, 0.5))
 ORIGINS = 4 * torch.nn.functional.normalize(torch.randn(6, 3, generator=torch.Generator().manual_seed(1)), dim=1)
 
 
-def plenoxels() -> Plenoxels:
+def plenoxels(spheres: int = 0) -> Plenoxels:
     cameras = posed_images(count=3, resolution=16).cameras
-    return Plenoxels(smallest_model("plenoxels"), BOUNDS, cameras, near=0.1, has_alpha=True)
+    config = smallest_model("plenoxels")
+    config = replace(config, spheres=replace(config.spheres, layers=spheres))
+    return Plenoxels(config, BOUNDS, cameras, near=0.1, has_alpha=True)
 
 
 def test_a_voxel_grid_is_taken_as_it_is() -> None:
@@ -57,8 +59,5 @@ def test_what_was_written_is_told(tmp_path) -> None:
     model = plenoxels()
     told = exported(file, model.world_grid(), model)
     assert (told.bytes, told.file, told.left_out) == (3, file, None)
-    cameras = posed_images(count=3, resolution=16).cameras
-    config = smallest_model("plenoxels")
-    config = replace(config, spheres=replace(config.spheres, layers=8, height=8))
-    model = Plenoxels(config, BOUNDS, cameras, near=0.1, has_alpha=False, unbounded=True)
+    model = plenoxels(spheres=2)
     assert exported(file, model.world_grid(), model).left_out == "the background spheres"

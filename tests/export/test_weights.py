@@ -10,10 +10,10 @@ from voxfield.data.synthetic import posed_images
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.export.nerfstudio import export_run
 from voxfield.export.weights import meaning, read_weights, write_weights
-from voxfield.recipes import RECIPES, build_model, smallest_model
+from voxfield.recipes import PHOTOGRAPHS, RECIPES, build_model, data_kind, smallest_model
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", [name for name in RECIPES if data_kind(name) == PHOTOGRAPHS])
 def test_every_tensor_is_written_and_explained(recipe, tmp_path):
     config = smallest_model(recipe)
     if recipe == "nerfacto":

@@ -7,6 +7,7 @@ kernels that compile what they are given, specialised as a launch would be, inst
 
 import importlib
 import inspect
+import itertools
 import os
 from collections.abc import Callable
 from typing import Any
@@ -77,6 +78,7 @@ def compile_kernels_of(request, monkeypatch):
         launched = (
             "_forward", "_backward", "_backward_table", "_backward_positions", "_march", "_resample", "_slabs",
             "_update", "_walk", "_sample", "_mark", "_follow", "_cross", "_fill",
+            "_scatter", "_blur",
         )  # fmt: skip
         for name in launched:
             kernel = getattr(module, name, None)
@@ -215,6 +217,17 @@ def test_ray_box(compile_kernels_of):
     module, compiled = compile_kernels_of("ray_box")
     module.ray_box(torch.zeros(7, 3), torch.ones(7, 3), torch.zeros(2, 3))
     assert compiled == ["_slabs"]
+
+
+@pytest.mark.parametrize(("count", "shape"), [(1, (1, 1, 1)), (300, (4, 5, 6))])
+def test_scatter_points(compile_kernels_of, count, shape):
+    module, compiled = compile_kernels_of("scatter_points")
+    cases = (("gaussian", True), ("density", False), ("trilinear", False))
+    for dtype, (method, compatible) in itertools.product((torch.float32, torch.float64), cases):
+        box = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+        sigma = (1.0, 0.0, 0.3) if method == "gaussian" else (0.0, 0.0, 0.0)
+        module.scatter_points(torch.zeros(count, 3, dtype=dtype), shape, *box, method, sigma, compatible, compatible)
+    assert compiled == ["_scatter", "_blur", "_blur", "_scatter", "_scatter"] * 2
 
 
 @pytest.mark.parametrize(

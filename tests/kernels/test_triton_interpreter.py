@@ -25,6 +25,7 @@ OPS = [
     "ray_box",
     "row_update",
     "scan_fill",
+    "scatter_points",
     "sh_grid",
     "spherical_harmonics",
     "total_variation",

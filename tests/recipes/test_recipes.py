@@ -7,7 +7,7 @@ from voxfield.data.synthetic import posed_images
 from voxfield.distributed.devices import place
 from voxfield.errors import InputError
 from voxfield.models.grid_ngp import GridNgp
-from voxfield.recipes import RECIPES, build_model, load_recipe
+from voxfield.recipes import PHOTOGRAPHS, RECIPES, build_model, data_kind, load_recipe
 from voxfield.recipes.rehearsal import compile_kernels
 from voxfield.training.experiment import from_dict, to_dict
 from voxfield.training.progress import Progress
@@ -48,7 +48,7 @@ def test_a_model_is_made_for_its_capture_and_seed(tiny: tuple[str, ...]) -> None
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", [name for name in RECIPES if data_kind(name) == PHOTOGRAPHS])
 def test_rehearsal_leaves_no_trace(recipe: str, training: bool, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     monkeypatch.chdir(tmp_path)
     threads, state = torch.get_num_threads(), torch.get_rng_state()

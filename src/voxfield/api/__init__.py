@@ -5,10 +5,13 @@ The command line calls only these.
 
 from voxfield.api.baking import Baked, bake
 from voxfield.api.captures import convert_capture, download_eyefultower, make_multiscale, process_photos
+from voxfield.api.compression import compress_volume, decompress_volume
 from voxfield.api.levels import make_levels, optimise_volume
 from voxfield.api.opening import open  # noqa: A004  (the public name reads voxfield.open)
+from voxfield.api.points import prerender, voxel_dataset
 from voxfield.api.runs import Run
-from voxfield.api.shapes import build_shapes, convert_shapes, split_shapes, trace_shapes, verify_shapes
+from voxfield.api.shape_runs import ShapeRun
+from voxfield.api.shapes import build_shapes, convert_shapes, split_shapes, trace_shapes, verify_shapes, view_shapes
 from voxfield.api.trained_run import machine
 from voxfield.api.training import train
 from voxfield.api.volumes import (
@@ -20,18 +23,26 @@ from voxfield.api.volumes import (
     volume_info,
     write_volume,
 )
+from voxfield.data.voxel_datasets import PointCloudVoxelDataset, PrerenderedVoxelDataset
+from voxfield.storage.compressed import CompressionConfig
 from voxfield.voxels.voxel_grid import VoxelGrid
 
 __all__ = [
     "Baked",
+    "CompressionConfig",
+    "PointCloudVoxelDataset",
+    "PrerenderedVoxelDataset",
     "Run",
+    "ShapeRun",
     "VoxelGrid",
     "bake",
     "build_shapes",
+    "compress_volume",
     "convert_capture",
     "convert_shapes",
     "convert_volume",
     "crop_volume",
+    "decompress_volume",
     "download_eyefultower",
     "machine",
     "make_levels",
@@ -39,6 +50,7 @@ __all__ = [
     "merge_volumes",
     "open",
     "optimise_volume",
+    "prerender",
     "process_photos",
     "read_volume",
     "slice_volume",
@@ -46,6 +58,8 @@ __all__ = [
     "trace_shapes",
     "train",
     "verify_shapes",
+    "view_shapes",
     "volume_info",
+    "voxel_dataset",
     "write_volume",
 ]

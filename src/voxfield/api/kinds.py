@@ -24,7 +24,7 @@ class Kind(Protocol):
         """Open a run; ``outcome`` and ``left_out`` of one trained in this process."""
 
 
-_MODULES = {"photographs": "photographs"}
+_MODULES = {"photographs": "photographs", "shape rays": "shape_runs"}
 
 
 def kind_of(recipe: str) -> Kind:

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from voxfield.checks import check_choice
+from voxfield.checks import check_choice, check_range, nearest_names
+from voxfield.errors import InputError
+from voxfield.export.shape_pictures import write_contact_sheet
 from voxfield.geometry.voxel_views import RayStart
 from voxfield.jobs import build_shapes as building
 from voxfield.jobs.check_shapes import CheckedShapes, check_shapes
@@ -94,6 +96,7 @@ def trace_shapes(
     max_level: int | None = None,
     start: RayStart = "near",
     seed: int = 42,
+    layout: Layout = "files",
     workers: int | None = None,
     quiet: bool = False,
 ) -> TracedShapes:
@@ -113,6 +116,7 @@ def trace_shapes(
         start: ``near``: rays enter from the camera's side; ``far``: they leave the faces turned away from it, towards
             it; ``faces``: they enter every face along its axis.
         seed: the same seed gives the same rays.
+        layout: ``files``: a file a block; ``packed``: a few mapped arrays, for quick loading.
         workers: processes; one for each core if absent.
         quiet: no progress bar.
 
@@ -132,6 +136,7 @@ def trace_shapes(
         max_level=max_level,
         start=start,
         seed=seed,
+        layout=layout,
         workers=workers,
     )
     with Progress(quiet=quiet) as progress:
@@ -200,3 +205,44 @@ def convert_shapes(dataset: str | os.PathLike[str], output: str | os.PathLike[st
     """
     check_choice("layout", layout, ("packed", "files"))
     return convert_layout(Path(dataset), Path(output), layout)
+
+
+def view_shapes(
+    dataset: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    objects: Sequence[str] = (),
+    count: int = 64,
+    columns: int = 8,
+    size: int = 160,
+) -> Path:
+    """Write a contact sheet: a PNG with a picture of each of a dataset's objects and its id.
+
+    Args:
+        dataset: its folder.
+        output: the PNG to write.
+        objects: ids of those to show; none: ``count`` of all, evenly chosen.
+        count: see ``objects``, at least 1.
+        columns: pictures in a row.
+        size: pixels along each side of a picture, 16 to 1024.
+
+    Returns:
+        ``output``.
+
+    Raises:
+        InputError: ids that there are not, or bad settings.
+        MissingFileError, FormatError: no dataset, or a damaged one.
+    """
+    check_range("count", count, minimum=1)
+    shapes = open_shapes(Path(dataset))
+    if not len(shapes):
+        raise InputError(f"{dataset}: has no objects to show.")
+    places = {str(shapes.info(index)["object_id"]): index for index in range(len(shapes))}
+    strange = [name for name in objects if name not in places]
+    if strange:
+        raise InputError(f"objects: {dataset} has no object {strange[0]!r}. {nearest_names(strange[0], places)}")
+    every = list(places.values())
+    shown = [places[name] for name in objects] or [
+        every[index * len(every) // min(count, len(every))] for index in range(min(count, len(every)))
+    ]
+    return write_contact_sheet(shapes, Path(output), objects=shown, columns=columns, size=size)

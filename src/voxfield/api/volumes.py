@@ -10,10 +10,11 @@ import numpy as np
 import torch
 
 from voxfield.checks import check_choice, check_range
-from voxfield.errors import FormatError, InputError, MissingFileError
+from voxfield.errors import InputError
 from voxfield.render.image import write_png
-from voxfield.storage.atomic import replacing
+from voxfield.storage.dense_files import DenseVolume, dense_ending, read_dense, write_dense
 from voxfield.storage.json_values import json_values
+from voxfield.storage.nanovdb import write_nanovdb
 from voxfield.storage.vdb import VdbFile, VdbGrid, VdbHeader, read_vdb, write_vdb
 from voxfield.storage.vdb.layout import Compression, compression_text
 from voxfield.voxels.sparse import SparseVolume
@@ -135,17 +136,19 @@ def convert_volume(
     tolerance: float = 0.0,
     voxel_size: float = 1.0,
 ) -> list[VdbGrid]:
-    """Write a volume anew: other compression or precision, fewer voxels, chosen grids; or to and from dense arrays.
+    """Write a volume anew: other compression or precision, fewer voxels, chosen grids; or to and from other formats.
 
     Args:
-        source: a ``.vdb`` file, or a ``.npy`` array (D, H, W) or (C, D, H, W) of a type that grids have.
-        output: a ``.vdb`` file, or ``.npy`` for the dense array of one grid in the box of its active voxels.
+        source: a ``.vdb`` file, or a dense array of a type that grids have, see `storage.dense_files`: ``.npy``,
+            ``.zarr``, ``.nii``, ``.nii.gz`` or ``.raw`` with its ``.raw.json``.
+        output: a ``.vdb`` file; ``.nvdb`` for NanoVDB's viewers (compression ``zip`` or, for any other, none); or a
+            dense array of one grid in the box of its active voxels.
         names: grids to keep; all where empty.
         compression: ``blosc``, ``zip`` or ``none``.
         level: effort, 0 to 9.
         half: store floating-point values in 16 bits; as the source has them where left out.
         tolerance: active voxels within this of the background become background, and blocks constant within it tiles.
-        voxel_size: of a grid made from an array, in world units.
+        voxel_size: of a grid made from an array whose file has no transform, in world units.
 
     Returns:
         The grids as they were written.
@@ -154,7 +157,7 @@ def convert_volume(
         InputError: other endings, names that are absent, or options that do not fit.
         MissingFileError, FormatError, MissingExtraError: as `read_volume`.
     """
-    from_dense, to_dense = _is_dense(source), _is_dense(output)
+    from_dense, to_dense = _is_dense(source, ".vdb"), _is_dense(output, ".vdb", ".nvdb")
     grids = [_grid_of_array(Path(source), voxel_size)] if from_dense else read_vdb(source, names or None)
     if half is not None:
         grids = [replace(grid, half=half) for grid in grids]
@@ -165,7 +168,9 @@ def convert_volume(
     if to_dense:
         if len(grids) != 1:
             raise InputError(f"{output}: holds one dense array, got {len(grids)} grids. Name one.")
-        _write_array(Path(output), grids[0].volume.to_dense())
+        _write_array(Path(output), grids[0])
+    elif Path(output).suffix.lower() == ".nvdb":
+        write_nanovdb(output, grids, compression="zip" if compression == "zip" else "none")
     else:
         metadata = {} if from_dense else VdbFile(source).metadata
         write_vdb(output, grids, compression=compression, level=level, metadata=metadata)
@@ -298,31 +303,34 @@ def _describe(file: VdbFile, header: VdbHeader, values: bool) -> dict[str, Any]:
     return described
 
 
-def _is_dense(path: str | os.PathLike[str]) -> bool:
-    suffix = Path(path).suffix.lower()
-    if suffix not in {".vdb", ".npy"}:
-        raise InputError(f"{path}: expected a file that ends in .vdb or .npy.")
-    return suffix == ".npy"
+def _is_dense(path: str | os.PathLike[str], *sparse: str) -> bool:
+    """Whether a file holds a dense array, and not one of the ``sparse`` formats."""
+    if Path(path).suffix.lower() in sparse:
+        return False
+    if dense_ending(path) is None:
+        raise InputError(
+            f"{path}: expected a file that ends in {', '.join(sparse)}, .npy, .zarr, .nii, .nii.gz or .raw."
+        )
+    return True
 
 
 def _grid_of_array(path: Path, voxel_size: float) -> VdbGrid:
     """A dense array as a grid named after its file."""
     check_range("voxel_size", voxel_size, above=0.0, maximum=1e30)
-    try:
-        dense = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise MissingFileError(f"{path}: there is no such file.") from None
-    except (ValueError, EOFError) as error:
-        raise FormatError(
-            f"{path}: not an array that NumPy reads ({str(error)[:80]}). Save it with numpy.save."
-        ) from None
-    matrix = np.diag([voxel_size, voxel_size, voxel_size, 1.0])
-    return VdbGrid(name=path.stem, volume=SparseVolume.from_dense(dense), index_to_world=matrix)
+    dense = read_dense(path)
+    matrix = dense.index_to_world
+    if matrix is None:
+        matrix = np.diag([voxel_size, voxel_size, voxel_size, 1.0])
+    volume = SparseVolume.from_dense(dense.values, origin=dense.origin)
+    return VdbGrid(name=path.name.split(".")[0], volume=volume, index_to_world=matrix)
 
 
-def _write_array(path: Path, dense: np.ndarray) -> None:
-    with replacing(path) as temporary, temporary.open("wb") as stream:
-        np.save(stream, dense, allow_pickle=False)
+def _write_array(path: Path, grid: VdbGrid) -> None:
+    """The box of a grid's active voxels as a dense array."""
+    bounds = grid.volume.active_bounds
+    x, y, z = (0, 0, 0) if bounds is None else bounds[0].tolist()
+    volume = DenseVolume(values=grid.volume.to_dense(), index_to_world=grid.index_to_world, origin=(x, y, z))
+    write_dense(path, volume)
 
 
 def _index_box(low: np.ndarray, high: np.ndarray, index_to_world: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -25,6 +25,7 @@ def command(
     max_level: Annotated[int | None, optional("LEVEL")] = None,
     start: Literal["near", "far", "faces"] = "near",
     seed: int = 42,
+    layout: Literal["files", "packed"] = "files",
     workers: Annotated[int | None, optional("N")] = None,
     quiet: bool = False,
 ) -> int:
@@ -44,6 +45,7 @@ def command(
         start: rays enter from the camera's side (near), leave the faces turned away from it, towards it (far), or enter
             every face along its axis (faces).
         seed: the same seed gives the same rays.
+        layout: a file a block, or a few mapped arrays, from which trainings load many times as fast.
         workers: processes; without it one for each core.
         quiet: no progress bar.
     """
@@ -60,6 +62,7 @@ def command(
         max_level=max_level,
         start=start,
         seed=seed,
+        layout=layout,
         workers=workers,
         quiet=quiet,
     )

@@ -33,6 +33,9 @@ def command(
 ) -> int:
     """Render a camera path through a run as a video or images.
 
+    Of raynet: pictures of shapes by the network beside the traced truth; of these options --frames (views of each),
+    --width, --output, --split and --quiet.
+
     Args:
         run: run directory.
         path: orbit circles the subject, spiral also rises and approaches, interpolate flies through the photographs'
@@ -56,12 +59,30 @@ def command(
     """
     import voxfield
     from voxfield.cli.eval import print_metrics
-    from voxfield.cli.run_kinds import require_photographs
+    from voxfield.cli.run_kinds import refuse_photographic, require_photographs
     from voxfield.errors import InputError
 
     if compute_metrics and path != "dataset":
         raise InputError("--compute-metrics: only --path dataset has photographs to compare with.")
-    opened = require_photographs(voxfield.open(run), "render camera paths")
+    opened = voxfield.open(run)
+    if isinstance(opened, voxfield.ShapeRun):
+        photographic = {
+            "--path": path != "orbit",
+            "--height": height,
+            "--seconds": seconds,
+            "--format": format != "both",
+            "--exposure": exposure,
+            "--tone-map": tone_map != "none",
+            "--beside": beside,
+            "--save-depth": save_depth,
+            "--chunk-size": chunk_size,
+        }
+        refuse_photographic(opened, photographic)
+        pictures = opened.render_shapes(split=split, views=frames or 1, size=width or 256, output=output, quiet=quiet)
+        for file in pictures:
+            print(f"Wrote  {file}")
+        return 0
+    opened = require_photographs(opened, "render camera paths")
     written = opened.render_path(
         path,
         frames=frames,

@@ -37,9 +37,9 @@ def command(
     Args:
         recipe: what to train: grid-ngp, nerfacto, nerfacto-big, nerfacto-huge, depth-nerfacto, pynerf,
             pynerf-synthetic, pynerf-occupancy-grid, plenoxels, plenoxels-fast, plenoxels-llff,
-            plenoxels-360 or plenoxels-custom.
+            plenoxels-360, plenoxels-custom or raynet.
         data: folder of a capture (COLMAP, nerfstudio, NeRF-synthetic, Metashape, ...), or the file that lists its
-            photographs. Not needed to continue a run, nor where --config names the data.
+            photographs; for raynet a voxel dataset. Not needed to continue a run, nor where --config names the data.
         output: run directory; runs/NAME of the capture when not given.
         steps: stop after this many steps.
         minutes: stop after this many minutes of training; compiling and evaluating do not count.

@@ -22,17 +22,17 @@ def command(
     tolerance: Annotated[float, arg(metavar="X")] = 0.0,
     voxel_size: Annotated[float, arg(metavar="X")] = 1.0,
 ) -> int:
-    """Write an OpenVDB file anew: compression, precision, fewer voxels; or to and from .npy arrays.
+    """Write an OpenVDB file anew: compression, precision, fewer voxels; or to and from other formats.
 
     Args:
-        source: a .vdb file, or a .npy array of shape (D, H, W) or (C, D, H, W).
-        output: a .vdb file, or .npy for the values of one grid in the box of its active voxels.
+        source: a .vdb file, or an array (D, H, W) or (C, D, H, W): .npy, .zarr, .nii, .nii.gz, .raw with .raw.json.
+        output: a .vdb file, .nvdb for NanoVDB, or an array, of one grid in the box of its active voxels.
         grids: names of the grids to keep; all of them if left out.
         compression: blosc as OpenVDB and Blender write, zip for smaller files, or none.
         level: effort of the compression.
         precision: bits of floating-point values: half for 16, full; as they are if left out.
         tolerance: voxels within this of the background become background, and constant blocks one value.
-        voxel_size: of a grid made from an array, in world units.
+        voxel_size: of a grid made from an array without a transform, in world units.
     """
     import voxfield
 

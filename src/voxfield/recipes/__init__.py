@@ -24,8 +24,9 @@ RECIPES = {
     "plenoxels": "plenoxels",
     "plenoxels-fast": "plenoxels_fast",
     "plenoxels-llff": "plenoxels_llff",
-    "plenoxels-360": "plenoxels_360",
     "plenoxels-custom": "plenoxels_custom",
+    "plenoxels-360": "plenoxels_360",
+    "raynet": "raynet",
 }
 """Name to module. A module has ``experiment(minutes)``; that of a recipe on photographs also
 ``build_model(config, captures, seed)`` and ``smallest_model()``, that of another names its data in ``TRAINS_ON``."""

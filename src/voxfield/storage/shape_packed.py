@@ -11,7 +11,6 @@ its level.
 """
 
 import bisect
-import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +19,8 @@ import numpy as np
 
 from voxfield.errors import FormatError, MissingFileError
 from voxfield.kernels.voxel_words import word_count
-from voxfield.storage.atomic import replacing, write_json
+from voxfield.storage.atomic import write_json
+from voxfield.storage.mapped_arrays import INDEX, file_checksum, map_array, place_array, save_array
 from voxfield.storage.shapes import (
     METADATA,
     BlockCounts,
@@ -33,7 +33,7 @@ from voxfield.storage.shapes import (
 from voxfield.voxels.hierarchy import NODE, BlockLevel, BlockTree
 
 PACKED: Final = "packed"
-INDEX: Final = "index.json"
+
 _SCHEMA: Final = 1
 _SHARD_BYTES: Final = 256 << 20
 
@@ -67,7 +67,7 @@ def write_packed(folder: Path, shapes: Shapes) -> None:
         nodes.append(own)
     index = {
         "schema": _SCHEMA,
-        "nodes": _save(home, "nodes", np.concatenate(nodes) if nodes else np.zeros(0, NODE)),
+        "nodes": save_array(home, "nodes", np.concatenate(nodes) if nodes else np.zeros(0, NODE)),
         "levels": [writer.finish() for writer in writers],
         "objects": objects,
     }
@@ -123,36 +123,14 @@ class _LevelWriter:
         words = []
         for number, (path, shard) in enumerate(self.shards):
             shard.flush()  # type: ignore[attr-defined]
-            words.append(_place(self.home, f"level_{self.level}.words.{number}", path, shard.shape))
+            words.append(place_array(self.home, f"level_{self.level}.words.{number}", path, shard.shape))
         self.shards.clear()
         return {
             "level": self.level,
             "resolution": self.resolution,
-            "hashes": _save(self.home, f"level_{self.level}.hashes", self.hashes),
+            "hashes": save_array(self.home, f"level_{self.level}.hashes", self.hashes),
             "words": words,
         }
-
-
-def _save(home: Path, name: str, array: np.ndarray) -> dict[str, Any]:
-    path = home / f".{name}.partial"
-    with path.open("wb") as stream:
-        np.lib.format.write_array(stream, array, allow_pickle=False)
-    return _place(home, name, path, array.shape)
-
-
-def _place(home: Path, name: str, written: Path, shape: tuple[int, ...]) -> dict[str, Any]:
-    """Give a finished file its name; returns its entry in the index."""
-    checksum = file_checksum(written)
-    target = home / f"{name}.{checksum[:12]}.npy"
-    with replacing(target) as temporary:
-        written.replace(temporary)
-    return {"file": target.name, "sha256": checksum, "bytes": target.stat().st_size, "shape": list(shape)}
-
-
-def file_checksum(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 class PackedShapes:
@@ -174,12 +152,12 @@ class PackedShapes:
             if self._index["schema"] != _SCHEMA:
                 raise FormatError(f"{home / INDEX}: is of version {self._index['schema']}, expected {_SCHEMA}.")
             self._objects = self._index["objects"]
-            self._nodes = _map(home, self._index["nodes"], NODE, (None,))
+            self._nodes = map_array(home, self._index["nodes"], NODE, (None,))
             levels = self._index["levels"]
-            self._hashes = [_map(home, level["hashes"], np.dtype(np.uint8), (None, 32)) for level in levels]
+            self._hashes = [map_array(home, level["hashes"], np.dtype(np.uint8), (None, 32)) for level in levels]
             widths = [word_count(about.base_resolution >> level) for level in range(about.num_levels)]
             self._shards = [
-                [_map(home, entry, np.dtype(np.int64), (None, width)) for entry in level["words"]]
+                [map_array(home, entry, np.dtype(np.int64), (None, width)) for entry in level["words"]]
                 for level, width in zip(levels, widths, strict=True)
             ]
             ends = np.cumsum([int(one["nodes"]) for one in self._objects])
@@ -285,22 +263,3 @@ class PackedShapes:
             words[here] = shard[rows[here] - start]
             start += len(shard)
         return words
-
-
-def _map(home: Path, entry: Mapping[str, Any], dtype: np.dtype, shape: tuple[int | None, ...]) -> np.ndarray:
-    """A file of the index, mapped; its type and shape must be those expected and stated."""
-    name = entry["file"]
-    if not isinstance(name, str) or Path(name).name != name:
-        raise FormatError(f"{home / INDEX}: names a file {name!r} outside the dataset.")
-    path = home / name
-    if not path.is_file():
-        raise MissingFileError(f"{path}: is missing. Build the dataset again.")
-    if path.stat().st_size != entry["bytes"]:
-        raise FormatError(f"{path}: has {path.stat().st_size:,} bytes, expected {entry['bytes']:,}: it is cut short.")
-    if 0 in entry["shape"]:
-        return np.zeros(entry["shape"], dtype)
-    array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    fits = len(shape) == array.ndim and all(want in {None, got} for want, got in zip(shape, array.shape, strict=True))
-    if array.dtype != dtype or not fits or list(array.shape) != entry["shape"]:
-        raise FormatError(f"{path}: expected {dtype} of shape {entry['shape']}, got {array.dtype} {array.shape}.")
-    return array

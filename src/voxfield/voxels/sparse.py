@@ -136,7 +136,7 @@ class SparseVolume:
         """
         origins = _checked_origins(origins)
         if tiles is not None:
-            _check_tiles(tiles)
+            check_tiles(tiles)
         channels = values.shape[4:] if values.ndim > 4 else ()
         base = np.broadcast_to(np.asarray(background, dtype=values.dtype), channels).copy()
         index = NodeIndex(origins, LEAF_SIDE)
@@ -504,7 +504,7 @@ def _checked_origins(origins: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(origins, dtype=np.int32)
 
 
-def _check_tiles(tiles: Tiles) -> None:
+def check_tiles(tiles: Tiles) -> None:
     """Raise unless tiles have the sides and places that a tree has for them."""
     count = len(tiles.origins)
     if tiles.origins.shape != (count, 3) or not len(tiles.sides) == len(tiles.values) == len(tiles.active) == count:

@@ -65,7 +65,7 @@ class ValueCodec:
         packed = cursor.take(length)
         if not expected:
             return b""
-        unpacked = _inflate(packed, expected) if not self.flags & BLOSC else _blosc_decompress(packed, expected)
+        unpacked = inflate(packed, expected) if not self.flags & BLOSC else _blosc_decompress(packed, expected)
         if unpacked is None:
             raise cursor.fault(f"a compressed run that does not hold {expected:,} bytes")
         return unpacked
@@ -125,7 +125,7 @@ def import_blosc() -> Any:
     return blosc
 
 
-def _inflate(packed: bytes, expected: int) -> bytes | None:
+def inflate(packed: bytes, expected: int) -> bytes | None:
     """What zlib unpacks to, if that is ``expected`` bytes; never more than one byte above is made."""
     try:
         engine = zlib.decompressobj()

@@ -242,11 +242,11 @@ def _codec(grid: VdbGrid, flags: int, level: int) -> ValueCodec:
     """How a grid will be stored."""
     if grid.grid_class not in GRID_CLASSES:
         raise InputError(f"grid {grid.name!r}: expected a class of {', '.join(GRID_CLASSES)}, got {grid.grid_class!r}.")
-    kind, half = _value_type(grid)
+    kind, half = value_type(grid)
     return ValueCodec(kind=kind, flags=flags, half=half, level=level)
 
 
-def _value_type(grid: VdbGrid) -> tuple[ValueType, bool]:
+def value_type(grid: VdbGrid) -> tuple[ValueType, bool]:
     """The type of a grid's values in a file, and whether they are halves."""
     background = grid.volume.background
     if background.dtype == np.float16:

@@ -1,0 +1,118 @@
+"""Volumes compressed within a stated error: making, opening and unpacking them."""
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from voxfield.errors import InputError
+from voxfield.storage.compressed import (
+    CompressedFile,
+    CompressedGridReport,
+    CompressionConfig,
+    is_compressed,
+    write_compressed,
+)
+from voxfield.storage.vdb import VdbFile, VdbGrid, write_vdb
+from voxfield.storage.vdb.layout import Compression
+from voxfield.training.progress import Progress
+
+
+def compress_volume(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    config: CompressionConfig,
+    *,
+    names: Sequence[str] = (),
+    warm_start: str | os.PathLike[str] | None = None,
+    quiet: bool = True,
+) -> list[CompressedGridReport]:
+    """Compress grids of an OpenVDB file within a stated error.
+
+    Args:
+        source: a ``.vdb`` file, or a compressed one, whose grids are compressed as they decode.
+        output: the file to write.
+        config: codec and error.
+        names: grids to keep; all where empty.
+        warm_start: of the codec neural, a compressed volume whose networks training starts from, where they have the
+            grid's name and box: the frame before of an animation.
+        quiet: show no progress.
+
+    Returns:
+        What became of each grid: sizes and errors.
+
+    Raises:
+        MissingFileError, FormatError, MissingExtraError: as `read_volume`.
+        InputError: names that are absent.
+    """
+    file = open_volumes(source)
+    grids = [file.read(one) for one in (names or file.grids)]  # type: ignore[arg-type]
+    with ExitStack() as stack:
+        advance = _Stages(stack.enter_context(Progress(quiet=quiet)), stack)
+        previous = None if warm_start is None else CompressedFile(warm_start).networks()
+        return write_compressed(output, grids, config, metadata=file.metadata, previous=previous, advance=advance)
+
+
+def decompress_volume(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    names: Sequence[str] = (),
+    lower: Sequence[int] | None = None,
+    upper: Sequence[int] | None = None,
+    compression: Compression = "blosc",
+) -> list[VdbGrid]:
+    """Write grids of a compressed volume as an OpenVDB file.
+
+    Args:
+        source: what `compress_volume` wrote.
+        output: the ``.vdb`` file to write.
+        names: grids to keep; all where empty.
+        lower: with ``upper``, keep only the blocks that share a voxel with [lower, upper), in index coordinates (x, y,
+            z); no others are decoded.
+        upper: see ``lower``.
+        compression: ``blosc``, ``zip`` or ``none``.
+
+    Returns:
+        The grids as they were written.
+
+    Raises:
+        MissingFileError: there is no such file.
+        FormatError: it is no compressed volume, of another version, cut short or damaged.
+        InputError: names that are absent, or an empty box.
+    """
+    if (lower is None) != (upper is None):
+        raise InputError(f"box: expected both lower and upper, got {lower} and {upper}.")
+    file = CompressedFile(source)
+    chosen = names or file.grids
+    if lower is not None and upper is not None:
+        grids = [file.read_box(one, lower, upper) for one in chosen]
+    else:
+        grids = [file.read(one) for one in chosen]
+    write_vdb(output, grids, compression=compression, metadata=file.metadata)
+    return grids
+
+
+def open_volumes(path: str | os.PathLike[str]) -> VdbFile | CompressedFile:
+    """The file of either kind that is there: both have ``grids``, ``metadata`` and ``read``.
+
+    Raises:
+        MissingFileError, FormatError: as `VdbFile` and `CompressedFile`.
+    """
+    return CompressedFile(path) if is_compressed(Path(path)) else VdbFile(path)
+
+
+class _Stages:
+    """Turns what the writer tells into stages of a progress display."""
+
+    def __init__(self, progress: Progress, stack: ExitStack) -> None:
+        self._progress, self._stack, self._what, self._done = progress, stack, "", 0
+        self._inner = stack.enter_context(ExitStack())
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if what != self._what:
+            self._inner.close()
+            self._stage = self._inner.enter_context(self._progress.stage(what, total))
+            self._what, self._done = what, 0
+        self._stage.advance(done - self._done)
+        self._done = done

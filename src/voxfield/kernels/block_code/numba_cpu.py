@@ -1,0 +1,463 @@
+"""The block coder: binary arithmetic coding with probabilities mixed from several contexts, in whole numbers alone.
+
+Every bit is coded with a probability mixed from `_MODELS` adaptive ones, each looked up by another context (Mahoney,
+Adaptive Weighing of Context Models for Lossless Data Compression, 2005). Nothing here is floating-point, so that every
+machine decodes what any machine encoded. The functions are plain Python that Numba compiles: interpreted, they are the
+reference. Encoder and decoder are one walk, so that they cannot drift apart.
+
+Blocks are coded one after another, voxels in the order of their offset. Each is seen in a frame of 12³ that holds the
+earlier blocks around it (two voxels deep); what is not known yet, or not there, holds what the walk says.
+"""
+
+import math
+
+import numpy as np
+from numba import njit
+from numba.extending import register_jitable
+
+from voxfield.kernels.block_code.api import EARLIER, HINTS, LARGEST, TAPS
+
+_MODELS = 4
+_INPUTS = _MODELS + 1  # and a constant
+_LIMIT = 250  # observations after which a probability adapts no slower
+_ROOM = 1 << 16  # bytes that a block's code never exceeds: 512 voxels of at most 80 bits, each of at most 12 bits
+_UNARY = 14  # magnitudes up to this are coded bit by bit
+_ESCAPE = 30  # most bits of what goes beyond
+_BINS = 2 + _UNARY + 2 * _ESCAPE
+_FRAME = 12
+_AROUND = np.array(EARLIER, dtype=np.int64)
+_STEPS = np.array(TAPS, dtype=np.int64)
+
+
+def _squash_table() -> np.ndarray:
+    """4096 / (1 + exp(-x / 256)) for x from -2048 to 2047, by the whole numbers of a table of 33: no rounding of
+    exponentials, which differs between machines.
+    """
+    knots = [1, 2, 3, 6, 10, 16, 27, 45, 73, 120, 194, 310, 488, 747, 1101, 1546, 2047, 2549, 2994, 3348, 3607, 3785]
+    knots += [3901, 3975, 4022, 4050, 4068, 4079, 4085, 4089, 4092, 4093, 4094]
+    table = np.empty(4096, dtype=np.int64)
+    for place in range(4096):
+        step, rest = place >> 7, place & 127
+        table[place] = (knots[step] * (128 - rest) + knots[step + 1] * rest + 64) >> 7
+    return table
+
+
+def _stretch_table(squash: np.ndarray) -> np.ndarray:
+    """The inverse of ``squash``: for each probability of 12 bits the least x that reaches it."""
+    return np.minimum(np.searchsorted(squash, np.arange(4096)), 4095).astype(np.int64) - 2048
+
+
+_SQUASH = _squash_table()
+_STRETCH = _stretch_table(_SQUASH)
+_RATES = np.array([2 * 65536 // (2 * count + 3) for count in range(_LIMIT + 1)], dtype=np.int64)
+
+
+# A coder is five whole numbers: low and high end of the range, the decoder's code, the place in the bytes, and the
+# probability mixed last; its lists are one array each, so that both directions share every function.
+@register_jitable
+def _code_bit(coder, raw, encoding, bit, chance):
+    """Code one bit whose probability of being 1 is ``chance`` of 4096 (1 to 4095)."""
+    low, high = coder[0], coder[1]
+    middle = low + ((high - low) * chance >> 12)
+    if not encoding:
+        bit = 1 if coder[2] <= middle else 0
+    if bit:
+        high = middle
+    else:
+        low = middle + 1
+    while (low ^ high) & 0xFF000000 == 0:
+        at = coder[3]
+        if encoding:
+            raw[at] = high >> 24
+        else:
+            following = raw[at] if at < len(raw) else 0
+            coder[2] = ((coder[2] << 8) & 0xFFFFFFFF) | following
+        coder[3] = at + 1
+        low = (low << 8) & 0xFFFFFFFF
+        high = ((high << 8) & 0xFFFFFFFF) | 255
+    coder[0], coder[1] = low, high
+    return bit
+
+
+@register_jitable
+def _mix(coder, raw, encoding, bit, chances, counts, places, weights, row, inputs, squash, stretch, rates):
+    """Code one bit with the probabilities at ``places``, weighed by ``weights[row]``, and let all of them learn."""
+    total = 0
+    for model in range(_MODELS):
+        inputs[model] = stretch[np.int64(chances[model, places[model]]) >> 4]
+        total += inputs[model] * weights[row, model]
+    total += inputs[_MODELS] * weights[row, _MODELS]
+    total = min(max(total >> 16, -2047), 2047)
+    chance = min(max(squash[total + 2048], 1), 4095)
+    bit = _code_bit(coder, raw, encoding, bit, chance)
+    error = ((bit << 12) - chance) * 6
+    for model in range(_INPUTS):
+        weights[row, model] += (inputs[model] * error + 0x2000) >> 14
+    goal = 65535 if bit else 0
+    for model in range(_MODELS):
+        place = places[model]
+        count = np.int64(counts[model, place])
+        chance = np.int64(chances[model, place])
+        chances[model, place] = chance + (((goal - chance) * np.int64(rates[count])) >> 16)
+        if count < _LIMIT:
+            counts[model, place] = count + 1
+    return bit
+
+
+@register_jitable
+def _models(contexts):
+    """Fresh probabilities and counts for the widest of ``contexts``, room for places, and equal weights of one row."""
+    chances = np.full((_MODELS, contexts), 32768, dtype=np.int32)
+    counts = np.zeros((_MODELS, contexts), dtype=np.int16)
+    places = np.zeros(_MODELS, dtype=np.int64)
+    inputs = np.zeros(_INPUTS, dtype=np.int64)
+    inputs[_MODELS] = 256
+    return chances, counts, places, inputs
+
+
+@register_jitable
+def _weights(rows):
+    """Equal weights."""
+    weights = np.full((rows, _INPUTS), 22000, dtype=np.int64)
+    weights[:, _MODELS] = 0
+    return weights
+
+
+@register_jitable
+def _start(raw, encoding):
+    """A coder at the beginning of ``raw``."""
+    coder = np.zeros(4, dtype=np.int64)
+    coder[1] = 0xFFFFFFFF
+    if not encoding:
+        for at in range(4):
+            coder[2] = (coder[2] << 8) | (raw[at] if at < len(raw) else 0)
+        coder[3] = 4
+    return coder
+
+
+@register_jitable
+def _roomy(raw, at):
+    """``raw``, twice as long where a block might not fit behind ``at``."""
+    if at + _ROOM <= len(raw):
+        return raw
+    longer = np.zeros(2 * len(raw) + _ROOM, dtype=np.uint8)
+    longer[:at] = raw[:at]
+    return longer
+
+
+@register_jitable
+def _finish(coder, raw):
+    """Write what tells the last range from all others; the number of bytes."""
+    # The ends differ in their first byte, so that of the high end followed by zeros, which a decoder reads behind the
+    # last byte, lies between them.
+    raw[coder[3]] = coder[1] >> 24
+    return coder[3] + 1
+
+
+@register_jitable
+def _fill_frame(frame, blocks, neighbours, row, around, missing):
+    """Copy into a frame what earlier blocks know around block ``row``; ``missing`` where there is none."""
+    frame[:] = missing
+    for number in range(len(around)):
+        other = neighbours[row, number]
+        if other < 0:
+            continue
+        low = np.empty(3, np.int64)
+        high = np.empty(3, np.int64)
+        for axis in range(3):
+            step = around[number, axis]
+            low[axis] = 0 if step < 0 else (2 if step == 0 else 10)
+            high[axis] = 2 if step < 0 else (10 if step == 0 else 12)
+        for x in range(low[0], high[0]):
+            at_x = (x + 6) & 7
+            for y in range(low[1], high[1]):
+                at_y = (y + 6) & 7
+                for z in range(low[2], high[2]):
+                    frame[x, y, z] = blocks[other, (at_x * 8 + at_y) * 8 + ((z + 6) & 7)]
+
+
+def _walk_states(raw, encoding, states, hints, neighbours, around, squash, stretch, rates):
+    """Code the states of all blocks; the bytes, and how many were read or written."""
+    coder = _start(raw, encoding)
+    chances, counts, places, inputs = _models(8192 * HINTS)
+    weights = _weights(2 * HINTS)
+    kind_chances, kind_counts, kind_places, kind_inputs = _models(2048)
+    kind_weights = _weights(2)
+    full_chances, full_counts, full_places, full_inputs = _models(16)
+    full_weights = _weights(1)
+    full = np.zeros(len(states) + 1, dtype=np.uint8)  # the last is that of a block that is not there
+    frame = np.zeros((_FRAME, _FRAME, _FRAME), dtype=np.uint8)
+    hint = np.zeros((_FRAME, _FRAME, _FRAME), dtype=np.uint8)
+    for row in range(len(states)):
+        if encoding:
+            raw = _roomy(raw, coder[3])
+        # Most blocks inside a fog are full: one bit says so in place of 512.
+        expected = 1
+        whole = 1
+        for place in range(512):
+            if hints[row, place] != HINTS - 1:
+                expected = 0
+            if states[row, place] != 1:
+                whole = 0
+        beside = np.int64(full[neighbours[row, 12]]) | np.int64(full[neighbours[row, 10]]) << 1
+        beside |= np.int64(full[neighbours[row, 4]]) << 2
+        full_places[0] = beside * 2 + expected
+        full_places[1] = beside
+        full_places[2] = expected
+        full_places[3] = 0
+        if _mix(
+            coder, raw, encoding, whole, full_chances, full_counts, full_places, full_weights, 0, full_inputs,
+            squash, stretch, rates,
+        ):  # fmt: skip
+            full[row] = 1
+            states[row, :] = 1
+            continue
+        _fill_frame(frame, states, neighbours, row, around, 0)
+        for place in range(512):
+            hint[2 + (place >> 6), 2 + ((place >> 3) & 7), 2 + (place & 7)] = hints[row, place]
+        for x in range(2, 10):
+            for y in range(2, 10):
+                for z in range(2, 10):
+                    place = ((x - 2) * 8 + (y - 2)) * 8 + z - 2
+                    state = np.int64(states[row, place])
+                    a, b, c = np.int64(frame[x - 1, y, z]), np.int64(frame[x, y - 1, z]), np.int64(frame[x, y, z - 1])
+                    ab, ac, bc = (
+                        np.int64(frame[x - 1, y - 1, z]),
+                        np.int64(frame[x - 1, y, z - 1]),
+                        np.int64(frame[x, y - 1, z - 1]),
+                    )
+                    aa, bb, cc = (
+                        np.int64(frame[x - 2, y, z]),
+                        np.int64(frame[x, y - 2, z]),
+                        np.int64(frame[x, y, z - 2]),
+                    )
+                    on = (a & 1) | (b & 1) << 1 | (c & 1) << 2
+                    near = on | (ab & 1) << 3 | (ac & 1) << 4 | (bc & 1) << 5
+                    far = (aa & 1) | (bb & 1) << 1 | (cc & 1) << 2
+                    beyond = np.int64(frame[x - 1, y + 1, z] & 1) | np.int64(frame[x - 1, y, z + 1] & 1) << 1
+                    beyond |= np.int64(frame[x, y - 1, z + 1] & 1) << 2 | np.int64(frame[x - 1, y - 1, z - 1] & 1) << 3
+                    told = np.int64(hint[x, y, z])
+                    before = min(
+                        np.int64(hint[x - 1, y, z]) + np.int64(hint[x, y - 1, z]) + np.int64(hint[x, y, z - 1]), 7
+                    )
+                    after = min(
+                        np.int64(hint[x + 1, y, z]) + np.int64(hint[x, y + 1, z]) + np.int64(hint[x, y, z + 1]), 7
+                    )
+                    places[0] = near * HINTS + told
+                    places[1] = (near | far << 6 | beyond << 9) * HINTS + told
+                    places[2] = (on | before << 3 | after << 6) * HINTS + told
+                    places[3] = (far | (x & 1) << 3 | (y & 1) << 4) * HINTS + told
+                    mixed = told * 2 + (1 if on in {0, 7} else 0)
+                    active = _mix(
+                        coder, raw, encoding, state & 1, chances, counts, places, weights, mixed, inputs,
+                        squash, stretch, rates,
+                    )  # fmt: skip
+                    kind = 0
+                    if not active:
+                        kinds = (a >> 1) | (b >> 1) << 2 | (c >> 1) << 4
+                        all_kinds = kinds | (ab >> 1 & 1) << 6 | (ac >> 1 & 1) << 7 | (bc >> 1 & 1) << 8
+                        kind_places[0] = kinds * 2
+                        kind_places[1] = (all_kinds * 2) & 2047
+                        kind_places[2] = (c >> 1) * 2
+                        kind_places[3] = 0
+                        minus = _mix(
+                            coder, raw, encoding, 1 if state >> 1 else 0, kind_chances, kind_counts, kind_places,
+                            kind_weights, 0, kind_inputs, squash, stretch, rates,
+                        )  # fmt: skip
+                        if minus:
+                            for model in range(_MODELS):
+                                kind_places[model] += 1
+                            other = _mix(
+                                coder, raw, encoding, 1 if state >> 1 == 2 else 0, kind_chances, kind_counts,
+                                kind_places, kind_weights, 1, kind_inputs, squash, stretch, rates,
+                            )  # fmt: skip
+                            kind = 1 + other
+                    coded = active | kind << 1
+                    frame[x, y, z] = coded
+                    states[row, place] = coded
+    if encoding:
+        return raw, _finish(coder, raw)
+    return raw, coder[3]
+
+
+@register_jitable
+def _level(amount):
+    """A magnitude in one of 16 steps that grow with it."""
+    if amount < 8:
+        return amount
+    if amount < 12:
+        return 8
+    if amount < 18:
+        return 9
+    if amount < 28:
+        return 10
+    if amount < 44:
+        return 11
+    if amount < 72:
+        return 12
+    if amount < 140:
+        return 13
+    return 14 if amount < 400 else 15
+
+
+@register_jitable
+def _clip(value, limit):
+    return min(max(value, -limit), limit)
+
+
+def _walk_values(raw, encoding, values, active, neighbours, taps, missing, around, steps, squash, stretch, rates):
+    """Code the values of active voxels; ``values`` holds what inactive ones are. The bytes, and how many."""
+    coder = _start(raw, encoding)
+    chances, counts, places, inputs = _models(_BINS * 49)
+    weights = _weights(_BINS)
+    frame = np.zeros((_FRAME, _FRAME, _FRAME), dtype=np.int32)
+    errors = np.zeros(values.shape, dtype=np.int16)
+    miss = np.zeros((_FRAME, _FRAME, _FRAME), dtype=np.int16)
+    for row in range(len(values)):
+        if encoding:
+            raw = _roomy(raw, coder[3])
+        _fill_frame(frame, values, neighbours, row, around, missing)
+        _fill_frame(miss, errors, neighbours, row, around, 0)
+        for x in range(2, 10):
+            for y in range(2, 10):
+                for z in range(2, 10):
+                    place = ((x - 2) * 8 + (y - 2)) * 8 + z - 2
+                    value = np.int64(values[row, place])
+                    if not active[row, place]:
+                        frame[x, y, z] = value
+                        miss[x, y, z] = 0
+                        continue
+                    total = 2048
+                    for number in range(len(steps)):
+                        at = frame[x + steps[number, 0], y + steps[number, 1], z + steps[number, 2]]
+                        total += np.int64(taps[number]) * np.int64(at)
+                    expected = _clip(total >> 12, LARGEST)
+                    part = (total & 4095) >> 10
+                    a, b, c = np.int64(frame[x - 1, y, z]), np.int64(frame[x, y - 1, z]), np.int64(frame[x, y, z - 1])
+                    plane = a + b + c - np.int64(frame[x - 1, y - 1, z]) - np.int64(frame[x - 1, y, z - 1])
+                    plane += np.int64(frame[x - 1, y - 1, z - 1]) - np.int64(frame[x, y - 1, z - 1])
+                    # How far the neighbours were missed, and how far they are from each other.
+                    missed = (
+                        abs(np.int64(miss[x - 1, y, z]))
+                        + abs(np.int64(miss[x, y - 1, z]))
+                        + abs(np.int64(miss[x, y, z - 1]))
+                    )
+                    missed += abs(np.int64(miss[x - 1, y - 1, z])) + abs(np.int64(miss[x - 1, y, z - 1]))
+                    missed += abs(np.int64(miss[x, y - 1, z - 1]))
+                    spread = max(a, b, c) - min(a, b, c)
+                    contexts = (
+                        _level(missed),
+                        part * 8 + (_level(spread) >> 1),
+                        (_level(missed) >> 1) * 4 + part,
+                        (_clip(plane - expected, 3) + 3) * 7 + _clip((a + b + c) // 3 - expected, 3) + 3,
+                    )
+                    error = _code_error(
+                        coder, raw, encoding, value - expected, chances, counts, places, weights, inputs, contexts,
+                        squash, stretch, rates,
+                    )  # fmt: skip
+                    value = _clip(expected + error, LARGEST)
+                    values[row, place] = value
+                    frame[x, y, z] = value
+                    miss[x, y, z] = _clip(error, 1000)
+                    errors[row, place] = _clip(error, 1000)
+    if encoding:
+        return raw, _finish(coder, raw)
+    return raw, coder[3]
+
+
+@register_jitable
+def _code_error(
+    coder, raw, encoding, error, chances, counts, places, weights, inputs, contexts, squash, stretch, rates
+):
+    """Code a whole number: whether it is 0, its sign, its magnitude by ones, and beyond `_UNARY` by Elias' gamma."""
+    magnitude = abs(error)
+    if not _bin(0, magnitude > 0, coder, raw, encoding, chances, counts, places, weights, inputs, contexts,
+                squash, stretch, rates):  # fmt: skip
+        return 0
+    negative = _bin(1, error < 0, coder, raw, encoding, chances, counts, places, weights, inputs, contexts,
+                    squash, stretch, rates)  # fmt: skip
+    found = 1
+    while found <= _UNARY and _bin(1 + found, magnitude > found, coder, raw, encoding, chances, counts, places,
+                                   weights, inputs, contexts, squash, stretch, rates):  # fmt: skip
+        found += 1
+    if found > _UNARY:
+        rest = magnitude - found + 1
+        bits = 0
+        while bits < _ESCAPE - 1 and _bin(2 + _UNARY + bits, rest >> (bits + 1) > 0, coder, raw, encoding, chances,
+                                          counts, places, weights, inputs, contexts, squash, stretch,
+                                          rates):  # fmt: skip
+            bits += 1
+        read = 1
+        for bit in range(bits - 1, -1, -1):
+            read = read << 1 | _bin(2 + _UNARY + _ESCAPE + bit, rest >> bit & 1, coder, raw, encoding, chances,
+                                    counts, places, weights, inputs, contexts, squash, stretch, rates)  # fmt: skip
+        found += read - 1
+    return -found if negative else found
+
+
+@register_jitable
+def _bin(number, bit, coder, raw, encoding, chances, counts, places, weights, inputs, contexts, squash, stretch, rates):
+    """Code one bit of a whole number."""
+    places[0] = number * 16 + contexts[0]
+    places[1] = number * 32 + contexts[1]
+    places[2] = number * 32 + contexts[2]
+    places[3] = number * 49 + contexts[3]
+    return _mix(
+        coder, raw, encoding, np.int64(bit), chances, counts, places, weights, number, inputs, squash, stretch, rates
+    )
+
+
+def _add_normal(values, active, neighbours, taps, missing, around, steps, matrix, goal):
+    """Add the normal equations of the linear prediction, each voxel weighed by how well ``taps`` already meet it."""
+    frame = np.zeros((_FRAME, _FRAME, _FRAME), dtype=np.int32)
+    seen = np.zeros(len(steps), dtype=np.float64)
+    for row in range(len(values)):
+        _fill_frame(frame, values, neighbours, row, around, missing)
+        for place in range(512):
+            frame[2 + (place >> 6), 2 + ((place >> 3) & 7), 2 + (place & 7)] = values[row, place]
+        for place in range(512):
+            if not active[row, place]:
+                continue
+            x, y, z = 2 + (place >> 6), 2 + ((place >> 3) & 7), 2 + (place & 7)
+            error = float(values[row, place])
+            for number in range(len(steps)):
+                seen[number] = frame[x + steps[number, 0], y + steps[number, 1], z + steps[number, 2]]
+                error -= taps[number] / 4096.0 * seen[number]
+            # Bits grow with the logarithm of an error, not with its square.
+            weight = 1.0 / (abs(error) + 1.0)
+            for one in range(len(steps)):
+                goal[one] += weight * seen[one] * values[row, place]
+                for two in range(len(steps)):
+                    matrix[one, two] += weight * seen[one] * seen[two]
+
+
+_compile = njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
+_compiled_states = _compile(_walk_states)
+_compiled_values = _compile(_walk_values)
+_compiled_normal = _compile(_add_normal)
+
+
+def states(raw, encoding, blocks, hints, neighbours, *, interpreted=False):
+    """Code states in place; the bytes and how many."""
+    walk = _walk_states if interpreted else _compiled_states
+    return walk(raw, encoding, blocks, hints, neighbours, _AROUND, _SQUASH, _STRETCH, _RATES)
+
+
+def values(raw, encoding, blocks, active, neighbours, taps, missing, *, interpreted=False):
+    """Code values in place; the bytes and how many."""
+    walk = _walk_values if interpreted else _compiled_values
+    return walk(raw, encoding, blocks, active, neighbours, taps, missing, _AROUND, _STEPS, _SQUASH, _STRETCH, _RATES)
+
+
+def fit_taps(blocks, active, neighbours, missing):
+    """Weights (10,) int16, in 4096ths, of the linear prediction that misses ``blocks`` least."""
+    taps = np.zeros(len(TAPS), dtype=np.int16)
+    for _ in range(3):
+        matrix, goal = np.zeros((len(TAPS), len(TAPS))), np.zeros(len(TAPS))
+        _compiled_normal(blocks, active, neighbours, taps, missing, _AROUND, _STEPS, matrix, goal)
+        scale = np.trace(matrix) / len(TAPS)
+        if not math.isfinite(scale) or scale <= 0:
+            break
+        found = np.linalg.solve(matrix + 1e-4 * scale * np.eye(len(TAPS)), goal)
+        taps = np.clip(np.rint(found * 4096), -32767, 32767).astype(np.int16)
+    return taps

@@ -1,0 +1,353 @@
+"""Ray-traced supervision of a voxel dataset on disk, in either layout.
+
+``files``: ``level_2/f3/f30c11..._rays.npz`` a block, as the tracer writes them (`voxfield.jobs.trace_shapes`).
+``packed``: one array a column, mapped into memory, for all blocks together:
+
+    packed/index.json             levels, files, sizes, checksums
+    packed/blocks.*.npy           (B,) of `BLOCK`: each block's level, hash, rows of rays and views
+    packed/rays.origins.*.npy     (N, 3) float32, and so on for every column
+    packed/views.*.npy            (V, 3) float32: cameras, each different set once
+
+There a block's rays lie in a random order that follows from its hash, so that any stretch of them is a fair sample and
+is read in one piece.
+"""
+
+import re
+import shutil
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Final, Protocol
+
+import numpy as np
+
+from voxfield.errors import FormatError, MissingFileError
+from voxfield.storage.atomic import write_json
+from voxfield.storage.mapped_arrays import INDEX, file_checksum, map_array, place_array, save_array
+from voxfield.storage.npz import read_npz
+from voxfield.storage.shapes import read_json_object
+
+PACKED: Final = "packed"
+COLUMNS: Final[dict[str, tuple[str, tuple[int, ...]]]] = {
+    "origins": ("<f4", (3,)),
+    "directions": ("<f4", (3,)),
+    "distances": ("<f4", ()),
+    "hits": ("u1", ()),
+    "hit_distances": ("<f4", ()),
+    "normals": ("i1", (3,)),
+    "voxel_ids": ("<i4", ()),
+    "face_ids": ("<i4", ()),
+    "view_ids": ("<i4", ()),
+}
+"""What is known of each ray: dtype, and shape after the first axis."""
+NEEDED: Final = ("origins", "directions", "distances", "hits")
+"""Columns that every dataset has; other programs' datasets have no more than these and the ids."""
+BLOCK: Final = np.dtype(
+    [("level", "u1"), ("hash", "V32"), ("first", "<i8"), ("rays", "<i4"), ("view", "<i4"), ("views", "<i4")]
+)
+"""A block: its level, content, first row and number of rays, and of cameras."""
+_SCHEMA: Final = 1
+_MOST_RAYS: Final = 1 << 31
+_FILE = re.compile(r"(?P<name>[0-9a-f]{64}|\d{1,20})_rays\.npz")
+
+
+@dataclass(frozen=True, order=True)
+class RayBlock:
+    """A block whose rays were traced."""
+
+    level: int
+    """0 is whole objects."""
+    name: str
+    """Its hash in hexadecimal, or the object's id at level 0."""
+
+    @property
+    def file(self) -> str:
+        """Where its rays lie in the ``files`` layout."""
+        return f"level_{self.level}/{self.name[:2]}/{self.name}_rays.npz"
+
+
+class ShapeRays(Protocol):
+    """Traced rays, whatever their layout."""
+
+    @property
+    def folder(self) -> Path:
+        """Where they lie."""
+
+    @property
+    def shuffled(self) -> bool:
+        """Whether any stretch of a block's rays is a fair sample of them."""
+
+    def blocks(self) -> Sequence[RayBlock]:
+        """What was traced, sorted by level and name."""
+
+    def count(self, block: RayBlock) -> int:
+        """How many rays a block has."""
+
+    def read(self, block: RayBlock, start: int = 0, stop: int | None = None) -> dict[str, np.ndarray]:
+        """Columns of a block's rays from ``start`` to before ``stop``, ``view_positions`` (V, 3), and ``hash``."""
+
+
+def open_rays(folder: Path) -> "FileRays | PackedRays":
+    """Open traced rays in the layout they have.
+
+    Raises:
+        MissingFileError: there are none. FormatError: damaged.
+    """
+    if not folder.is_dir():
+        raise MissingFileError(f"{folder}: no such folder of rays. Make it: voxfield dataset trace DATASET.")
+    return PackedRays(folder) if (folder / PACKED / INDEX).is_file() else FileRays(folder)
+
+
+class FileRays:
+    """Rays with a ``.npz`` a block."""
+
+    shuffled: Final = False
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._blocks = sorted(self._find())
+        if not self._blocks:
+            raise MissingFileError(
+                f"{folder}: holds no rays (level_L/ab/..._rays.npz). Make them: voxfield dataset trace DATASET."
+            )
+
+    def _find(self) -> Iterator[RayBlock]:
+        for home in self.folder.glob("level_*"):
+            level = home.name.removeprefix("level_")
+            if level.isdigit() and int(level) <= 8:
+                for path in home.glob("*/*_rays.npz"):
+                    match = _FILE.fullmatch(path.name)
+                    if match is not None and (len(match["name"]) == 64) == (level != "0"):
+                        yield RayBlock(int(level), match["name"])
+
+    def blocks(self) -> Sequence[RayBlock]:
+        """What was traced, sorted by level and name."""
+        return self._blocks
+
+    def count(self, block: RayBlock) -> int:
+        """How many rays a block has, by the header of one array."""
+        path = self.folder / block.file
+        try:
+            with zipfile.ZipFile(path) as archive, archive.open("distances.npy") as member:
+                if np.lib.format.read_magic(member) != (1, 0):
+                    raise FormatError(f"{path}: distances are of an unknown version.")
+                (rays,), _, _ = np.lib.format.read_array_header_1_0(member)
+        except FileNotFoundError as error:
+            raise MissingFileError(f"{path}: no such file.") from error
+        except (zipfile.BadZipFile, KeyError, EOFError, OSError, ValueError) as error:
+            if isinstance(error, FormatError):
+                raise
+            raise FormatError(f"{path}: is damaged or cut short ({error}). Remove it and trace again.") from error
+        return int(rays)
+
+    def read(self, block: RayBlock, start: int = 0, stop: int | None = None) -> dict[str, np.ndarray]:
+        """Columns of a block's rays, checked."""
+        path = self.folder / block.file
+        arrays = read_npz(path)
+        rays = len(arrays.get("distances", ()))
+        for name, (dtype, shape) in COLUMNS.items():
+            column = arrays.get(name)
+            if column is None and name not in NEEDED:
+                continue
+            if column is None or column.dtype != np.dtype(dtype) or column.shape != (rays, *shape):
+                there = "nothing" if column is None else f"{column.dtype} {column.shape}"
+                raise FormatError(f"{path}: expected {name}, {dtype} {(rays, *shape)}, got {there}.")
+        found = {name: arrays[name][start:stop] for name in COLUMNS if name in arrays}
+        found["view_positions"] = _positions(path, arrays.get("view_positions"))
+        found["hash"] = np.array(str(arrays.get("hash", block.name)))
+        return found
+
+
+def _positions(path: Path, array: np.ndarray | None) -> np.ndarray:
+    if array is None:
+        return np.zeros((0, 3), np.float32)
+    if array.ndim != 2 or array.shape[1] != 3 or array.dtype != np.float32:
+        raise FormatError(f"{path}: expected view_positions, float32 (V, 3), got {array.dtype} {array.shape}.")
+    return array
+
+
+class PackedRays:
+    """Rays in the ``packed`` layout. Its arrays are mapped, not read: opening costs nothing.
+
+    Raises:
+        MissingFileError, FormatError: files are missing or damaged.
+    """
+
+    shuffled: Final = True
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        home = folder / PACKED
+        self._index = read_json_object(home / INDEX)
+        try:
+            if self._index["schema"] != _SCHEMA:
+                raise FormatError(f"{home / INDEX}: is of version {self._index['schema']}, expected {_SCHEMA}.")
+            files = self._index["files"]
+            self._table = map_array(home, files["blocks"], BLOCK, (None,))
+            self._views = map_array(home, files["views"], np.dtype("<f4"), (None, 3))
+            self._columns = {
+                name: map_array(home, files[name], np.dtype(dtype), (None, *shape))
+                for name, (dtype, shape) in COLUMNS.items()
+                if name in files
+            }
+            objects = [str(name) for name in self._index["objects"]]
+            lengths = {len(column) for column in self._columns.values()}
+            fits = set(NEEDED) <= set(self._columns) and len(lengths) == 1 and _rows_fit(self._table, lengths)
+            fits = fits and self._rows_of_views_fit() and len(objects) == int((self._table["level"] == 0).sum())
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, FormatError):
+                raise
+            raise FormatError(f"{home / INDEX}: is damaged ({type(error).__name__}: {error}).") from error
+        if not fits:
+            raise FormatError(f"{home / INDEX}: does not fit its files. Trace again into another folder.")
+        names = objects + [name.tobytes().hex() for name in self._table["hash"][len(objects) :]]
+        levels = self._table["level"].tolist()
+        self._blocks = [RayBlock(level, name) for level, name in zip(levels, names, strict=True)]
+        self._row = {block: row for row, block in enumerate(self._blocks)}
+
+    def _rows_of_views_fit(self) -> bool:
+        first, count = self._table["view"].astype(np.int64), self._table["views"].astype(np.int64)
+        return bool(((first >= 0) & (count >= 0) & (first + count <= len(self._views))).all())
+
+    def blocks(self) -> Sequence[RayBlock]:
+        """What was traced, sorted by level and name."""
+        return self._blocks
+
+    def count(self, block: RayBlock) -> int:
+        """How many rays a block has."""
+        return int(self._entry(block)["rays"])
+
+    def read(self, block: RayBlock, start: int = 0, stop: int | None = None) -> dict[str, np.ndarray]:
+        """Columns of a block's rays: views of the mapped files, not to be written to."""
+        entry = self._entry(block)
+        first, rays = int(entry["first"]), int(entry["rays"])
+        rows = slice(first + start, first + (rays if stop is None else min(stop, rays)))
+        found = {name: column[rows] for name, column in self._columns.items()}
+        view = int(entry["view"])
+        found["view_positions"] = self._views[view : view + int(entry["views"])]
+        found["hash"] = np.array(entry["hash"].tobytes().hex())
+        return found
+
+    def check_files(self) -> None:
+        """Raise FormatError unless every file has the content that the index says."""
+        for entry in self._index["files"].values():
+            path = self.folder / PACKED / entry["file"]
+            if file_checksum(path) != entry["sha256"]:
+                raise FormatError(f"{path}: its checksum is not the one in {INDEX}: it is damaged. Trace again.")
+
+    def _entry(self, block: RayBlock) -> np.void:
+        if block not in self._row:
+            raise MissingFileError(f"{self.folder}: level {block.level} has no rays of {block.name}.")
+        entry: np.void = self._table[self._row[block]]
+        return entry
+
+
+def _rows_fit(table: np.ndarray, lengths: set[int]) -> bool:
+    """Whether blocks follow one another and take all rows."""
+    ends = np.cumsum(table["rays"], dtype=np.int64)
+    total = int(ends[-1]) if len(ends) else 0
+    return (
+        bool((table["rays"] >= 0).all())
+        and bool((np.diff(table["level"].astype(int)) >= 0).all())
+        and lengths == {total}
+        and np.array_equal(table["first"], ends - table["rays"])
+    )
+
+
+def write_packed_rays(folder: Path, sources: Sequence[ShapeRays]) -> int:
+    """Write rays in the ``packed`` layout into ``folder``; the index comes last.
+
+    Memory holds the rays of one block. Blocks of earlier sources win over the same ones of later sources.
+
+    Args:
+        folder: where to; may be that of a source.
+        sources: what is packed.
+
+    Returns:
+        How many blocks.
+
+    Raises:
+        FormatError: damaged sources, or some without columns that others have.
+    """
+    home = folder / PACKED
+    home.mkdir(parents=True, exist_ok=True)
+    origin = {block: source for source in reversed(sources) for block in source.blocks()}
+    columns: list[str] = []
+    streams: dict[str, BinaryIO] = {}
+    table = np.zeros(len(origin), BLOCK)
+    views: dict[bytes, int] = {}
+    positions: list[np.ndarray] = []
+    rays = 0
+    try:
+        for row, block in enumerate(sorted(origin)):
+            arrays = _in_order(block, origin[block])
+            if not columns:
+                columns = [name for name in COLUMNS if name in arrays]
+                streams = {name: _start_column(home, name) for name in columns}
+            if missing := [name for name in columns if name not in arrays]:
+                raise FormatError(f"{origin[block].folder}: {block.name} has no {missing[0]}, which others have.")
+            for name in columns:
+                streams[name].write(np.ascontiguousarray(arrays[name]).tobytes())
+            seen, key = arrays["view_positions"], arrays["view_positions"].tobytes()
+            if key not in views:
+                views[key] = sum(map(len, positions))
+                positions.append(seen)
+            content = bytes.fromhex(str(arrays["hash"]))
+            table[row] = (block.level, content, rays, len(arrays["distances"]), views[key], len(seen))
+            rays += len(arrays["distances"])
+            if rays > _MOST_RAYS:
+                raise FormatError(f"{folder}: more than {_MOST_RAYS:,} rays. Trace fewer levels into one folder.")
+    finally:
+        for stream in streams.values():
+            stream.close()
+    files = {name: _finish_column(home, name, rays) for name in columns}
+    files["blocks"] = save_array(home, "blocks", table)
+    files["views"] = save_array(home, "views", np.concatenate(positions or [np.zeros((0, 3), np.float32)]))
+    objects = [block.name for block in sorted(origin) if block.level == 0]
+    write_json(home / INDEX, {"schema": _SCHEMA, "objects": objects, "files": files})
+    kept = {INDEX, *(entry["file"] for entry in files.values())}
+    for path in home.iterdir():
+        if path.name not in kept:
+            path.unlink()
+    return len(table)
+
+
+def remove_ray_files(folder: Path) -> None:
+    """Remove the ``files`` layout's rays."""
+    for path in folder.glob("level_*"):
+        shutil.rmtree(path)
+
+
+def _in_order(block: RayBlock, source: ShapeRays) -> dict[str, np.ndarray]:
+    """A block's arrays, the rays in the order of the ``packed`` layout."""
+    arrays = source.read(block)
+    name = str(arrays["hash"])
+    if not re.fullmatch("[0-9a-f]{64}", name) or (block.level and name != block.name):
+        raise FormatError(f"{source.folder}: the rays of {block.name} say that they are of {name[:80]!r}.")
+    if source.shuffled:
+        return arrays
+    order = np.random.default_rng([block.level, int(name[:16], 16)]).permutation(len(arrays["distances"]))
+    return {key: array[order] if key in COLUMNS else array for key, array in arrays.items()}
+
+
+def _start_column(home: Path, name: str) -> BinaryIO:
+    stream = (home / f".rays.{name}.partial").open("wb")
+    stream.write(_header(name, 0))
+    return stream
+
+
+def _finish_column(home: Path, name: str, rays: int) -> dict[str, Any]:
+    """Write the true length into a column's header, and place the file."""
+    path = home / f".rays.{name}.partial"
+    with path.open("r+b") as stream:
+        stream.write(_header(name, rays))
+    return place_array(home, f"rays.{name}", path, (rays, *COLUMNS[name][1]))
+
+
+def _header(name: str, rays: int) -> bytes:
+    """The header of a ``.npy`` file; of the same length whatever the number of rays (version 1.0)."""
+    dtype, shape = COLUMNS[name]
+    described = np.lib.format.dtype_to_descr(np.dtype(dtype))
+    text = f"{{'descr': {described!r}, 'fortran_order': False, 'shape': {(rays, *shape)!r}, }}"
+    return b"\x93NUMPY\x01\x00\x76\x00" + text.ljust(117).encode("latin1") + b"\n"
