@@ -307,8 +307,8 @@ def grid_of(frame: VoxelFrame, coordinates: np.ndarray, values: np.ndarray) -> V
         raise InputError("expected finite values, got NaN or infinity.")
     tensor = torch.from_numpy(values).to(_TYPES[frame.dtype])
     sh = tensor[:, 1:].reshape(len(tensor), 3, frame.channels // 3)
-    places = torch.from_numpy(coordinates)
-    return VoxelGrid.from_voxels(places, tensor[:, 0].contiguous(), sh, frame.resolution, frame.bounds)
+    voxels = torch.from_numpy(coordinates)
+    return VoxelGrid.from_voxels(voxels, tensor[:, 0].contiguous(), sh, frame.resolution, frame.bounds)
 
 
 def compact_grid(name: str, voxels: VoxelRows, *, half: bool, compression: Compression, level: int) -> VdbGrid:
