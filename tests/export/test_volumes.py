@@ -1,5 +1,7 @@
 """Trained fields as volumes: a voxel grid as it is, any other field sampled; what is refused."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -15,9 +17,11 @@ BOUNDS = Bounds(minimum=(-1.0, -0.5, 0.0), maximum=(1.0, 0.5, 0.5))
 ORIGINS = 4 * torch.nn.functional.normalize(torch.randn(6, 3, generator=torch.Generator().manual_seed(1)), dim=1)
 
 
-def plenoxels() -> Plenoxels:
+def plenoxels(spheres: int = 0) -> Plenoxels:
     cameras = posed_images(count=3, resolution=16).cameras
-    return Plenoxels(smallest_model("plenoxels"), BOUNDS, cameras, near=0.1, has_alpha=True)
+    config = smallest_model("plenoxels")
+    config = replace(config, spheres=replace(config.spheres, layers=spheres))
+    return Plenoxels(config, BOUNDS, cameras, near=0.1, has_alpha=True)
 
 
 def test_a_voxel_grid_is_taken_as_it_is() -> None:
@@ -52,5 +56,8 @@ def test_settings_out_of_range(resolution, settings) -> None:
 def test_what_was_written_is_told(tmp_path) -> None:
     file = tmp_path / "a.vdb"
     file.write_bytes(b"123")
-    told = exported(file, plenoxels().world_grid())
-    assert (told.bytes, told.file) == (3, file)
+    model = plenoxels()
+    told = exported(file, model.world_grid(), model)
+    assert (told.bytes, told.file, told.left_out) == (3, file, None)
+    model = plenoxels(spheres=2)
+    assert exported(file, model.world_grid(), model).left_out == "the background spheres"

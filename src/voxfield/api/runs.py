@@ -483,7 +483,7 @@ class Run(TrainedRun):
                 "step": about["step"],
             },
         )
-        return exported(output, grid)
+        return exported(output, grid, self.model)
 
 
 def field_subject(

@@ -54,4 +54,6 @@ def command(
     )
     size = " x ".join(map(str, done.resolution))
     print(f"Wrote  {done.file}: {done.voxels:,} voxels of {size}, {done.bytes / 1e6:.1f} MB")
+    if done.left_out:
+        print(f"Left out {done.left_out}, which no volume holds.")
     return 0

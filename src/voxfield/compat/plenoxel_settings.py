@@ -8,7 +8,7 @@ from typing import cast
 from voxfield.checks import check_range
 from voxfield.data.capture import CaptureOptions, FormatName
 from voxfield.errors import InputError
-from voxfield.models.plenoxels import PlenoxelsConfig, VoxelRate
+from voxfield.models.plenoxels_config import PlenoxelsConfig, SpheresConfig, VoxelRate
 from voxfield.training.trainer import TrainerConfig
 from voxfield.voxels.voxel_grid import Resolution
 
@@ -142,6 +142,8 @@ def model_settings(
         weight_threshold=trainer.pruning_threshold * model.grid_resolution[2],
         dilate=1,
         pruning_rays=PRUNING_RAYS,
+        # ``scene_bounds`` is all there is.
+        spheres=SpheresConfig(layers=0),
     )
 
 

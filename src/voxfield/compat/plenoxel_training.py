@@ -267,9 +267,9 @@ class _Watched:
     def __init__(self, batches: Batches[RayBatch], due: Callable[[int], None]) -> None:
         self._batches, self._due = batches, due
 
-    def sample(self, num_rays: int, step: int) -> RayBatch:
+    def sample(self, count: int, step: int, /) -> RayBatch:
         self._due(step)
-        return self._batches.sample(num_rays, step)
+        return self._batches.sample(count, step)
 
 
 def _plain(config: NeuralVDBTrainerConfig) -> dict[str, Any]:

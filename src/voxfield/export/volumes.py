@@ -26,6 +26,8 @@ class VolumeExport:
     """Of these, how many are stored."""
     bytes: int
     """Size of the file."""
+    left_out: str | None = None
+    """What the model has besides, which no volume holds."""
 
 
 def volume_of(
@@ -67,7 +69,13 @@ def volume_of(
     return bake_field(field, bounds, origins, config=config, generator=torch.Generator().manual_seed(0)).cpu()
 
 
-def exported(path: str | os.PathLike[str], grid: VoxelGrid) -> VolumeExport:
-    """What to say of a ``grid`` that was written to ``path``."""
-    file = Path(path)
-    return VolumeExport(file=file, resolution=grid.resolution, voxels=grid.num_voxels, bytes=file.stat().st_size)
+def exported(path: str | os.PathLike[str], grid: VoxelGrid, model: Model) -> VolumeExport:
+    """What to say of a ``grid`` that was written to ``path``, as which a ``model`` was exported."""
+    file, spheres = Path(path), isinstance(model, Plenoxels) and model.spheres is not None
+    return VolumeExport(
+        file=file,
+        resolution=grid.resolution,
+        voxels=grid.num_voxels,
+        bytes=file.stat().st_size,
+        left_out="the background spheres" if spheres else None,
+    )

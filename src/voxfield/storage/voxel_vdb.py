@@ -37,7 +37,7 @@ from voxfield.storage.vdb.values import ValueCodec
 from voxfield.storage.vdb.writer import VdbWriter
 from voxfield.voxels.sparse import SparseVolume
 from voxfield.voxels.vdb_tree import LEAF_SIDE
-from voxfield.voxels.voxel_blocks import blocks_of_links, links_at, topology_of
+from voxfield.voxels.voxel_blocks import blocks_of_links, topology_of
 from voxfield.voxels.voxel_grid import MOST_VOXELS, GridChunk, Resolution, VoxelGrid
 
 METADATA_NAME: Final = "plenoxels"
@@ -307,8 +307,8 @@ def grid_of(frame: VoxelFrame, coordinates: np.ndarray, values: np.ndarray) -> V
         raise InputError("expected finite values, got NaN or infinity.")
     tensor = torch.from_numpy(values).to(_TYPES[frame.dtype])
     sh = tensor[:, 1:].reshape(len(tensor), 3, frame.channels // 3)
-    links = torch.from_numpy(links_at(coordinates, frame.resolution))
-    return VoxelGrid.from_values(links, tensor[:, 0].contiguous(), sh, frame.bounds)
+    voxels = torch.from_numpy(coordinates)
+    return VoxelGrid.from_voxels(voxels, tensor[:, 0].contiguous(), sh, frame.resolution, frame.bounds)
 
 
 def compact_grid(name: str, voxels: VoxelRows, *, half: bool, compression: Compression, level: int) -> VdbGrid:

@@ -1,4 +1,4 @@
-"""Voxel grids' links as blocks of 8³ voxels, in the order of an OpenVDB tree, and back.
+"""Voxel grids' links as blocks of 8³ voxels, in the order of an OpenVDB tree.
 
 Links are (D, H, W) = (z, y, x), blocks are indexed [x, y, z].
 """
@@ -48,12 +48,3 @@ def topology_of(origins: np.ndarray, active: np.ndarray, background: np.ndarray)
     """
     values = np.broadcast_to(background, (*active.shape, *background.shape))
     return SparseVolume.from_blocks(origins, values, active, background=background)
-
-
-def links_at(coordinates: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """Links (D, H, W) int32 whose voxel at the i-th of ``coordinates`` (N, 3), within ``size`` (x, y, z), has row i."""
-    width, height, depth = size
-    links = np.full((depth, height, width), -1, np.int32)
-    x, y, z = coordinates.T
-    links[z, y, x] = np.arange(len(coordinates), dtype=np.int32)
-    return links
