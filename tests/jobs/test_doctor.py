@@ -27,6 +27,12 @@ OPS = {
     "march_grid",
     "ray_box",
     "adam",
+    "sh_grid",
+    "total_variation",
+    "row_update",
+    "triangle_box",
+    "scan_fill",
+    "traverse_voxels",
 }
 
 

@@ -39,6 +39,23 @@ def device(implementation: str) -> torch.device:
     return torch.device("cuda" if implementation == "triton" and torch.cuda.is_available() else "cpu")
 
 
+_WIDE = {
+    "sh_grid": ("_RAYS", 64),
+    "scan_fill": ("_ROWS", 256),
+    "traverse_voxels": ("_BLOCK", 512),
+    "triangle_box": ("_ROWS", 256),
+}
+"""Sizes of programs for the interpreter, which takes its time for every operation, on however many lanes."""
+
+
+@pytest.fixture(autouse=True)
+def _wide_programs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    op = request.module.__name__.rpartition(".")[2].removeprefix("test_")
+    if os.environ.get("TRITON_INTERPRET") == "1" and op in _WIDE:
+        name, size = _WIDE[op]
+        monkeypatch.setattr(f"voxfield.kernels.{op}.triton_gpu.{name}", size)
+
+
 @pytest.fixture(autouse=True)
 def _uninitialised_memory_is_nan(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Memory comes filled with NaN (integers: their maximum), so that an output never written fails its test.

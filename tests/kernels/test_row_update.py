@@ -4,11 +4,12 @@ import torch
 from voxfield.errors import InputError
 from voxfield.kernels.row_update import RowRule, row_update
 
+IMPLEMENTATIONS = ["numba", "triton"]
 KINDS = ["rmsprop", "sgd", "adam"]
 SHAPES = {"no rows": (0, 4), "one": (1,), "densities": (1001,), "coefficients": (57, 3, 9)}
 
 
-def state(shape, rule, share=0.4, dtype=torch.float64):
+def state(shape, rule, share=0.4, dtype=torch.float64, device="cpu"):
     generator = torch.Generator().manual_seed(len(shape))
     parameter, gradient = (torch.randn(shape, generator=generator).to(dtype) for _ in range(2))
     moments = tuple(torch.rand(shape, generator=generator).to(dtype) for _ in range(rule.moments))
@@ -17,27 +18,29 @@ def state(shape, rule, share=0.4, dtype=torch.float64):
     gradient[touched == 0] = 0
     if moments:
         moments[-1][: shape[0] // 2] = 0
-    return parameter, gradient, moments, touched
+    moments = tuple(moment.to(device) for moment in moments)
+    return parameter.to(device), gradient.to(device), moments, touched.to(device)
 
 
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_numba_matches_the_reference(kind, shape, share):
+def test_matches_the_reference(implementation, kind, shape, share, device):
     rule = RowRule(kind=kind, learning_rate=0.3)
     expected = state(shape, rule, share)
-    actual = state(shape, rule, share, torch.float32)
+    actual = state(shape, rule, share, torch.float32, device)
     row_update(*expected, step=3, rule=rule, implementation="reference")
-    row_update(*actual, step=3, rule=rule, implementation="numba")
+    row_update(*actual, step=3, rule=rule, implementation=implementation)
     for ours, theirs in zip((*actual[:2], *actual[2]), (*expected[:2], *expected[2]), strict=True):
-        torch.testing.assert_close(ours.double(), theirs, rtol=2e-6, atol=1e-6)
+        torch.testing.assert_close(ours.cpu().double(), theirs, rtol=2e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("implementation", ["reference", "numba"])
+@pytest.mark.parametrize("implementation", ["reference", *IMPLEMENTATIONS])
 @pytest.mark.parametrize("kind", KINDS)
-def test_rows_without_a_mark_stay_as_they_are(kind, implementation):
+def test_rows_without_a_mark_stay_as_they_are(kind, implementation, device):
     rule = RowRule(kind=kind)
-    parameter, gradient, moments, touched = state((300, 3, 4), rule, dtype=torch.float32)
+    parameter, gradient, moments, touched = state((300, 3, 4), rule, dtype=torch.float32, device=device)
     before = [tensor.clone() for tensor in (parameter, *moments)]
     row_update(parameter, gradient, moments, touched, step=1, rule=rule, implementation=implementation)
     assert gradient.eq(0).all()

@@ -7,7 +7,7 @@ from voxfield.errors import InputError
 from voxfield.kernels.scan_fill import scan_fill
 from voxfield.kernels.voxel_words import unpack_voxels
 
-IMPLEMENTATIONS = ["reference", "numba"]
+IMPLEMENTATIONS = ["numba", "triton"]
 RULES = ["parity", "winding"]
 
 
@@ -35,25 +35,29 @@ def sphere(centre: float, radius: float, rings: int = 12) -> torch.Tensor:
     return torch.cat([torch.stack([a, b, c], 2).flatten(0, 1), torch.stack([a, c, d], 2).flatten(0, 1)])
 
 
-def filled(triangles: torch.Tensor, resolution: int, inside: str, implementation: str = "numba") -> torch.Tensor:
-    return unpack_voxels(scan_fill(triangles, resolution, inside=inside, implementation=implementation), resolution)
-
-
-@pytest.mark.parametrize("inside", RULES)
-@pytest.mark.parametrize(("count", "resolution"), [(0, 4), (1, 3), (25, 5), (40, 12)])
-def test_matches_the_reference_on_soup(inside, count, resolution):
-    generator = torch.Generator().manual_seed(count)
-    triangles = torch.rand(count, 3, 3, generator=generator, dtype=torch.float64) * (resolution + 2) - 1
-    triangles[::4] = triangles[::4].round() + 0.5
-    ours, theirs = (filled(triangles, resolution, inside, one) for one in ("numba", "reference"))
-    assert torch.equal(ours, theirs)
+def filled(
+    triangles: torch.Tensor, resolution: int, inside: str, implementation: str = "numba", device: str = "cpu"
+) -> torch.Tensor:
+    words = scan_fill(triangles.to(device), resolution, inside=inside, implementation=implementation)
+    return unpack_voxels(words, resolution)
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize("inside", RULES)
-def test_fills_a_box_whose_edges_meet_the_centres(inside, implementation):
+@pytest.mark.parametrize(("count", "resolution"), [(0, 4), (1, 1), (1, 3), (25, 5), (40, 12)])
+def test_matches_the_reference_on_soup(implementation, inside, count, resolution, device):
+    generator = torch.Generator().manual_seed(count)
+    triangles = torch.rand(count, 3, 3, generator=generator, dtype=torch.float64) * (resolution + 2) - 1
+    triangles[::4] = triangles[::4].round() + 0.5
+    ours = filled(triangles, resolution, inside, implementation, device)
+    assert torch.equal(ours, filled(triangles, resolution, inside, "reference"))
+
+
+@pytest.mark.parametrize("implementation", ["reference", *IMPLEMENTATIONS])
+@pytest.mark.parametrize("inside", RULES)
+def test_fills_a_box_whose_edges_meet_the_centres(inside, implementation, device):
     # Every face's diagonal and edges pass exactly through rows of centres.
-    found = filled(box(1.5, 5.5), 8, inside, implementation)
+    found = filled(box(1.5, 5.5), 8, inside, implementation, device)
     assert int(found.sum()) == 64
     # A crossing at a centre counts as before it, ties in the other axes move by +infinitesimal along them.
     assert found.nonzero().min(0).values[2] == 1
@@ -82,6 +86,16 @@ def test_winding_fills_what_parts_share_and_inside_out_shapes():
     assert torch.equal(both, filled(a, 12, "winding") | filled(b, 12, "winding"))
     assert not bool(filled(torch.cat([a, b]), 12, "parity")[5, 5, 5])
     assert torch.equal(filled(a.flip(1), 12, "winding"), filled(a, 12, "winding"))
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_planes_in_chunks_give_the_same(implementation, device, monkeypatch):
+    triangles = sphere(6.1, 5.0)[5:]
+    whole = filled(triangles, 13, "winding", implementation, device)
+    if implementation == "triton":
+        monkeypatch.setattr("voxfield.kernels.scan_fill.triton_gpu._COUNTERS", 5 * 13 * 14)
+    monkeypatch.setattr("voxfield.kernels.threads._threads", 3)
+    assert torch.equal(filled(triangles, 13, "winding", implementation, device), whole)
 
 
 @pytest.mark.parametrize("inside", RULES)

@@ -18,7 +18,7 @@ from voxfield.kernels.sh_grid import (
 from voxfield.kernels.sh_grid.grid import MOST_CLEARANCE
 from voxfield.kernels.threads import kernel_threads
 
-IMPLEMENTATIONS = ["numba"]
+IMPLEMENTATIONS = ["numba", "triton"]
 RELATIVE = 1e-5
 """Of the largest value of each output: sums of some dozen float32 terms."""
 OUTPUTS = ("rgb", "opacity", "depth", "sparsity")

@@ -5,6 +5,7 @@ from voxfield.errors import InputError
 from voxfield.kernels.sh_grid import GridLinks, link_grid
 from voxfield.kernels.total_variation import CellRange, total_variation
 
+IMPLEMENTATIONS = ["numba", "triton"]
 RANGES = {
     "all": CellRange(start=0, count=7 * 5 * 6),
     "some": CellRange(start=31, count=50),
@@ -22,21 +23,21 @@ def random_values(fill=0.6, channels=(3, 4), size=(7, 5, 6)) -> tuple[torch.Tens
     return torch.randn(count, *channels, generator=generator), link_grid(links, count)
 
 
-def evaluate(values, links, cells, implementation):
-    values = values.double() if implementation == "reference" else values.clone()
-    loss = total_variation(values.requires_grad_(), links, cells, implementation=implementation)
+def evaluate(values, links, cells, implementation, device="cpu"):
+    values = values.double() if implementation == "reference" else values.clone().to(device)
+    loss = total_variation(values.requires_grad_(), links.to(device), cells, implementation=implementation)
     (gradient,) = torch.autograd.grad(1.5 * loss, values)
-    return loss.detach().double(), gradient.double()
+    return loss.detach().cpu().double(), gradient.cpu().double()
 
 
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize("fill", [0.6, 2.0, -1.0])
 @pytest.mark.parametrize("channels", [(), (3, 4)])
 @pytest.mark.parametrize("cells", RANGES.values(), ids=RANGES)
-def test_numba_matches_the_reference(fill, channels, cells):
+def test_matches_the_reference(implementation, fill, channels, cells, device):
     values, links = random_values(fill, channels)
-    for ours, theirs in zip(
-        evaluate(values, links, cells, "numba"), evaluate(values, links, cells, "reference"), strict=True
-    ):
+    actual = evaluate(values, links, cells, implementation, device)
+    for ours, theirs in zip(actual, evaluate(values, links, cells, "reference"), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
 
 
@@ -68,19 +69,19 @@ def test_reference_gradient_by_finite_differences():
     )
 
 
-@pytest.mark.parametrize("implementation", ["reference", "numba"])
-def test_gradients_go_to_buffers(implementation):
+@pytest.mark.parametrize("implementation", ["reference", *IMPLEMENTATIONS])
+def test_gradients_go_to_buffers(implementation, device):
     values, links = random_values()
-    values = values.double() if implementation == "reference" else values
+    values, links = (values.double() if implementation == "reference" else values).to(device), links.to(device)
     cells = RANGES["some"]
-    _, expected = evaluate(values, links, cells, implementation)
-    buffer, touched = torch.ones_like(values), torch.zeros(len(values), dtype=torch.uint8)
+    _, expected = evaluate(values, links, cells, implementation, device)
+    buffer, touched = torch.ones_like(values), torch.zeros(len(values), dtype=torch.uint8, device=device)
     leaf = values.detach().clone().requires_grad_()
     loss = total_variation(leaf, links, cells, gradient=buffer, touched=touched, implementation=implementation)
     (1.5 * loss).backward()
     assert leaf.grad is None
-    torch.testing.assert_close(buffer.double(), 1 + expected, rtol=1e-6, atol=1e-6)
-    assert expected[touched == 0].eq(0).all()
+    torch.testing.assert_close(buffer.cpu().double(), 1 + expected, rtol=1e-6, atol=1e-6)
+    assert expected[touched.cpu() == 0].eq(0).all()
     assert 0 < int((touched == 0).sum()) < len(touched)
 
 

@@ -1,4 +1,5 @@
 import math
+from dataclasses import fields
 
 import pytest
 import torch
@@ -7,7 +8,7 @@ from voxfield.errors import InputError
 from voxfield.kernels.traverse_voxels import VoxelHits, traverse_voxels
 from voxfield.kernels.voxel_words import pack_voxels
 
-IMPLEMENTATIONS = ["reference", "numba"]
+IMPLEMENTATIONS = ["numba", "triton"]
 
 
 def random_grid(resolution: int, share: float) -> torch.Tensor:
@@ -32,16 +33,20 @@ def random_rays(count: int, resolution: int) -> tuple[torch.Tensor, torch.Tensor
     return origins, torch.nn.functional.normalize(directions, dim=1)
 
 
-def trace(origins, directions, grid: torch.Tensor, implementation: str = "numba") -> VoxelHits:
-    return traverse_voxels(origins, directions, pack_voxels(grid), len(grid), implementation=implementation)
+def trace(origins, directions, grid: torch.Tensor, implementation: str = "numba", device: str = "cpu") -> VoxelHits:
+    tensors = [tensor.to(device) for tensor in (origins, directions, pack_voxels(grid))]
+    hits = traverse_voxels(*tensors, len(grid), implementation=implementation)
+    return VoxelHits(**{field.name: getattr(hits, field.name).cpu() for field in fields(hits)})
 
 
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize("share", [0.0, 0.03, 0.5, 1.0])
 @pytest.mark.parametrize(("count", "resolution"), [(0, 4), (1, 1), (300, 3), (300, 4), (400, 13), (300, 37)])
-def test_matches_the_reference(count, resolution, share):
+def test_matches_the_reference(implementation, count, resolution, share, device):
     grid = random_grid(resolution, share)
     origins, directions = random_rays(count, resolution)
-    ours, theirs = (trace(origins, directions, grid, one) for one in ("numba", "reference"))
+    ours = trace(origins, directions, grid, implementation, device)
+    theirs = trace(origins, directions, grid, "reference")
     # Sums of at most 3 R pieces, each two float64 divisions; then float32.
     torch.testing.assert_close(ours.chord, theirs.chord, rtol=2e-6, atol=1e-5)
     # A ray through an edge of voxels has pieces near the least length, which may count for one and not the other.
@@ -71,12 +76,12 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_hand_made_cases(implementation):
+@pytest.mark.parametrize("implementation", ["reference", *IMPLEMENTATIONS])
+def test_hand_made_cases(implementation, device):
     grid = torch.zeros(4, 4, 4, dtype=torch.bool)
     grid[1:3, 1:3, 1:3] = True
     origins, directions = (torch.tensor([case[at] for case in CASES.values()]) for at in (0, 1))
-    hits = trace(origins, directions, grid, implementation)
+    hits = trace(origins, directions, grid, implementation, device)
     for ray, (name, (_, _, chord, distance, normal, voxel)) in enumerate(CASES.items()):
         assert hits.chord[ray].item() == pytest.approx(chord, abs=1e-6), name
         assert hits.distance[ray].item() == pytest.approx(distance, abs=1e-6), name
@@ -84,14 +89,15 @@ def test_hand_made_cases(implementation):
         assert int(hits.voxel[ray]) == voxel, name
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_a_ray_that_starts_on_the_grid_enters_through_its_face(implementation):
+@pytest.mark.parametrize("implementation", ["reference", *IMPLEMENTATIONS])
+def test_a_ray_that_starts_on_the_grid_enters_through_its_face(implementation, device):
     grid = torch.ones(8, 8, 8, dtype=torch.bool)
     hits = trace(
         torch.tensor([[0.0, 3.5, 3.5], [3.5, 8.0, 3.5]]),
         torch.tensor([[1.0, 0, 0], [0.0, -1, 0]]),
         grid,
         implementation,
+        device,
     )
     assert hits.normal.tolist() == [[-1, 0, 0], [0, 1, 0]]
     assert hits.distance.tolist() == [0, 0]

@@ -8,7 +8,7 @@ from voxfield.errors import InputError
 from voxfield.kernels.triangle_box import triangle_box
 from voxfield.kernels.voxel_words import unpack_voxels
 
-IMPLEMENTATIONS = ["reference", "numba"]
+IMPLEMENTATIONS = ["numba", "triton"]
 
 
 def random_triangles(count: int, resolution: int) -> torch.Tensor:
@@ -21,15 +21,17 @@ def random_triangles(count: int, resolution: int) -> torch.Tensor:
     return triangles
 
 
-def voxels(triangles: torch.Tensor, resolution: int, implementation: str) -> torch.Tensor:
-    return unpack_voxels(triangle_box(triangles, resolution, implementation=implementation), resolution)
+def voxels(triangles: torch.Tensor, resolution: int, implementation: str, device: str = "cpu") -> torch.Tensor:
+    return unpack_voxels(triangle_box(triangles.to(device), resolution, implementation=implementation), resolution)
 
 
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize(("count", "resolution"), [(0, 4), (1, 1), (30, 3), (40, 4), (60, 13), (40, 20)])
-def test_matches_the_reference(count, resolution):
+def test_matches_the_reference(implementation, count, resolution, device):
     triangles = random_triangles(count, resolution)
     # Both decide in the same operations of float64: not one voxel may differ.
-    assert torch.equal(voxels(triangles, resolution, "numba"), voxels(triangles, resolution, "reference"))
+    ours = voxels(triangles, resolution, implementation, device)
+    assert torch.equal(ours, voxels(triangles, resolution, "reference"))
 
 
 def separated(triangle: torch.Tensor, corner: tuple[int, int, int]) -> float:
@@ -46,7 +48,7 @@ def separated(triangle: torch.Tensor, corner: tuple[int, int, int]) -> float:
     return gap
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", ["reference", "numba"])
 def test_agrees_with_separating_axes(implementation):
     triangles = random_triangles(24, 5)
     for triangle in triangles:
@@ -58,13 +60,13 @@ def test_agrees_with_separating_axes(implementation):
                 assert bool(found[z, y, x]) == (gap < 0), (triangle, x, y, z)
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_closed_cubes_share_their_faces(implementation):
+@pytest.mark.parametrize("implementation", ["reference", *IMPLEMENTATIONS])
+def test_closed_cubes_share_their_faces(implementation, device):
     flat = torch.tensor([[[0.5, 0.5, 2.0], [1.5, 0.5, 2.0], [0.5, 1.5, 2.0]]], dtype=torch.float64)
-    found = voxels(flat, 4, implementation)
+    found = voxels(flat, 4, implementation, device)
     assert found.nonzero()[:, 0].unique().tolist() == [1, 2]
     point = torch.full((1, 3, 3), 2.0, dtype=torch.float64)
-    assert int(voxels(point, 4, implementation).sum()) == 8
+    assert int(voxels(point, 4, implementation, device).sum()) == 8
 
 
 def test_takes_any_strides():

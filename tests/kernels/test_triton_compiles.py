@@ -22,9 +22,11 @@ pytestmark = pytest.mark.skipif(
 
 TARGETS = {"cuda": ("cuda", 90, 32), "rocm": ("hip", "gfx942", 64)}
 _POINTERS = {
+    torch.float64: "*fp64",
     torch.float32: "*fp32",
     torch.int64: "*i64",
     torch.int32: "*i32",
+    torch.int8: "*i8",
     torch.uint8: "*u8",
     torch.bool: "*i1",
 }
@@ -74,6 +76,7 @@ def compile_kernels_of(request, monkeypatch):
         compiled: list[str] = []
         launched = (
             "_forward", "_backward", "_backward_table", "_backward_positions", "_march", "_resample", "_slabs",
+            "_update", "_walk", "_sample", "_mark", "_follow", "_cross", "_fill",
         )  # fmt: skip
         for name in launched:
             kernel = getattr(module, name, None)
@@ -131,6 +134,71 @@ def test_losses_on_weights(compile_kernels_of, samples):
     assert compiled == ["_forward", "_backward"]
     module, compiled = compile_kernels_of("interlevel")
     module.interlevel_loss(edges, weights.detach(), edges, weights, 1e-7).sum().backward()
+    assert compiled == ["_forward", "_backward"]
+
+
+@pytest.mark.parametrize("shape", [(1,), (5, 3, 9)])
+@pytest.mark.parametrize("kind", ["sgd", "rmsprop", "adam"])
+def test_row_update(compile_kernels_of, kind, shape):
+    from voxfield.kernels.row_update import RowRule
+
+    module, compiled = compile_kernels_of("row_update")
+    rule, touched = RowRule(kind=kind), torch.ones(shape[0], dtype=torch.uint8)
+    moments = tuple(torch.zeros(shape) for _ in range(rule.moments))
+    module.row_update(torch.zeros(shape), torch.zeros(shape), moments, touched, 1, rule)
+    assert compiled == ["_update"]
+
+
+@pytest.mark.parametrize(("rays", "degree"), [(1, 0), (40, 2)])
+def test_sh_grid(compile_kernels_of, rays, degree):
+    from voxfield.kernels.sh_grid import MarchRule, ShGrid, link_grid
+
+    def one_sample_a_ray(bound: dict[str, Any]) -> None:
+        if "counts" in bound:
+            bound["counts"].fill_(1)  # so that the writing pass is launched too
+
+    module, compiled = compile_kernels_of("sh_grid", one_sample_a_ray)
+    links = link_grid(torch.arange(60, dtype=torch.int32).reshape(3, 4, 5), 60)
+    density, sh = torch.zeros(60, requires_grad=True), torch.zeros(60, 3, (degree + 1) ** 2, requires_grad=True)
+    grid = ShGrid(links=links, density=density, sh=sh, box=torch.tensor([[0.0, 0, 0], [1, 1, 1]]))
+    origins, jitter = torch.zeros(rays, 3), torch.zeros(rays)
+    basis = torch.zeros(rays, (degree + 1) ** 2)
+    outputs = module.render(origins, origins, basis, grid, MarchRule(), jitter, 0.0, None)
+    torch.autograd.backward(outputs[:4], [torch.zeros_like(output) for output in outputs[:4]])
+    assert compiled == ["_forward", "_backward"]
+    module.march(origins, origins, grid, MarchRule(), jitter, 0.0)
+    module.greatest_weights(origins, origins, grid, MarchRule(), jitter, 0.0, torch.zeros(60))
+    module.sample(origins, grid)
+    assert compiled[2:] == ["_walk", "_walk", "_walk", "_sample"]
+
+
+@pytest.mark.parametrize("resolution", [1, 5])
+def test_voxels_of_shapes(compile_kernels_of, resolution):
+    from voxfield.kernels.voxel_words import word_count
+
+    triangles = torch.tensor([[[0.5, 0.5, 0.5], [4.5, 0.5, 0.5], [0.5, 4.5, 4.5]]], dtype=torch.float64)
+    module, compiled = compile_kernels_of("triangle_box")
+    module.triangle_box(triangles, resolution)
+    assert compiled == ["_mark"]
+    module, compiled = compile_kernels_of("scan_fill")
+    for inside in ("parity", "winding"):
+        module.scan_fill(triangles, resolution, inside)
+    assert compiled == ["_cross", "_fill"] * 2
+    module, compiled = compile_kernels_of("traverse_voxels")
+    rays = torch.zeros(resolution, 3, dtype=torch.float64)
+    module.traverse_voxels(rays, rays, torch.zeros(word_count(resolution), dtype=torch.int64), resolution)
+    assert compiled == ["_follow"]
+
+
+@pytest.mark.parametrize(("channels", "start", "count"), [((), 0, 1), ((3, 9), 1, 30)])
+def test_total_variation(compile_kernels_of, channels, start, count):
+    from voxfield.kernels.sh_grid import link_grid
+    from voxfield.kernels.total_variation import CellRange
+
+    module, compiled = compile_kernels_of("total_variation")
+    links = link_grid(torch.arange(60, dtype=torch.int32).reshape(3, 4, 5), 60)
+    values = torch.zeros(60, *channels, requires_grad=True)
+    module.total_variation(values, links, CellRange(start=start, count=count), None, None).backward()
     assert compiled == ["_forward", "_backward"]
 
 

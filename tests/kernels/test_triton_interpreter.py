@@ -23,7 +23,13 @@ OPS = [
     "march_grid",
     "pdf_resample",
     "ray_box",
+    "row_update",
+    "scan_fill",
+    "sh_grid",
     "spherical_harmonics",
+    "total_variation",
+    "traverse_voxels",
+    "triangle_box",
 ]
 
 pytestmark = [

@@ -22,6 +22,12 @@ def test_round_trip_also_through_numpy(tmp_path, compress):
     assert np.array_equal(read_npz(path)["voxels"], ARRAYS["voxels"])
 
 
+def test_what_is_not_wanted_is_not_looked_at(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, voxels=np.zeros(1 << 12, np.int64), some=np.array([None]), level=np.array(3))
+    assert read_npz(path, wanted="level".__eq__, most_bytes=100) == {"level": 3}
+
+
 def test_equal_arrays_give_equal_bytes():
     assert npz_bytes(ARRAYS) == npz_bytes({name: array.copy() for name, array in ARRAYS.items()})
 

@@ -102,7 +102,7 @@ def broken(**changes: Any) -> dict[str, Any]:
         ({"radius": np.ones(2, np.float32)}, "radius"),
         ({"basis_type": np.array(4)}, "its basis is not spherical harmonics"),
         ({"links": np.array(["a"] * 8).reshape(2, 2, 2)}, "links"),
-        ({"density_data": np.array([[None]] * 8)}, "cannot be read"),
+        ({"density_data": np.array([[None]] * 8)}, "holds Python objects"),
     ],
 )
 def test_svox2_files_that_do_not_fit_are_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:

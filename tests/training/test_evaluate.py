@@ -17,8 +17,9 @@ from voxfield.geometry.camera import Cameras
 from voxfield.render.image import SEPARATOR_PIXELS
 from voxfield.render.metrics import psnr, ssim
 from voxfield.storage.exr import read_exr
-from voxfield.training import evaluate as evaluate_module
-from voxfield.training.evaluate import EvaluateConfig, average_error, evaluate
+from voxfield.training import image_scores
+from voxfield.training.evaluate import EvaluateConfig, evaluate
+from voxfield.training.image_scores import average_error
 
 
 @dataclass
@@ -110,7 +111,7 @@ def test_numbers_are_those_of_the_metrics(tmp_path):
 
 def test_the_clock_waits_for_the_device(tmp_path, monkeypatch):
     happened = []
-    monkeypatch.setattr(evaluate_module, "synchronise", lambda device: happened.append(str(device)))
+    monkeypatch.setattr(image_scores, "synchronise", lambda device: happened.append(str(device)))
 
     class Remembered(Constant):
         def __call__(self, cameras, i, *, background):

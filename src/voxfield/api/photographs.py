@@ -92,6 +92,7 @@ def _train(
         rotate_every=experiment.capture.rotate_every,
         first_step=0 if state is None else int(state["step"]),
         scale_schedule=experiment.capture.scale_schedule,
+        shift_copies=experiment.capture.shift_copies,
     ) as rays:
         batches: Batches[RayBatch] = rays
         depth = experiment.capture.depth

@@ -24,7 +24,6 @@ from voxfield.geometry.paths import PathKind, camera_path
 from voxfield.geometry.pose import similarity_between
 from voxfield.kernels.threads import kernels_own_the_cores
 from voxfield.models.base import Model
-from voxfield.models.nerfacto import Nerfacto
 from voxfield.recipes import build_model
 from voxfield.recipes.rehearsal import compile_kernels
 from voxfield.render.image import colour_from_name, depth_colours, side_by_side, to_uint8, write_linear, write_png
@@ -96,7 +95,7 @@ class Run(TrainedRun):
             InputError: normals of a model that has none, or orthographic cameras for a pyramid.
         """
         options: dict[str, Any] = {"normals": True} if normals else {}
-        if normals and not isinstance(self.model, Nerfacto):
+        if normals and not getattr(self.model, "renders_normals", False):
             raise InputError(f"normals: {self.experiment.recipe} has none. Train nerfacto for them.")
         with kernels_own_the_cores(), torch.inference_mode():
             seen = self.model.render_image(cameras, i, background=self._background(background), **options)

@@ -80,6 +80,9 @@ class CaptureOptions:
     uneven_scales: Uneven = "refuse"
     """What becomes of pictures that a scale does not divide: ``crop`` leaves the last rows and columns out of their
     copies at that scale."""
+    shift_copies: bool = True
+    """Pixels of reduced copies are learnt from anywhere on their picture, not only where the copy has them: coarse
+    levels are then not learnt by heart. Of pictures that are all in memory and have no masks."""
     scale_schedule: dict[int, int] | None = None
     """From which step on which scales are learnt from, coarse to fine: {0: 8, 2000: 4, 5000: 2, 10000: 1} begins with
     8, adds 4 at step 2000, and so on. None: all of them from the start."""

@@ -61,6 +61,8 @@ class PixelPool:
         for pixels in padded:
             starts.append(starts[-1] + pixels)
         self._starts = starts
+        self._first_pixel = torch.tensor(starts[:-1], dtype=torch.int64, device=device)
+        self._width = torch.tensor([store.shape(index)[1] for index in range(len(store))], device=device)
         self._colours = torch.empty(starts[-1], store.channels, dtype=store.dtype, device=device)
         self._valid = torch.zeros(starts[-1], dtype=torch.bool, device=device) if store.has_masks else None
         self._image_of_slot = [-1] * slots
@@ -95,6 +97,16 @@ class PixelPool:
         height, width, _ = self.store.shape(index)
         mask = None if self._valid is None else self._valid[start : start + count].view(height, width)
         return index, self._colours[start : start + count].view(height, width, -1), mask
+
+    def holds_whole(self) -> bool:
+        """Whether every picture lies in the slot of its own number, without masks: `gather` can be asked."""
+        in_order = self._image_of_slot == list(range(len(self.store)))
+        return self._valid is None and in_order and all(self._pixels_of_slot)
+
+    def gather(self, picture: Tensor, column: Tensor, row: Tensor) -> Tensor:
+        """Pixels (..., C) of pictures (...) at ``column`` and ``row`` (...), of a pool that `holds_whole`."""
+        place = self._first_pixel[picture] + row * self._width[picture] + column
+        return self._colours.index_select(0, place.reshape(-1)).view(*place.shape, -1)
 
     def publish(self, slots: list[int]) -> int:
         """Make ``slots`` the ones drawn from; returns the numbers of valid pixels in them (0: nothing can be drawn)."""

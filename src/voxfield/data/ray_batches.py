@@ -19,6 +19,7 @@ from voxfield.checks import check_range
 from voxfield.data.pixel_pool import PixelPool
 from voxfield.data.posed_images import PosedImages
 from voxfield.data.scales import check_schedule, finest_at
+from voxfield.data.shifted_copies import ShiftedCopies
 from voxfield.data.sliding_pool import SlidingPlan, SlidingPool, mix
 from voxfield.errors import FormatError, InputError
 from voxfield.geometry.rays import Rays
@@ -42,7 +43,7 @@ class RayBatch:
     """R rays; ``camera_index`` counts in the capture's images (``PosedImages.num_images``), whose copies at several
     scales share one camera."""
     pixels: Tensor
-    """(R, 2) float32: pixel centres (x, y) the rays go through, in their own pictures."""
+    """(R, 2) float32: where rays go through their own pictures, (x, y): pixel centres, of copies also between them."""
     rgba: Tensor
     """(R, 4) float32 with straight alpha, which is 1 where pictures have none: sRGB in [0, 1], or exposed linear light
     at least 0 where the capture has a tone curve."""
@@ -77,6 +78,7 @@ class RaySampler:
         rotate_every: int | None = None,
         first_step: int = 0,
         scale_schedule: Mapping[int, int] | None = None,
+        shift_copies: bool = True,
     ) -> None:
         """Decode the first pictures; all of them when they fit in memory.
 
@@ -89,6 +91,8 @@ class RaySampler:
                 leaves decoding a small share of the time. It is part of what a batch depends on.
             first_step: the step (>= 0) whose batch will be asked for first: what others need is then not decoded.
             scale_schedule: from which step on which scale is the finest that is drawn from; None: all from the start.
+            shift_copies: pixels of reduced copies are taken anywhere on their image, see
+                `voxfield.data.shifted_copies`, where all pictures are in memory and none is masked.
 
         Raises:
             FormatError: no picture can be decoded, or masks leave no pixel.
@@ -120,6 +124,9 @@ class RaySampler:
             plan = SlidingPlan.within_cache(store, rotate_every=rotate_every)
             self._pool = self._sliding = SlidingPool(store, plan, seed=seed, device=self.device)
             self._slide_to(first_step)
+        self._shifted: ShiftedCopies | None = None
+        if shift_copies and scales is not None and isinstance(self._pool, PixelPool) and self._pool.holds_whole():
+            self._shifted = ShiftedCopies(scales, store, self._pool.gather, self.device)
 
     def sample(self, num_rays: int, step: int) -> RayBatch:
         """Draw a batch.
@@ -143,8 +150,11 @@ class RaySampler:
         self._refine_to(step)
         generator = torch.Generator().manual_seed(mix(self.seed, "batch", step))
         drawn = self._pool.draw(num_rays, generator)
-        pixels = torch.stack([drawn.column, drawn.row], dim=-1).to(torch.float32).add_(0.5)
-        colour = drawn.colour.to(torch.float32)
+        if self._shifted is None:
+            pixels = torch.stack([drawn.column, drawn.row], dim=-1).to(torch.float32).add_(0.5)
+            colour = drawn.colour.to(torch.float32)
+        else:
+            pixels, colour = self._shifted.moved(drawn, generator)
         if self.posed_images.tone is None:
             colour.mul_(1 / 255)
         else:

@@ -101,6 +101,11 @@ def _fastest_precision(device: torch.device) -> str:
     return "bfloat16" if device.type == "xpu" else "float32"
 
 
+def has_float64(device: torch.device) -> bool:
+    """Whether ``device`` computes in float64: Apple's GPUs do not."""
+    return device.type != "mps"
+
+
 def synchronise(device: torch.device) -> None:
     """Wait until ``device`` has done all it was given, so that a clock read next is honest. Nothing on a CPU."""
     if device.type != "cpu":

@@ -4,6 +4,7 @@ The measured calls are the public ones, validation and autograd included: what a
 kernel could do alone.
 """
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterable
@@ -12,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import torch
 
-from voxfield.distributed.devices import synchronise
+from voxfield.distributed.devices import has_float64, synchronise
 from voxfield.kernels.adam import AdamRule, adam_step
 from voxfield.kernels.composite import composite
 from voxfield.kernels.dense_composite import dense_composite
@@ -25,10 +26,22 @@ from voxfield.kernels.interval_points import interval_points
 from voxfield.kernels.march_grid import StepRule, march_grid, pack_occupancy
 from voxfield.kernels.pdf_resample import pdf_resample
 from voxfield.kernels.ray_box import ray_box
+from voxfield.kernels.row_update import RowRule, row_update
+from voxfield.kernels.scan_fill import scan_fill
+from voxfield.kernels.sh_grid import MarchRule, ShGrid, link_grid, render_sh_grid
 from voxfield.kernels.spherical_harmonics import spherical_harmonics
+from voxfield.kernels.total_variation import CellRange, total_variation
+from voxfield.kernels.traverse_voxels import traverse_voxels
+from voxfield.kernels.triangle_box import triangle_box
+from voxfield.kernels.voxel_words import pack_voxels
 
 OCCUPANCY_RESOLUTION: Final = 64
+SHAPE_RESOLUTION: Final = 128
 SAMPLES_PER_RAY: Final = 32
+COEFFICIENTS: Final = 9
+"""Of each colour of a voxel: spherical harmonics up to degree 2."""
+FLOAT64_OPS: Final = ("triangle_box", "scan_fill", "traverse_voxels")
+"""Kernels that compute in float64, which MPS lacks: they are not measured there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +51,7 @@ class KernelSpeed:
     Attributes:
         op: the kernel's name.
         implementation: what ran: "numba", "triton" or "reference".
-        unit: what is counted: points, rays, samples, rows.
+        unit: what is counted: points, rays, samples, rows, cells, triangles.
         count: how many of them in a call.
         forward: of them a second, values only.
         both: of them a second, values and gradients; None when the kernel has none.
@@ -72,7 +85,7 @@ class _Case:
 
 
 def measure_kernels(device: torch.device, *, scale: int = 18, seconds: float = 0.5) -> Iterable[KernelSpeed]:
-    """Measure every kernel on ``device``, one after another, yielding each as it is done.
+    """Measure every kernel that ``device`` can run, one after another, yielding each as it is done.
 
     Args:
         device: where the tensors live; decides which implementation runs.
@@ -80,6 +93,8 @@ def measure_kernels(device: torch.device, *, scale: int = 18, seconds: float = 0
         seconds: how long each rate is measured for, at least three calls.
     """
     for case in _cases(scale):
+        if case.op in FLOAT64_OPS and not has_float64(device):
+            continue
         chosen = _chosen(case.op, device)
         try:
             yield _measure(case, device, chosen, seconds)
@@ -179,6 +194,12 @@ def _cases(scale: int) -> list[_Case]:
         _Case(op="ray_box", unit="rays", count=points, build=_ray_box),
         _Case(op="interval_points", unit="points", count=points, build=_interval_points),
         _Case(op="adam", unit="parameters", count=points, build=_adam),
+        _Case(op="sh_grid", unit="rays", count=points // SAMPLES_PER_RAY, build=_sh_grid),
+        _Case(op="total_variation", unit="cells", count=points // 8, build=_total_variation),
+        _Case(op="row_update", unit="parameters", count=points, build=_row_update),
+        _Case(op="triangle_box", unit="triangles", count=points // 8, build=_triangle_box),
+        _Case(op="scan_fill", unit="triangles", count=points // 8, build=_scan_fill),
+        _Case(op="traverse_voxels", unit="rays", count=points // 8, build=_traverse_voxels),
     ]
 
 
@@ -258,14 +279,23 @@ def _pdf_resample(count: int, device: torch.device, implementation: Any) -> _Bui
     return _Built(lambda: pdf_resample(edges, weights, SAMPLES_PER_RAY, jitter=jitter, implementation=implementation))
 
 
+def _radii(resolution: int) -> torch.Tensor:
+    """(R, R, R): distance of voxels from the middle of a box from -1 to 1."""
+    axis = torch.linspace(-1.0, 1.0, resolution)
+    return (axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + axis[None, None, :] ** 2).sqrt()
+
+
+def _rays_around(count: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rays from around that box, three times as far out, that pass near its middle."""
+    directions = _directions(count, device)
+    return -3.0 * directions + 0.3 * _random(count, 3, device=device), directions
+
+
 def _march_grid(count: int, device: torch.device, implementation: Any) -> _Built:
     # A solid ball in an empty box: most of a ray is skipped, as in a trained scene.
-    axis = torch.linspace(-1.0, 1.0, OCCUPANCY_RESOLUTION)
-    inside = (axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + axis[None, None, :] ** 2) < 0.25
-    occupancy = pack_occupancy(inside[None].to(device))
+    occupancy = pack_occupancy((_radii(OCCUPANCY_RESOLUTION) < 0.5)[None].to(device))
     box = torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]], device=device)
-    directions = _directions(count, device)
-    origins = -3.0 * directions + 0.3 * _random(count, 3, device=device)
+    origins, directions = _rays_around(count, device)
     step = StepRule(min_step=1 / 64, max_step=1 / 64)
     return _Built(
         lambda: march_grid(origins, directions, occupancy, box, step=step, implementation=implementation).t_start
@@ -300,3 +330,80 @@ def _adam(count: int, device: torch.device, implementation: Any) -> _Built:
         return parameter
 
     return _Built(call)
+
+
+def _sh_grid(count: int, device: torch.device, implementation: Any) -> _Built:
+    # A thin shell, as pruning leaves of a scene: some thirty samples a ray.
+    stored = (_radii(SHAPE_RESOLUTION) - 0.5).abs() < 0.06
+    rows = int(stored.sum())
+    links = torch.full(stored.shape, -1, dtype=torch.int32)
+    links[stored] = torch.arange(rows, dtype=torch.int32)
+    grid = ShGrid(
+        links=link_grid(links, rows).to(device),
+        density=(4.0 * _random(rows, device=device)).requires_grad_(),
+        sh=_random(rows, 3, COEFFICIENTS, device=device).requires_grad_(),
+        box=torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]], device=device),
+    )
+    origins, directions = _rays_around(count, device)
+    rule = MarchRule()
+    return _Built(
+        lambda: render_sh_grid(origins, directions, grid, rule=rule, implementation=implementation).rgb,
+        (grid.density, grid.sh),
+    )
+
+
+def _total_variation(count: int, device: torch.device, implementation: Any) -> _Built:
+    side = max(2, math.ceil(count ** (1 / 3)))
+    links = link_grid(torch.arange(side**3, dtype=torch.int32).reshape(side, side, side), side**3).to(device)
+    values = _random(side**3, 3, COEFFICIENTS, device=device).requires_grad_()
+    cells = CellRange(start=0, count=count)
+    return _Built(lambda: total_variation(values, links, cells, implementation=implementation), (values,))
+
+
+def _row_update(count: int, device: torch.device, implementation: Any) -> _Built:
+    rows = count // SAMPLES_PER_RAY
+    parameter, second = (torch.zeros(rows, SAMPLES_PER_RAY, device=device) for _ in range(2))
+    gradient, rule = _random(rows, SAMPLES_PER_RAY, device=device), RowRule()
+    touched = torch.ones(rows, dtype=torch.uint8, device=device)
+
+    def call() -> torch.Tensor:
+        # As `_adam`: the first update clears the gradient, the work is the same.
+        row_update(parameter, gradient, (second,), touched, step=1, rule=rule, implementation=implementation)
+        return parameter
+
+    return _Built(call)
+
+
+def _sphere(count: int, device: torch.device) -> torch.Tensor:
+    """(count, 3, 3) float64 triangles of a closed sphere in a grid of `SHAPE_RESOLUTION`; count is a power of two."""
+    digits = (count // 2).bit_length() - 1
+    rings, sectors = 1 << digits // 2, 1 << digits - digits // 2
+    polar = torch.linspace(0.0, math.pi, rings + 1, dtype=torch.float64)[:, None]
+    # The last meridian is the first one again, to the last bit: the surface has no seam.
+    around = (torch.arange(sectors + 1, dtype=torch.float64) % sectors * (2 * math.pi / sectors))[None]
+    height = polar.cos().expand(-1, sectors + 1)
+    width = polar.sin()
+    width[0], width[-1] = 0.0, 0.0
+    points = (torch.stack([width * around.cos(), width * around.sin(), height], 2) * 0.45 + 0.5) * SHAPE_RESOLUTION
+    a, b, c, d = points[:-1, :-1], points[1:, :-1], points[1:, 1:], points[:-1, 1:]
+    faces = torch.cat([torch.stack([a, b, c], 2).flatten(0, 1), torch.stack([a, c, d], 2).flatten(0, 1)])
+    return faces.to(device)
+
+
+def _triangle_box(count: int, device: torch.device, implementation: Any) -> _Built:
+    triangles = _sphere(count, device)
+    return _Built(lambda: triangle_box(triangles, SHAPE_RESOLUTION, implementation=implementation))
+
+
+def _scan_fill(count: int, device: torch.device, implementation: Any) -> _Built:
+    triangles = _sphere(count, device)
+    return _Built(lambda: scan_fill(triangles, SHAPE_RESOLUTION, implementation=implementation))
+
+
+def _traverse_voxels(count: int, device: torch.device, implementation: Any) -> _Built:
+    words = pack_voxels(_radii(SHAPE_RESOLUTION) < 0.5).to(device)
+    origins, directions = _rays_around(count, device)
+    origins = (origins + 1.0) * (SHAPE_RESOLUTION / 2)
+    return _Built(
+        lambda: traverse_voxels(origins, directions, words, SHAPE_RESOLUTION, implementation=implementation).chord
+    )

@@ -8,7 +8,7 @@ their box, as nerfstudio advises to set by hand. With a pyramid of resolutions f
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, cast
+from typing import ClassVar, Literal, NamedTuple, cast
 
 import torch
 
@@ -170,6 +170,9 @@ class Nerfacto(torch.nn.Module):
 
     box: torch.Tensor
     """(2, 3): corners of the region of interest, world units."""
+
+    renders_normals: ClassVar[bool] = True
+    """``render_image`` takes ``normals=True``, which other models do not."""
 
     def __init__(
         self,

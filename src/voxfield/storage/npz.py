@@ -5,7 +5,7 @@ No pickles are read. An array's stated shape must match the bytes that are there
 
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -29,11 +29,14 @@ def npz_bytes(arrays: Mapping[str, np.ndarray], *, compress: bool = True) -> byt
     return stream.getvalue()
 
 
-def read_npz(path: Path, *, most_bytes: int = MOST_BYTES) -> dict[str, np.ndarray]:
-    """Every array of a ``.npz`` file.
+def read_npz(
+    path: Path, *, wanted: Callable[[str], bool] | None = None, most_bytes: int = MOST_BYTES
+) -> dict[str, np.ndarray]:
+    """The arrays of a ``.npz`` file, read-only.
 
     Args:
         path: the file.
+        wanted: whether an array of this name is read; the others are not looked at. None: all are.
         most_bytes: largest array that is accepted.
 
     Raises:
@@ -42,16 +45,20 @@ def read_npz(path: Path, *, most_bytes: int = MOST_BYTES) -> dict[str, np.ndarra
     """
     try:
         with zipfile.ZipFile(path) as archive:
+            entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
             return {
-                entry.filename.removesuffix(".npy"): _read_member(archive, entry, path, most_bytes)
-                for entry in archive.infolist()
+                name: _read_member(archive, entry, path, most_bytes)
+                for name, entry in entries.items()
+                if wanted is None or wanted(name)
             }
     except FileNotFoundError as error:
         raise MissingFileError(f"{path}: no such file.") from error
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError, ValueError, MemoryError) as error:
         if isinstance(error, FormatError):
             raise
-        raise FormatError(f"{path}: is damaged or cut short ({error}). Remove it and make it again.") from error
+        raise FormatError(
+            f"{path}: cannot be read ({error}): it is damaged or cut short. Copy it again, or make it anew."
+        ) from error
 
 
 def _read_member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, most_bytes: int) -> np.ndarray:

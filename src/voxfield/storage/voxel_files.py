@@ -13,7 +13,6 @@ of ``sh_scale`` / 127 off; coefficients beyond a scale, which covers all but one
 """
 
 import os
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, cast
@@ -21,9 +20,10 @@ from typing import Any, Final, cast
 import numpy as np
 import torch
 
-from voxfield.errors import FormatError, InputError, MissingFileError
+from voxfield.errors import FormatError, InputError
 from voxfield.geometry.bounds import Bounds, Vector
 from voxfield.storage.atomic import replacing
+from voxfield.storage.npz import read_npz
 from voxfield.voxels.voxel_grid import VoxelGrid, brick_links
 
 MOST_BYTES: Final = 1 << 32
@@ -174,25 +174,11 @@ def _write(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], *, co
 
 
 def _read(path: str | os.PathLike[str], names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """The arrays of ``names``, none larger than the file's directory says and `MOST_BYTES`."""
-    if not Path(path).is_file():
-        raise MissingFileError(f"{path}: there is no such file.")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            sizes = {info.filename.removesuffix(".npy"): info.file_size for info in archive.infolist()}
-        missing = [name for name in names if name not in sizes]
-        if missing:
-            raise FormatError(f"{path}: holds no {missing[0]}: it is no voxel grid of the expected kind.")
-        too_large = [name for name in names if sizes[name] > MOST_BYTES]
-        if too_large:
-            raise FormatError(f"{path}: {too_large[0]} takes {sizes[too_large[0]]} bytes, more than {MOST_BYTES}.")
-        with np.load(path, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in names}
-    except FormatError:
-        raise
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError, MemoryError) as error:
-        reason = " ".join(str(error).split())[:100]
-        raise FormatError(f"{path}: cannot be read ({reason}), perhaps cut short. Copy it again.") from None
+    """The arrays of ``names``, all of them there, finite and of numbers."""
+    found = read_npz(Path(path), wanted=names.__contains__, most_bytes=MOST_BYTES)
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise FormatError(f"{path}: holds no {missing[0]}: it is no voxel grid of the expected kind.")
     for name, array in found.items():
         if array.dtype.kind == "f" and not bool(np.isfinite(array).all()):
             raise FormatError(f"{path}: {name} holds NaN or infinite values.")

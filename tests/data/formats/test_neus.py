@@ -125,8 +125,8 @@ def with_entry(row, column, value):
         (lambda matrices: matrices.pop("scale_mat_3"), "no scale_mat_3"),
         (lambda matrices: matrices.pop("world_mat_3"), "no world_mat_3, though it holds 8 cameras"),
         (alter("world_mat_3", lambda matrix: np.eye(5)), "world_mat_3 to be a 4x4 matrix"),
-        (alter("world_mat_3", lambda matrix: matrix.astype(object)), "cannot be read"),
-        (alter("world_mat_3", lambda matrix: np.zeros((1000, 1000))), "world_mat_3 is no 4x4 matrix"),
+        (alter("world_mat_3", lambda matrix: matrix.astype(object)), "holds Python objects"),
+        (alter("world_mat_3", lambda matrix: np.zeros((1000, 1000))), "world_mat_3.npy states 8,000,128 bytes"),
         (alter("world_mat_3", with_entry(1, 1, np.nan)), "NaN"),
         (alter("world_mat_3", lambda matrix: matrix * 0), "singular"),
         (alter("world_mat_3", lambda matrix: np.diag([1, -1, 1, 1]) @ matrix), "mirrors"),
@@ -152,4 +152,4 @@ def test_an_entry_that_unpacks_to_gigabytes_is_refused(folder, message):
         np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (4, 4)})
         archive.writestr("world_mat_0.npy", header.getvalue() + bytes(1 << 24))
         archive.writestr("scale_mat_0.npy", b"")
-    assert "world_mat_0 is no 4x4 matrix" in message(folder)
+    assert "world_mat_0.npy states 16,777,344 bytes" in message(folder)

@@ -10,7 +10,7 @@ The world keeps its centre and scale; only its axes are turned, so that the came
 masks the subject alone counts, and nothing is looked for outside the sphere.
 """
 
-import zipfile
+import re
 from pathlib import Path
 from typing import Final
 
@@ -34,10 +34,12 @@ from voxfield.data.formats.poses import from_opencv, rigid_pose
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.pose import SceneTransform, normalise
+from voxfield.storage.npz import read_npz
 
 FILE_NAMES: Final = ("cameras_sphere.npz", "cameras.npz")
 NEAR: Final = 0.05
 """In radii of the subject's sphere; cameras stand outside it."""
+MATRIX: Final = re.compile(r"(world|scale)_mat_\d+")
 MOST_MATRIX_BYTES: Final = 4096
 """A 4x4 matrix of float64 with its header has 256: larger entries of an archive are not unpacked."""
 MOST_SKEW: Final = 1e-3
@@ -109,29 +111,20 @@ def _file_of(path: Path) -> Path | None:
 
 def _load(file: Path) -> tuple[list[Tensor], list[Tensor], bytes]:
     """world_mat_i and scale_mat_i, (4, 4) float64 each, for i = 0, 1, ...; and the bytes that tell the file apart."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            names = {info.filename.removesuffix(".npy") for info in archive.infolist()}
-            count = sum(name.startswith("world_mat_") and name[10:].isdigit() for name in names)
-            wanted = [f"{kind}_mat_{index}" for index in range(count) for kind in ("world", "scale")]
-            for name in wanted:
-                if name not in names:
-                    raise FormatError(
-                        f"{file}: no {name}, though it holds {count} cameras. Convert the data set again."
-                    )
-                if archive.getinfo(f"{name}.npy").file_size > MOST_MATRIX_BYTES:
-                    raise FormatError(f"{file}: {name} is no 4x4 matrix. Convert the data set again.")
-        with np.load(file, allow_pickle=False) as arrays:
-            matrices = {name: _matrix(file, name, arrays[name]) for name in wanted}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
-        if isinstance(error, FormatError):
-            raise
-        raise FormatError(f"{file}: cannot be read ({str(error)[:80]}). Copy or convert the data set again.") from error
+    arrays = read_npz(file, wanted=lambda name: MATRIX.fullmatch(name) is not None, most_bytes=MOST_MATRIX_BYTES)
+    count = sum(name.startswith("world") for name in arrays)
     if not count:
         raise FormatError(f"{file}: no world_mat_0 in it. Convert the data set again.")
-    raw = b"".join(matrix.numpy().tobytes() for matrix in matrices.values())
-    worlds = [matrices[f"world_mat_{index}"] for index in range(count)]
-    return worlds, [matrices[f"scale_mat_{index}"] for index in range(count)], raw
+    matrices: dict[str, list[Tensor]] = {"world": [], "scale": []}
+    for index in range(count):
+        for kind, found in matrices.items():
+            name = f"{kind}_mat_{index}"
+            if name not in arrays:
+                raise FormatError(f"{file}: no {name}, though it holds {count} cameras. Convert the data set again.")
+            found.append(_matrix(file, name, arrays[name]))
+    worlds, scales = matrices["world"], matrices["scale"]
+    raw = b"".join(matrix.numpy().tobytes() for pair in zip(worlds, scales, strict=True) for matrix in pair)
+    return worlds, scales, raw
 
 
 def _matrix(file: Path, name: str, array: np.ndarray) -> Tensor:

@@ -66,7 +66,7 @@ def row_update(
         touched: (N,) uint8, not 0 for rows that have a gradient; left as it is.
         step: number of this update, from 1.
         rule: the constants.
-        implementation: ``"reference"`` or ``"numba"`` (CPU, float32); None chooses by device.
+        implementation: None chooses by device.
 
     Raises:
         InputError: shapes, dtypes or devices differ, a tensor is not contiguous, or moments are missing.
@@ -86,8 +86,5 @@ def row_update(
     check_range("step", step, minimum=1)
     device = check_same_device(**tensors, touched=touched)
     chosen = resolve(implementation, device, "row_update", dtype=parameter.dtype)
-    if chosen == "triton":
-        # Elementwise and memory-bound: torch's own kernels are as fast on a GPU.
-        chosen = "reference"
     with torch.no_grad():
         load_backend("row_update", chosen).row_update(parameter, gradient, moments, touched, step, rule)

@@ -35,13 +35,13 @@ def scan_fill(
     (Edelsbrunner and Mücke, Simulation of Simplicity, 1990). Computed in float64.
 
     Args:
-        triangles: (T, 3, 3) float64 corners x, y, z in voxels, finite, on the CPU. Any strides.
+        triangles: (T, 3, 3) float64 corners x, y, z in voxels, finite, on a CPU or GPU with float64. Any strides.
         resolution: voxels along each axis, 1 to 1024.
         inside: see above.
-        implementation: ``"reference"`` or ``"numba"``; None is Numba.
+        implementation: None chooses by device.
 
     Returns:
-        Words (W,) int64, see ``voxel_words``.
+        Words (W,) int64 on the triangles' device, see ``voxel_words``.
 
     Gradients:
         None.

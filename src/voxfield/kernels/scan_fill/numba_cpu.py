@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numba import njit
 
+from voxfield.kernels.scan_fill.votes import count_vote
 from voxfield.kernels.threads import run_split
 from voxfield.kernels.triangle_box.numba_cpu import bucket_by_slab
 from voxfield.kernels.voxel_words import axis_tables, padded_side, word_count
@@ -20,23 +21,14 @@ def scan_fill(triangles: torch.Tensor, resolution: int, inside: str) -> torch.Te
     ahead, back, closed = _scan(corners, resolution, 0, parity)
     if closed:
         return torch.from_numpy(ahead)
-    # Six votes counted by three bits a voxel: the highest is set from four on.
     ones, twos, fours = (np.zeros_like(ahead) for _ in range(3))
-    _count(ahead, ones, twos, fours)
-    _count(back, ones, twos, fours)
+    count_vote(ahead, ones, twos, fours)
+    count_vote(back, ones, twos, fours)
     for axis in (1, 2):
         ahead, back, _ = _scan(corners, resolution, axis, parity)
-        _count(ahead, ones, twos, fours)
-        _count(back, ones, twos, fours)
+        count_vote(ahead, ones, twos, fours)
+        count_vote(back, ones, twos, fours)
     return torch.from_numpy(fours)
-
-
-def _count(vote: np.ndarray, ones: np.ndarray, twos: np.ndarray, fours: np.ndarray) -> None:
-    """Add a vote of every bit to its counter."""
-    carry = ones & vote
-    ones ^= vote
-    fours |= twos & carry
-    twos ^= carry
 
 
 def _scan(corners: np.ndarray, resolution: int, axis: int, parity: bool) -> tuple[np.ndarray, np.ndarray, bool]:

@@ -6,15 +6,16 @@ from voxfield.kernels.voxel_words import pack_voxels
 
 
 def scan_fill(triangles: torch.Tensor, resolution: int, inside: str) -> torch.Tensor:
-    """See ``api.scan_fill``."""
-    ahead, back, closed = _scan(triangles, resolution, 0, inside)
+    """See ``api.scan_fill``. Computed on the CPU."""
+    corners = triangles.cpu()
+    ahead, back, closed = _scan(corners, resolution, 0, inside)
     if closed:
-        return pack_voxels(ahead)
+        return pack_voxels(ahead).to(triangles.device)
     votes = ahead.byte() + back.byte()
     for axis in (1, 2):
-        ahead, back, _ = _scan(triangles, resolution, axis, inside)
+        ahead, back, _ = _scan(corners, resolution, axis, inside)
         votes += ahead.byte() + back.byte()
-    return pack_voxels(votes >= 4)
+    return pack_voxels(votes >= 4).to(triangles.device)
 
 
 def _scan(triangles: torch.Tensor, resolution: int, axis: int, inside: str) -> tuple[torch.Tensor, torch.Tensor, bool]:

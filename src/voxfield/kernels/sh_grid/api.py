@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from voxfield.checks import check_choice, check_dtype, check_range, check_same_device, check_shape
-from voxfield.errors import InputError, UnavailableError
+from voxfield.errors import InputError
 from voxfield.kernels.dispatch import Implementation, load_backend, resolve
 from voxfield.kernels.sh_grid.grid import MAX_DEGREE, GridGradients, MarchRule, ShGrid
 from voxfield.kernels.spherical_harmonics import spherical_harmonics
@@ -82,9 +82,9 @@ def render_sh_grid(
         ``rgb + (1 - opacity) * background`` does that.
 
     Gradients:
-        From all outputs but ``samples`` to ``grid.density`` and ``grid.sh``, exact and the same whatever the number of
-        threads; where density or colour is clamped it is zero. None to the rays: they must not require one (see
-        `march_sh_grid`).
+        From all outputs but ``samples`` to ``grid.density`` and ``grid.sh``, exact and, on a CPU, the same whatever the
+        number of threads; where density or colour is clamped it is zero. None to the rays: they must not require one
+        (see `march_sh_grid`).
 
     Raises:
         InputError: wrong shape, dtype, device or range, or rays that require a gradient.
@@ -99,7 +99,7 @@ def render_sh_grid(
     check_dtype("view_directions", views, (origins.dtype,))
     if gradients is not None:
         _check_gradients(gradients, grid)
-    chosen = _resolve(implementation, device, origins.dtype)
+    chosen = resolve(implementation, device, "sh_grid", dtype=origins.dtype)
     basis = spherical_harmonics(views.detach(), grid.degree, implementation=chosen)
     shift = torch.full_like(origins[:, 0], 0.5) if jitter is None else jitter
     rgb, opacity, depth, sparsity, samples = load_backend("sh_grid", chosen).render(
@@ -133,7 +133,7 @@ def march_sh_grid(
         InputError, UnavailableError: as `render_sh_grid`.
     """
     device = _check_rays(origins, directions, grid, None, near)
-    chosen = _resolve(implementation, device, origins.dtype)
+    chosen = resolve(implementation, device, "sh_grid", dtype=origins.dtype)
     with torch.no_grad():
         shift = torch.full_like(origins[:, 0], 0.5)
         t, ray_offsets = load_backend("sh_grid", chosen).march(origins, directions, grid, rule, shift, float(near))
@@ -162,7 +162,7 @@ def sample_sh_grid(points: torch.Tensor, grid: ShGrid, *, implementation: Implem
     needs_gradient = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (points, grid.density, grid.sh))
     if needs_gradient and implementation is None:
         implementation = "reference"
-    chosen = _resolve(implementation, device, points.dtype)
+    chosen = resolve(implementation, device, "sh_grid", dtype=points.dtype)
     density, sh = load_backend("sh_grid", chosen).sample(points, grid)
     return SampledGrid(density=density, sh=sh)
 
@@ -194,20 +194,10 @@ def greatest_weights(
     check_same_device(origins=origins, greatest=greatest)
     if not greatest.is_contiguous():
         raise InputError("greatest: expected a contiguous tensor.")
-    chosen = _resolve(implementation, device, origins.dtype)
+    chosen = resolve(implementation, device, "sh_grid", dtype=origins.dtype)
     with torch.no_grad():
         shift = torch.full_like(origins[:, 0], 0.5)
         load_backend("sh_grid", chosen).greatest_weights(origins, directions, grid, rule, shift, float(near), greatest)
-
-
-def _resolve(implementation: Implementation | None, device: torch.device, dtype: torch.dtype) -> Implementation:
-    """As `resolve`; GPUs run the reference, for there is no Triton kernel."""
-    chosen = resolve(implementation, device, "sh_grid", dtype=dtype)
-    if chosen != "triton":
-        return chosen
-    if implementation == "triton":
-        raise UnavailableError("sh_grid: there is no Triton kernel. Use implementation=None or 'reference'.")
-    return "reference"
 
 
 def _check_rays(

@@ -86,9 +86,6 @@ def total_variation(
     check_range("cells.count", cells.count, maximum=total)
     device = check_same_device(values=values, links=links.links, **buffers)
     chosen = resolve(implementation, device, "total_variation", dtype=values.dtype)
-    if chosen == "triton":
-        # A hundredth of the grid a step: torch's own operators do.
-        chosen = "reference"
     found: torch.Tensor = load_backend("total_variation", chosen).total_variation(
         values, links, cells, gradient, touched
     )

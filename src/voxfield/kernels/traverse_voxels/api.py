@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import torch
 
 from voxfield.checks import check_dtype, check_range, check_same_device, check_shape
-from voxfield.errors import InputError
 from voxfield.kernels.dispatch import Implementation, load_backend, resolve
 from voxfield.kernels.voxel_words import MAX_RESOLUTION, check_words
 
@@ -51,7 +50,7 @@ def traverse_voxels(
         directions: (R, 3), same dtype. Unit length is not checked: distances are multiples of the length.
         words: (W,) int64, see ``voxel_words``.
         resolution: voxels along each axis, 1 to 1024.
-        implementation: ``"reference"`` or ``"numba"``; None is Numba.
+        implementation: None chooses by device; it has to know float64.
 
     Returns:
         What the rays met. A ray with NaN, infinite values or no direction meets nothing.
@@ -70,8 +69,6 @@ def traverse_voxels(
     check_range("resolution", resolution, minimum=1, maximum=MAX_RESOLUTION)
     check_words(words, resolution)
     device = check_same_device(origins=origins, directions=directions, words=words)
-    if device.type != "cpu":
-        raise InputError(f"origins: expected tensors on the cpu, got {device}. Move them with .cpu().")
     # float32 here: the fast kernel computes in float64 too, which dispatch keeps from kernels that do not.
     chosen = resolve(implementation, device, "traverse_voxels")
     with torch.no_grad():

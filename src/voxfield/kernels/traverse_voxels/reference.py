@@ -12,20 +12,21 @@ def traverse_voxels(
     origins: torch.Tensor, directions: torch.Tensor, words: torch.Tensor, resolution: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """See ``api.traverse_voxels``."""
-    occupied = unpack_voxels(words, resolution)
-    planes = torch.arange(resolution + 1, dtype=torch.float64)
+    device = origins.device
+    occupied = unpack_voxels(words, resolution).to(device)
+    planes = torch.arange(resolution + 1, dtype=torch.float64, device=device)
     usable = torch.isfinite(origins).all(1) & torch.isfinite(directions).all(1) & (directions != 0).any(1)
     # Distances at which each ray crosses each plane; those behind the origin and of parallel planes are none.
     parallel = directions == 0
     crossings = (planes - origins[:, :, None]) / torch.where(parallel, 1, directions)[:, :, None]
     crossings = torch.where(parallel[:, :, None] | ~(crossings > 0), torch.inf, crossings).flatten(1)
-    axes = torch.arange(3).repeat_interleave(resolution + 1).expand(len(origins), -1)
+    axes = torch.arange(3, device=device).repeat_interleave(resolution + 1).expand(len(origins), -1)
     cuts, order = crossings.sort(1)
     axes = torch.gather(axes, 1, order)
     # The first piece starts at the origin: through no face, unless that lies on one of the grid.
     on_face = ((directions > 0) & (origins == 0)) | ((directions < 0) & (origins == resolution))
-    through = torch.where(on_face, torch.arange(3), -1).amax(1, keepdim=True)
-    start = torch.cat([torch.zeros(len(origins), 1, dtype=torch.float64), cuts[:, :-1]], 1)
+    through = torch.where(on_face, torch.arange(3, device=device), -1).amax(1, keepdim=True)
+    start = torch.cat([origins.new_zeros(len(origins), 1), cuts[:, :-1]], 1)
     entered = torch.cat([through, axes[:, :-1]], 1)
     lengths = cuts - start
     real = torch.isfinite(cuts) & (lengths > SHORTEST) & usable[:, None]
@@ -38,7 +39,7 @@ def traverse_voxels(
     hit, first = filled.any(1), filled.long().argmax(1, keepdim=True)
     number = torch.gather(x + resolution * (y + resolution * z), 1, first)[:, 0]
     axis = torch.gather(entered, 1, first)[:, 0]
-    normal = torch.zeros(len(origins), 3, dtype=torch.int8)
+    normal = torch.zeros(len(origins), 3, dtype=torch.int8, device=device)
     rays = (hit & (axis >= 0)).nonzero()[:, 0]
     normal[rays, axis[rays]] = -directions[rays, axis[rays]].sign().to(torch.int8)
     distance = torch.where(hit, torch.gather(start, 1, first)[:, 0], torch.inf)

@@ -20,12 +20,12 @@ def triangle_box(
     2010, section 3.1. Decided in float64, in the same operations by every implementation: they agree bit by bit.
 
     Args:
-        triangles: (T, 3, 3) float64 corners x, y, z in voxels, finite, on the CPU. Any strides.
+        triangles: (T, 3, 3) float64 corners x, y, z in voxels, finite, on a CPU or GPU with float64. Any strides.
         resolution: voxels along each axis, 1 to 1024.
-        implementation: ``"reference"`` or ``"numba"``; None is Numba.
+        implementation: None chooses by device.
 
     Returns:
-        Words (W,) int64, see ``voxel_words``.
+        Words (W,) int64 on the triangles' device, see ``voxel_words``.
 
     Gradients:
         None.
@@ -44,10 +44,8 @@ def triangle_box(
 
 
 def check_triangles(triangles: torch.Tensor) -> None:
-    """Raise InputError unless ``triangles`` are (T, 3, 3) finite float64 on the CPU."""
+    """Raise InputError unless ``triangles`` are (T, 3, 3) finite float64."""
     check_shape("triangles", triangles, ("T", 3, 3))
     check_dtype("triangles", triangles, (torch.float64,))
-    if triangles.device.type != "cpu":
-        raise InputError(f"triangles: expected a tensor on the cpu, got {triangles.device}. Move it with .cpu().")
     if not bool(torch.isfinite(triangles).all()):
         raise InputError("triangles: expected finite corners, got NaN or infinity. Leave such faces out.")

@@ -6,9 +6,9 @@ from voxfield.kernels.voxel_words import pack_voxels
 
 
 def triangle_box(triangles: torch.Tensor, resolution: int) -> torch.Tensor:
-    """See ``api.triangle_box``."""
+    """See ``api.triangle_box``. Computed on the CPU."""
     occupied = torch.zeros(resolution, resolution, resolution, dtype=torch.bool)
-    for corners in triangles:
+    for corners in triangles.cpu():
         # Closed cubes: a corner exactly on a face between voxels belongs to both.
         low = (corners.amin(0).ceil() - 1).clamp(0, resolution).long()
         high = (corners.amax(0).floor() + 1).clamp(0, resolution).long()
@@ -19,7 +19,7 @@ def triangle_box(triangles: torch.Tensor, resolution: int) -> torch.Tensor:
         )
         region = tuple(slice(int(low[axis]), int(high[axis])) for axis in (2, 1, 0))
         occupied[region] |= _overlaps(corners, (x, y, z))
-    return pack_voxels(occupied)
+    return pack_voxels(occupied).to(triangles.device)
 
 
 def _overlaps(corners: torch.Tensor, cube: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> torch.Tensor:
