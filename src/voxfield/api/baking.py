@@ -14,7 +14,7 @@ from voxfield.api.runs import Run
 from voxfield.api.trained_run import machine
 from voxfield.api.training import train
 from voxfield.checks import check_range
-from voxfield.data.posed_images import PosedImages, Split
+from voxfield.data.posed_images import PosedImages, Split, read_capture
 from voxfield.distributed.devices import Placement, place
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.kernels.threads import kernels_own_the_cores
@@ -103,7 +103,7 @@ def bake(
     run_dir, placement = Path(output), place(device, "float32")
     refuse_to_overwrite(run_dir)
     experiment = _sized(source, config, resolve(_experiment(source, config, steps), overrides=overrides))
-    held_out = _held_out(source)
+    held_out = _held_out(source, experiment)
     with Progress(quiet=quiet) as progress:
         module = cast(torch.nn.Module, source.model).to(placement.device).eval()
         model = _sampled(source, experiment, config, placement, seed, progress)
@@ -203,12 +203,12 @@ def _sampled(
     return model
 
 
-def _held_out(source: Run) -> PosedImages | None:
-    """The test split, else the validation split, else None."""
+def _held_out(source: Run, experiment: PhotographExperiment) -> PosedImages | None:
+    """The test split as the new run reads it, else the validation split, else None."""
     splits: tuple[Split, ...] = ("test", "val")
     for split in splits:
         try:
-            return source.split(split)
+            return read_capture(Path(source.record.data_path), split=split, options=experiment.capture)
         except (FormatError, MissingFileError):
             continue
     return None
