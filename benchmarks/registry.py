@@ -71,6 +71,7 @@ def cases() -> Iterator[Case]:
     yield from _total_variation()
     yield from _voxelise()
     yield from _traverse_voxels()
+    yield from _block_code()
 
 
 def ops() -> list[str]:
@@ -647,3 +648,46 @@ def _traverse_voxels() -> Iterator[Case]:
         return Prepared(lambda: traverse_voxels(origins, directions, words, VOXELS, implementation=implementation))
 
     yield from _both_implementations("traverse_voxels", f"a sphere's shell at {VOXELS}^3", "rays", RAYS, prepare)
+
+
+# --------------------------------------------------------------------------------------------------------- block_code
+CODED_BLOCKS = {"voxfield": 512, "interpreted reference": 1}
+"""Blocks of 8^3 voxels: the interpreted walk takes a tenth of a second for one."""
+
+
+def _block_code() -> Iterator[Case]:
+    for coded in ("states", "values"):
+        for variant, blocks in CODED_BLOCKS.items():
+            yield Case(
+                op="block_code",
+                case=f"decoding {coded} of a wavy field, half of it active",
+                variant=variant,
+                unit="voxels",
+                count=512 * blocks,
+                prepare=lambda coded=coded, variant=variant, blocks=blocks: _prepare_blocks(coded, variant, blocks),
+                own_cores=variant == "voxfield",
+            )
+
+
+def _prepare_blocks(coded: str, variant: str, blocks: int) -> Prepared:
+    import numpy as np
+
+    from voxfield.kernels import block_code
+
+    z = np.arange(8 * blocks).reshape(blocks, 1, 1, 8)
+    x, y = np.arange(8)[:, None, None], np.arange(8)[None, :, None]
+    field = np.sin(z / 9) + np.sin(x / 5) * np.cos(y / 3)
+    states = (field > 0).astype(np.uint8).reshape(blocks, 512)
+    levels = np.rint(40 * field).astype(np.int32).reshape(blocks, 512)
+    neighbours = np.full((blocks, len(block_code.EARLIER)), -1, np.int32)
+    neighbours[1:, block_code.EARLIER.index((0, 0, -1))] = np.arange(blocks - 1)
+    implementation: Any = None if variant == "voxfield" else "reference"
+    if coded == "states":
+        raw = block_code.encode_states(states, neighbours)
+        return Prepared(lambda: block_code.decode_states(raw, neighbours, implementation=implementation))
+    active = states == 1
+    taps = block_code.fit_taps(levels, active, neighbours)
+    raw = block_code.encode_values(levels, active, neighbours, taps)
+    return Prepared(
+        lambda: block_code.decode_values(raw, levels, active, neighbours, taps, implementation=implementation)
+    )

@@ -11,19 +11,17 @@ from typing import Final
 
 import numpy as np
 
-from voxfield.errors import FormatError, InputError
-from voxfield.kernels.block_code import TAPS, decode_states, decode_values, encode_states, encode_values, fit_taps
+from voxfield.errors import InputError
+from voxfield.kernels.block_code import TAPS, decode_values, encode_states, encode_values, fit_taps
 from voxfield.storage.compressed.layout import (
     damaged,
     inflated,
     packed_parts,
-    packed_places,
     unpacked_count,
     unpacked_parts,
-    unpacked_places,
 )
 from voxfield.storage.compressed.quantiser import Quantiser, within
-from voxfield.storage.compressed.topology import earlier_neighbours, told_hints
+from voxfield.storage.compressed.topology import decode_told_states, earlier_neighbours, packed_told, told_hints
 from voxfield.voxels.vdb_tree import LEAF_SIDE, LEAF_VOXELS
 
 ACTIVE, MINUS, OTHER = 1, 2, 4
@@ -87,7 +85,7 @@ def encode_chunk(
     parts = [
         encode_states(states, neighbours, hints),
         zlib.compress(_by_bytes(others), 9),
-        b"" if guess is None else struct.pack("<I", zlib.crc32(states.tobytes())) + packed_places(guess.unsure),
+        b"" if guess is None else packed_told(states, guess.unsure),
     ]
     for channel, quantiser in enumerate(code.quantisers):
         predicted = None if guess is None else guess.values[..., channel]
@@ -103,25 +101,6 @@ def encode_chunk(
             ),
         ]
     return packed_parts(parts)
-
-
-def decode_states_of(
-    raw: bytes, code: GridCode, origins: np.ndarray, hints: np.ndarray | None, where: str
-) -> tuple[np.ndarray, list[bytes], np.ndarray]:
-    """States (N, 512) of a chunk's leaves, its parts, and who is beside whom."""
-    parts = unpacked_parts(raw, _SHARED_PARTS + _CHANNEL_PARTS * code.channels, where)
-    neighbours = earlier_neighbours(origins, LEAF_SIDE)
-    told = None if hints is None else told_hints(hints, unpacked_places(parts[2][4:], hints.size, where))
-    try:
-        states = decode_states(parts[0], neighbours, told)
-    except InputError:
-        raise damaged(where) from None
-    if hints is not None and struct.pack("<I", zlib.crc32(states.tobytes())) != parts[2][:4]:
-        raise FormatError(
-            f"{where}: this machine computes the network's classes otherwise than the one that wrote the file, beyond "
-            "the margin kept for that. Decompress it on another, or compress the source with the codec quantised."
-        )
-    return states, parts, neighbours
 
 
 def decode_chunk(
@@ -140,7 +119,9 @@ def decode_chunk(
     Raises:
         FormatError: the bytes are damaged.
     """
-    states, parts, neighbours = decode_states_of(raw, code, origins, None if guess is None else guess.hints, where)
+    parts = unpacked_parts(raw, _SHARED_PARTS + _CHANNEL_PARTS * code.channels, where)
+    neighbours = earlier_neighbours(origins, LEAF_SIDE)
+    states = decode_told_states(parts[0], neighbours, None if guess is None else guess.hints, parts[2], where)
     on = (states & ACTIVE).astype(np.bool_)
     dtype = code.background.dtype
     shape = (len(origins), LEAF_VOXELS)

@@ -4,12 +4,13 @@ Leaves are to cubes of 8³ leaves what voxels are to leaves: the same coder code
 listed.
 """
 
+import struct
 import zlib
 from collections.abc import Callable
 
 import numpy as np
 
-from voxfield.errors import InputError
+from voxfield.errors import FormatError, InputError
 from voxfield.kernels.block_code import EARLIER, decode_states, encode_states
 from voxfield.storage.compressed.layout import (
     damaged,
@@ -57,10 +58,13 @@ def packed_topology(origins: np.ndarray, guess: LeafGuess | None = None) -> byte
     cubes, which = unique_origins(origins & -CUBE_SIDE)
     states = np.zeros((len(cubes), LEAF_VOXELS), dtype=np.uint8)
     states[which, _places(origins)] = 1
-    hints, unsure = (None, b"") if guess is None else _told(*guess(cubes))
+    hints, told = None, b""
+    if guess is not None:
+        hints, unsure = guess(cubes)
+        hints, told = told_hints(hints, unsure), packed_told(states, unsure)
     coded = encode_states(states, earlier_neighbours(cubes, CUBE_SIDE), hints)
     steps = np.diff(cubes.astype(np.int64) // CUBE_SIDE, axis=0, prepend=0).astype("<i4")
-    return packed_parts([zlib.compress(steps.T.tobytes(), 9), coded, unsure])
+    return packed_parts([zlib.compress(steps.T.tobytes(), 9), coded, told])
 
 
 def unpacked_topology(raw: bytes, count: int, guess: LeafGuess | None, where: str) -> np.ndarray:
@@ -75,25 +79,14 @@ def unpacked_topology(raw: bytes, count: int, guess: LeafGuess | None, where: st
     Raises:
         FormatError: the bytes are damaged.
     """
-    packed, coded, unsure = unpacked_parts(raw, 3, where)
+    packed, coded, told = unpacked_parts(raw, 3, where)
     cubes = _cubes(packed, count, where)
-    hints = None
-    if guess is not None:
-        hints, _ = guess(cubes)
-        hints = told_hints(hints, unpacked_places(unsure, hints.size, where))
-    try:
-        states = decode_states(coded, earlier_neighbours(cubes, CUBE_SIDE), hints)
-    except InputError:
-        raise damaged(where) from None
+    hints = None if guess is None else guess(cubes)[0]
+    states = decode_told_states(coded, earlier_neighbours(cubes, CUBE_SIDE), hints, told, where)
     rows, places = np.nonzero(states & 1)
     local = np.stack([places >> 6, places >> 3 & 7, places & 7], axis=-1) * LEAF_SIDE
     origins = (cubes[rows] + local).astype(np.int32)
     return origins[NodeIndex(origins, LEAF_SIDE).order]
-
-
-def _told(hints: np.ndarray, unsure: np.ndarray) -> tuple[np.ndarray, bytes]:
-    """Hints without those that are unsure, and these as bytes."""
-    return told_hints(hints, unsure), packed_places(unsure)
 
 
 def _cubes(packed: bytes, count: int, where: str) -> np.ndarray:
@@ -119,6 +112,35 @@ def told_hints(hints: np.ndarray, unsure: np.ndarray) -> np.ndarray:
     told = hints.copy()
     told.reshape(-1)[unsure] = 0
     return told
+
+
+def packed_told(states: np.ndarray, unsure: np.ndarray) -> bytes:
+    """What a decoder must know beside its own hints: which are ``unsure``, and a checksum of the states."""
+    return struct.pack("<I", zlib.crc32(states.tobytes())) + packed_places(unsure)
+
+
+def decode_told_states(
+    coded: bytes, neighbours: np.ndarray, hints: np.ndarray | None, told: bytes, where: str
+) -> np.ndarray:
+    """States (N, 512) from their code, this machine's ``hints``, and what `packed_told` says of these.
+
+    Raises:
+        FormatError: the bytes are damaged, or this machine's hints differ from the encoder's where they may not.
+    """
+    if hints is not None:
+        hints = told_hints(hints, unpacked_places(told[4:], hints.size, where))
+    try:
+        states = decode_states(coded, neighbours, hints)
+    except InputError:
+        states = None
+    if hints is not None and (states is None or struct.pack("<I", zlib.crc32(states.tobytes())) != told[:4]):
+        raise FormatError(
+            f"{where}: this machine computes the network's classes otherwise than the one that wrote the file, beyond "
+            "the margin kept for that. Decompress it on another, or compress the source with the codec quantised."
+        )
+    if states is None:
+        raise damaged(where)
+    return states
 
 
 def _places(origins: np.ndarray) -> np.ndarray:
