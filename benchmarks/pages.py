@@ -5,7 +5,7 @@ from typing import Any
 
 from measuring import machine_line
 
-KINDS = ("train-curve", "rates", "memory", "nerfstudio", "image-cache", "startup", "kernels")
+KINDS = ("train-curve", "rates", "memory", "nerfstudio", "image-cache", "prerender", "startup", "kernels")
 """Kinds of results, in the order of the page."""
 
 TITLES = {
@@ -14,6 +14,7 @@ TITLES = {
     "memory": "Memory of a training: {name}",
     "image-cache": "Pictures beyond memory",
     "nerfstudio": "nerfacto beside nerfstudio's: {name}",
+    "prerender": "Point clouds to voxels, 128 x 128 x 128",
     "startup": "Start-up",
     "kernels": "Kernels",
 }
@@ -261,6 +262,15 @@ def _nerfstudio(result: dict[str, Any]) -> str:
     return markdown_table(["what", f"Voxfield {ours['version']}", f"nerfstudio {theirs['version']}", ""], rows)
 
 
+def _prerender(result: dict[str, Any]) -> str:
+    rows = [
+        [row["what"], *(_seconds(row[name]) for name in ("median", "best", "processor", "bar"))]
+        for row in result["rows"]
+    ]
+    head = ["what", "median", "best", "processor time, all threads", "aimed at, 2 cores"]
+    return markdown_table(head, rows)
+
+
 def _startup(result: dict[str, Any]) -> str:
     found = result["startup"]
     rows = [
@@ -283,12 +293,17 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "memory": _memory_table,
     "image-cache": _image_cache,
     "nerfstudio": _nerfstudio,
+    "prerender": _prerender,
     "startup": _startup,
 }
 
 
 def _number(value: float | None, how: str, unit: str = "") -> str:
     return "–" if value is None else f"{value:{how}}{unit}"
+
+
+def _seconds(value: float | None) -> str:
+    return "–" if value is None else f"{1e3 * value:.3g} ms" if value < 0.995 else f"{value:.3g} s"
 
 
 def _rate(value: float | None) -> str:

@@ -6,6 +6,7 @@
     python benchmarks/run.py memory --data PATH [--steps 300]
     python benchmarks/run.py image-cache [SIZE ...] [--steps 400] [--captures DIR]
     python benchmarks/run.py nerfstudio --data PATH --nerfstudio-python PYTHON
+    python benchmarks/run.py prerender
     python benchmarks/run.py startup
     python benchmarks/run.py results-page
 
@@ -27,6 +28,7 @@ from typing import Any
 import kernel_rates
 import large_captures
 import pages
+import prerendering
 import registry
 import side_by_side
 import startup
@@ -105,6 +107,10 @@ def build_parser() -> argparse.ArgumentParser:
         trained.add_argument("--data", type=Path, help="a capture: a folder or its JSON file")
         trained.add_argument("--max-images", type=int, help="measure only this many test views")
         trained.add_argument("--keep", type=Path, help="keep the run directories in this folder")
+
+    voxels = verbs.add_parser("prerender", help="point clouds to voxels, and reading them back")
+    voxels.add_argument("--samples", type=int, default=100, help="clouds that the command renders")
+    voxels.set_defaults(action=run_prerender)
 
     verbs.add_parser("startup", help="import, --help, first compilation").set_defaults(action=run_startup)
     verbs.add_parser("results-page", help="make docs/results.md").set_defaults(action=write_results_page)
@@ -233,6 +239,13 @@ def run_nerfstudio(options: argparse.Namespace, command: str) -> None:
     )
     result = {"kind": "nerfstudio", "name": data_name(options.data), "commands": [command], "machine": machine}
     write(options, {**result, "start_step": options.start_step, "systems": systems}, "nerfstudio")
+
+
+def run_prerender(options: argparse.Namespace, command: str) -> None:
+    """``prerender``."""
+    machine = describe_machine()
+    rows = prerendering.measure(options.samples)
+    write(options, {"kind": "prerender", "commands": [command], "machine": machine, "rows": rows}, "prerender")
 
 
 def run_startup(options: argparse.Namespace, command: str) -> None:
