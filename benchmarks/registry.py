@@ -70,6 +70,7 @@ def cases() -> Iterator[Case]:
     yield from _total_variation()
     yield from _voxelise()
     yield from _traverse_voxels()
+    yield from _scatter_points()
 
 
 def ops() -> list[str]:
@@ -612,3 +613,13 @@ def _traverse_voxels() -> Iterator[Case]:
         return Prepared(lambda: traverse_voxels(origins, directions, words, VOXELS, implementation=implementation))
 
     yield from _both_implementations("traverse_voxels", f"a sphere's shell at {VOXELS}^3", "rays", RAYS, prepare)
+
+
+def _scatter_points() -> Iterator[Case]:
+    def prepare(implementation: Any) -> Prepared:
+        from voxfield.kernels.scatter_points import scatter_points
+
+        points, box = _random(100_000, 3), ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+        return Prepared(lambda: scatter_points(points, (VOXELS,) * 3, *box, implementation=implementation))
+
+    yield from _both_implementations("scatter_points", f"blurred, to {VOXELS}^3", "points", 100_000, prepare)
