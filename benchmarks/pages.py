@@ -5,7 +5,18 @@ from typing import Any
 
 from measuring import machine_line
 
-KINDS = ("train-curve", "scales", "rates", "memory", "nerfstudio", "image-cache", "volumes", "startup", "kernels")
+KINDS = (
+    "train-curve",
+    "scales",
+    "rates",
+    "memory",
+    "nerfstudio",
+    "image-cache",
+    "volumes",
+    "prerender",
+    "startup",
+    "kernels",
+)
 """Kinds of results, in the order of the page."""
 
 TITLES = {
@@ -16,6 +27,7 @@ TITLES = {
     "image-cache": "Pictures beyond memory",
     "nerfstudio": "nerfacto beside nerfstudio's: {name}",
     "volumes": "Compressed volumes",
+    "prerender": "Point clouds to voxels, 128 x 128 x 128",
     "startup": "Start-up",
     "kernels": "Kernels",
 }
@@ -317,6 +329,15 @@ def _nerfstudio(result: dict[str, Any]) -> str:
     return markdown_table(["what", f"Voxfield {ours['version']}", f"nerfstudio {theirs['version']}", ""], rows)
 
 
+def _prerender(result: dict[str, Any]) -> str:
+    rows = [
+        [row["what"], *(_seconds(row[name]) for name in ("median", "best", "processor", "bar"))]
+        for row in result["rows"]
+    ]
+    head = ["what", "median", "best", "processor time, all threads", "aimed at, 2 cores"]
+    return markdown_table(head, rows)
+
+
 def _startup(result: dict[str, Any]) -> str:
     found = result["startup"]
     rows = [
@@ -341,12 +362,17 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "image-cache": _image_cache,
     "nerfstudio": _nerfstudio,
     "volumes": _volumes,
+    "prerender": _prerender,
     "startup": _startup,
 }
 
 
 def _number(value: float | None, how: str, unit: str = "") -> str:
     return "–" if value is None else f"{value:{how}}{unit}"
+
+
+def _seconds(value: float | None) -> str:
+    return "–" if value is None else f"{1e3 * value:.3g} ms" if value < 0.995 else f"{value:.3g} s"
 
 
 def _rate(value: float | None) -> str:

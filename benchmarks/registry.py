@@ -72,6 +72,7 @@ def cases() -> Iterator[Case]:
     yield from _voxelise()
     yield from _traverse_voxels()
     yield from _block_code()
+    yield from _scatter_points()
 
 
 def ops() -> list[str]:
@@ -691,3 +692,14 @@ def _prepare_blocks(coded: str, variant: str, blocks: int) -> Prepared:
     return Prepared(
         lambda: block_code.decode_values(raw, levels, active, neighbours, taps, implementation=implementation)
     )
+
+
+# ----------------------------------------------------------------------------------------------------- scatter_points
+def _scatter_points() -> Iterator[Case]:
+    def prepare(implementation: Any) -> Prepared:
+        from voxfield.kernels.scatter_points import scatter_points
+
+        points, box = _random(100_000, 3), ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+        return Prepared(lambda: scatter_points(points, (VOXELS,) * 3, *box, implementation=implementation))
+
+    yield from _both_implementations("scatter_points", f"blurred, to {VOXELS}^3", "points", 100_000, prepare)

@@ -8,6 +8,7 @@
     python benchmarks/run.py image-cache [SIZE ...] [--steps 400] [--captures DIR]
     python benchmarks/run.py nerfstudio --data PATH --nerfstudio-python PYTHON
     python benchmarks/run.py volumes --data DIR [FILE ...] [--errors 0.01,0.02,0.05] [--steps 300]
+    python benchmarks/run.py prerender
     python benchmarks/run.py startup
     python benchmarks/run.py results-page
 
@@ -29,6 +30,7 @@ from typing import Any
 import kernel_rates
 import large_captures
 import pages
+import prerendering
 import registry
 import side_by_side
 import startup
@@ -126,6 +128,10 @@ def build_parser() -> argparse.ArgumentParser:
     volumes.add_argument("--codecs", nargs="+", default=["quantised", "neural"], choices=["quantised", "neural"])
     volumes.add_argument("--note", default="", help="a sentence for the page")
     volumes.set_defaults(action=run_volumes)
+
+    voxels = verbs.add_parser("prerender", help="point clouds to voxels, and reading them back")
+    voxels.add_argument("--samples", type=int, default=100, help="clouds that the command renders")
+    voxels.set_defaults(action=run_prerender)
 
     verbs.add_parser("startup", help="import, --help, first compilation").set_defaults(action=run_startup)
     verbs.add_parser("results-page", help="make docs/results.md").set_defaults(action=write_results_page)
@@ -303,6 +309,13 @@ def run_volumes(options: argparse.Namespace, command: str) -> None:
     commands = list(dict.fromkeys([*held["commands"], command]))
     note = options.note or held.get("note", "")
     write(options, {"kind": "volumes", "commands": commands, "note": note, "points": points}, "volumes")
+
+
+def run_prerender(options: argparse.Namespace, command: str) -> None:
+    """``prerender``."""
+    machine = describe_machine()
+    rows = prerendering.measure(options.samples)
+    write(options, {"kind": "prerender", "commands": [command], "machine": machine, "rows": rows}, "prerender")
 
 
 def run_startup(options: argparse.Namespace, command: str) -> None:
