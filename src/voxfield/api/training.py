@@ -32,7 +32,7 @@ from voxfield.training.log import RunLog
 from voxfield.training.progress import Progress
 from voxfield.training.settings import load_config_file, parse_overrides
 from voxfield.training.trainer import Trainer
-from voxfield.viewer.access import PORT
+from voxfield.viewer.access import PORT, listen
 from voxfield.viewer.photographs import Photographs
 from voxfield.viewer.serving import require_viser
 from voxfield.viewer.training_view import TrainingView
@@ -88,13 +88,15 @@ def train(
         ``run.left_out`` which pictures could not be used (also in ``failures.json``).
 
     Raises:
-        InputError: bad settings, or ``output`` holds a run already (or one of another recipe).
+        InputError: bad settings, no such ``host``, or ``output`` holds a run already (or one of another recipe).
         MissingFileError, FormatError: data, or the run to resume, that is absent or cannot be read.
         UnavailableError: the device or precision is not to be had here.
         TrainingDivergedError: the loss became NaN or infinite; checkpoints written before stay.
     """
     if view:
+        # A page that cannot be is better known of now than when there is a run half begun.
         require_viser()
+        listen(host, port, or_next=True).close()
     placement = place(device, precision)
     run_dir = Path(output) if output is not None else _default_run_dir(recipe, Path(data))
     record = None
