@@ -64,6 +64,9 @@ def test_what_cannot_be_viewed_is_said(run: Any, tmp_path: Path, capsys: pytest.
         voxfield.view(tmp_path / "absent")
     with pytest.raises(FormatError, match="holds no run"):
         voxfield.view(tmp_path)
+    with pytest.raises(InputError, match="address of this machine"):
+        voxfield.train("grid-ngp", tmp_path, output=tmp_path / "run", view=True, host="no such host", quiet=True)
+    assert not (tmp_path / "run").exists()
     with pytest.raises(InputError, match="port: expected"):
         voxfield.view(run.path, port=70_000, quiet=True)
     with socket.create_server(("127.0.0.1", 0)) as taken:

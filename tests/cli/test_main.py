@@ -175,7 +175,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "grid-ngp", "d", "--minutes", "long"], "--minutes: expected a number, got 'long'."),
         (["train", "grid-ngp", "d", "--set"], "--set"),
         (["eval", "runs/x", "--split", "tset"], "--split"),
-        (["render", "runs/x", "--path", "obrit"], "'orbit'"),
+        (["render", "runs/x", "--camera", "vr18"], "'vr180'"),
         (["info"], "voxfield info: missing RUN."),
     ],
 )
@@ -227,6 +227,7 @@ def test_train_passes_every_option_on(fake: SimpleNamespace, capsys: pytest.Capt
     arguments += " --precision float32 --image-cache 4GB --max-memory 2GB --quiet --set model.a=1 --set model.b=x,y"
     arguments += " --config c.yaml"
     arguments += " --from g.vdb"
+    arguments += " --view --host 0.0.0.0 --port 7008"
     assert main(arguments.split()) == 0
     ((args, options),) = fake.trained
     assert args == ("grid-ngp", Path("data/lego"))
@@ -241,6 +242,9 @@ def test_train_passes_every_option_on(fake: SimpleNamespace, capsys: pytest.Capt
         "image_cache": "4GB",
         "max_memory": "2GB",
         "quiet": True,
+        "view": True,
+        "host": "0.0.0.0",
+        "port": 7008,
         "overrides": ("model.a=1", "model.b=x,y"),
         "config": Path("c.yaml"),
         "start": Path("g.vdb"),

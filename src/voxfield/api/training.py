@@ -17,7 +17,7 @@ from voxfield.recipes import ON_A_CPU, data_kind, for_device, load_recipe, read_
 from voxfield.training.experiment import Experiment, RunRecord, read_experiment, resolve
 from voxfield.training.progress import Progress
 from voxfield.training.settings import load_config_file, parse_overrides
-from voxfield.viewer.access import PORT
+from voxfield.viewer.access import PORT, listen
 from voxfield.viewer.serving import require_viser
 
 _TYPICAL_STEP_SECONDS = 0.1
@@ -77,17 +77,17 @@ def train(
         ``run.left_out`` which pictures could not be used (also in ``failures.json``).
 
     Raises:
-        InputError: bad settings, or ``output`` holds a run already (or one of another recipe).
+        InputError: bad settings, no such ``host``, or ``output`` holds a run already (or one of another recipe).
         MissingFileError, FormatError: data, or the run to resume, that is absent or cannot be read.
         UnavailableError: the device or precision is not to be had here.
         TrainingDivergedError: the loss became NaN or infinite; checkpoints written before stay.
     """
     if view:
         if data_kind(recipe) != "photographs":
-            raise InputError(
-                f"view: shows how photographs are learnt from, and {recipe} trains on {data_kind(recipe)}."
-            )
+            raise InputError(f"view: is for photographs, and {recipe} trains on {data_kind(recipe)}. Leave it out.")
+        # A page that cannot be is better known of now than when there is a run half begun.
         require_viser()
+        listen(host, port, or_next=True).close()
     placement = place(device, precision)
     record: RunRecord[Experiment] | None = None
     if resume:

@@ -22,7 +22,6 @@ from voxfield.geometry.camera import Cameras
 
 RigKind = Literal["perspective", "fisheye", "equirectangular", "vr180", "ods"]
 RIG_KINDS: Final = get_args(RigKind)
-STEREO: Final = ("vr180", "ods")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

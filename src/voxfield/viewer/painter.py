@@ -74,8 +74,9 @@ class Painter:
         self._wanted: tuple[Shot, int, bool] | None = None
         self._version = self._begun = 0
         self._pass: _Pass | None = None
-        # Seconds of a ray in first pictures and in later ones: small pictures are slower by the ray.
-        self._ray_seconds = {True: 1e-5, False: 1e-5}
+        # Seconds of a ray in first pictures and in later ones: small pictures are slower by the ray. Until it is known
+        # rays are taken for slow, so that no first piece keeps a training waiting.
+        self._ray_seconds = {True: 5e-5, False: 5e-5}
         self.most_seconds = math.inf
         """Finer pictures that would take longer are not painted."""
 
@@ -171,8 +172,8 @@ class Painter:
             unchanged = self._begun == self._version and self._wanted is not None
             wanted = self._wanted[1] if self._wanted is not None else 0
         rows, finest = int(current.camera.height[0]), self._last_rows(current.shot, wanted)
-        # After a picture of nearly as many rows the next would show little that is new.
-        finer = rows * _FINER if rows * _FINER < 0.7 * finest else finest
+        # After a picture of half as many rows the next would cost as much as it shows sooner.
+        finer = rows * _FINER if rows * _FINER < 0.5 * finest else finest
         following = self._begin(current.shot, finer, first=False) if unchanged and rows < finest else None
         with self._lock:
             self._pass = following
