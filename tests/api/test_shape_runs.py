@@ -1,6 +1,7 @@
 """raynet from a dataset to pictures, on a few small shapes."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -139,3 +140,12 @@ def test_levels_and_shares_that_there_are_not(shape_dataset, shape_rays, tmp_pat
             voxfield.train(
                 "raynet", shape_dataset, output=tmp_path / "run", device="cpu", quiet=True, overrides=(rays, wrong)
             )
+
+
+def test_a_dataset_that_moved_is_named(run, shape_dataset, tmp_path):
+    moved = shutil.copytree(shape_dataset, tmp_path / "moved")
+    opened = voxfield.open(run.path)
+    metrics = opened.evaluate(split="train", data=moved, quiet=True)
+    assert metrics["seen"] == run.evaluate(split="train", quiet=True)["seen"]
+    with pytest.raises(MissingFileError, match="Name it with --data"):
+        voxfield.open(run.path).evaluate(split="train", data=tmp_path / "nowhere", quiet=True)

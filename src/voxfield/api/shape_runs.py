@@ -51,7 +51,10 @@ def train_on(task: TrainingTask) -> "ShapeRun":
     held_out = open_ray_split(task.data, options, "train", held_out=True) if options.held_out else None
     reset_peak_memory(device)
     model = Raynet(experiment.model, _resolution(dataset, options.level), task.seed)
+    content = _content(open_shapes(task.data))
     notes = [*task.notes, f"{len(dataset):,} blocks of {model.resolution} voxels along each axis."]
+    if task.recorded_hash not in (None, content):
+        notes.append("The dataset changed since the run was started: it does not continue as it would have.")
     for note in notes:
         task.progress.say(note)
     blocks = _spread(len(dataset), _QUICK_BLOCKS)
@@ -67,7 +70,7 @@ def train_on(task: TrainingTask) -> "ShapeRun":
         experiment,
         model,
         ShapeRayBatches(dataset, experiment.model.blocks_per_batch, task.seed, device),
-        data_hash=_content(open_shapes(task.data)),
+        data_hash=content,
         notes=notes,
         evaluation=measure if held_out is not None else None,
         aftermath=Aftermath,
@@ -88,8 +91,11 @@ class ShapeRun(TrainedRun):
         """The model of the newest readable checkpoint, averaged if the run kept an average."""
         return cast(Raynet, self._loaded[0])
 
-    def _dataset(self, data: str | os.PathLike[str] | None = None) -> Path:
-        folder = Path(self.record.data_path if data is None else data)
+    _moved_to: Path | None = None
+    """Where the dataset is, when it is no longer where the run found it."""
+
+    def _dataset(self) -> Path:
+        folder = self._moved_to or Path(self.record.data_path)
         if not folder.exists():
             raise MissingFileError(f"{folder}: the dataset of this run is not there. Name it with --data.")
         return folder
@@ -118,7 +124,11 @@ class ShapeRun(TrainedRun):
             InputError: a split that there is not. MissingFileError, FormatError: as opening the dataset.
         """
         check_choice("split", split, ("train", "val", "test"))
-        folder, options = self._dataset(data), self.experiment.data
+        if data is not None:
+            self._moved_to = Path(data)
+        folder, options = self._dataset(), self.experiment.data
+        if options.rays is None or not Path(options.rays).is_dir():
+            options = resolve_options(folder, dataclasses.replace(options, rays=None))
         model, about = self.model, self._loaded[1]
         seen = open_ray_split(folder, options, "train", held_out=True) if options.held_out else None
         unseen, blocks = None, []

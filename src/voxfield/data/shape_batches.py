@@ -29,7 +29,7 @@ class ShapeRayOptions:
     """Level of the blocks; None: the first whose blocks have at most 16 voxels along an axis."""
     held_out: float = 0.1
     """Share of every block's rays that training never sees, 0 to below 1, to measure it on."""
-    cache_bytes: int = 1 << 30
+    cache_bytes: int = 1 << 29
     """Most bytes of blocks and rays kept in memory, at least 0."""
 
     def __post_init__(self) -> None:

@@ -306,9 +306,11 @@ class HierarchicalVoxelRayDataset(Dataset[Sample]):
                 first = start + int(torch.randint(stop - start, (), generator=generator))
                 parts = [(first, min(first + wanted, stop)), (start, max(start, first + wanted - (stop - start)))]
             pieces = [store.read(block, *part) for part in parts if part[1] > part[0]] or [store.read(block, 0, 0)]
-            columns = {
-                name: np.concatenate([piece[name] for piece in pieces]) for name in RAY_KEYS if name in pieces[0]
-            }
+            there = [name for name in RAY_KEYS if name in pieces[0]]
+            if len(pieces) == 1:
+                columns = {name: pieces[0][name].copy() for name in there}
+            else:
+                columns = {name: np.concatenate([piece[name] for piece in pieces]) for name in there}
             return columns | {"view_positions": np.array(pieces[0]["view_positions"])}
         arrays = self.cache.get(("rays", block), lambda: store.read(block))
         chosen: Any = slice(start, stop)

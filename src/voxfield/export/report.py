@@ -138,8 +138,8 @@ class _Page:
         held_out = [e for e in self.log if e.get("kind") == "eval"]
         if self.metrics and "psnr" not in next(iter(self.metrics.values())):
             split, metrics = next(iter(self.metrics.items()))
-            plain = [(name, value) for name, value in metrics.items() if is_number(value)]
-            yield from ((f"{name.replace('_', ' ')}, {split}", number(value, "{:.4g}")) for name, value in plain[:4])
+            plain = list(_numbers_in(metrics))[:_MOST_CURVES]
+            yield from ((f"{name.replace('_', ' ')}, {split}", number(value, "{:.4g}")) for name, value in plain)
         elif self.metrics:
             split, metrics = next(iter(self.metrics.items()))
             yield f"PSNR, {split}", number(metrics.get("psnr"), "{:.2f} dB")
@@ -340,6 +340,15 @@ def _unit(train: Sequence[Mapping[str, Any]]) -> str:
     """What a training's examples are, by the names in its log: rays of those that do not say."""
     names = [name for entry in train[-1:] for name in entry if name.endswith("_per_second")]
     return names[0].removesuffix("_per_second") if names else "rays"
+
+
+def _numbers_in(metrics: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """What was measured, by names such as ``seen hit_f1``."""
+    for name, value in metrics.items():
+        if isinstance(value, Mapping):
+            yield from _numbers_in(value, f"{prefix}{name} ")
+        elif is_number(value) and not _is_bookkeeping(name):
+            yield f"{prefix}{name}", value
 
 
 def _is_bookkeeping(name: str) -> bool:

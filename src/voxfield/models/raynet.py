@@ -132,7 +132,7 @@ class Raynet(nn.Module):
         delta = (end - start).clamp_min(0.0) / config.intervals
         begins = start[..., None] + delta[..., None] * torch.arange(config.intervals, device=delta.device)
         points = origins[..., None, :] / half + (begins + delta[..., None] / 2)[..., None] * directions[..., None, :]
-        seen = F.grid_sample(features, points[:, :, :, None].to(features.dtype), align_corners=False)
+        seen = F.grid_sample(features.float(), points[:, :, :, None], align_corners=False)
         phase = torch.pi * points * (self.resolution / (2 * config.stride))
         whole = torch.cat(
             [
