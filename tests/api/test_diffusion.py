@@ -27,6 +27,9 @@ SMALL = (
     "data.train_ratio=0.75",
     "trainer.log_every=2",
     "trainer.tensorboard=false",
+    "trainer.ema_decay=0.0",
+    "trainer.learning_rate.initial=0.02",
+    "trainer.learning_rate.warm_up_steps=0",
 )
 
 

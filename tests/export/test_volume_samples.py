@@ -28,7 +28,7 @@ def test_values_survive(volumes: torch.Tensor, tmp_path: Path) -> None:
         for layer in range(12):
             image.seek(layer)
             np.testing.assert_array_equal(np.asarray(image), volumes[1, layer].numpy())
-    grid = read_vdb(tmp_path / "vdb" / "sample_0001.vdb").grids[0]
+    grid = read_vdb(tmp_path / "vdb" / "sample_0001.vdb")[0]
     assert grid.name == "density"
     dense = grid.volume.to_dense((0, 0, 0), (12, 12, 12))
     np.testing.assert_array_equal(np.asarray(dense), volumes[1].numpy())

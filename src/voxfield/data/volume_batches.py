@@ -206,7 +206,8 @@ class ArrayVolumes:
     def volume(self, index: int) -> torch.Tensor:
         """See `VolumeSet.volume`."""
         low, high = self.value_range
-        values = torch.from_numpy(np.ascontiguousarray(self._array[index], dtype=np.float32))
+        # A copy: torch wants memory that may be written to, and files are mapped read-only.
+        values = torch.from_numpy(np.array(self._array[index], dtype=np.float32))
         return (values - low) / (high - low)
 
     def label(self, index: int) -> int:
