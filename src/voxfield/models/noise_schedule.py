@@ -54,10 +54,10 @@ class NoiseSchedule:
 
     def signal_and_noise(self, times: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """``a_t`` and ``s_t`` (B, 1, 1, 1, 1) float32, on the device of ``times``, of times (B,) int64."""
-        survival = self.survival.to(times.device)[times] if times.device.type != "mps" else self.survival[times.cpu()]
         shape = (-1, 1, 1, 1, 1)
-        signal, noise = survival.sqrt().reshape(shape), (1.0 - survival).sqrt().reshape(shape)
-        return signal.float().to(times.device), noise.float().to(times.device)
+        # Rounded before they move: not every device knows float64.
+        signal, noise = self.survival.sqrt().float(), (1.0 - self.survival).sqrt().float()
+        return signal.to(times.device)[times].reshape(shape), noise.to(times.device)[times].reshape(shape)
 
     def noised(self, clean: torch.Tensor, noise: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
         """``x_t`` of volumes (B, C, D, H, W) at times (B,)."""
