@@ -329,6 +329,7 @@ def test_tables_are_whole(benchmark) -> None:
         "peak_memory_bytes": 2**30,
         "machine": MACHINE,
     }
+    rendered = {"what": "a cloud", "median": 0.03, "best": 0.02, "processor": 0.05, "bar": 0.03}
     volume = {
         "file": "smoke.vdb",
         "kind": "fog volume",
@@ -355,6 +356,7 @@ def test_tables_are_whole(benchmark) -> None:
         {"kind": "rates", **single},
         {"kind": "memory", **single},
         {"kind": "image-cache", "commands": ["x"], "points": [beyond]},
+        {"kind": "prerender", "commands": ["x"], "machine": MACHINE, "rows": [rendered]},
         {"kind": "volumes", "commands": ["x"], "note": "Shared with others.", "points": [volume]},
         startup,
     ]
