@@ -66,8 +66,8 @@ def test_points_lie_where_rays_end() -> None:
 
 
 def test_an_empty_field_has_no_points() -> None:
+    config = CloudConfig(points=3)
     with pytest.raises(InputError, match="stops hardly any ray"):
-        config = CloudConfig(points=3)
         cloud_of(box_model(-1.0), BOUNDS, CAMERAS, config=config, generator=torch.Generator())
 
 
