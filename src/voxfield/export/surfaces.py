@@ -205,8 +205,8 @@ def cloud_of(
         parts.append((points[ends].cpu(), normals.cpu(), colours.cpu()))
         count += len(ends)
         (advance or (lambda _: None))(len(ends))
-    points, normals, colours = (torch.cat(some).numpy() for some in zip(*parts, strict=True))
-    return ColouredSurface(vertices=points, normals=normals, colours=colours, faces=np.zeros((0, 3), np.int64))
+    vertices, facing, seen_there = (torch.cat(some).numpy() for some in zip(*parts, strict=True))
+    return ColouredSurface(vertices=vertices, normals=facing, colours=seen_there, faces=np.zeros((0, 3), np.int64))
 
 
 def write_surface_of(path: str | os.PathLike[str], surface: ColouredSurface, to_world: SceneTransform) -> SurfaceExport:
