@@ -6,7 +6,7 @@ import os
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import torch
 
@@ -22,16 +22,19 @@ from voxfield.api.film import (
     write_depth,
 )
 from voxfield.api.trained_run import TrainedRun
+from voxfield.checks import check_choice
 from voxfield.colour import ToneMap, compared, display, linear_from_srgb
 from voxfield.data.posed_images import PosedImages, Split, read_capture
 from voxfield.distributed.devices import Placement
 from voxfield.errors import InputError, MissingFileError
 from voxfield.export import nerfstudio
+from voxfield.export.cameras import CamerasExport, CameraSplit, Space, write_cameras
 from voxfield.export.focus import write_focus
+from voxfield.export.surfaces import CloudConfig, MeshConfig, SurfaceExport, cloud_of, mesh_of, write_surface_of
 from voxfield.export.volumes import VolumeExport, exported, volume_of
 from voxfield.geometry.camera import Cameras
 from voxfield.geometry.paths import PATH_KINDS, PathKind, camera_path
-from voxfield.geometry.pose import similarity_between
+from voxfield.geometry.pose import SceneTransform, similarity_between
 from voxfield.geometry.rigs import Rig, RigKind, make_rig
 from voxfield.kernels.threads import kernels_own_the_cores
 from voxfield.models.base import Model
@@ -40,6 +43,7 @@ from voxfield.recipes.rehearsal import compile_kernels
 from voxfield.render.image import colour_from_name, side_by_side, to_uint8, write_linear, write_png
 from voxfield.render.video import write_video
 from voxfield.storage.spherical_mp4 import write_spherical
+from voxfield.storage.surface_files import ColouredSurface, check_surface_path
 from voxfield.storage.vdb.layout import Compression
 from voxfield.storage.voxel_vdb import Layout, write_voxel_vdb
 from voxfield.training.alignment import AlignmentConfig, PoseAligner
@@ -484,6 +488,120 @@ class Run(TrainedRun):
             },
         )
         return exported(output, grid, self.model)
+
+    def export_mesh(
+        self,
+        output: str | os.PathLike[str],
+        *,
+        resolution: int = 256,
+        opacity: float = 0.5,
+        min_part: float = 0.0,
+        space: Space = "world",
+        quiet: bool = False,
+    ) -> SurfaceExport:
+        """Write the surface of the run's field as a triangle mesh with normals and coloured vertices.
+
+        Args:
+            output: the file, ``.glb``, ``.ply`` or ``.obj``; of a GLB +Y is up, of others +Z.
+            resolution: voxels along the longest side of the region of interest, 8 to 768.
+            opacity: the surface is where a voxel stops this much of the light, above 0 and below 1.
+            min_part: connected parts with less than this share of all triangles are left out, 0 to 1.
+            space: coordinates of the run's ``world``, or those of its ``capture`` (see `Run.captures`).
+            quiet: no progress bar.
+
+        Raises:
+            InputError: options that do not fit, no surface, or a run in normalised device coordinates.
+        """
+        config = MeshConfig(resolution=resolution, opacity=opacity, min_part=min_part)
+        check_surface_path(output)
+        check_choice("space", space, get_args(Space))
+        model, bounds = self.model, self.captures.bounds
+        origins = self.captures.cameras.origins.to(self.placement.device)
+        with Progress(quiet=quiet) as progress:
+            stage = progress.stage("Sampling the field", config.nodes(bounds)[2], "layers")
+            with stage as told, kernels_own_the_cores():
+                surface = mesh_of(model, bounds, origins, config=config, advance=told.advance)
+        return self._write_surface(output, surface, space)
+
+    def export_pointcloud(
+        self,
+        output: str | os.PathLike[str],
+        *,
+        points: int = 1_000_000,
+        min_opacity: float = 0.5,
+        space: Space = "world",
+        seed: int = 0,
+        quiet: bool = False,
+    ) -> SurfaceExport:
+        """Write coloured points with normals, where rays of the training cameras end in the run's field.
+
+        Args:
+            output: the ``.ply`` file.
+            points: how many, 1 to 50 million.
+            min_opacity: rays of which no more than this is stopped end nowhere, 0.5 to 0.999.
+            space: coordinates of the run's ``world``, or those of its ``capture`` (see `Run.captures`).
+            seed: of the pixels that are looked through.
+            quiet: no progress bar.
+
+        Raises:
+            InputError: options that do not fit, hardly any ray ends, or a run in normalised device coordinates.
+        """
+        config = CloudConfig(points=points, min_opacity=min_opacity)
+        check_surface_path(output, (".ply",))
+        check_choice("space", space, get_args(Space))
+        model, captures = self.model, self.captures
+        given = captures.image_cameras
+        with torch.no_grad():
+            poses = model.refined_poses(given.camera_to_world.to(self.placement.device))
+        cameras = dataclasses.replace(given.to(self.placement.device), camera_to_world=poses)
+        generator = torch.Generator().manual_seed(seed)
+        with Progress(quiet=quiet) as progress:
+            with progress.stage("Looking along rays", points, "points") as told, kernels_own_the_cores():
+                cloud = cloud_of(
+                    model, captures.bounds, cameras, config=config, generator=generator, advance=told.advance
+                )
+        return self._write_surface(output, cloud, space)
+
+    def _write_surface(self, output: str | os.PathLike[str], surface: ColouredSurface, space: Space) -> SurfaceExport:
+        """Write a surface in world units with colours of the model."""
+        shown = self._on_screen(torch.from_numpy(surface.colours), 0.0, "none").clamp(0, 1)
+        surface = dataclasses.replace(surface, colours=shown.numpy())
+        to_world = self.captures.transform
+        return write_surface_of(output, surface, SceneTransform.identity() if space == "world" else to_world)
+
+    def export_cameras(
+        self,
+        output: str | os.PathLike[str],
+        *,
+        split: CameraSplit = "all",
+        space: Space = "world",
+    ) -> CamerasExport:
+        """Write the run's cameras, without their pictures, as a nerfstudio ``transforms.json``.
+
+        Args:
+            output: the ``.json`` file.
+            split: ``train``, ``val``, ``test``, or ``all`` there are.
+            space: poses in the run's ``world``, where its meshes, points and volumes are, with the corrections that
+                training made to those of training cameras; or those of the ``capture``, corrected alike.
+
+        Raises:
+            InputError: options that do not fit, or another ending.
+            MissingFileError, FormatError: as opening the capture.
+        """
+        check_choice("split", split, get_args(CameraSplit))
+        check_choice("space", space, get_args(Space))
+        splits: dict[str, PosedImages] = {}
+        for name in get_args(Split) if split == "all" else (split,):
+            try:
+                splits[name] = self.split(name)
+            except MissingFileError:
+                # The training split is what the run was made of; others may be absent.
+                if name in {"train", split}:
+                    raise
+        with torch.no_grad():
+            given = self.captures.image_cameras.camera_to_world.to(self.placement.device)
+            refined = self.model.refined_poses(given).cpu() if "train" in splits else None
+        return write_cameras(output, splits, space=space, refined=refined)
 
 
 def field_subject(

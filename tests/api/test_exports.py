@@ -1,0 +1,75 @@
+"""A run's mesh, points and cameras through the public calls and the command line."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+import voxfield
+from voxfield.cli.__main__ import main
+from voxfield.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def run(tiny_capture, tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "spheres"
+    return voxfield.train("grid-ngp", tiny_capture, output=folder, steps=60, overrides=list(tiny), quiet=True)
+
+
+def test_a_mesh(run, tmp_path, capsys) -> None:
+    file = tmp_path / "a.ply"
+    options = ["--resolution", "24", "--opacity", "0.2"]
+    assert main(["export", "mesh", str(run.path), "--output", str(file), *options]) == 0
+    assert "triangles" in capsys.readouterr().out
+    mesh = trimesh.load_mesh(file, process=False)
+    assert mesh.is_watertight
+    low, high = run.captures.bounds.tensor().numpy()
+    step = (high - low).max() / 24
+    assert ((mesh.vertices >= low - step) & (mesh.vertices <= high + step)).all()
+    done = run.export_mesh(tmp_path / "b.ply", resolution=24, opacity=0.2, space="capture", quiet=True)
+    assert done.faces == len(mesh.faces)
+    back = trimesh.load_mesh(done.file, process=False)
+    world = run.captures.transform.apply_points(torch.tensor(np.array(back.vertices)))
+    np.testing.assert_allclose(world, mesh.vertices, atol=1e-4)
+
+
+def test_points(run, tmp_path) -> None:
+    file = tmp_path / "a.ply"
+    assert main(["export", "pointcloud", str(run.path), "--output", str(file), "--points", "300"]) == 0
+    cloud = trimesh.load(file, process=False)
+    assert len(cloud.vertices) == 300
+    assert bool(run.captures.bounds.contains(torch.tensor(np.array(cloud.vertices))).all())
+    assert run.export_pointcloud(tmp_path / "b.ply", points=300, quiet=True).bytes == file.stat().st_size
+    assert (tmp_path / "b.ply").read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize("space", ["world", "capture"])
+def test_cameras(run, tmp_path, space) -> None:
+    file = tmp_path / "cameras.json"
+    assert main(["export", "cameras", str(run.path), "--output", str(file), "--space", space]) == 0
+    said = json.loads(file.read_text())
+    assert [len(said[f"{split}_filenames"]) for split in ("train", "val", "test")] == [10, 2, 2]
+    assert len(said["frames"]) == 14
+    assert (said["w"], said["camera_model"]) == (32, "OPENCV")
+    poses = torch.tensor([frame["transform_matrix"] for frame in said["frames"]])[:10, :3]
+    if space == "capture":
+        assert said["applied_scale"] == 1
+        poses = run.captures.transform.apply_poses(poses)
+    torch.testing.assert_close(poses, run.captures.cameras.camera_to_world, rtol=1e-5, atol=1e-5)
+    assert run.export_cameras(tmp_path / "test.json", split="test").cameras == {"test": 2}
+
+
+def test_what_is_refused(run, tmp_path, capsys) -> None:
+    for verb, name in (("mesh", "a.stl"), ("pointcloud", "a.glb"), ("cameras", "a.txt")):
+        assert main(["export", verb, str(run.path), "--output", str(tmp_path / name)]) == 2
+        assert "expected a file that ends in" in capsys.readouterr().err
+    assert main(["export", "mesh", str(run.path), "--output", str(tmp_path / "a.ply"), "--resolution", "3"]) == 2
+    with pytest.raises(InputError, match="space: unknown value"):
+        run.export_mesh(tmp_path / "a.ply", space="moon")
+    with pytest.raises(InputError, match="split: unknown value"):
+        run.export_cameras(tmp_path / "a.json", split="trial")
+    with pytest.raises(InputError, match="no surface"):
+        run.export_mesh(tmp_path / "a.ply", resolution=8, opacity=0.9999, quiet=True)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,77 @@
+"""Isosurfaces: closed, oriented, where the values say, whatever the values; parts that hang together."""
+
+import numpy as np
+import pytest
+
+from voxfield.errors import InputError
+from voxfield.voxels.isosurface import connected_parts, isosurface
+
+
+def ball(size: int, radius: float) -> np.ndarray:
+    """Values that fall linearly with the distance from the middle: 0 at ``radius``."""
+    at = np.stack(np.meshgrid(*[np.arange(size)] * 3, indexing="ij"), -1) - (size - 1) / 2
+    return (radius - np.linalg.norm(at, axis=-1)).astype(np.float32)
+
+
+def volume(vertices: np.ndarray, faces: np.ndarray) -> float:
+    """What is enclosed, positive where faces look outwards (divergence theorem)."""
+    a, b, c = (vertices[faces[:, corner]].astype(np.float64) for corner in range(3))
+    return float((np.cross(a, b) * c).sum() / 6)
+
+
+def test_a_ball() -> None:
+    found = isosurface(ball(24, 8.3), 0.0)
+    distance = np.linalg.norm(found.vertices - 11.5, axis=1)
+    assert np.abs(distance - 8.3).max() < 0.02
+    assert volume(found.vertices, found.faces) == pytest.approx(4 / 3 * np.pi * 8.3**3, rel=0.015)
+    assert ((found.vertices - 11.5) * found.normals).sum(1).min() > 0.99 * 8.3
+    assert len(np.unique(connected_parts(found.faces, len(found.vertices)))) == 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_values_have_a_closed_surface(seed: int) -> None:
+    # All 256 cases are among so many cells of noise.
+    found = isosurface(np.random.default_rng(seed).random((9, 12, 11), np.float32), 0.5)
+    directed = found.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
+    there = {(int(a), int(b)) for a, b in directed}
+    assert len(there) == len(directed)
+    assert all((b, a) in there for a, b in there)
+    assert volume(found.vertices, found.faces) > 0
+    assert np.array_equal(np.unique(found.faces), np.arange(len(found.vertices)))
+
+
+def test_surfaces_are_closed_at_the_border() -> None:
+    found = isosurface(np.ones((3, 4, 5), np.float32), 0.5)
+    low, high = found.vertices.min(0), found.vertices.max(0)
+    np.testing.assert_allclose(low, [-0.5] * 3)
+    np.testing.assert_allclose(high, [4.5, 3.5, 2.5])
+
+
+def test_values_at_the_level_itself_are_inside() -> None:
+    values = np.zeros((3, 3, 3), np.float32)
+    values[1, 1, 1] = 0.5
+    found = isosurface(values, 0.5)
+    assert len(found.faces) == 8
+    assert volume(found.vertices, found.faces) > 0
+
+
+def test_nothing_inside_is_no_surface() -> None:
+    found = isosurface(np.zeros((3, 3, 3), np.float32), 0.5)
+    assert (found.vertices.shape, found.normals.shape, found.faces.shape) == ((0, 3), (0, 3), (0, 3))
+
+
+def test_parts_are_told_apart() -> None:
+    values = np.zeros((5, 5, 12), np.float32)
+    values[1:4, 1:4, 1:4] = values[2, 2, 9] = 1
+    found = isosurface(values, 0.5)
+    part = connected_parts(found.faces, len(found.vertices))
+    assert len(np.unique(part)) == 2
+    assert len(np.unique(part[found.vertices[:, 0] > 6])) == 1
+
+
+@pytest.mark.parametrize(
+    "values", [np.zeros((3, 3), np.float32), np.full((3, 3, 3), np.nan, np.float32), np.full((3, 3, 3), np.inf)]
+)
+def test_other_values_are_refused(values: np.ndarray) -> None:
+    with pytest.raises(InputError, match="values: expected"):
+        isosurface(values, 0.5)
