@@ -13,8 +13,9 @@ from voxfield.render.image import write_png
 from voxfield.render.volume_views import contact_sheet, view_volume
 from voxfield.storage.atomic import replacing, write_bytes
 from voxfield.storage.vdb import VdbGrid, write_vdb
+from voxfield.voxels.isosurface import isosurface
 from voxfield.voxels.sparse import SparseVolume
-from voxfield.voxels.surface_nets import points_of, surface_of
+from voxfield.voxels.volume_points import points_of
 
 _TURNTABLE_FRAMES: Final = 24
 _TURNTABLE_VOLUMES: Final = 4
@@ -105,10 +106,12 @@ def _write_mesh(path: Path, volume: np.ndarray, threshold: float, points: int) -
     """The surface, the longest side of the volume being 1; none where nothing is inside."""
     import trimesh
 
-    vertices, faces = surface_of(volume, threshold)
-    if not len(faces):
+    surface = isosurface(volume, threshold)
+    if not len(surface.faces):
         return False
-    mesh = trimesh.Trimesh(vertices / max(volume.shape), faces, process=False)
+    # Values stand for voxels' middles.
+    vertices = (surface.vertices + 0.5) / max(volume.shape)
+    mesh = trimesh.Trimesh(vertices, surface.faces, process=False)
     content: Any = mesh.export(file_type="ply")
     write_bytes(path, content)
     return True
