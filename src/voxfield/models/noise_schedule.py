@@ -54,7 +54,8 @@ class NoiseSchedule:
 
     def signal_and_noise(self, times: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """``a_t`` and ``s_t`` (B, 1, 1, 1, 1) float32, on the device of ``times``, of times (B,) int64."""
-        survival = self.survival.to(times.device)[times] if times.device.type != "mps" else self.survival[times.cpu()]
+        # In float64 on the CPU: not every device has it.
+        survival = self.survival[times.cpu()]
         shape = (-1, 1, 1, 1, 1)
         signal, noise = survival.sqrt().reshape(shape), (1.0 - survival).sqrt().reshape(shape)
         return signal.float().to(times.device), noise.float().to(times.device)
