@@ -127,7 +127,7 @@ def mesh_of(
     places = low + torch.from_numpy(vertices) * step
     # Normals turn the other way as places are stretched.
     facing = torch.nn.functional.normalize(torch.from_numpy(normals) / step, dim=1)
-    colours = _seen_from_cameras(field, places, facing, origins)
+    colours = _seen_from_cameras(field, places, facing, origins, float(step.min()))
     return ColouredSurface(vertices=places.numpy(), normals=facing.numpy(), colours=colours.numpy(), faces=faces)
 
 
@@ -238,11 +238,12 @@ def _large_parts(
 
 
 def _seen_from_cameras(
-    field: PointField, points: torch.Tensor, normals: torch.Tensor, origins: torch.Tensor
+    field: PointField, points: torch.Tensor, normals: torch.Tensor, origins: torch.Tensor, side_length: float
 ) -> torch.Tensor:
     """Colours (N, 3), on the CPU, of ``points`` (N, 3) with ``normals`` (N, 3), of the cameras that face them most.
 
-    Each counts by the cosine of the angle at which it sees the surface. Occlusion is not looked at.
+    Each counts by the cosine of the angle at which it sees the surface, of voxels of ``side_length``. What stands
+    between is not looked at.
     """
     at = torch.linspace(0, len(origins) - 1, min(MOST_CAMERAS, len(origins))).round().long()
     chosen = origins[at.to(origins.device)]
@@ -257,9 +258,30 @@ def _seen_from_cameras(
         colour = torch.zeros_like(place)
         for side in range(which.shape[1]):
             towards = away[torch.arange(len(place), device=place.device), which[:, side]]
-            colour += weight[:, side, None] * field.colours(place, towards)
+            colour += weight[:, side, None] * _through_the_surface(field, place, towards, side_length)
         found.append((colour / weight.sum(1, keepdim=True)).cpu())
     return torch.cat(found)
+
+
+def _through_the_surface(
+    field: PointField, points: torch.Tensor, directions: torch.Tensor, side_length: float
+) -> torch.Tensor:
+    """Colours (N, 3) that rays along ``directions`` (N, 3) gather from a voxel before ``points`` (N, 3) to two behind.
+
+    What is just outside the matter has hardly a say in renderings, so training taught it no colour.
+    """
+    half = side_length / 2
+    passing = torch.ones_like(points[:, :1])
+    colour, total = torch.zeros_like(points), torch.zeros_like(passing)
+    for step in range(-2, 5):
+        at = points + step * half * directions
+        opacity = 1 - torch.exp(-field.density(at)[:, None] * half)
+        # Where nothing is met at all, the point itself decides.
+        weight = passing * opacity + (1e-6 if step == 0 else 0.0)
+        colour += weight * field.colours(at, directions)
+        total += weight
+        passing = passing * (1 - opacity)
+    return colour / total
 
 
 def _falling(field: PointField, points: torch.Tensor, reach: float) -> torch.Tensor:
