@@ -303,7 +303,7 @@ def test_world_points_and_positions_along_rays_agree(space: str) -> None:
     positions = model._positions(look.rays, look.distances)
     # Towards infinity world points are cut off at `far`.
     torch.testing.assert_close(
-        model._in_cube(points.reshape(-1, 3)), positions, rtol=0, atol=2e-3 if space == "ndc" else 1e-9
+        model.in_cube(points.reshape(-1, 3)), positions, rtol=0, atol=2e-3 if space == "ndc" else 1e-9
     )
 
 
@@ -317,8 +317,8 @@ def test_normals_of_the_density_are_those_of_differences(space: str) -> None:
     with torch.no_grad():
         slope = torch.stack(
             [
-                model.field.log_density(model._in_cube(points + offset))
-                - model.field.log_density(model._in_cube(points - offset))
+                model.field.log_density(model.in_cube(points + offset))
+                - model.field.log_density(model.in_cube(points - offset))
                 for offset in 1e-6 * torch.eye(3, dtype=torch.float64)
             ],
             dim=1,
