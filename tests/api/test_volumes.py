@@ -165,7 +165,11 @@ def test_crop_by_voxels_and_by_the_world(file, tmp_path):
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda a: voxfield.convert_volume(a, "x.ply"), InputError, "x.ply: expected a file that ends in .vdb or .npy"),
+        (
+            lambda a: voxfield.convert_volume(a, "x.ply"),
+            InputError,
+            "x.ply: expected a file that ends in .vdb, .nvdb, .npy",
+        ),
         (lambda a: voxfield.convert_volume(a, "x.npy"), InputError, "one dense array, got 4 grids"),
         (lambda a: voxfield.convert_volume("none.npy", a), MissingFileError, "none.npy"),
         (lambda a: voxfield.convert_volume(a, "x.vdb", names=["densty"]), InputError, "Did you mean density"),

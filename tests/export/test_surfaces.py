@@ -1,5 +1,7 @@
 """Fields as meshes and points: where the matter is, what is coloured how, and what is refused."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -11,16 +13,18 @@ from voxfield.export.surfaces import CloudConfig, MeshConfig, cloud_of, mesh_of,
 from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.pose import SceneTransform
 from voxfield.models.plenoxels import Plenoxels
+from voxfield.models.plenoxels_config import SpheresConfig
 from voxfield.recipes import smallest_model
 from voxfield.storage.surface_files import ColouredSurface
 
 BOUNDS = Bounds(minimum=(-1.0, -1.0, -1.0), maximum=(1.0, 1.0, 1.0))
+CONFIG = dataclasses.replace(smallest_model("plenoxels"), spheres=SpheresConfig(layers=0))
 CAMERAS = posed_images(count=6, resolution=16).cameras
 
 
 def box_model(density: float) -> Plenoxels:
     """A dark blue cube of side 1 around the origin."""
-    model = Plenoxels(smallest_model("plenoxels"), BOUNDS, CAMERAS, near=0.1, has_alpha=True)
+    model = Plenoxels(CONFIG, BOUNDS, CAMERAS, near=0.1, has_alpha=True)
     grid = model.grid
     centres = torch.cat([some for _, some in grid.centres()])
     inside = (model_world(model, centres).abs() < 0.5).all(1)
@@ -42,7 +46,7 @@ def test_a_mesh_lies_around_the_matter() -> None:
     told: list[int] = []
     config = MeshConfig(resolution=32)
     found = mesh_of(box_model(1e3), BOUNDS, CAMERAS.origins, config=config, advance=told.append)
-    size = 2 / smallest_model("plenoxels").resolutions[0][0]
+    size = 2 / CONFIG.resolutions[0][0]
     assert sum(told) == config.nodes(BOUNDS)[2] == 33
     assert np.abs(found.vertices).max() < 0.5 + size
     assert np.abs(found.vertices).max(1).min() > 0.5 - size
@@ -59,7 +63,7 @@ def test_an_empty_field_has_no_mesh(density: float) -> None:
 def test_points_lie_where_rays_end() -> None:
     generator = torch.Generator().manual_seed(0)
     found = cloud_of(box_model(1e3), BOUNDS, CAMERAS, config=CloudConfig(points=500), generator=generator)
-    size = 2 / smallest_model("plenoxels").resolutions[0][0]
+    size = 2 / CONFIG.resolutions[0][0]
     assert (len(found.vertices), len(found.faces)) == (500, 0)
     assert np.abs(found.vertices).max() < 0.5 + 2 * size
     assert ((found.vertices * found.normals).sum(1) > 0).mean() > 0.95

@@ -227,7 +227,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(values.ValueCodec, "write", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="no room left"):
         write_vdb(path, [VdbGrid(name="a", volume=one_block(BLOCK * 2))])
     assert path.read_bytes() == before
     assert [item.name for item in tmp_path.iterdir()] == ["a.vdb"]
