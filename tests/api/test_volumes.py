@@ -168,7 +168,7 @@ def test_crop_by_voxels_and_by_the_world(file, tmp_path):
         (
             lambda a: voxfield.convert_volume(a, "x.ply"),
             InputError,
-            "x.ply: expected a file that ends in .vdb, .nvdb, .npy",
+            "x.ply: expected a file that ends in .vdb, .nvdb",
         ),
         (lambda a: voxfield.convert_volume(a, "x.npy"), InputError, "one dense array, got 4 grids"),
         (lambda a: voxfield.convert_volume("none.npy", a), MissingFileError, "none.npy"),
