@@ -15,7 +15,7 @@ import yaml
 from scipy.ndimage import gaussian_filter
 
 import voxfield
-from voxfield.errors import FormatError, InputError, MissingFileError, UnavailableError
+from voxfield.errors import DiskFullError, FormatError, InputError, MissingFileError
 from voxfield.jobs import prerender as job
 
 DIMS = (28000.0, 28000.0, 1600.0)
@@ -215,7 +215,7 @@ def test_a_full_disk_keeps_what_is_done(clouds, tmp_path, monkeypatch):
         original(self, chunk, facts)
 
     monkeypatch.setattr(job.BatchWriter, "add", add)
-    with pytest.raises(UnavailableError, match=r"voxels_batch_0002\.h5: cannot be written \(No space left.*free space"):
+    with pytest.raises(DiskFullError, match=r"voxels_batch_0002\.h5: there is no room left.*Free some"):
         render(clouds, tmp_path / "d")
     monkeypatch.undo()
     assert sorted(path.name for path in (tmp_path / "d").iterdir()) == ["voxels_batch_0000.h5", "voxels_batch_0001.h5"]
