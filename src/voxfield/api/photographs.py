@@ -10,7 +10,8 @@ from typing import Any, cast
 import torch
 
 from voxfield.api.books import Aftermath, TrainingTask, train_model
-from voxfield.api.runs import Run, field_subject
+from voxfield.api.field_subject import field_subject
+from voxfield.api.runs import Run
 from voxfield.data.batches import Batches
 from voxfield.data.depth_targets import DepthSampler
 from voxfield.data.image_store import FaultyPixels

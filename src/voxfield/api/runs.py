@@ -10,6 +10,7 @@ from typing import Any, cast, get_args
 
 import torch
 
+from voxfield.api.field_subject import field_subject
 from voxfield.api.film import (
     SPHERICAL,
     Film,
@@ -25,7 +26,6 @@ from voxfield.api.trained_run import TrainedRun
 from voxfield.checks import check_choice
 from voxfield.colour import ToneMap, compared, display, linear_from_srgb
 from voxfield.data.posed_images import PosedImages, Split, read_capture
-from voxfield.distributed.devices import Placement
 from voxfield.errors import InputError, MissingFileError
 from voxfield.export import nerfstudio
 from voxfield.export.cameras import CamerasExport, CameraSplit, Space, write_cameras
@@ -570,11 +570,7 @@ class Run(TrainedRun):
         return write_surface_of(output, surface, SceneTransform.identity() if space == "world" else to_world)
 
     def export_cameras(
-        self,
-        output: str | os.PathLike[str],
-        *,
-        split: CameraSplit = "all",
-        space: Space = "world",
+        self, output: str | os.PathLike[str], *, split: CameraSplit = "all", space: Space = "world"
     ) -> CamerasExport:
         """Write the run's cameras, without their pictures, as a nerfstudio ``transforms.json``.
 
@@ -602,21 +598,6 @@ class Run(TrainedRun):
             given = self.captures.image_cameras.camera_to_world.to(self.placement.device)
             refined = self.model.refined_poses(given).cpu() if "train" in splits else None
         return write_cameras(output, splits, space=space, refined=refined)
-
-
-def field_subject(
-    model: Model, captures: PosedImages, experiment: PhotographExperiment, placement: Placement
-) -> FieldSubject:
-    """A model, trained or in training on ``captures``, as the viewer shows it."""
-    background = torch.tensor(colour_from_name(experiment.evaluation.background))
-    linear = captures.tone is not None
-    return FieldSubject(
-        model,
-        bounds=captures.bounds,
-        background=linear_from_srgb(background) if linear else background,
-        on_screen=display if linear else torch.Tensor.contiguous,
-        device=placement.device,
-    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
