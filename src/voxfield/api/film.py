@@ -178,3 +178,24 @@ def frame_size(kind: RigKind, cameras: Cameras, width: int | None, height: int |
     if width is None:
         return max(1, round(own_width * cast(int, height) / own_height)), cast(int, height)
     return width, height if height is not None else max(1, round(own_height * width / own_width))
+
+
+@dataclass(frozen=True, eq=False)
+class Stretch:
+    """What the frames of one call of `Run.render_path` have in common."""
+
+    film: Film
+    reel: Reel
+    depth_folder: Path | None
+    """Where their depth is written too; None: nowhere."""
+    other: Any
+    """Whose pictures go beside."""
+    exposure: float
+    tone_map: ToneMap
+    options: dict[str, Any]
+
+    def depth_files(self, index: int) -> list[Path]:
+        """The files of a frame's depth."""
+        if self.depth_folder is None:
+            return []
+        return [self.depth_folder / f"depth_{index:05d}{suffix}" for suffix in (".npy", ".png")]

@@ -15,6 +15,7 @@ from voxfield.api.film import (
     SPHERICAL,
     Film,
     Reel,
+    Stretch,
     advancing,
     film_identity,
     frame_size,
@@ -280,7 +281,7 @@ class Run(TrainedRun):
         # Frames and depth of another film may lie there under the same names.
         looks |= {"frames": suffix, "depth": save_depth}
         reel = Reel(folder, film_identity(film.rig, looks), suffix=suffix, keep=format != "video")
-        stretch = _Stretch(film, reel, folder if save_depth else None, other, exposure, tone_map, options)
+        stretch = Stretch(film, reel, folder if save_depth else None, other, exposure, tone_map, options)
         with Progress(quiet=quiet) as progress:
             for recipe in {run.experiment.recipe for run in (self, other or self)}:
                 compile_kernels(recipe, self.placement, progress, training=False)
@@ -306,7 +307,7 @@ class Run(TrainedRun):
         reel.finish()
         return [*written, video] if format in ("video", "both") else written
 
-    def _frame(self, stretch: "_Stretch", index: int) -> torch.Tensor:
+    def _frame(self, stretch: Stretch, index: int) -> torch.Tensor:
         """A frame (H, W, 3) uint8: rendered, or read where it is there already."""
         picture = stretch.reel.picture(index)
         if picture is not None and all(file.is_file() for file in stretch.depth_files(index)):
@@ -581,8 +582,7 @@ class Run(TrainedRun):
                 training made to those of training cameras; or those of the ``capture``, corrected alike.
 
         Raises:
-            InputError: options that do not fit, or another ending.
-            MissingFileError, FormatError: as opening the capture.
+            InputError: options that do not fit. MissingFileError, FormatError: as opening the capture.
         """
         check_choice("split", split, get_args(CameraSplit))
         check_choice("space", space, get_args(Space))
@@ -598,24 +598,3 @@ class Run(TrainedRun):
             given = self.captures.image_cameras.camera_to_world.to(self.placement.device)
             refined = self.model.refined_poses(given).cpu() if "train" in splits else None
         return write_cameras(output, splits, space=space, refined=refined)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Stretch:
-    """What the frames of one call of `Run.render_path` have in common."""
-
-    film: Film
-    reel: Reel
-    depth_folder: Path | None
-    """Where their depth is written too; None: nowhere."""
-    other: Run | None
-    """Whose pictures go beside."""
-    exposure: float
-    tone_map: ToneMap
-    options: dict[str, Any]
-
-    def depth_files(self, index: int) -> list[Path]:
-        """The files of a frame's depth."""
-        if self.depth_folder is None:
-            return []
-        return [self.depth_folder / f"depth_{index:05d}{suffix}" for suffix in (".npy", ".png")]
