@@ -73,10 +73,14 @@ def expected(viewer: Viewer, **changes: Any) -> torch.Tensor:
 
 
 def agrees(viewer: Viewer, browser: Any, **changes: Any) -> None:
-    """Wait until the canvas shows what the renderer makes."""
-    wanted = expected(viewer, **changes)
-    assert float(wanted.std()) > 0.05, "there is something to see"
-    until(lambda: float(psnr(canvas(browser), wanted)) > 30)
+    """Wait until there is something to see, and the canvas shows what the renderer makes."""
+
+    def there() -> bool:
+        # Made anew each time: a page that was just opened may still be on the way to its first camera.
+        wanted = expected(viewer, **changes)
+        return float(wanted.std()) > 0.05 and float(psnr(canvas(browser), wanted)) > 30
+
+    until(there)
 
 
 def choose(browser: Any, label: str) -> None:

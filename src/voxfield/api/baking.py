@@ -226,9 +226,7 @@ def _measured(
     """PSNR on some of the held-out pictures."""
     if captures is None:
         return None
-    settings = dataclasses.replace(
-        experiment.evaluation, max_images=max_images, lpips=None, focus=False, align_poses=False
-    )
+    settings = experiment.evaluation.quick(max_images)
     with progress.stage(f"Measuring the {folder.name}", max_images, "images") as stage, kernels_own_the_cores():
         found = evaluate(
             model.render_image,

@@ -27,7 +27,7 @@ from voxfield.recipes.rehearsal import compile_kernels
 from voxfield.render.image import colour_from_name
 from voxfield.render.lpips import load_lpips
 from voxfield.storage.voxel_vdb import read_voxel_vdb
-from voxfield.training.evaluate import EvaluateConfig, evaluate
+from voxfield.training.evaluate import evaluate
 from voxfield.training.experiment import PhotographExperiment
 from voxfield.training.trainer import Trainer
 from voxfield.viewer.photographs import Photographs
@@ -158,13 +158,7 @@ def _quick_evaluation(
     captures: PosedImages, experiment: PhotographExperiment, run_dir: Path, device: torch.device, model: Model
 ) -> dict[str, Any]:
     """Metrics on a few held-out images while training; no pictures but the panels of the last time."""
-    settings: EvaluateConfig = dataclasses.replace(
-        experiment.evaluation,
-        max_images=experiment.trainer.evaluation_images,
-        lpips=None,
-        focus=False,
-        align_poses=False,
-    )
+    settings = experiment.evaluation.quick(experiment.trainer.evaluation_images)
     folder = run_dir / "eval" / "training"
     result = evaluate(model.render_image, captures, output=folder, settings=settings, device=device)
     return {"split": captures.split, **{name: result[name] for name in ("psnr", "ssim", "lpips")}}

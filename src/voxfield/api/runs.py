@@ -109,7 +109,7 @@ class Run(TrainedRun):
             InputError: normals of a model that has none, or orthographic cameras for a pyramid.
         """
         options: dict[str, Any] = {"normals": True} if normals else {}
-        if normals and not getattr(self.model, "renders_normals", False):
+        if normals and not self.model.renders_normals:
             raise InputError(f"normals: {self.experiment.recipe} has none. Train nerfacto for them.")
         with kernels_own_the_cores(), torch.inference_mode():
             seen = self.model.render_image(cameras, i, background=self._background(background), **options)

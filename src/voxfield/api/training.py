@@ -82,9 +82,13 @@ def train(
         UnavailableError: the device or precision is not to be had here.
         TrainingDivergedError: the loss became NaN or infinite; checkpoints written before stay.
     """
+    if data_kind(recipe) != "photographs":
+        for name, given in (("view", view), ("image_cache", image_cache is not None)):
+            if given:
+                raise InputError(
+                    f"{name}: is for photographs, and {recipe} trains on {data_kind(recipe)}. Leave it out."
+                )
     if view:
-        if data_kind(recipe) != "photographs":
-            raise InputError(f"view: is for photographs, and {recipe} trains on {data_kind(recipe)}. Leave it out.")
         # A page that cannot be is better known of now than when there is a run half begun.
         require_viser()
         listen(host, port, or_next=True).close()
@@ -96,8 +100,6 @@ def train(
         experiment, seed = record.experiment, record.seed
     else:
         experiment = load_recipe(_stand_in(recipe, placement, overrides, config), _expected_minutes(steps, minutes))
-    if image_cache is not None and data_kind(recipe) != "photographs":
-        raise InputError(f"image_cache: is for photographs, and {recipe} trains on {data_kind(recipe)}. Leave it out.")
     begin = _starting_grid(start, record)
     if begin is not None and data_kind(recipe) != "photographs":
         raise InputError(f"start: {recipe} has no voxels to begin with. Train plenoxels, plenoxels-fast or -llff.")

@@ -6,6 +6,7 @@ uniformly, with no rejection. A pixel that is to be drawn more often has several
 are drawn from a `SlidingPool` instead.
 """
 
+from functools import cached_property
 from typing import Final, NamedTuple
 
 import torch
@@ -61,8 +62,6 @@ class PixelPool:
         for pixels in padded:
             starts.append(starts[-1] + pixels)
         self._starts = starts
-        self._first_pixel = torch.tensor(starts[:-1], dtype=torch.int64, device=device)
-        self._width = torch.tensor([store.shape(index)[1] for index in range(len(store))], device=device)
         self._colours = torch.empty(starts[-1], store.channels, dtype=store.dtype, device=device)
         self._valid = torch.zeros(starts[-1], dtype=torch.bool, device=device) if store.has_masks else None
         self._image_of_slot = [-1] * slots
@@ -105,8 +104,16 @@ class PixelPool:
 
     def gather(self, picture: Tensor, column: Tensor, row: Tensor) -> Tensor:
         """Pixels (..., C) of pictures (...) at ``column`` and ``row`` (...), of a pool that `holds_whole`."""
-        place = self._first_pixel[picture] + row * self._width[picture] + column
+        start, width = self._layout
+        place = start[picture] + row * width[picture] + column
         return self._colours.index_select(0, place.reshape(-1)).view(*place.shape, -1)
+
+    @cached_property
+    def _layout(self) -> tuple[Tensor, Tensor]:
+        """Of a pool that `holds_whole`: first pixel and width (N,) of each picture."""
+        widths = [self.store.shape(index)[1] for index in range(len(self.store))]
+        starts = torch.tensor(self._starts[:-1], dtype=torch.int64, device=self.device)
+        return starts, torch.tensor(widths, device=self.device)
 
     def publish(self, slots: list[int]) -> int:
         """Make ``slots`` the ones drawn from; returns the numbers of valid pixels in them (0: nothing can be drawn)."""

@@ -7,7 +7,6 @@
 A collection may be pickled and used in other processes; files are opened where they are read.
 """
 
-import glob
 import hashlib
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -18,9 +17,10 @@ from typing import Final
 import numpy as np
 
 from voxfield.checks import check_range
+from voxfield.data.formats.named_files import named_files
 from voxfield.data.formats.points import CLOUD_SUFFIXES, read_points
 from voxfield.data.point_arrays import ARRAY_SUFFIXES, PointArrays
-from voxfield.errors import FormatError, InputError, MissingFileError
+from voxfield.errors import FormatError
 
 SUFFIXES: Final = (*ARRAY_SUFFIXES, *CLOUD_SUFFIXES)
 _WHOLE: Final = 16 << 20
@@ -110,27 +110,14 @@ def find_clouds(sources: Sequence[str | Path]) -> list[Path]:
         MissingFileError: a path that does not exist, or a pattern or folder without clouds.
         InputError: nothing named, or a file whose ending is unknown.
     """
-    if not sources:
-        raise InputError("points: name at least one file, folder or pattern of point clouds.")
     known = f"known endings: {' '.join(SUFFIXES)}"
-    found: dict[Path, None] = {}
-    for source in sources:
-        path = Path(source)
-        if path.is_dir():
-            files = sorted(one for one in path.rglob("*") if _is_cloud(one) and one.is_file())
-        elif path.exists():
-            if not _is_cloud(path):
-                raise InputError(f"{path}: is no file of point clouds ({known}).")
-            files = [path]
-        elif any(sign in str(source) for sign in "*?["):
-            # glob.glob, as Path.glob takes no absolute patterns.
-            files = sorted(Path(one) for one in glob.glob(str(source), recursive=True) if _is_cloud(Path(one)))  # noqa: PTH207
-        else:
-            raise MissingFileError(f"{path}: no such file or folder.")
-        if not files:
-            raise MissingFileError(f"{source}: holds no point clouds ({known}).")
-        found.update(dict.fromkeys(files))
-    return list(found)
+    return named_files(
+        sources,
+        _is_cloud,
+        unnamed="points: name at least one file, folder or pattern of point clouds.",
+        unknown=f"is no file of point clouds ({known}).",
+        absent=f"holds no point clouds ({known}).",
+    )
 
 
 def _is_cloud(path: Path) -> bool:

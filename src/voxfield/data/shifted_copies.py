@@ -37,6 +37,7 @@ class ShiftedCopies:
         room = shapes[finest] - shapes * ratio[:, None]
         even = (ratio * scales.factor[finest] == scales.factor) & (room >= 0).all(1)
         self._finest, self._ratio = finest.to(device), torch.where(even, ratio, 1).to(device)
+        self._ratios = [side for side in self._ratio.unique().tolist() if side > 1]
         # Nothing of the rows and columns that a copy leaves out: its camera does not see them.
         self._last = ((shapes - 1) * ratio[:, None]).flip(1).to(device)
         self._gather = gather
@@ -56,10 +57,9 @@ class ShiftedCopies:
         corner = torch.stack([drawn.column, drawn.row], dim=-1)
         centres, colours = corner.float() + 0.5, drawn.colour.float()
         shift = torch.rand(len(corner), 2, generator=generator).to(corner.device)
-        for ratio in self._ratio.unique().tolist():
-            chosen = (self._ratio[drawn.image_index] == ratio).nonzero()[:, 0]
-            if ratio == 1 or not len(chosen):
-                continue
+        drawn_ratio = self._ratio[drawn.image_index]
+        for ratio in self._ratios:
+            chosen = (drawn_ratio == ratio).nonzero()[:, 0]
             picture = drawn.image_index[chosen]
             first = corner[chosen] * ratio + (shift[chosen] * ratio).long() - ratio // 2
             first = torch.minimum(first.clamp(min=0), self._last[picture])

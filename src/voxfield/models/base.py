@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 
@@ -145,6 +145,9 @@ class Model(Trainable[RayBatch], Protocol):
     Its colours, and the backgrounds it is given, are those of its batches: sRGB in [0, 1], or for linear captures
     exposed linear light, at least 0.
     """
+
+    renders_normals: ClassVar[bool]
+    """Whether ``render_image`` takes ``normals=True``."""
 
     def render_rays(self, rays: Rays, *, background: torch.Tensor) -> dict[str, torch.Tensor]:
         """``rgb`` (R, 3), ``opacity`` (R,), ``depth`` (R,) without gradients."""

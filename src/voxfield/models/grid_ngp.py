@@ -8,7 +8,7 @@ resolutions for its field it is ``pynerf-occupancy-grid``.
 
 import math
 from dataclasses import dataclass, replace
-from typing import Final, Literal, cast
+from typing import ClassVar, Final, Literal, cast
 
 import torch
 
@@ -108,6 +108,8 @@ class GridNgpConfig:
 
 class GridNgp(torch.nn.Module):
     """The model of one scene. See `voxfield.models.base.Model` for what the trainer asks of it."""
+
+    renders_normals: ClassVar[bool] = False
 
     box: torch.Tensor
     """(2, 3): corners of the region of interest, world units."""

@@ -172,7 +172,6 @@ class Nerfacto(torch.nn.Module):
     """(2, 3): corners of the region of interest, world units."""
 
     renders_normals: ClassVar[bool] = True
-    """``render_image`` takes ``normals=True``, which other models do not."""
 
     def __init__(
         self,

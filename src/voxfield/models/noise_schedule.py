@@ -46,6 +46,8 @@ class NoiseSchedule:
         self.config = config
         self.survival = torch.cumprod(1.0 - _betas(config), 0)
         """(T,) float64: a_t^2."""
+        # Rounded before they move: not every device knows float64.
+        self._signal, self._noise = self.survival.sqrt().float(), (1.0 - self.survival).sqrt().float()
 
     @property
     def timesteps(self) -> int:
@@ -54,10 +56,8 @@ class NoiseSchedule:
 
     def signal_and_noise(self, times: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """``a_t`` and ``s_t`` (B, 1, 1, 1, 1) float32, on the device of ``times``, of times (B,) int64."""
-        shape = (-1, 1, 1, 1, 1)
-        # Rounded before they move: not every device knows float64.
-        signal, noise = self.survival.sqrt().float(), (1.0 - self.survival).sqrt().float()
-        return signal.to(times.device)[times].reshape(shape), noise.to(times.device)[times].reshape(shape)
+        shape, device = (-1, 1, 1, 1, 1), times.device
+        return self._signal.to(device)[times].reshape(shape), self._noise.to(device)[times].reshape(shape)
 
     def noised(self, clean: torch.Tensor, noise: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
         """``x_t`` of volumes (B, C, D, H, W) at times (B,)."""

@@ -8,7 +8,7 @@ grid then is, and the rest on spheres around it.
 
 import math
 from dataclasses import replace
-from typing import Final, NamedTuple, cast
+from typing import ClassVar, Final, NamedTuple, cast
 
 import torch
 
@@ -67,6 +67,8 @@ class _Seen(NamedTuple):
 
 class Plenoxels(torch.nn.Module):
     """The model of one scene. See `voxfield.models.base.Model` for what the trainer asks of it."""
+
+    renders_normals: ClassVar[bool] = False
 
     centre: torch.Tensor
     """(3,): of the region of interest, world units."""

@@ -23,7 +23,7 @@ the geometric mean of three errors of an image, as mip-NeRF and PyNeRF compare m
 import os
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -70,6 +70,10 @@ class EvaluateConfig:
     """Also move each camera to where the field explains its photograph best, and measure there: ``psnr_aligned``."""
     alignment: AlignmentConfig = AlignmentConfig()
     """How cameras are moved, if they are."""
+
+    def quick(self, max_images: int) -> "EvaluateConfig":
+        """The same of at most so many images, without what takes long or is measured only at the end."""
+        return replace(self, max_images=max_images, lpips=None, focus=False, align_poses=False)
 
 
 def evaluate(

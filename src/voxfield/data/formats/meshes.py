@@ -4,7 +4,6 @@ Faces with more corners are split into triangles, the parts of a scene are joine
 Materials and textures are not read.
 """
 
-import glob
 import io
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -14,7 +13,8 @@ from typing import Final
 
 import numpy as np
 
-from voxfield.errors import FormatError, InputError, MissingExtraError, MissingFileError
+from voxfield.data.formats.named_files import named_files
+from voxfield.errors import FormatError, MissingExtraError, MissingFileError
 
 MESH_SUFFIXES: Final = (".ply", ".obj", ".stl", ".off", ".glb", ".gltf", ".3mf")
 """Endings of mesh files, in any case."""
@@ -42,26 +42,14 @@ def find_meshes(sources: Sequence[str | Path]) -> list[Path]:
         MissingFileError: a path that does not exist, or a pattern or folder without meshes.
         InputError: nothing named, or a file whose ending is none of a mesh.
     """
-    if not sources:
-        raise InputError("meshes: name at least one mesh file, folder or pattern.")
-    found: dict[Path, None] = {}
-    for source in sources:
-        path = Path(source)
-        if path.is_dir():
-            files = sorted(one for one in path.rglob("*") if is_mesh(one) and one.is_file())
-        elif path.exists():
-            if not is_mesh(path):
-                raise InputError(f"{path}: is no mesh. Known endings: {' '.join(MESH_SUFFIXES)} .zip")
-            files = [path]
-        elif any(sign in str(source) for sign in "*?["):
-            # glob.glob, as Path.glob takes no absolute patterns.
-            files = sorted(Path(one) for one in glob.glob(str(source), recursive=True) if is_mesh(Path(one)))  # noqa: PTH207
-        else:
-            raise MissingFileError(f"{path}: no such file or folder.")
-        if not files:
-            raise MissingFileError(f"{source}: holds no meshes (known endings: {' '.join(MESH_SUFFIXES)} .zip).")
-        found.update(dict.fromkeys(files))
-    return list(found)
+    endings = f"nown endings: {' '.join(MESH_SUFFIXES)} .zip"
+    return named_files(
+        sources,
+        is_mesh,
+        unnamed="meshes: name at least one mesh file, folder or pattern.",
+        unknown=f"is no mesh. K{endings}",
+        absent=f"holds no meshes (k{endings}).",
+    )
 
 
 def is_mesh(path: Path) -> bool:
