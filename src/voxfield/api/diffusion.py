@@ -9,6 +9,7 @@ from typing import Any, Final, cast
 
 import torch
 
+from voxfield.api.autoencoders import AutoencoderRun
 from voxfield.api.books import TrainingTask, train_model
 from voxfield.api.trained_run import TrainedRun
 from voxfield.checks import check_range
@@ -18,6 +19,7 @@ from voxfield.errors import InputError
 from voxfield.export.volume_samples import check_formats, write_samples
 from voxfield.models.diffusion import Condition, VoxelDiffusion
 from voxfield.models.diffusion_samplers import Sampler, SamplingConfig
+from voxfield.models.voxel_autoencoder import VoxelAutoencoder
 from voxfield.recipes.diffusion import DiffusionExperiment
 from voxfield.storage.atomic import write_json
 from voxfield.storage.json_values import json_values
@@ -48,7 +50,9 @@ def train_on(task: TrainingTask) -> "DiffusionRun":
     volumes = open_volumes(task.data, experiment.data)
     if task.recorded_hash not in (None, volumes.fingerprint):
         task.notes.append("The volumes changed since the run was started: it does not continue as it would have.")
-    config = experiment.model.of_volumes(volumes.shape)
+    codec = _codec(task, experiment, volumes.shape)
+    latent = experiment.model.latent if codec is None else codec.config
+    config = dataclasses.replace(experiment.model, latent=latent).of_volumes(volumes.shape)
     if config.classes > volumes.classes:
         raise InputError(f"model.classes: {config.classes}, but {task.data} has {volumes.classes}. Set as many.")
     if 0 < config.classes < volumes.classes:
@@ -63,6 +67,8 @@ def train_on(task: TrainingTask) -> "DiffusionRun":
         task.progress.say(note)
     device = task.placement.device
     model = VoxelDiffusion(config, seed=task.seed)
+    if codec is not None:
+        model.take_codec(codec, [volumes.volume(index) for index in learnt[:: max(1, len(learnt) // _VALIDATED)]])
     outcome, left_out = train_model(
         task,
         experiment,
@@ -74,6 +80,20 @@ def train_on(task: TrainingTask) -> "DiffusionRun":
         threads_for_torch=True,
     )
     return DiffusionRun(task.run_dir, outcome=outcome, left_out=left_out)
+
+
+def _codec(task: TrainingTask, experiment: DiffusionExperiment, shape: tuple[int, int, int]) -> VoxelAutoencoder | None:
+    """The autoencoder that a fresh run is to learn latents of; one that goes on has it already."""
+    named = experiment.data.autoencoder
+    if named is None or task.resume:
+        return None
+    run = AutoencoderRun(Path(named))
+    recipe = run.record.experiment.recipe
+    if recipe != "voxel-autoencoder":
+        raise InputError(f"data.autoencoder: {named} is a run of {recipe}. Name one of voxel-autoencoder.")
+    codec = run.model.cpu()
+    codec.config.of_volumes(shape)
+    return codec
 
 
 @torch.no_grad()

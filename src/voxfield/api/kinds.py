@@ -25,10 +25,12 @@ class Kind(Protocol):
 
 
 _MODULES = {"photographs": "photographs", "shape rays": "shape_runs", "volumes": "diffusion"}
+_OF_RECIPES = {"voxel-autoencoder": "autoencoders"}
+"""Recipes that learn something else of such data than the rest do."""
 
 
 def kind_of(recipe: str) -> Kind:
     """The module that trains ``recipe`` and opens its runs; loaded only when asked for."""
-    module: Any = importlib.import_module(f"voxfield.api.{_MODULES[data_kind(recipe)]}")
+    module: Any = importlib.import_module(f"voxfield.api.{_OF_RECIPES.get(recipe) or _MODULES[data_kind(recipe)]}")
     kind: Kind = module
     return kind

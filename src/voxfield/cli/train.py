@@ -40,7 +40,7 @@ def command(
     Args:
         recipe: what to train: grid-ngp, nerfacto, nerfacto-big, nerfacto-huge, depth-nerfacto, pynerf,
             pynerf-synthetic, pynerf-occupancy-grid, plenoxels, plenoxels-fast, plenoxels-llff,
-            plenoxels-360, plenoxels-custom, raynet or diffusion.
+            plenoxels-360, plenoxels-custom, raynet, diffusion or voxel-autoencoder.
         data: folder of a capture (COLMAP, nerfstudio, NeRF-synthetic, Metashape, ...), or the file that lists its
             photographs; for raynet a voxel dataset; for diffusion a prerendered folder, a file of volumes, or the word
             procedural. Not needed to continue a run, nor where --config names the data.

@@ -55,6 +55,8 @@ class VolumeOptions:
     """How many shapes ``procedural`` has, at least 8."""
     procedural_resolution: int = 32
     """Voxels along their sides, 4 to 512."""
+    autoencoder: str | None = None
+    """Of a diffusion: a run of ``voxel-autoencoder`` whose latents are learnt in place of voxels."""
 
     def __post_init__(self) -> None:
         check_range("train_ratio", self.train_ratio, above=0.0, maximum=1.0)

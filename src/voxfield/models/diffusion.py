@@ -8,7 +8,7 @@ DPM-Solver++ is missing; see `voxfield.models.diffusion_samplers` for ours.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -17,10 +17,12 @@ from torch.utils.checkpoint import checkpoint
 
 from voxfield.checks import check_choice, check_range
 from voxfield.data.volume_batches import VolumeBatch
-from voxfield.errors import InputError, MissingExtraError
+from voxfield.errors import InputError
 from voxfield.models.base import MeasuredStep, ParameterGroup
 from voxfield.models.diffusion_samplers import SamplingConfig, draw
+from voxfield.models.monai_networks import monai_network
 from voxfield.models.noise_schedule import NoiseSchedule, NoiseScheduleConfig, Prediction
+from voxfield.models.voxel_autoencoder import AutoencoderConfig, VoxelAutoencoder
 
 Projection = Literal["none", "z", "y", "x"]
 
@@ -63,6 +65,8 @@ class DiffusionConfig:
     """Share of the learning rate by which weights shrink at every step (AdamW), at least 0."""
     volume_shape: tuple[int, int, int] | None = None
     """Voxels along z, y, x; None: those of the data."""
+    latent: AutoencoderConfig | None = None
+    """The autoencoder whose latents are learnt in place of voxels; filled in from ``data.autoencoder``."""
 
     def __post_init__(self) -> None:
         if not self.channels or len(self.channels) != len(self.attention):
@@ -85,11 +89,19 @@ class DiffusionConfig:
         check_range("drop_condition", self.drop_condition, minimum=0.0, maximum=1.0)
         check_range("batch_size", self.batch_size, minimum=1)
         check_range("weight_decay", self.weight_decay, minimum=0.0)
+        if self.latent is not None and self.projection != "none":
+            raise InputError("projection: volumes are shown by their voxels, not by latents. Leave one of them out.")
 
     @property
     def stride(self) -> int:
         """What the sides of volumes must be multiples of."""
-        return int(self.patch * 2 ** (len(self.channels) - 1))
+        latents = 1 if self.latent is None else self.latent.stride
+        return int(latents * self.patch * 2 ** (len(self.channels) - 1))
+
+    @property
+    def channels_in(self) -> int:
+        """Numbers of a voxel, or of a latent, that are made of noise."""
+        return 1 if self.latent is None else self.latent.latent_channels
 
     def of_volumes(self, shape: tuple[int, int, int]) -> "DiffusionConfig":
         """These settings for volumes of ``shape``.
@@ -101,8 +113,9 @@ class DiffusionConfig:
             raise InputError(f"data: expected volumes of {self.volume_shape} voxels as the settings say, got {shape}.")
         if any(side % self.stride for side in shape):
             raise InputError(
-                f"data: volumes of {shape} voxels, but patch={self.patch} and {len(self.channels)} levels need "
-                f"multiples of {self.stride}. Make them such, or set fewer model.channels or another model.patch."
+                f"data: volumes of {shape} voxels, but patch={self.patch} and {len(self.channels)} levels"
+                f"{'' if self.latent is None else ' over latents'} need multiples of {self.stride}. Make them such, or "
+                "set fewer model.channels or another model.patch."
             )
         return dataclasses.replace(self, volume_shape=shape)
 
@@ -126,6 +139,11 @@ class Condition:
 class VoxelDiffusion(torch.nn.Module):
     """A diffusion over volumes; a `Trainable` on `VolumeBatch`."""
 
+    latent_mean: torch.Tensor
+    """(C,): of the latents, where those are learnt."""
+    latent_deviation: torch.Tensor
+    """(C,): likewise."""
+
     def __init__(self, config: DiffusionConfig, *, seed: int) -> None:
         """Make the network.
 
@@ -144,6 +162,41 @@ class VoxelDiffusion(torch.nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.network = _make_network(config)
+        self.codec: VoxelAutoencoder | None = None
+        if config.latent is not None:
+            self.codec = VoxelAutoencoder(config.latent, seed=seed).eval().requires_grad_(False)
+            self.register_buffer("latent_mean", torch.zeros(config.latent.latent_channels))
+            self.register_buffer("latent_deviation", torch.ones(config.latent.latent_channels))
+
+    @torch.no_grad()
+    def take_codec(self, codec: VoxelAutoencoder, volumes: Iterable[torch.Tensor]) -> None:
+        """Learn latents of a trained autoencoder, brought to mean 0 and deviation 1 in each channel.
+
+        Args:
+            codec: of the settings ``latent``.
+            volumes: (D, H, W) some to measure the latents of, at least one.
+        """
+        assert self.codec is not None
+        self.codec.load_state_dict(codec.state_dict())
+        device = next(self.parameters()).device
+        latents = torch.stack([self.codec.encode(one[None, None].to(device))[0][0] for one in volumes])
+        channels = latents.transpose(0, 1).flatten(1)
+        self.latent_mean.copy_(channels.mean(1))
+        self.latent_deviation.copy_(channels.std(1).clamp(min=1e-6))
+
+    def learnt_of(self, volumes: torch.Tensor) -> torch.Tensor:
+        """What of volumes (B, 1, D, H, W) is made of noise: (B, C, ...), voxels from -1 to 1, or latents."""
+        if self.codec is None:
+            return 2.0 * volumes - 1.0
+        with torch.no_grad():
+            means = self.codec.encode(volumes)[0]
+        return (means - _by_channel(self.latent_mean)) / _by_channel(self.latent_deviation)
+
+    def volumes_of(self, learnt: torch.Tensor) -> torch.Tensor:
+        """The inverse of `learnt_of`, (B, 1, D, H, W), 0 to 1."""
+        if self.codec is None:
+            return ((learnt + 1.0) / 2.0).clamp(0.0, 1.0)
+        return self.codec.decode(learnt * _by_channel(self.latent_deviation) + _by_channel(self.latent_mean))
 
     def batch_size(self) -> int:
         """Volumes of the next batch."""
@@ -157,8 +210,8 @@ class VoxelDiffusion(torch.nn.Module):
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """All weights; matrices and convolutions decay, biases and norms do not."""
-        decaying = [one for one in self.parameters() if one.ndim > 1]
-        others = [one for one in self.parameters() if one.ndim <= 1]
+        decaying = [one for one in self.network.parameters() if one.ndim > 1]
+        others = [one for one in self.network.parameters() if one.ndim <= 1]
         return [
             ParameterGroup(name="weights", parameters=decaying, weight_decay=self.config.weight_decay),
             ParameterGroup(name="biases", parameters=others),
@@ -169,7 +222,7 @@ class VoxelDiffusion(torch.nn.Module):
         count = len(batch.volumes)
         times = torch.randint(self.schedule.timesteps, (count,), generator=generator)
         known = torch.rand(count, generator=generator) >= self.config.drop_condition
-        noise = torch.randn(batch.volumes.shape, generator=generator)
+        noise = torch.randn(self._shape_of(count), generator=generator)
         device = batch.volumes.device
         return MeasuredStep(
             loss=self.denoising_loss(batch, times.to(device), noise.to(device), known.to(device)),
@@ -185,11 +238,11 @@ class VoxelDiffusion(torch.nn.Module):
         Args:
             batch: B volumes.
             times: (B,) int64.
-            noise: (B, 1, D, H, W).
+            noise: (B, 1, D, H, W), or as latents are.
             known: (B,) bool: of which the network is told the condition.
         """
         config = self.config
-        clean = 2.0 * batch.volumes - 1.0
+        clean = self.learnt_of(batch.volumes)
         noisy = self.schedule.noised(clean, noise, times)
         condition = Condition(
             labels=batch.labels if config.classes else None,
@@ -203,7 +256,7 @@ class VoxelDiffusion(torch.nn.Module):
     def predict(
         self, noisy: torch.Tensor, times: torch.Tensor, condition: Condition, known: torch.Tensor
     ) -> torch.Tensor:
-        """What the network says of ``noisy`` (B, 1, D, H, W), float32 of the same shape.
+        """What the network says of ``noisy`` (B, C, ...), float32 of the same shape.
 
         Raises:
             InputError: the model wants a condition that is not given.
@@ -253,17 +306,22 @@ class VoxelDiffusion(torch.nn.Module):
         self._check_condition(sampling, condition, count)
         generator = torch.Generator().manual_seed(seed)
         device = next(self.parameters()).device
-        shape: Any = self.config.volume_shape
-        start = torch.randn((count, 1, *shape), generator=generator).to(device)
+        start = torch.randn(self._shape_of(count), generator=generator).to(device)
         was_training = self.training
         self.eval()
         cleaner = functools.partial(self._clean, sampling.guidance, condition)
         drawn = draw(cleaner, self.schedule, start, sampling, generator, after_step=after_step)
         self.train(was_training)
-        return ((drawn[:, 0] + 1.0) / 2.0).clamp(0.0, 1.0).cpu()
+        return torch.cat([self.volumes_of(one[None])[:, 0].cpu() for one in drawn])
+
+    def _shape_of(self, count: int) -> tuple[int, ...]:
+        """Of the noise of ``count`` volumes."""
+        assert self.config.volume_shape is not None
+        stride = 1 if self.config.latent is None else self.config.latent.stride
+        return (count, self.config.channels_in, *(side // stride for side in self.config.volume_shape))
 
     def _clean(self, guidance: float, condition: Condition | None, noisy: torch.Tensor, time: int) -> torch.Tensor:
-        """x0, clamped; guided by the condition (Ho and Salimans 2022, https://arxiv.org/abs/2207.12598) if given."""
+        """x0, of voxels clamped; guided by the condition (Ho and Salimans 2022, https://arxiv.org/abs/2207.12598)."""
         count = len(noisy)
         times = torch.full((count,), time, dtype=torch.int64, device=noisy.device)
         nothing = self._no_condition(noisy)
@@ -279,7 +337,8 @@ class VoxelDiffusion(torch.nn.Module):
             if guidance != 1.0:
                 plain = self.predict(noisy, times, nothing, unknown)
                 said = plain + guidance * (said - plain)
-        return self.schedule.clean_of(self.config.prediction, said, noisy, times).clamp(-1.0, 1.0)
+        clean = self.schedule.clean_of(self.config.prediction, said, noisy, times)
+        return clean.clamp(-1.0, 1.0) if self.codec is None else clean
 
     def _no_condition(self, noisy: torch.Tensor) -> Condition:
         """Stands where no condition is known."""
@@ -309,6 +368,11 @@ class VoxelDiffusion(torch.nn.Module):
             expected = project(volume, config.projection).shape
             if condition.projection.shape != expected:
                 raise InputError(f"projection: expected {tuple(expected)}, got {tuple(condition.projection.shape)}.")
+
+
+def _by_channel(values: torch.Tensor) -> torch.Tensor:
+    """(C,) to (C, 1, 1, 1)."""
+    return values.reshape(-1, 1, 1, 1)
 
 
 def project(volumes: torch.Tensor, axis: Projection) -> torch.Tensor:
@@ -342,18 +406,12 @@ def _from_patches(patches: torch.Tensor, side: int) -> torch.Tensor:
 
 
 def _make_network(config: DiffusionConfig) -> torch.nn.Module:
-    try:
-        import einops  # noqa: F401  (MONAI's blocks need it, and say so only when they run)
-        from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet
-    except ImportError as error:
-        raise MissingExtraError(
-            f'Voxel diffusion needs MONAI and einops ({error}). Install them with: pip install "voxfield[diffusion]".'
-        ) from error
-    inputs = 1 if config.projection == "none" else 3
-    network: torch.nn.Module = DiffusionModelUNet(
+    unet = monai_network("diffusion_model_unet", "DiffusionModelUNet", "Voxel diffusion")
+    inputs = config.channels_in if config.projection == "none" else 3
+    network: torch.nn.Module = unet(
         spatial_dims=3,
         in_channels=inputs * config.patch**3,
-        out_channels=config.patch**3,
+        out_channels=config.channels_in * config.patch**3,
         num_res_blocks=config.residual_blocks,
         channels=config.channels,
         attention_levels=config.attention,

@@ -28,6 +28,7 @@ RECIPES = {
     "plenoxels-360": "plenoxels_360",
     "raynet": "raynet",
     "diffusion": "diffusion",
+    "voxel-autoencoder": "voxel_autoencoder",
 }
 """Name to module. A module has ``experiment(minutes)``; that of a recipe on photographs also
 ``build_model(config, captures, seed)`` and ``smallest_model()``, that of another names its data in ``TRAINS_ON``. One

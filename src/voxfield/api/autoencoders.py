@@ -1,0 +1,133 @@
+"""Voxel autoencoders: training them, and what volumes lose in them."""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, cast
+
+import torch
+
+from voxfield.api.books import TrainingTask, train_model
+from voxfield.api.trained_run import TrainedRun
+from voxfield.data.capture import Skipped
+from voxfield.data.volume_batches import Split, VolumeBatch, VolumeSampler, VolumeSet, open_volumes, split_indices
+from voxfield.errors import InputError
+from voxfield.export.volume_samples import write_samples
+from voxfield.models.voxel_autoencoder import VoxelAutoencoder
+from voxfield.recipes.voxel_autoencoder import AutoencoderExperiment
+from voxfield.storage.atomic import write_json
+from voxfield.storage.json_values import json_values
+from voxfield.training.evaluate_volumes import reconstruction_measures
+
+_VALIDATED: Final = 64
+"""Held-out volumes that are looked at while training."""
+_SHOWN: Final = 12
+"""Volumes on an evaluation's contact sheet, each followed by what came back."""
+
+
+def data_of(experiment: AutoencoderExperiment) -> str | None:
+    """The volumes that the settings name."""
+    return experiment.data.path
+
+
+def open_run(path: Path, *, outcome: str | None = None, left_out: Sequence[Skipped] = ()) -> "AutoencoderRun":
+    """Open a run."""
+    return AutoencoderRun(path, outcome=outcome, left_out=left_out)
+
+
+def train_on(task: TrainingTask) -> "AutoencoderRun":
+    """Read the volumes and train on them."""
+    experiment = cast(AutoencoderExperiment, task.experiment)
+    volumes = open_volumes(task.data, experiment.data)
+    experiment = dataclasses.replace(experiment, model=experiment.model.of_volumes(volumes.shape))
+    learnt = split_indices(len(volumes), "train", experiment.data)
+    held_out = split_indices(len(volumes), "val", experiment.data)
+    device = task.placement.device
+    outcome, left_out = train_model(
+        task,
+        experiment,
+        VoxelAutoencoder(experiment.model, seed=task.seed),
+        VolumeSampler(volumes, learnt, seed=task.seed, augment=experiment.data.augment, device=device),
+        data_hash=volumes.fingerprint,
+        notes=task.notes,
+        evaluation=functools.partial(_validation, volumes, held_out[:_VALIDATED], device) if held_out else None,
+        threads_for_torch=True,
+    )
+    return AutoencoderRun(task.run_dir, outcome=outcome, left_out=left_out)
+
+
+@torch.no_grad()
+def _validation(
+    volumes: VolumeSet, held_out: Sequence[int], device: torch.device, model: VoxelAutoencoder
+) -> dict[str, Any]:
+    """The loss on held-out volumes, with the same noise every time."""
+    generator = torch.Generator().manual_seed(0)
+    losses = []
+    for index in held_out:
+        volume = volumes.volume(index)[None, None].to(device)
+        batch = VolumeBatch(volumes=volume, labels=torch.zeros(1, dtype=torch.int64, device=device))
+        losses.append(float(model.training_step(batch, 0, generator).loss))
+    return {"split": "val", "loss": sum(losses) / len(losses)}
+
+
+class AutoencoderRun(TrainedRun):
+    """A voxel autoencoder. The networks are loaded when first needed."""
+
+    @property
+    def experiment(self) -> AutoencoderExperiment:
+        """The settings the run was made with."""
+        return cast(AutoencoderExperiment, self.record.experiment)
+
+    def _build_model(self) -> torch.nn.Module:
+        return VoxelAutoencoder(self.experiment.model, seed=self.record.seed)
+
+    @property
+    def model(self) -> VoxelAutoencoder:
+        """The newest weights, averaged if the run kept an average."""
+        return cast(VoxelAutoencoder, self._loaded[0])
+
+    def reconstruct(self, volumes: torch.Tensor) -> torch.Tensor:
+        """Volumes (N, D, H, W), 0 to 1, as they come back, float32 on the CPU."""
+        device = self.placement.device
+        with self.placement.autocast():
+            made = [self.model.reconstruct(one[None, None].to(device))[0, 0].float().cpu() for one in volumes]
+        return torch.stack(made)
+
+    def evaluate(
+        self, *, split: str = "test", data: str | os.PathLike[str] | None = None, quiet: bool = False
+    ) -> dict[str, Any]:
+        """Send a split's volumes through the networks and measure what comes back.
+
+        Args:
+            split: ``train``, ``val`` or ``test``.
+            data: other data than the run's.
+            quiet: nothing is shown in any case.
+
+        Returns:
+            ``mae``, ``psnr`` and ``iou`` with their ``_std``, ``compression``: numbers of a volume over those of its
+            latents; written as ``eval/<split>/metrics.json`` beside a contact sheet of pairs.
+
+        Raises:
+            InputError: the split has no volumes.
+            MissingFileError, FormatError: the data are absent or damaged.
+        """
+        del quiet
+        volumes = open_volumes(Path(self.record.data_path if data is None else data), self.experiment.data)
+        chosen = split_indices(len(volumes), cast(Split, split), self.experiment.data)
+        if not chosen:
+            raise InputError(f"split {split}: has no volumes. Lower data.train_ratio.")
+        real = torch.stack([volumes.volume(index) for index in chosen])
+        made = self.reconstruct(real)
+        config = self.experiment.model
+        metrics = {
+            "split": split,
+            **reconstruction_measures(made, real),
+            "compression": config.stride**3 / config.latent_channels,
+        }
+        folder = self.path / "eval" / split
+        pairs = torch.stack([real[:_SHOWN], made[:_SHOWN]], 1).flatten(0, 1)
+        write_samples(folder, pairs, formats=("sheet",), about={})
+        write_json(folder / "metrics.json", json_values(metrics))
+        return metrics

@@ -1,0 +1,46 @@
+"""``voxel-autoencoder``: volumes to few numbers and back, for diffusions over volumes too large as they are."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from voxfield.data.volume_batches import VolumeOptions
+from voxfield.models.voxel_autoencoder import AutoencoderConfig
+from voxfield.training.experiment import Experiment
+from voxfield.training.schedules import LearningRate
+from voxfield.training.trainer import TrainerConfig
+
+TRAINS_ON: Final = "volumes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderExperiment(Experiment):
+    """What decides a run.
+
+    Attributes:
+        data: which volumes.
+    """
+
+    data: VolumeOptions
+
+
+def experiment(minutes: float | None = None) -> AutoencoderExperiment:  # noqa: ARG001  (one size, however long it trains)
+    """The recipe; schedules follow the limits."""
+    return AutoencoderExperiment(
+        recipe="voxel-autoencoder",
+        model=AutoencoderConfig(),
+        data=VolumeOptions(),
+        trainer=TrainerConfig(
+            steps=10_000,
+            optimiser="adam",
+            beta2=0.99,
+            epsilon=1e-8,
+            learning_rate=LearningRate(initial=1e-3, final_factor=0.05, decay_from=0.5, warm_up_steps=50),
+            ema_decay=0.995,
+            clip_gradient=1.0,
+        ),
+    )
+
+
+def smallest_model() -> AutoencoderConfig:
+    """Settings of a model that trains in next to no time."""
+    return AutoencoderConfig(channels=(8, 8), norm_groups=4, latent_channels=2, batch_size=2)
