@@ -1,7 +1,7 @@
 """A voxel grid in few bytes, as the page of `voxfield.export.web_page` carries it.
 
-Four parts, each deflated (RFC 1950), numbers with the least byte first. Voxels stand in order of their bricks, 4 x 4 x 4
-voxels, x fastest, and within a brick x fastest too: the order of a `VoxelGrid`'s rows.
+Its parts are deflated each (RFC 1950), numbers have the least byte first. Voxels stand in order of their bricks,
+4 x 4 x 4 voxels, x fastest, and within a brick x fastest too: the order of a `VoxelGrid`'s rows.
 
 - ``topology``: for each of K bricks that store something its place (z, y, x in row-major order) as uint32, less the
   place of the brick before; then for each 8 bytes with a bit per voxel, x + 4 y + 16 z.
@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import torch
 
 from voxfield.checks import check_choice
 from voxfield.errors import InputError
@@ -27,6 +26,8 @@ MOST_THICKNESS: Final = 1024.0
 """Densities are cut to what gives a voxel this optical thickness, in both signs: nothing looks different."""
 EFFORT: Final = 9
 """Of deflating, 0 to 9."""
+LEAST_SEEN: Final = 0.1
+"""What the colour of a voxel without matter counts: those beside it are interpolated with it."""
 CLIPPED: Final = (0.0, 1e-4, 1e-3, 5e-3, 2e-2)
 """Shares of a plane's values at either end that its codes may cut; which one is found by the error it makes."""
 
@@ -102,8 +103,8 @@ def pack_voxels(grid: VoxelGrid, *, degree: int = MAX_DEGREE) -> PackedVoxels:
     thickness = (grid.density.detach().double() * max(sides)).clamp(-MOST_THICKNESS, MOST_THICKNESS).numpy()
     halves = thickness.astype("<f2").view(np.uint8).reshape(-1, 2).T
     coefficients = grid.sh.detach()[:, :, : (min(degree, grid.sh_degree) + 1) ** 2].float().numpy()
-    # Errors in the colour of a voxel count as much as the voxel is seen.
-    codes, steps, zeros = _codes(coefficients, 1 - np.exp(-thickness.clip(min=0)) + 1e-6)
+    # Errors in the colour of a voxel count as much as the voxel is seen, and it is where its neighbours are too.
+    codes, steps, zeros = _codes(coefficients, np.maximum(1 - np.exp(-thickness.clip(min=0)), LEAST_SEEN))
     return PackedVoxels(
         resolution=grid.resolution,
         voxels=grid.num_voxels,
@@ -133,7 +134,7 @@ def _topology(grid: VoxelGrid) -> tuple[int, bytes]:
 
 
 def _codes(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Codes (3, B, N) of ``values`` (N, 3, B), of which each voxel counts by its weight (N,); steps and zeros (3, B)."""
+    """Codes (3, B, N) of ``values`` (N, 3, B), each voxel of some weight (N,); steps and zeros (3, B)."""
     count, channels, bands = values.shape
     codes = np.empty((channels, bands, count), dtype=np.uint8)
     steps, zeros = np.empty((channels, bands)), np.empty((channels, bands), dtype=np.int64)

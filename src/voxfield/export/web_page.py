@@ -1,7 +1,7 @@
 """A field as one HTML file, which draws it by marching rays through its voxels on the reader's GPU (WebGL 2).
 
 The file needs no server and no network: its Content-Security-Policy allows its own script and style, by their hashes,
-and nothing else. Script, style and shader are the files in ``web/``; `voxfield.export.packed_voxels` says how the voxels
+and nothing else. Script, style and shader are the files in ``web/``; `voxfield.export.packed_voxels` says how voxels
 are written.
 """
 
@@ -31,7 +31,7 @@ from voxfield.storage.atomic import write_text
 from voxfield.voxels.voxel_grid import Resolution, VoxelGrid
 
 SUFFIXES: Final = (".html", ".htm")
-SCRIPTS: Final = ("page.js",)
+SCRIPTS: Final = ("unpack.js", "paint.js", "camera.js", "page.js")
 """Files of ``web/`` that make the page's script, in this order."""
 OTHER_FOV: Final = 60.0
 """Degrees from top to bottom that a page opens with where the run's cameras are not perspective."""
@@ -199,7 +199,7 @@ def _fitting(
         part = packed.up_to(degree)
         # Counted before it is written: three bytes become four characters.
         size = len(_page(part, scene, title, left_out, {}).encode())
-        size += sum(len(_part(name, b"")) + 1 + 4 * -(-len(content) // 3) for name, content in part.parts.items())
+        size += sum(len(_part(name, b"")) + 4 * -(-len(content) // 3) for name, content in part.parts.items())
         if size <= most:
             return _page(part, scene, title, left_out, part.parts), degree
     raise InputError(
@@ -236,7 +236,7 @@ def _page(
         # No text in it can end the element.
         "SCENE": json.dumps(said, allow_nan=False).replace("<", "\\u003c"),
         "SHADER": _web("voxels.glsl"),
-        "PARTS": "\n".join(_part(name, content) for name, content in parts.items()),
+        "PARTS": "".join(_part(name, content) for name, content in parts.items()),
         "SCRIPT": script,
     }
     return re.sub(r"@([A-Z]+)@", lambda found: filled[found[1]], _web("page.html"))
@@ -244,7 +244,7 @@ def _page(
 
 def _part(name: str, content: bytes) -> str:
     """A part of the voxels as an element that is no script, whatever its name is."""
-    return f'<script type="text/plain" id="part-{name}">{base64.b64encode(content).decode("ascii")}</script>'
+    return f'<script type="text/plain" id="part-{name}">{base64.b64encode(content).decode("ascii")}</script>\n'
 
 
 def _hash(text: str) -> str:
