@@ -208,7 +208,7 @@ class Page {
   }
 
   type(event) {
-    if (event.ctrlKey || event.altKey || event.metaKey || event.target.closest("input, button, summary")) return;
+    if (event.ctrlKey || event.altKey || event.metaKey || event.target.closest("input")) return;
     const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
     const arrow = arrows[event.key];
     if (arrow && event.shiftKey) this.look.pan(0.05 * arrow[0], -0.05 * arrow[1]);
