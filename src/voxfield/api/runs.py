@@ -488,6 +488,7 @@ class Run(TrainedRun):
         return exported(output, grid, self.model)
 
     export_html = field_page.export_html
+    """See `voxfield.api.field_page.export_html`."""
 
     def export_mesh(
         self,
