@@ -1,6 +1,8 @@
-"""A run's mesh, points and cameras through the public calls and the command line."""
+"""A run's mesh, points, cameras and page through the public calls and the command line."""
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,8 +10,11 @@ import torch
 import trimesh
 
 import voxfield
+from voxfield.api.field_page import export_html
 from voxfield.cli.__main__ import main
 from voxfield.errors import InputError
+from voxfield.models.plenoxels import Plenoxels
+from voxfield.recipes import smallest_model
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +66,55 @@ def test_cameras(run, tmp_path, space) -> None:
     assert run.export_cameras(tmp_path / "test.json", split="test").cameras == {"test": 2}
 
 
+def scene_of(file) -> dict:
+    """What a page says of its scene."""
+    text = file.read_text(encoding="utf-8").split('id="scene">', 1)[1]
+    return json.loads(text.split("</script>", 1)[0])
+
+
+def test_a_page(run, tmp_path, capsys) -> None:
+    file = tmp_path / "a.html"
+    options = ["--resolution", "24", "--sh-degree", "1", "--min-opacity", "0.001", "--camera", "-1", "--title", "<b>"]
+    assert main(["export", "html", str(run.path), "--output", str(file), *options]) == 0
+    assert "harmonics to 1" in capsys.readouterr().out
+    scene = scene_of(file)
+    assert (max(scene["size"]), scene["degree"], scene["background"]) == (24, 1, "#ffffff")
+    torch.testing.assert_close(
+        torch.tensor(scene["camera"]), run.captures.cameras.camera_to_world[-1].flatten(), rtol=0, atol=1e-5
+    )
+    assert "<title>&lt;b&gt;</title>" in file.read_text(encoding="utf-8")
+    done = run.export_html(tmp_path / "b.html", resolution=24, min_opacity=0.001, background="transparent")
+    assert (done.sh_degree, done.bytes, done.left_out) == (2, done.file.stat().st_size, None)
+    assert scene_of(done.file)["background"] == "transparent"
+    assert "<title>spheres</title>" in done.file.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("layers", [0, 2])
+def test_a_page_of_a_voxel_grid_is_the_grid_as_it_is(run, tmp_path, layers) -> None:
+    config = smallest_model("plenoxels")
+    config = replace(config, spheres=replace(config.spheres, layers=layers), march=replace(config.march, step=0.7))
+    model = Plenoxels(config, run.captures.bounds, run.captures.cameras, near=0.1, has_alpha=True)
+    paged = SimpleNamespace(
+        model=model,
+        captures=run.captures,
+        placement=run.placement,
+        experiment=run.experiment,
+        path=run.path,
+    )
+    done = export_html(paged, tmp_path / "a.html")
+    assert done.resolution == model.grid.resolution
+    assert done.left_out == ("the background spheres" if layers else None)
+    assert scene_of(done.file)["step"] == 0.7
+
+
+def test_pages_of_normalised_device_coordinates_are_refused(run, tmp_path) -> None:
+    paged = SimpleNamespace(captures=SimpleNamespace(ndc=object()), placement=run.placement)
+    with pytest.raises(InputError, match="normalised device coordinates"):
+        export_html(paged, tmp_path / "a.html")
+
+
 def test_what_is_refused(run, tmp_path, capsys) -> None:
-    for verb, name in (("mesh", "a.stl"), ("pointcloud", "a.glb"), ("cameras", "a.txt")):
+    for verb, name in (("mesh", "a.stl"), ("pointcloud", "a.glb"), ("cameras", "a.txt"), ("html", "a.pdf")):
         assert main(["export", verb, str(run.path), "--output", str(tmp_path / name)]) == 2
         assert "expected a file that ends in" in capsys.readouterr().err
     assert main(["export", "mesh", str(run.path), "--output", str(tmp_path / "a.ply"), "--resolution", "3"]) == 2
@@ -72,4 +124,8 @@ def test_what_is_refused(run, tmp_path, capsys) -> None:
         run.export_cameras(tmp_path / "a.json", split="trial")
     with pytest.raises(InputError, match="no surface"):
         run.export_mesh(tmp_path / "a.ply", resolution=8, opacity=0.9999, quiet=True)
+    with pytest.raises(InputError, match="camera"):
+        run.export_html(tmp_path / "a.html", resolution=8, camera=10)
+    with pytest.raises(InputError, match=r"max_bytes: .* voxels take"):
+        run.export_html(tmp_path / "a.html", resolution=16, min_opacity=0.0, max_bytes=1000)
     assert not list(tmp_path.iterdir())

@@ -1,8 +1,4 @@
-"""A subject that needs no model, and the browser."""
-
-import shutil
-from collections.abc import Iterator
-from typing import Any
+"""A subject that needs no model."""
 
 import pytest
 import torch
@@ -12,20 +8,6 @@ from voxfield.geometry.camera import Cameras
 from voxfield.geometry.paths import look_at
 from voxfield.geometry.rays import Rays
 from voxfield.viewer.subjects import MODES, Mode, Shot
-
-CHROMIUM_FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-dev-shm-usage",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=900,600",
-)
 
 
 class Sphere:
@@ -76,21 +58,3 @@ def around() -> Cameras:
         width=torch.tensor([80]),
         height=torch.tensor([60]),
     )
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Chromium without a window; the test is skipped where it is absent."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("needs Chromium: apt-get install chromium chromium-driver")
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in CHROMIUM_FLAGS:
-        options.add_argument(flag)
-    window = webdriver.Chrome(options=options, service=Service(driver))
-    yield window
-    window.quit()

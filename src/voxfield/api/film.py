@@ -15,6 +15,7 @@ import torch
 from voxfield.checks import check_choice, check_range, nearest_names
 from voxfield.colour import ToneMap, display
 from voxfield.data.camera_path import CameraPath, read_camera_path
+from voxfield.data.posed_images import PosedImages
 from voxfield.errors import InputError
 from voxfield.geometry.camera import Cameras
 from voxfield.geometry.paths import PATH_KINDS
@@ -178,6 +179,15 @@ def frame_size(kind: RigKind, cameras: Cameras, width: int | None, height: int |
     if width is None:
         return max(1, round(own_width * cast(int, height) / own_height)), cast(int, height)
     return width, height if height is not None else max(1, round(own_height * width / own_width))
+
+
+def check_same_world(path: Path, captures: PosedImages, other_path: Path, others: PosedImages) -> None:
+    """Raise InputError, naming the runs' paths, unless cameras see the same in the worlds of both."""
+    if not torch.allclose(captures.transform.matrix, others.transform.matrix, rtol=1e-4, atol=1e-4):
+        raise InputError(
+            f"{path}: its world is another than that of {other_path}, so no camera sees the same in both. "
+            "Train both on the same capture, with the same capture.orientation, centre and auto_scale."
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ from typing import Any, cast, get_args
 
 import torch
 
+from voxfield.api import field_page
 from voxfield.api.field_subject import field_subject
 from voxfield.api.film import (
     SPHERICAL,
@@ -17,6 +18,7 @@ from voxfield.api.film import (
     Reel,
     Stretch,
     advancing,
+    check_same_world,
     film_identity,
     frame_size,
     read_path,
@@ -386,12 +388,7 @@ class Run(TrainedRun):
         if format == "exr":
             raise InputError("beside: pictures beside each other are for PNGs and videos. Choose another format.")
         other = beside if isinstance(beside, Run) else Run(Path(beside))
-        own, others = (run.captures.transform.matrix for run in (self, other))
-        if not torch.allclose(own, others, rtol=1e-4, atol=1e-4):
-            raise InputError(
-                f"{other.path}: its world is another than that of {self.path}, so no camera sees the same in both. "
-                "Train both on the same capture, with the same capture.orientation, centre and auto_scale."
-            )
+        check_same_world(other.path, other.captures, self.path, self.captures)
         return other
 
     def _write_exr(self, path: Path, rig: Rig, index: int, options: dict[str, Any]) -> Path:
@@ -489,6 +486,9 @@ class Run(TrainedRun):
             },
         )
         return exported(output, grid, self.model)
+
+    export_html = field_page.export_html
+    """See `voxfield.api.field_page.export_html`."""
 
     def export_mesh(
         self,

@@ -39,6 +39,7 @@ VERBS = {
     "export cameras": "Export a run's cameras, without pictures, as nerfstudio's transforms.json.",
     "export nerfstudio": "Export a run's cameras and pictures for nerfstudio, and its weights as safetensors.",
     "export vdb": "Export a run's field as an OpenVDB file of density and colour.",
+    "export html": "Export a run's field as one HTML file that shows it in a browser, without a server.",
     "sample diffusion": "Draw volumes from a diffusion, write them for other programs, and measure them.",
     "vdb info": "Say what an OpenVDB file holds: grids, types, bounds, transforms, compression.",
     "vdb stats": "Measure an OpenVDB file: sizes, active voxels, value ranges, memory of each grid.",
