@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from voxfield.api import PointCloudVoxelDataset as PointCloudVoxelDataset
     from voxfield.api import PrerenderedVoxelDataset as PrerenderedVoxelDataset
     from voxfield.api import Run as Run
+    from voxfield.api import Scene as Scene
     from voxfield.api import ShapeRun as ShapeRun
     from voxfield.api import VoxelGrid as VoxelGrid
     from voxfield.api import bake as bake
@@ -53,6 +54,7 @@ __all__ = [
     "PointCloudVoxelDataset",
     "PrerenderedVoxelDataset",
     "Run",
+    "Scene",
     "ShapeRun",
     "VoxelGrid",
     "__version__",

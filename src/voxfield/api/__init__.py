@@ -10,6 +10,7 @@ from voxfield.api.levels import make_levels, optimise_volume
 from voxfield.api.opening import open  # noqa: A004  (the public name reads voxfield.open)
 from voxfield.api.points import prerender, voxel_dataset
 from voxfield.api.runs import Run
+from voxfield.api.scenes import Scene
 from voxfield.api.shape_runs import ShapeRun
 from voxfield.api.shapes import build_shapes, convert_shapes, split_shapes, trace_shapes, verify_shapes, view_shapes
 from voxfield.api.trained_run import machine
@@ -34,6 +35,7 @@ __all__ = [
     "PointCloudVoxelDataset",
     "PrerenderedVoxelDataset",
     "Run",
+    "Scene",
     "ShapeRun",
     "VoxelGrid",
     "bake",

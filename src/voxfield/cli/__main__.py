@@ -27,7 +27,7 @@ VERBS = {
     "eval": "Measure a run on what it was not trained on: of photographs PSNR, SSIM, LPIPS, speed, and what is wrong.",
     "render": "Render a camera path through a run as a video or images.",
     "bake": "Bake a run of any recipe into a sparse voxel grid, which needs no network.",
-    "view": "Show a run, a volume, a mesh or points in a browser: move around, crop, film, take screenshots.",
+    "view": "Show a run, a scene, a volume, a mesh or points in a browser: move around, crop, film, take screenshots.",
     "report": "Write a run's report: one HTML file with curves, metrics and pictures.",
     "info": "Say what a run is: recipe, data, progress, results.",
     "capture convert": "Convert a capture of any layout to nerfstudio's transforms.json.",
