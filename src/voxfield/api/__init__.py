@@ -4,6 +4,7 @@ The command line calls only these.
 """
 
 from voxfield.api.baking import Baked, bake
+from voxfield.api.blender import export_blender
 from voxfield.api.captures import convert_capture, download_eyefultower, make_multiscale, process_photos
 from voxfield.api.compression import compress_volume, decompress_volume
 from voxfield.api.levels import make_levels, optimise_volume
@@ -47,6 +48,7 @@ __all__ = [
     "crop_volume",
     "decompress_volume",
     "download_eyefultower",
+    "export_blender",
     "machine",
     "make_levels",
     "make_multiscale",

@@ -30,7 +30,7 @@ from voxfield.models.ray_fields import RayField, ray_field, voxel_ray_field
 from voxfield.models.volume_fields import volume_ray_field
 from voxfield.recipes import data_kind, load_recipe
 from voxfield.render.image import colour_from_name, write_linear
-from voxfield.storage.vdb import VdbFile, VdbGrid
+from voxfield.storage.vdb import VdbFile
 from voxfield.storage.voxel_vdb import is_voxel_vdb, read_voxel_vdb
 from voxfield.training.experiment import read_experiment
 from voxfield.training.progress import Progress
@@ -128,7 +128,7 @@ class Scene:
             fps=fps,
             size=(width, height),
             eye_distance=eye_distance,
-            base=lambda: self._cameras(kind == "dataset", split),
+            base=lambda: self.path_cameras(split if kind == "dataset" else None),
             target=torch.tensor(self.bounds.centre),
             unbounded=False,
         )
@@ -194,10 +194,12 @@ class Scene:
         member = next(one for one in self.description.members if one.name == name)
         return _moved(self.runs[name].split(cast(Split, split)).image_cameras, member.transform)
 
-    def _cameras(self, dataset: bool, split: str) -> Cameras:
-        """The cameras along which named paths lead."""
-        if dataset or self.description.cameras is not None:
-            return self.cameras(split if dataset else "train")
+    def path_cameras(self, split: str | None = None) -> Cameras:
+        """The cameras along which paths lead that have a name: those of a ``split``; None: those of the training, or
+        where the file names no member some around everything.
+        """
+        if split is not None or self.description.cameras is not None:
+            return self.cameras(split or "train")
         return _ring(self.bounds)
 
     def _filmed(self) -> Filmed:
@@ -260,7 +262,7 @@ class Scene:
             return voxel_ray_field(read_voxel_vdb(member.path).grid.float().to(device)), False
         look = member.look or VolumeLook()
         file = VdbFile(member.path)
-        density = _density(file, look.density_grid)
+        density = file.read(density_name(file, look.density_grid))
         colour = look.colour if look.colour_grid is None else file.read(look.colour_grid)
         field = volume_ray_field(density, colour, device=device, source=str(member.path))
         return field, look.colour_space == "linear"
@@ -289,17 +291,21 @@ def _run(member: SceneMember, device: str) -> Run:
     return Run(member.path, device=device)
 
 
-def _density(file: VdbFile, name: str | None) -> VdbGrid:
-    """The grid of densities: the one that is named, else ``density``, else the only one of numbers."""
+def density_name(file: VdbFile, name: str | None = None) -> str:
+    """The name of a file's grid of densities: the one that is named, else ``density``, else the only one of numbers.
+
+    Raises:
+        InputError: none is named and it cannot be told.
+    """
     if name is not None:
-        return file.read(name)
+        return name
     numbers = [header.name for header in file.grids if header.kind is not None and header.kind.channels == ()]
     if "density" in numbers:
-        return file.read("density")
+        return "density"
     if len(numbers) != 1:
         listed = ", ".join(numbers) or "none"
         raise InputError(f"{file.path}: which grid is its density? Set density_grid. Grids of numbers: {listed}.")
-    return file.read(numbers[0])
+    return numbers[0]
 
 
 def _moved(cameras: Cameras, transform: SceneTransform) -> Cameras:

@@ -37,6 +37,7 @@ VERBS = {
     "export mesh": "Export a run's field as a triangle mesh with coloured vertices: GLB, PLY or OBJ.",
     "export pointcloud": "Export a run's field as coloured points with normals: PLY.",
     "export cameras": "Export a run's cameras, without pictures, as nerfstudio's transforms.json.",
+    "export blender": "Export a run or a scene for Blender: a script that builds volumes or meshes, and cameras.",
     "export nerfstudio": "Export a run's cameras and pictures for nerfstudio, and its weights as safetensors.",
     "export vdb": "Export a run's field as an OpenVDB file of density and colour.",
     "sample diffusion": "Draw volumes from a diffusion, write them for other programs, and measure them.",
