@@ -62,7 +62,7 @@ def test_what_a_script_holds_is_data_whatever_things_are_called(tmp_path: Path) 
 def test_what_blender_has_no_camera_for_is_refused(tmp_path: Path) -> None:
     import dataclasses
 
-    with pytest.raises(InputError, match="ends in .py"):
+    with pytest.raises(InputError, match=r"ends in \.py"):
         write_blender_script(tmp_path / "a.txt", members(), name="x")
     fisheye = dataclasses.replace(cameras_around(1), model="fisheye")
     with pytest.raises(InputError, match="perspective ones, these fisheye"):
