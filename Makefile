@@ -1,7 +1,7 @@
 # Two commands do everything on a machine that has Python >= 3.11, pip and make:
 #   make demo    trains a radiance field of the scene in this repository, and says where the pictures are
 #   make test    lint, types, layers and tests, as continuous integration runs them
-# Variables: PYTHON (interpreter that makes .venv), TORCH (which torch to install first), MINUTES (of the demo), PYTEST_ARGS.
+# Variables: PYTHON (interpreter that makes .venv), TORCH (which torch to install first), MINUTES (of the demo), WORKERS (tests at once), PYTEST_ARGS.
 
 SHELL := /bin/sh
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
@@ -10,11 +10,14 @@ TORCH ?= torch==2.13.0
 # Used only where torch's own requirements bring no triton (its CPU builds): the interpreter that tests the GPU kernels.
 TRITON := triton==3.9.0
 MINUTES ?= 4
+WORKERS ?= logical
 PYTEST_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Most tests keep one core busy. Threads that wait are not to spin on the cores of the neighbour.
+TESTS = OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal
 SCENE := examples/scenes/workbench
 DEMO := runs/demo
 
@@ -36,7 +39,7 @@ demo: $(VENV)/.installed ## train on the embedded scene, render a video, write a
 	@echo "Test pictures, metrics:   $(DEMO)/eval/test/"
 
 test: lint types layers ## what continuous integration runs: lint, types, layers, quick tests
-	$(BIN)/python -m pytest -m "not slow and not gpu" $(PYTEST_ARGS)
+	$(TESTS) -m "not slow and not gpu" $(PYTEST_ARGS)
 
 test-all: lint types layers ## also the slow tests, and the GPU tests where there is a GPU
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -106,7 +106,7 @@ class PixelPool:
         """Pixels (..., C) of pictures (...) at ``column`` and ``row`` (...), of a pool that `holds_whole`."""
         start, width = self._layout
         place = start[picture] + row * width[picture] + column
-        return self._colours.index_select(0, place.reshape(-1)).view(*place.shape, -1)
+        return self._colours.index_select(0, place.reshape(-1)).view(*place.shape, self._colours.shape[1])
 
     @cached_property
     def _layout(self) -> tuple[Tensor, Tensor]:

@@ -76,8 +76,8 @@ _OURS: Final = ("model", "data", "sampling", "trainer")
 def read_settings(values: Mapping[str, Any], *, source: str) -> tuple[dict[str, Any], list[str]]:
     """Settings from a file of the sections that volume diffusions are commonly configured by.
 
-    A file with a ``training`` section is taken as such: its names are translated; what only steers other programs
-    (``pin_memory``, where logs lie) is left out, and said so. Other files are ours already.
+    A file with a section or a key that only such files have is taken as such: its names are translated; what only
+    steers other programs (``pin_memory``, where logs lie) is left out, and said so. Other files are ours already.
 
     Returns:
         Nested values for `voxfield.training.experiment.resolve`, and what there is to say of them.
@@ -85,7 +85,9 @@ def read_settings(values: Mapping[str, Any], *, source: str) -> tuple[dict[str, 
     Raises:
         InputError: a value that cannot be translated, or an unknown section.
     """
-    if "training" not in values:
+    groups = {name: group for name, group in values.items() if isinstance(group, Mapping)}
+    theirs = any((section, name) in _DERIVED for section, group in groups.items() for name in group)
+    if not theirs and not set(values) & (set(_SECTIONS) - set(_OURS)):
         return dict(values), []
     unknown = set(values) - {*_SECTIONS, *_OURS}
     if unknown:
