@@ -57,6 +57,15 @@ def test_a_whole_scene(folder: Path) -> None:
     torch.testing.assert_close(again.transform.matrix, fog.transform.matrix, atol=1e-12, rtol=0)
 
 
+def test_the_example_of_the_documents(folder: Path, repository: Path) -> None:
+    page = (repository / "docs" / "scenes.md").read_text(encoding="utf-8")
+    example = json.loads(page.split("```json\n")[1].split("```")[0])
+    (folder / "scene.json").write_text(json.dumps(example))
+    scene = read_scene(folder / "scene.json")
+    assert [member.name for member in scene.members] == ["lego", "smoke"]
+    assert scene.members[1].transform.scale == pytest.approx(0.5)
+
+
 FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"pth": "runs/lego"}, "unknown key 'pth'. Did you mean path"),
     ({"path": 3}, "path: expected some text"),

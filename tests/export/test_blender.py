@@ -86,10 +86,14 @@ def test_blender_is_run_as_a_program(tmp_path: Path) -> None:
     script, blend = tmp_path / "scene.py", tmp_path / "scene.blend"
     script.write_text("")
     saves = f"{SAYS_VERSION}open(sys.argv[sys.argv.index('--save') + 1], 'w').write(' '.join(sys.argv[1:]))"
+    blend.write_text("of before")
+    with pytest.raises(UnavailableError, match="made no scene"):
+        make_blend(program(tmp_path, SAYS_VERSION), script, blend)
+    assert blend.read_text() == "of before"
     assert make_blend(program(tmp_path, saves), script, blend) == blend
     said = blend.read_text()
     assert said.startswith("--background --factory-startup --python-exit-code 1 --python")
-    assert f"{script} -- --save {blend}" in said
+    assert f"{script} -- --save {tmp_path}" in said
     # A Python with bpy: it knows no Blender options.
     python = (
         "if sys.argv[1] == '--version': print('Python 3.11'); sys.exit()\n"
@@ -98,6 +102,7 @@ def test_blender_is_run_as_a_program(tmp_path: Path) -> None:
     )
     make_blend(program(tmp_path, python), script, blend)
     assert blend.read_text() == str(script)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["blender", "scene.blend", "scene.py"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows runs no scripts by their first line")

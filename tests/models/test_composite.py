@@ -16,8 +16,9 @@ from voxfield.geometry.rotations import rotations_from_quaternions
 from voxfield.models.base import Model
 from voxfield.models.composite import CompositeField, PlacedField
 from voxfield.models.plenoxels_config import PlenoxelsConfig, SpheresConfig
-from voxfield.models.ray_fields import Intervals, RayField, merged, ray_field, unlimited
+from voxfield.models.ray_fields import Intervals, RayField, merged, ray_field, unlimited, voxel_ray_field
 from voxfield.recipes import build_model, smallest_model
+from voxfield.voxels.voxel_grid import VoxelGrid
 
 WHITE = torch.ones(3)
 CAPTURES = posed_images(count=3, resolution=16)
@@ -213,6 +214,34 @@ def test_a_model_that_is_cropped_is_asked_only_there(recipe: str) -> None:
     assert bool((found.end <= 4.1).all())
     away = CompositeField([placed(field, crop=Bounds.from_cube(0.1, (50.0, 0.0, 0.0)))])
     assert not bool(away.render_rays(rays, background=WHITE)["opacity"].any())
+
+
+def grid_of(scene: SyntheticScene, side: int = 40) -> VoxelGrid:
+    """A voxel grid of solids."""
+    along = (torch.arange(side) + 0.5) / side * 2 - 1
+    z, y, x = torch.meshgrid(along, along, along, indexing="ij")
+    points = torch.stack([x, y, z], dim=-1).reshape(-1, 3)
+    density = scene.density(points).view(side, side, side)
+    sh = ((scene.colour(points) - 0.5) / 0.28209479).view(side, side, side, 3, 1)
+    return VoxelGrid.from_dense(density, sh, (-1, -1, -1, 1, 1, 1), stored=density > 0)
+
+
+def test_two_grids_together_are_the_grid_of_both() -> None:
+    solids = (
+        Solid(shape="sphere", centre=(0.4, 0.3, 0.1), size=(0.35,) * 3, density=20.0, colour=(0.9, 0.2, 0.1)),
+        Solid(shape="sphere", centre=(-0.4, -0.3, 0.2), size=(0.3,) * 3, density=2.0, colour=(0.1, 0.4, 0.9)),
+        Solid(shape="box", centre=(0.0, 0.0, -0.6), size=(0.8, 0.8, 0.1), density=40.0, colour=(0.6, 0.6, 0.3)),
+    )
+    parts = [solids[:1], solids[1:]]
+    members = [placed(voxel_ray_field(grid_of(SyntheticScene(solids=part)))) for part in parts]
+    rays = rays_around()
+    seen = CompositeField(members).render_rays(rays, background=WHITE)
+    union = grid_of(SyntheticScene(solids=solids))
+    with torch.no_grad():
+        expected = union.render(rays)
+    torch.testing.assert_close(seen["opacity"], expected.opacity, atol=1e-3, rtol=0)
+    over_white = expected.rgb + (1 - expected.opacity)[:, None]
+    torch.testing.assert_close(seen["rgb"], over_white, atol=1e-3, rtol=0)
 
 
 def test_models_that_are_no_function_of_space_are_refused() -> None:

@@ -26,6 +26,7 @@ from voxfield.geometry.paths import PathKind
 from voxfield.geometry.pose import SceneTransform
 from voxfield.models.plenoxels import Plenoxels
 from voxfield.render.image import colour_from_name
+from voxfield.storage.atomic import replacing
 from voxfield.storage.vdb import VdbFile
 from voxfield.storage.voxel_vdb import is_voxel_vdb
 
@@ -258,7 +259,8 @@ def _cropped(member: SceneMember, source: Path, file: Path) -> Path:
     if member.crop is not None:
         crop_volume(source, file, member.crop.minimum, member.crop.maximum, world=True)
     elif source != file:
-        shutil.copyfile(source, file)
+        with replacing(file) as temporary:
+            shutil.copyfile(source, temporary)
     return file
 
 

@@ -22,6 +22,7 @@ from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.camera import Cameras
 from voxfield.geometry.paths import PathKind, look_at
 from voxfield.geometry.pose import SceneTransform
+from voxfield.geometry.rays import Rays
 from voxfield.geometry.rigs import Rig, RigKind
 from voxfield.kernels.threads import kernels_own_the_cores
 from voxfield.models.composite import CompositeField, PlacedField
@@ -277,7 +278,7 @@ class SceneSubject:
         self.bounds = field.bounds
         self.modes: tuple[Mode, ...] = MODES[:-1]
 
-    def look(self, rays: Any, mode: Mode) -> dict[str, torch.Tensor]:  # noqa: ARG002  (normals follow from depth)
+    def look(self, rays: Rays, mode: Mode) -> dict[str, torch.Tensor]:  # noqa: ARG002  (normals follow from depth)
         """See `voxfield.viewer.subjects.Subject.look`."""
         seen = self._field.render_rays(rays.to(self._field.device), background=self._background)
         return {name: value.cpu() for name, value in seen.items()}

@@ -22,7 +22,7 @@ from voxfield.export.blender_script import SCRIPT
 from voxfield.geometry.bounds import Vector
 from voxfield.geometry.camera import Cameras
 from voxfield.geometry.pose import SceneTransform
-from voxfield.storage.atomic import write_text
+from voxfield.storage.atomic import replacing, write_text
 
 OLDEST: Final = (4, 2)
 """Blender's version that scripts need."""
@@ -160,10 +160,16 @@ def make_blend(blender: str | os.PathLike[str], script: Path, output: Path) -> P
         UnavailableError: it is neither, too old, or fails; the message ends in what it said.
     """
     start = _command(blender)
-    command = [*start, str(script.resolve()), "--", "--save", str(output.resolve())]
-    said = _run(command, _BUILD_SECONDS)
-    if not output.is_file():
-        raise UnavailableError(f"{blender}: made no {output.name}. It said: {_last(said)}")
+    # A .blend of before stays until there is a new one.
+    with replacing(output) as temporary:
+        made = temporary.with_name(f"{temporary.name}.blend")
+        try:
+            said = _run([*start, str(script.resolve()), "--", "--save", str(made.resolve())], _BUILD_SECONDS)
+            if not made.is_file():
+                raise UnavailableError(f"{blender}: made no {output.name}. It said: {_last(said)}")
+            made.replace(temporary)
+        finally:
+            made.unlink(missing_ok=True)
     return output
 
 
