@@ -1,6 +1,7 @@
 """Runs and scenes exported for Blender."""
 
 import ast
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -12,7 +13,7 @@ import trimesh
 
 import voxfield
 from voxfield.cli.__main__ import main
-from voxfield.errors import InputError
+from voxfield.errors import InputError, MissingFileError
 from voxfield.storage.vdb import VdbFile, VdbGrid, write_vdb
 from voxfield.voxels.sparse import SparseVolume
 
@@ -83,6 +84,20 @@ def test_a_scene_with_a_crop_and_a_camera_path(folder: Path, tmp_path: Path) -> 
     assert held["path"]["fovs"] == pytest.approx([50.0])
 
 
+def test_lenses_that_blender_has_not_are_left_out(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = voxfield.open(folder / "spheres")
+    fisheye = dataclasses.replace(run.captures.cameras, model="fisheye")
+    captures = dataclasses.replace(run.captures, cameras=fisheye)
+    monkeypatch.setattr(run, "split", lambda _split: captures)
+    done = voxfield.export_blender(run, tmp_path / "a.py", resolution=16, frames=1, quiet=True)
+    assert done.cameras == 0
+    assert "The cameras, whose lenses are fisheye." in done.left_out
+    with pytest.raises(InputError, match="fisheye lenses"):
+        voxfield.export_blender(run, tmp_path / "b.py", path="dataset", quiet=True)
+
+
 def test_what_is_refused(folder: Path, tmp_path: Path) -> None:
     run = folder / "spheres"
     for options, message in (
@@ -93,10 +108,13 @@ def test_what_is_refused(folder: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=message):
             voxfield.export_blender(run, tmp_path / "a.py", quiet=True, **options)
+    with pytest.raises(MissingFileError, match="no such program"):
+        voxfield.export_blender(run, tmp_path / "a.py", blender=tmp_path / "absent", quiet=True)
+    assert not list(tmp_path.iterdir())
     with pytest.raises(InputError, match=r"ends in \.py"):
         voxfield.export_blender(run, tmp_path / "a.blend", quiet=True)
     member = {"name": "a", "path": "spheres", "crop": {"minimum": [0, 0, 0], "maximum": [1, 1, 1]}}
     scene = folder / "cropped.json"
     scene.write_text(json.dumps({"format": "voxfield-scene", "version": 1, "members": [member]}))
-    with pytest.raises(InputError, match="meshes are not cropped"):
+    with pytest.raises(InputError, match="meshes have neither crop"):
         voxfield.export_blender(scene, tmp_path / "a.py", form="mesh", quiet=True)

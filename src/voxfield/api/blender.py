@@ -19,7 +19,7 @@ from voxfield.checks import check_choice
 from voxfield.data.capture import SPLITS
 from voxfield.data.scene_file import SceneMember, VolumeLook
 from voxfield.errors import InputError
-from voxfield.export.blender import BlenderMember, BlenderPath, make_blend, write_blender_script
+from voxfield.export.blender import BlenderMember, BlenderPath, check_blender, make_blend, write_blender_script
 from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.camera import Cameras
 from voxfield.geometry.paths import PathKind
@@ -88,7 +88,8 @@ def export_blender(
         quiet: no progress bar.
 
     Raises:
-        InputError: options that do not fit, a field without a place in the world, or a mesh of a cropped member.
+        InputError: options that do not fit, a field without a place in the world, or a mesh of a member that is
+            cropped or thinned.
         MissingFileError, UnavailableError: there is no such Blender, it is too old, or fails.
     """
     source = _opened(source)
@@ -99,15 +100,17 @@ def export_blender(
         raise InputError(f"{output}: expected a file that ends in .py.")
     folder = script.with_name(f"{script.stem}_files")
     # What is asked for wrongly is better found before fields are sampled.
+    if blender is not None:
+        check_blender(blender)
+    left_out: list[str] = []
     film = None if path is None else _film(source, path, frames, (width, height), fps, seconds)
-    drawn, names = _drawn(source, cameras)
+    drawn, names = _drawn(source, cameras, left_out)
     listed = [_member_of_run(source)] if isinstance(source, Run) else source.description.members
     folder.mkdir(parents=True, exist_ok=True)
     members: list[BlenderMember] = []
-    left_out: list[str] = []
     for number, member in enumerate(listed):
         # Names that differ only in what files cannot be called stay apart.
-        stem = folder / f"{number:02d}_{_CLASHING.sub('_', member.name)}"
+        stem = folder / f"{number:02d}_{_CLASHING.sub('_', member.name)[:80]}"
         members.append(_exported(source, member, stem, form, resolution, left_out, quiet))
     background = source.experiment.evaluation.background if isinstance(source, Run) else source.description.background
     write_blender_script(
@@ -176,11 +179,16 @@ def _film(
         target=torch.tensor(_bounds(source).centre),
         unbounded=unbounded,
     )
-    return BlenderPath(name=f"{film.name} camera", cameras=film.rig.eyes[0], fps=film.fps)
+    cameras = film.rig.eyes[0]
+    if cameras.model != "perspective":
+        raise InputError(
+            f"path: these photographs have {cameras.model} lenses, which Blender's camera has not. Film orbit."
+        )
+    return BlenderPath(name=f"{film.name} camera", cameras=cameras, fps=film.fps)
 
 
-def _drawn(source: Run | Scene, split: DrawnCameras) -> tuple[Cameras | None, tuple[str, ...]]:
-    """The cameras of photographs, and what they are called."""
+def _drawn(source: Run | Scene, split: DrawnCameras, left_out: list[str]) -> tuple[Cameras | None, tuple[str, ...]]:
+    """The cameras of photographs, and what they are called; why there are none is added to ``left_out``."""
     if split == "none" or (isinstance(source, Scene) and source.description.cameras is None):
         return None, ()
     check_choice("cameras", split, SPLITS)
@@ -193,6 +201,9 @@ def _drawn(source: Run | Scene, split: DrawnCameras) -> tuple[Cameras | None, tu
             with torch.no_grad():
                 poses = source.model.refined_poses(cameras.camera_to_world.to(source.placement.device)).cpu()
             cameras = replace(cameras, camera_to_world=poses)
+    if cameras.model != "perspective":
+        left_out.append(f"The cameras, whose lenses are {cameras.model}.")
+        return None, ()
     return cameras, tuple(f"{split} {index}" for index in range(len(cameras)))
 
 
@@ -211,8 +222,8 @@ def _exported(
         return _volume(member, _cropped(member, member.path, file))
     run = source if isinstance(source, Run) else source.runs[member.name]
     if form == "mesh":
-        if member.crop is not None:
-            raise InputError(f"{member.name}: meshes are not cropped. Export it as a volume.")
+        if member.crop is not None or member.density_factor != 1:
+            raise InputError(f"{member.name}: meshes have neither crop nor density_factor. Export it as a volume.")
         run.export_mesh(file, resolution=resolution or _RESOLUTION, quiet=quiet)
         return BlenderMember(name=member.name, file=_relative(file), kind="mesh", transform=member.transform)
     own = isinstance(run.model, Plenoxels) and resolution is None

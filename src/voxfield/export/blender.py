@@ -147,6 +147,11 @@ def write_blender_script(
     return file
 
 
+def check_blender(blender: str | os.PathLike[str]) -> None:
+    """Raise as `make_blend` does unless a program is Blender, or a Python that has it, of a version that will do."""
+    _command(blender)
+
+
 def make_blend(blender: str | os.PathLike[str], script: Path, output: Path) -> Path:
     """Let Blender run a script and save what it builds.
 

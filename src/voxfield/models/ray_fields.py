@@ -59,7 +59,7 @@ class Intervals:
         return Intervals(start=start, end=end, ray=self.ray).where(end > start)
 
 
-Placement = Callable[[Rays, torch.Tensor, torch.Tensor], Intervals]
+IntervalsAlong = Callable[[Rays, torch.Tensor, torch.Tensor], Intervals]
 """Where to look along R rays between the distances ``near`` and ``far`` (R,), near < far, far may be infinite."""
 
 
@@ -69,7 +69,7 @@ class RayField:
 
     points: PointField
     """Density and colour; both are asked only within ``intervals``."""
-    intervals: Placement
+    intervals: IntervalsAlong
     """Where matter may be."""
     bounds: Bounds
     """Where its matter is; of fields without bounds the region they are about."""
