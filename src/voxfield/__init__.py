@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from voxfield.api import PointCloudVoxelDataset as PointCloudVoxelDataset
     from voxfield.api import PrerenderedVoxelDataset as PrerenderedVoxelDataset
     from voxfield.api import Run as Run
+    from voxfield.api import Scene as Scene
     from voxfield.api import ShapeRun as ShapeRun
     from voxfield.api import VoxelGrid as VoxelGrid
     from voxfield.api import bake as bake
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from voxfield.api import crop_volume as crop_volume
     from voxfield.api import decompress_volume as decompress_volume
     from voxfield.api import download_eyefultower as download_eyefultower
+    from voxfield.api import export_blender as export_blender
     from voxfield.api import make_levels as make_levels
     from voxfield.api import make_multiscale as make_multiscale
     from voxfield.api import merge_volumes as merge_volumes
@@ -53,6 +55,7 @@ __all__ = [
     "PointCloudVoxelDataset",
     "PrerenderedVoxelDataset",
     "Run",
+    "Scene",
     "ShapeRun",
     "VoxelGrid",
     "__version__",
@@ -65,6 +68,7 @@ __all__ = [
     "crop_volume",
     "decompress_volume",
     "download_eyefultower",
+    "export_blender",
     "make_levels",
     "make_multiscale",
     "merge_volumes",

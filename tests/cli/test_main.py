@@ -87,7 +87,8 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
             raise record.error
         return record.run
 
-    library = SimpleNamespace(train=train, open=lambda path: record.run, Run=FakeRun, ShapeRun=type(None))
+    others = dict.fromkeys(("ShapeRun", "Scene"), type(None))
+    library = SimpleNamespace(train=train, open=lambda path: record.run, Run=FakeRun, **others)
     monkeypatch.setitem(sys.modules, "voxfield.api", library)  # type: ignore[arg-type]
     return record
 

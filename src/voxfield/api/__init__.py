@@ -4,12 +4,14 @@ The command line calls only these.
 """
 
 from voxfield.api.baking import Baked, bake
+from voxfield.api.blender import export_blender
 from voxfield.api.captures import convert_capture, download_eyefultower, make_multiscale, process_photos
 from voxfield.api.compression import compress_volume, decompress_volume
 from voxfield.api.levels import make_levels, optimise_volume
 from voxfield.api.opening import open  # noqa: A004  (the public name reads voxfield.open)
 from voxfield.api.points import prerender, voxel_dataset
 from voxfield.api.runs import Run
+from voxfield.api.scenes import Scene
 from voxfield.api.shape_runs import ShapeRun
 from voxfield.api.shapes import build_shapes, convert_shapes, split_shapes, trace_shapes, verify_shapes, view_shapes
 from voxfield.api.trained_run import machine
@@ -34,6 +36,7 @@ __all__ = [
     "PointCloudVoxelDataset",
     "PrerenderedVoxelDataset",
     "Run",
+    "Scene",
     "ShapeRun",
     "VoxelGrid",
     "bake",
@@ -45,6 +48,7 @@ __all__ = [
     "crop_volume",
     "decompress_volume",
     "download_eyefultower",
+    "export_blender",
     "machine",
     "make_levels",
     "make_multiscale",

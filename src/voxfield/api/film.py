@@ -4,7 +4,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, cast, get_args
@@ -15,17 +16,17 @@ import torch
 from voxfield.checks import check_choice, check_range, nearest_names
 from voxfield.colour import ToneMap, display
 from voxfield.data.camera_path import CameraPath, read_camera_path
-from voxfield.data.posed_images import PosedImages
 from voxfield.errors import InputError
 from voxfield.geometry.camera import Cameras
-from voxfield.geometry.paths import PATH_KINDS
-from voxfield.geometry.rigs import Rig, RigKind
-from voxfield.render.image import depth_colours, write_png
-from voxfield.render.video import require_video
+from voxfield.geometry.paths import PATH_KINDS, PathKind, camera_path
+from voxfield.geometry.rigs import Rig, RigKind, make_rig
+from voxfield.kernels.threads import kernels_own_the_cores
+from voxfield.render.image import depth_colours, side_by_side, to_uint8, write_png
+from voxfield.render.video import require_video, write_video
 from voxfield.storage.atomic import replacing, write_json
 from voxfield.storage.exr import require_exr
-from voxfield.storage.spherical_mp4 import Layout
-from voxfield.training.progress import Stage
+from voxfield.storage.spherical_mp4 import Layout, write_spherical
+from voxfield.training.progress import Progress, Stage
 
 _NAME: Final = "film.json"
 RenderFormat = Literal["video", "images", "both", "exr"]
@@ -124,7 +125,7 @@ def film_identity(rig: Rig, looks: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Film:
-    """What `voxfield.api.Run.render_path` renders."""
+    """What `Shoot` renders."""
 
     name: str
     """Of the path and what films it."""
@@ -181,31 +182,154 @@ def frame_size(kind: RigKind, cameras: Cameras, width: int | None, height: int |
     return width, height if height is not None else max(1, round(own_height * width / own_width))
 
 
-def check_same_world(path: Path, captures: PosedImages, other_path: Path, others: PosedImages) -> None:
-    """Raise InputError, naming the runs' paths, unless cameras see the same in the worlds of both."""
-    if not torch.allclose(captures.transform.matrix, others.transform.matrix, rtol=1e-4, atol=1e-4):
-        raise InputError(
-            f"{path}: its world is another than that of {other_path}, so no camera sees the same in both. "
-            "Train both on the same capture, with the same capture.orientation, centre and auto_scale."
-        )
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Filmed:
+    """What is seen in a film: a run or a scene."""
+
+    identity: Any
+    """Plain values that say which field it is, in which state."""
+    background: str
+    """Name of the colour behind it."""
+    see: Callable[[Rig, int, dict[str, Any]], dict[str, torch.Tensor]]
+    """What the eyes of a rig see as one frame, with options of the renderer: ``rgb``, ``opacity``, ``depth``."""
+    on_screen: Callable[[torch.Tensor, float, ToneMap], torch.Tensor]
+    """Its colours as sRGB values, so many stops brighter."""
+    write_exr: Callable[[Path, Rig, int, dict[str, Any]], Path]
+    """Write what a rig sees as linear light."""
+    prepare: Callable[[Progress], None]
+    """Whatever takes time before the first frame."""
 
 
-@dataclass(frozen=True, eq=False)
-class Stretch:
-    """What the frames of one call of `Run.render_path` have in common."""
+def make_film(
+    kind: PathKind | str | os.PathLike[str],
+    *,
+    camera: RigKind | None,
+    frames: int | None,
+    seconds: float | None,
+    fps: float | None,
+    size: tuple[int | None, int | None],
+    eye_distance: float | None,
+    base: Callable[[], Cameras],
+    target: torch.Tensor,
+    unbounded: bool,
+) -> Film:
+    """The cameras of a film; the options are those of `voxfield.api.Run.render_path`.
+
+    Args:
+        size: width and height.
+        base: the cameras along which paths that have a name lead, asked for only of these.
+        target: (3,): what the eyes of stereo look at.
+        unbounded: whether there is something around the cameras.
+    """
+    if kind in PATH_KINDS:
+        fps = 24.0 if fps is None else fps
+        camera, along = camera or "perspective", base()
+        if camera != "perspective" and kind == "dataset" and along.model != "perspective":
+            raise InputError(f"camera: these photographs have {along.model} lenses of their own. Leave it out.")
+        width, height = frame_size(camera, along, *size)
+        count = frames if frames is not None else max(1, round((seconds or 5.0) * fps))
+        cameras = camera_path(kind, along, frames=count, width=width, height=height, unbounded=unbounded)
+        name, level = str(kind), True
+    else:
+        path = read_path(kind)
+        fps = path.fps if fps is None else fps
+        if path.keyframes and (frames is not None or seconds is not None):
+            path = path.through_keyframes(frames or max(1, round((seconds or 0.0) * fps)))
+        # Whoever set the cameras by hand meant them so: they are not turned upright.
+        name, level, asked = Path(kind).stem, False, camera
+        camera = camera or path.camera
+        cameras = path.cameras()
+        of_file = asked in (None, path.camera)
+        width, height = frame_size("perspective" if of_file else camera, cameras, *size)
+        cameras = path.cameras(width, height)
+    rig = make_rig(camera, cameras, width=width, height=height, eye_distance=eye_distance, target=target, level=level)
+    return Film(name=name if camera == "perspective" else f"{name}-{camera}", fps=fps, rig=rig)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Shoot:
+    """One call that renders a film: see `voxfield.api.Run.render_path`."""
 
     film: Film
-    reel: Reel
-    depth_folder: Path | None
-    """Where their depth is written too; None: nowhere."""
-    other: Any
-    """Whose pictures go beside."""
+    filmed: Sequence[Filmed]
+    """What is seen, from left to right."""
+    folder: Path
+    """Of the frames."""
+    video: Path
+    """The video, where one is asked for."""
+    format: str
     exposure: float
     tone_map: ToneMap
+    save_depth: bool
     options: dict[str, Any]
+    """Of the renderer."""
+    quiet: bool
 
-    def depth_files(self, index: int) -> list[Path]:
+    def run(self) -> list[Path]:
+        """Render, and return the film's files."""
+        film, first = self.film, self.filmed[0]
+        suffix = ".exr" if self.format == "exr" else ".png"
+        looks: dict[str, Any] = {"runs": [one.identity for one in self.filmed], "background": first.background}
+        looks |= {"exposure": self.exposure, "tone_map": self.tone_map}
+        # Frames and depth of another film may lie there under the same names.
+        looks |= {"frames": suffix, "depth": self.save_depth}
+        reel = Reel(self.folder, film_identity(film.rig, looks), suffix=suffix, keep=self.format != "video")
+        with Progress(quiet=self.quiet) as progress:
+            for one in self.filmed:
+                one.prepare(progress)
+            with progress.stage(f"Rendering {film.name}", len(film.rig), "frames") as stage, kernels_own_the_cores():
+                if self.format == "exr":
+                    for index in range(len(film.rig)):
+                        if not reel.has(index):
+                            first.write_exr(reel.file(index), film.rig, index, self.options)
+                            reel.note(index)
+                        stage.advance(1)
+                else:
+                    pictures = advancing((self._frame(reel, index) for index in range(len(film.rig))), stage)
+                    self._develop(pictures)
+        written: list[Path] = []
+        for index in range(len(film.rig)):
+            written += [reel.file(index)] if self.format != "video" else []
+            written += self._depth_files(index)
+        reel.finish()
+        return [*written, self.video] if self.format in ("video", "both") else written
+
+    def _develop(self, pictures: Iterable[torch.Tensor]) -> None:
+        """Take all pictures, and write the video if one is asked for."""
+        if self.format == "images":
+            deque(pictures, maxlen=0)
+            return
+        write_video(self.video, (picture.numpy() for picture in pictures), fps=self.film.fps)
+        if len(self.filmed) == 1 and self.film.rig.kind in SPHERICAL:
+            write_spherical(self.video, SPHERICAL[self.film.rig.kind])
+
+    def _frame(self, reel: Reel, index: int) -> torch.Tensor:
+        """A frame (H, W, 3) uint8: rendered, or read where it is there already."""
+        picture = reel.picture(index)
+        if picture is not None and all(file.is_file() for file in self._depth_files(index)):
+            return picture
+        shown = []
+        for place, one in enumerate(self.filmed):
+            seen = one.see(self.film.rig, index, self.options)
+            shown.append(to_uint8(one.on_screen(seen["rgb"], self.exposure, self.tone_map)))
+            if place == 0 and self.save_depth:
+                write_depth(self.folder / f"depth_{index:05d}", seen)
+        picture = side_by_side(shown)
+        write_png(reel.file(index), picture)
+        reel.note(index)
+        return picture
+
+    def _depth_files(self, index: int) -> list[Path]:
         """The files of a frame's depth."""
-        if self.depth_folder is None:
+        if not self.save_depth:
             return []
-        return [self.depth_folder / f"depth_{index:05d}{suffix}" for suffix in (".npy", ".png")]
+        return [self.folder / f"depth_{index:05d}{suffix}" for suffix in (".npy", ".png")]
+
+
+def seen_by_rig(
+    render_image: Callable[..., dict[str, torch.Tensor]], rig: Rig, index: int, **options: Any
+) -> dict[str, torch.Tensor]:
+    """What the eyes of a rig see through a model's ``render_image``, as one frame."""
+    with torch.inference_mode():
+        eyes = [render_image(eye, index, **options) for eye in rig.eyes]
+    return {name: rig.frame([eye[name] for eye in eyes]) for name in eyes[0]}

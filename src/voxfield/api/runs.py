@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import os
-from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -12,19 +11,7 @@ import torch
 
 from voxfield.api import field_page
 from voxfield.api.field_subject import field_subject
-from voxfield.api.film import (
-    SPHERICAL,
-    Film,
-    Reel,
-    Stretch,
-    advancing,
-    check_same_world,
-    film_identity,
-    frame_size,
-    read_path,
-    render_options,
-    write_depth,
-)
+from voxfield.api.film import Filmed, Shoot, make_film, render_options, seen_by_rig
 from voxfield.api.trained_run import TrainedRun
 from voxfield.checks import check_choice
 from voxfield.colour import ToneMap, compared, display, linear_from_srgb
@@ -36,16 +23,14 @@ from voxfield.export.focus import write_focus
 from voxfield.export.surfaces import CloudConfig, MeshConfig, SurfaceExport, cloud_of, mesh_of, write_surface_of
 from voxfield.export.volumes import VolumeExport, exported, volume_of
 from voxfield.geometry.camera import Cameras
-from voxfield.geometry.paths import PATH_KINDS, PathKind, camera_path
+from voxfield.geometry.paths import PathKind
 from voxfield.geometry.pose import SceneTransform, similarity_between
-from voxfield.geometry.rigs import Rig, RigKind, make_rig
+from voxfield.geometry.rigs import Rig, RigKind
 from voxfield.kernels.threads import kernels_own_the_cores
 from voxfield.models.base import Model
 from voxfield.recipes import build_model
 from voxfield.recipes.rehearsal import compile_kernels
-from voxfield.render.image import colour_from_name, side_by_side, to_uint8, write_linear, write_png
-from voxfield.render.video import write_video
-from voxfield.storage.spherical_mp4 import write_spherical
+from voxfield.render.image import colour_from_name, write_linear
 from voxfield.storage.surface_files import ColouredSurface, check_surface_path
 from voxfield.storage.vdb.layout import Compression
 from voxfield.storage.voxel_vdb import Layout, write_voxel_vdb
@@ -117,6 +102,10 @@ class Run(TrainedRun):
             seen = self.model.render_image(cameras, i, background=self._background(background), **options)
         tone = self.captures.tone
         return seen if tone is None else {**seen, "rgb": seen["rgb"] / tone.exposure}
+
+    def compile_for_rendering(self, progress: Progress) -> None:
+        """Compile the kernels that rendering needs, where that was not done before."""
+        compile_kernels(self.experiment.recipe, self.placement, progress, training=False)
 
     def subject(self) -> FieldSubject:
         """The field as the viewer shows it."""
@@ -270,116 +259,50 @@ class Run(TrainedRun):
         """
         options = render_options(format, exposure, tone_map, chunk_size)
         other = self._other(beside, format)
-        film = self._film(kind, camera, frames, seconds, fps, (width, height), split, eye_distance)
+        film = make_film(
+            kind,
+            camera=camera,
+            frames=frames,
+            seconds=seconds,
+            fps=fps,
+            size=(width, height),
+            eye_distance=eye_distance,
+            base=lambda: (self.split(cast(Split, split)) if kind == "dataset" else self.captures).image_cameras,
+            target=torch.tensor(self.captures.bounds.centre),
+            unbounded=self.captures.unbounded,
+        )
         name = film.name if other is None else f"{film.name}-beside-{other.path.resolve().name}"
         folder = Path(output) if output is not None else self.path / "renders" / name
-        video = folder.with_suffix(".mp4") if output is None else folder / f"{name}.mp4"
-        looks: dict[str, Any] = {
-            "runs": [run._loaded[1] for run in (self, other) if run is not None],
-            "exposure": exposure,
-        }
-        suffix = ".exr" if format == "exr" else ".png"
-        looks |= {"tone_map": tone_map, "background": self.experiment.evaluation.background}
-        # Frames and depth of another film may lie there under the same names.
-        looks |= {"frames": suffix, "depth": save_depth}
-        reel = Reel(folder, film_identity(film.rig, looks), suffix=suffix, keep=format != "video")
-        stretch = Stretch(film, reel, folder if save_depth else None, other, exposure, tone_map, options)
-        with Progress(quiet=quiet) as progress:
-            for recipe in {run.experiment.recipe for run in (self, other or self)}:
-                compile_kernels(recipe, self.placement, progress, training=False)
-            with progress.stage(f"Rendering {film.name}", len(film.rig), "frames") as stage, kernels_own_the_cores():
-                if format == "exr":
-                    for index in range(len(film.rig)):
-                        if not reel.has(index):
-                            self._write_exr(reel.file(index), film.rig, index, options)
-                            reel.note(index)
-                        stage.advance(1)
-                else:
-                    pictures = advancing((self._frame(stretch, index) for index in range(len(film.rig))), stage)
-                    if format == "images":
-                        deque(pictures, maxlen=0)
-                    else:
-                        write_video(video, (picture.numpy() for picture in pictures), fps=film.fps)
-                        if other is None and film.rig.kind in SPHERICAL:
-                            write_spherical(video, SPHERICAL[film.rig.kind])
-        written: list[Path] = []
-        for index in range(len(film.rig)):
-            written += [reel.file(index)] if format != "video" else []
-            written += stretch.depth_files(index)
-        reel.finish()
-        return [*written, video] if format in ("video", "both") else written
+        return Shoot(
+            film=film,
+            filmed=[run._filmed() for run in (self, other) if run is not None],
+            folder=folder,
+            video=folder.with_suffix(".mp4") if output is None else folder / f"{name}.mp4",
+            format=format,
+            exposure=exposure,
+            tone_map=tone_map,
+            save_depth=save_depth,
+            options=options,
+            quiet=quiet,
+        ).run()
 
-    def _frame(self, stretch: Stretch, index: int) -> torch.Tensor:
-        """A frame (H, W, 3) uint8: rendered, or read where it is there already."""
-        picture = stretch.reel.picture(index)
-        if picture is not None and all(file.is_file() for file in stretch.depth_files(index)):
-            return picture
-        shown = []
-        for run in (self, stretch.other):
-            if run is not None:
-                seen = run._look(stretch.film.rig, index, stretch.options)
-                shown.append(to_uint8(run._on_screen(seen["rgb"], stretch.exposure, stretch.tone_map)))
-                if run is self and stretch.depth_folder is not None:
-                    write_depth(stretch.depth_folder / f"depth_{index:05d}", seen)
-        picture = side_by_side(shown)
-        write_png(stretch.reel.file(index), picture)
-        stretch.reel.note(index)
-        return picture
-
-    def _film(
-        self,
-        kind: PathKind | str | os.PathLike[str],
-        camera: RigKind | None,
-        frames: int | None,
-        seconds: float | None,
-        fps: float | None,
-        size: tuple[int | None, int | None],
-        split: str,
-        eye_distance: float | None,
-    ) -> Film:
-        """What `render_path` renders."""
-        if kind in PATH_KINDS:
-            fps = 24.0 if fps is None else fps
-            source = self.split(cast(Split, split)) if kind == "dataset" else self.captures
-            camera, base = camera or "perspective", source.image_cameras
-            if camera != "perspective" and kind == "dataset" and base.model != "perspective":
-                raise InputError(f"camera: these photographs have {base.model} lenses of their own. Leave it out.")
-            width, height = frame_size(camera, base, *size)
-            count = frames if frames is not None else max(1, round((seconds or 5.0) * fps))
-            unbounded = self.captures.unbounded
-            cameras = camera_path(kind, base, frames=count, width=width, height=height, unbounded=unbounded)
-            name, level = str(kind), True
-        else:
-            path = read_path(kind)
-            fps = path.fps if fps is None else fps
-            if path.keyframes and (frames is not None or seconds is not None):
-                path = path.through_keyframes(frames or max(1, round((seconds or 0.0) * fps)))
-            # Whoever set the cameras by hand meant them so: they are not turned upright.
-            name, level, asked = Path(kind).stem, False, camera
-            camera = camera or path.camera
-            cameras = path.cameras()
-            of_file = asked in (None, path.camera)
-            width, height = frame_size("perspective" if of_file else camera, cameras, *size)
-            cameras = path.cameras(width, height)
-        rig = make_rig(
-            camera,
-            cameras,
-            width=width,
-            height=height,
-            eye_distance=eye_distance,
-            target=torch.tensor(self.captures.bounds.centre),
-            level=level,
+    def _filmed(self) -> Filmed:
+        """The run as what a film shows."""
+        return Filmed(
+            identity=self.weights,
+            background=self.experiment.evaluation.background,
+            see=self._look,
+            on_screen=self._on_screen,
+            write_exr=self._write_exr,
+            prepare=self.compile_for_rendering,
         )
-        return Film(name=name if camera == "perspective" else f"{name}-{camera}", fps=fps, rig=rig)
 
     def _look(
         self, rig: Rig, index: int, options: dict[str, Any], background: torch.Tensor | None = None
     ) -> dict[str, torch.Tensor]:
         """What the eyes of a rig see, in the space of the model's colours, as one frame."""
         behind = self._background() if background is None else background
-        with torch.inference_mode():
-            eyes = [self.model.render_image(eye, index, background=behind, **options) for eye in rig.eyes]
-        return {name: rig.frame([eye[name] for eye in eyes]) for name in eyes[0]}
+        return seen_by_rig(self.model.render_image, rig, index, background=behind, **options)
 
     def _other(self, beside: "str | os.PathLike[str] | Run | None", format: str) -> "Run | None":  # noqa: A002
         """The run whose pictures go beside this one's, checked to be of the same world."""
@@ -388,7 +311,12 @@ class Run(TrainedRun):
         if format == "exr":
             raise InputError("beside: pictures beside each other are for PNGs and videos. Choose another format.")
         other = beside if isinstance(beside, Run) else Run(Path(beside))
-        check_same_world(other.path, other.captures, self.path, self.captures)
+        own, others = (run.captures.transform.matrix for run in (self, other))
+        if not torch.allclose(own, others, rtol=1e-4, atol=1e-4):
+            raise InputError(
+                f"{other.path}: its world is another than that of {self.path}, so no camera sees the same in both. "
+                "Train both on the same capture, with the same capture.orientation, centre and auto_scale."
+            )
         return other
 
     def _write_exr(self, path: Path, rig: Rig, index: int, options: dict[str, Any]) -> Path:

@@ -60,6 +60,11 @@ class TrainedRun(ABC):
         about = {"step": int(state["step"]), "train_seconds": float(state["seconds"]), "checkpoint": path.name}
         return module.eval(), about
 
+    @property
+    def weights(self) -> dict[str, Any]:
+        """Which weights are loaded: ``step``, ``train_seconds`` and the name of the ``checkpoint``."""
+        return self._loaded[1]
+
     def report(self) -> Path:
         """Write ``report.html`` and return its path."""
         return write_report(self.path)

@@ -1,4 +1,4 @@
-"""Looking at runs in a browser."""
+"""Looking at runs, scenes and files in a browser."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 from voxfield.api.runs import Run
-from voxfield.recipes.rehearsal import compile_kernels
+from voxfield.api.scenes import Scene
+from voxfield.data.scene_file import is_scene
 from voxfield.render.image import colour_from_name
 from voxfield.training.experiment import EXPERIMENT_NAME
 from voxfield.training.progress import Progress
@@ -26,11 +27,11 @@ def view(
     device: str = "auto",
     quiet: bool = False,
 ) -> Viewer | Showcase:
-    """Show a run, a volume, a mesh or points in a browser.
+    """Show a run, a scene, a volume, a mesh or points in a browser.
 
     Args:
-        path: run directory; or an OpenVDB file, a voxel dataset, a ``.npy`` volume or point cloud, a mesh, a PLY point
-            cloud, or a folder of such files, which the browser draws by itself.
+        path: run directory, or a scene's ``.json`` file; or an OpenVDB file, a voxel dataset, a ``.npy`` volume or
+            point cloud, a mesh, a PLY point cloud, or a folder of such files, which the browser draws by itself.
         host: name or address of this machine's on which to listen; the URL then holds a secret that whoever looks
             needs. None: only this machine can look.
         port: 1 to 65535; 0: any that is free.
@@ -46,18 +47,36 @@ def view(
         InputError: no such host. MissingFileError, FormatError: the run or the file cannot be read.
     """
     require_viser()
+    if is_scene(path):
+        return _view_scene(Scene(path, device=device), host=host, port=port, quiet=quiet)
     if not (Path(path) / EXPERIMENT_NAME).is_file():
         return Showcase(open_exhibit(Path(path)), name=Path(path).resolve().name, host=host, port=port)
     run = Run(Path(path), device=device)
     subject = run.subject()
     with Progress(quiet=quiet) as progress:
-        compile_kernels(run.experiment.recipe, run.placement, progress, training=False)
+        run.compile_for_rendering(progress)
     viewer = Viewer(
         subject,
         name=run.path.resolve().name,
         photographs=Photographs(run.captures),
         paths=run.path / "camera_paths",
         background=torch.tensor(colour_from_name(run.experiment.evaluation.background)),
+        host=host,
+        port=port,
+    )
+    viewer.start()
+    return viewer
+
+
+def _view_scene(scene: Scene, *, host: str | None, port: int, quiet: bool) -> Viewer:
+    subject = scene.subject()
+    with Progress(quiet=quiet) as progress:
+        scene.compile_for_rendering(progress)
+    viewer = Viewer(
+        subject,
+        name=scene.path.stem,
+        paths=scene.path.parent / "camera_paths",
+        background=scene.background,
         host=host,
         port=port,
     )

@@ -44,9 +44,9 @@ def command(
         quiet: no progress bar.
     """
     import voxfield
-    from voxfield.cli.run_kinds import refuse_photographic
+    from voxfield.cli.run_kinds import refuse_photographic, require_run
 
-    opened = voxfield.open(run)
+    opened = require_run(voxfield.open(run), "are measured")
     if not isinstance(opened, voxfield.Run):
         photographic = {
             "--lpips-weights": lpips_weights,

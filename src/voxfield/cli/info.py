@@ -16,8 +16,10 @@ def command(
 ) -> int:
     """Say what a run is: recipe, data, progress, results.
 
+    Of a scene: its members and where they stand.
+
     Args:
-        run: run directory.
+        run: run directory, or a scene's .json file.
         json: print JSON for other programs.
     """
     import voxfield

@@ -1,7 +1,7 @@
 """``voxfield render``."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
@@ -13,7 +13,7 @@ EXAMPLE = "voxfield render runs/lego --path orbit --seconds 6 --fps 30 --width 8
 
 
 def command(
-    run: Annotated[Positional[Path], arg(metavar="RUN")],
+    run: Annotated[Positional[Path], arg(metavar="RUN|SCENE.json")],
     /,
     *,
     path: Annotated[str, arg(metavar="PATH")] = "orbit",
@@ -37,11 +37,13 @@ def command(
 ) -> int:
     """Render a camera path through a run as a video or images.
 
+    Of a scene (a JSON file that names several runs and volumes): all of them together.
+
     Of raynet: pictures of shapes by the network beside the traced truth; of these options --frames (views of each),
     --width, --output, --split and --quiet.
 
     Args:
-        run: run directory.
+        run: run directory, or a scene's .json file.
         path: orbit circles the subject, spiral also rises and approaches, interpolate flies through the photographs'
             positions, zoom goes away until pixels are eight times as wide and comes back (out of doors and in rooms it
             narrows the view instead), dataset renders the photographs' own views. Or the JSON file of a camera path, as
@@ -92,7 +94,12 @@ def command(
         for file in pictures:
             print(f"Wrote  {file}")
         return 0
-    opened = require_photographs(opened, "render camera paths")
+    options: dict[str, Any] = {}
+    if isinstance(opened, voxfield.Scene):
+        if beside is not None or compute_metrics:
+            raise InputError("--beside, --compute-metrics: for runs, and this is a scene. Leave them out.")
+    else:
+        opened, options["beside"] = require_photographs(opened, "render camera paths"), beside
     written = opened.render_path(
         path,
         camera=camera,
@@ -107,13 +114,13 @@ def command(
         exposure=exposure,
         tone_map=tone_map,
         split=split,
-        beside=beside,
         save_depth=save_depth,
         chunk_size=chunk_size,
         quiet=quiet,
+        **options,
     )
     for file in written:
         print(f"Wrote  {file}")
-    if compute_metrics:
+    if compute_metrics and isinstance(opened, voxfield.Run):
         return print_metrics(opened.path, split, opened.evaluate(split=split, quiet=quiet))
     return 0

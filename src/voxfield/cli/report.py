@@ -17,6 +17,7 @@ def command(run: Annotated[Positional[Path], arg(metavar="RUN")], /) -> int:
         run: run directory.
     """
     import voxfield
+    from voxfield.cli.run_kinds import require_run
 
-    print(f"Wrote  {voxfield.open(run).report()}")
+    print(f"Wrote  {require_run(voxfield.open(run), 'have reports').report()}")
     return 0

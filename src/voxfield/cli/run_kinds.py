@@ -4,11 +4,25 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from voxfield.api import Run
+    from voxfield.api import Run, Scene
     from voxfield.api.trained_run import TrainedRun
 
 
-def require_photographs(run: "TrainedRun", what: str) -> "Run":
+def require_run(opened: "TrainedRun | Scene", what: str) -> "TrainedRun":
+    """``opened``, which has to be a run to ``what`` ("have reports").
+
+    Raises:
+        InputError: it is a scene.
+    """
+    import voxfield
+    from voxfield.errors import InputError
+
+    if isinstance(opened, voxfield.Scene):
+        raise InputError(f"{opened.path}: is a scene, and only runs {what}. Name one of its members.")
+    return opened
+
+
+def require_photographs(run: "TrainedRun | Scene", what: str) -> "Run":
     """``run``, which has to be one on photographs to ``what`` ("export cameras").
 
     Raises:
@@ -17,6 +31,7 @@ def require_photographs(run: "TrainedRun", what: str) -> "Run":
     import voxfield
     from voxfield.errors import InputError
 
+    run = require_run(run, what)
     if not isinstance(run, voxfield.Run):
         raise InputError(
             f"{run.path}: is a run of {run.record.experiment.recipe}, and only runs on photographs {what}. "

@@ -54,10 +54,11 @@ def command(
     """
     import voxfield
     from voxfield.api.diffusion import DiffusionRun
+    from voxfield.cli.run_kinds import require_run
     from voxfield.cli.tables import format_nested
     from voxfield.errors import InputError
 
-    opened = voxfield.open(run)
+    opened = require_run(voxfield.open(run), "make volumes")
     if not isinstance(opened, DiffusionRun):
         raise InputError(f"{run}: is a run of {opened.record.experiment.recipe}, which makes no volumes.")
     folder = run / "samples" if output is None else output

@@ -19,13 +19,14 @@ def command(
     device: Annotated[str, arg(metavar="NAME")] = "auto",
     quiet: bool = False,
 ) -> int:
-    """Show a run, a volume, a mesh or points in a browser: move around, crop, film, take screenshots.
+    """Show a run, a scene, a volume, a mesh or points in a browser: move around, crop, film, take screenshots.
 
     Only this machine can look, unless --host is given. From another one, without --host:
     ssh -L 7007:127.0.0.1:7007 THIS_MACHINE, then open http://127.0.0.1:7007 there.
 
     Args:
-        path: run directory, .vdb file, voxel dataset, .npy volume or points, mesh, or a folder of such files.
+        path: run directory, scene's .json file, .vdb file, voxel dataset, .npy volume or points, mesh, or a folder of
+            such files.
         host: name or address of this machine's on which to listen, 0.0.0.0 for all: whoever has the URL that is printed
             can look.
         port: port of the page.

@@ -355,6 +355,14 @@ class Nerfacto(torch.nn.Module):
         rgb, seen, _ = self._see(self._look(rays, None, None), background)
         return {"rgb": rgb, "opacity": seen.opacity, "depth": seen.depth}
 
+    @torch.no_grad()
+    def edges(self, rays: Rays, near: torch.Tensor, far: torch.Tensor) -> torch.Tensor:
+        """Where rendering looks along R rays of the field's space between ``near`` and ``far`` (R,), 0 <= near < far:
+        edges (R, S + 1) of adjoining intervals, as distances.
+        """
+        spacing = RaySpacing(near=near, far=far, kind="piecewise" if self.unbounded else "uniform")
+        return self._place(rays, spacing, None, exponent=1.0, learn=False, generator=None)[2]
+
     def refined_poses(self, camera_to_world: torch.Tensor) -> torch.Tensor:
         """The training cameras' poses (N, 3, 4) with the corrections learnt so far."""
         return camera_to_world if self.poses is None else self.poses.apply_to_poses(camera_to_world)
