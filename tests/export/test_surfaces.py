@@ -1,6 +1,7 @@
 """Fields as meshes and points: where the matter is, what is coloured how, and what is refused."""
 
 import dataclasses
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -35,6 +36,23 @@ def box_model(density: float) -> Plenoxels:
     return model
 
 
+class Told:
+    """Hears of stages: for every unit how many there are and how many were done."""
+
+    def __init__(self) -> None:
+        self.done: dict[str, list[int]] = {}
+
+    @contextmanager
+    def __call__(self, description: str, total: int, unit: str):
+        self.done[unit] = counts = [total, 0]
+
+        class Stage:
+            def advance(self, count: int = 1) -> None:
+                counts[1] += count
+
+        yield Stage()
+
+
 def model_world(model: Plenoxels, points: torch.Tensor) -> torch.Tensor:
     """Points of the model's grid in the world."""
     low, high = model.grid.scene_bounds.tensor()
@@ -43,11 +61,12 @@ def model_world(model: Plenoxels, points: torch.Tensor) -> torch.Tensor:
 
 
 def test_a_mesh_lies_around_the_matter() -> None:
-    told: list[int] = []
+    stages = Told()
     config = MeshConfig(resolution=32)
-    found = mesh_of(box_model(1e3), BOUNDS, CAMERAS.origins, config=config, advance=told.append)
+    found = mesh_of(box_model(1e3), BOUNDS, CAMERAS, config=config, stages=stages)
     size = 2 / CONFIG.resolutions[0][0]
-    assert sum(told) == config.nodes(BOUNDS)[2] == 33
+    assert config.nodes(BOUNDS)[2] == 33
+    assert stages.done == {"layers": [33, 33], "vertices": [len(found.vertices)] * 2}
     assert np.abs(found.vertices).max() < 0.5 + size
     assert np.abs(found.vertices).max(1).min() > 0.5 - size
     assert (found.vertices * found.normals).sum(1).min() > 0
@@ -57,7 +76,7 @@ def test_a_mesh_lies_around_the_matter() -> None:
 @pytest.mark.parametrize("density", [-1.0, 1e-3])
 def test_an_empty_field_has_no_mesh(density: float) -> None:
     with pytest.raises(InputError, match="no surface in its region of interest"):
-        mesh_of(box_model(density), BOUNDS, CAMERAS.origins, config=MeshConfig(resolution=16))
+        mesh_of(box_model(density), BOUNDS, CAMERAS, config=MeshConfig(resolution=16))
 
 
 def test_points_lie_where_rays_end() -> None:
@@ -95,8 +114,8 @@ def test_specks_are_left_out() -> None:
     centres = torch.cat([some for _, some in model.grid.centres()])
     with torch.no_grad():
         model.grid.density[model_world(model, centres).sub(0.85).abs().amax(1).argmin()] = 1e3
-    whole = mesh_of(model, BOUNDS, CAMERAS.origins, config=MeshConfig(resolution=24))
-    large = mesh_of(model, BOUNDS, CAMERAS.origins, config=MeshConfig(resolution=24, min_part=0.5))
+    whole = mesh_of(model, BOUNDS, CAMERAS, config=MeshConfig(resolution=24))
+    large = mesh_of(model, BOUNDS, CAMERAS, config=MeshConfig(resolution=24, min_part=0.5))
     assert whole.vertices.max() > 0.7 > large.vertices.max()
     assert large.faces.max() == len(large.vertices) - 1
 
@@ -125,6 +144,6 @@ def test_runs_in_normalised_device_coordinates_are_refused() -> None:
     model = box_model(1e3)
     model.ndc = object()
     with pytest.raises(InputError, match="normalised device coordinates"):
-        mesh_of(model, BOUNDS, CAMERAS.origins, config=MeshConfig(resolution=8))
+        mesh_of(model, BOUNDS, CAMERAS, config=MeshConfig(resolution=8))
     with pytest.raises(InputError, match="normalised device coordinates"):
         cloud_of(model, BOUNDS, CAMERAS, config=CloudConfig(points=3), generator=torch.Generator())

@@ -20,7 +20,7 @@ TETRAHEDRON = ColouredSurface(
 
 @pytest.mark.parametrize("ending", [".ply", ".obj", ".PLY"])
 def test_ply_and_obj_keep_everything(tmp_path, ending) -> None:
-    file = write_surface(tmp_path / f"a{ending}", TETRAHEDRON)
+    (file,) = write_surface(tmp_path / f"a{ending}", TETRAHEDRON)
     back = trimesh.load_mesh(file, process=False, maintain_order=True)
     np.testing.assert_allclose(back.vertices, TETRAHEDRON.vertices)
     assert np.array_equal(back.faces, TETRAHEDRON.faces)
@@ -29,7 +29,7 @@ def test_ply_and_obj_keep_everything(tmp_path, ending) -> None:
 
 
 def test_a_glb_is_turned_and_its_colours_are_linear(tmp_path) -> None:
-    file = write_surface(tmp_path / "a.glb", TETRAHEDRON)
+    (file,) = write_surface(tmp_path / "a.glb", TETRAHEDRON)
     back = trimesh.load_mesh(file, process=False)
     x, y, z = TETRAHEDRON.vertices.T
     np.testing.assert_allclose(back.vertices, np.stack([x, z, -y], 1))
@@ -55,7 +55,7 @@ def test_points_are_a_ply_without_faces(tmp_path) -> None:
         colours=TETRAHEDRON.colours,
         faces=np.zeros((0, 3), np.int64),
     )
-    back = trimesh.load(write_surface(tmp_path / "a.ply", points), process=False)
+    back = trimesh.load(write_surface(tmp_path / "a.ply", points)[0], process=False)
     np.testing.assert_allclose(back.vertices, TETRAHEDRON.vertices)
     assert np.array_equal(back.colors[1, :3], [255, 0, 0])
     with pytest.raises(InputError, match="ending of a file of points"):

@@ -1,11 +1,11 @@
 """Fewer triangles for the same surface: quadric error metrics (Garland and Heckbert 1997,
 https://doi.org/10.1145/258734.258849).
 
-Every vertex keeps the sum of squared distances to the planes of the triangles that were merged into it, weighted by their
-areas: a quadric v'Av + 2b'v + c. Collapsing an edge costs the least value of the sum of its ends' quadrics. Where the
-paper takes one edge at a time from a heap, a round here takes many, none of which is a neighbour of another: each is the
-cheapest of its surroundings and among the cheapest of all, so the order hardly differs, and all is arithmetic on whole
-arrays.
+Every vertex keeps the sum of squared distances to the planes of the triangles that were merged into it, weighted by
+their areas: a quadric v'Av + 2b'v + c. Collapsing an edge costs the least value of the sum of its ends' quadrics. Where
+the paper takes one edge at a time from a heap, a round here takes many, none of which is a neighbour of another: each
+is the cheapest of its surroundings and among the cheapest of all, so the order hardly differs, and all is arithmetic on
+whole arrays.
 """
 
 from dataclasses import dataclass
@@ -60,8 +60,8 @@ def decimated(vertices: np.ndarray, faces: np.ndarray, triangles: int) -> tuple[
             refused, gained = np.zeros(0, np.int64), 0
         else:
             raise InputError(
-                f"triangles: the mesh cannot do with less than {before:,} of them, got {triangles:,}. Ask for more, for "
-                "a lower resolution, or leave small parts out."
+                f"triangles: the mesh cannot do with less than {before:,} of them, got {triangles:,}. Ask for more, "
+                "for a lower resolution, or leave small parts out."
             )
     used, compact = np.unique(mesh.faces, return_inverse=True)
     return mesh.vertices[used].astype(np.float32), compact.reshape(-1, 3).astype(np.int64)
@@ -143,7 +143,9 @@ class _Mesh:
         a, b, c = yy * zz - yz * yz, xz * yz - xy * zz, xy * yz - xz * yy
         d, e, f = xx * zz - xz * xz, xy * xz - xx * yz, xx * yy - xy * xy
         determinant = np.maximum(xx * a + xy * b + xz * c, 1e-300)
-        place = np.stack([a * x + b * y + c * z, b * x + d * y + e * z, c * x + e * y + f * z], 1) / determinant[:, None]
+        place = (
+            np.stack([a * x + b * y + c * z, b * x + d * y + e * z, c * x + e * y + f * z], 1) / determinant[:, None]
+        )
         far = ((place - middle) ** 2).sum(1) > ((one - other) ** 2).sum(1)
         place = np.where(far[:, None], middle, place)
         x, y, z = place.T
