@@ -64,6 +64,26 @@ class Obstacles:
 
 
 @torch.no_grad()
+def in_sight(
+    points: torch.Tensor, normals: torch.Tensor, cameras: Cameras, *, obstacles: Obstacles, advance: Advance
+) -> torch.Tensor:
+    """(N,) bool, on the CPU: points of a surface that some camera sees; arguments as those of `seen_colours`."""
+    chosen = _chosen(cameras)
+    found = []
+    for place, normal in zip(points.split(_POINTS_AT_ONCE), normals.split(_POINTS_AT_ONCE), strict=True):
+        _, cosine = _facing(chosen, place.to(chosen.device), normal.to(chosen.device), obstacles)
+        found.append((cosine[:, 0] > 0).cpu())
+        advance(len(place))
+    return torch.cat(found) if found else torch.zeros(0, dtype=torch.bool)
+
+
+def _chosen(cameras: Cameras) -> Cameras:
+    """The cameras from whose sides points may be seen."""
+    count = len(cameras)
+    return cameras[torch.linspace(0, count - 1, min(MOST_CAMERAS, count)).round().long().to(cameras.device)]
+
+
+@torch.no_grad()
 def seen_colours(
     model: Model,
     field: PointField,
@@ -89,7 +109,7 @@ def seen_colours(
         voxel: side of the voxels in which the surface was found, world units.
         advance: told of points done.
     """
-    chosen = cameras[torch.linspace(0, len(cameras) - 1, min(MOST_CAMERAS, len(cameras))).round().long()]
+    chosen = _chosen(cameras)
     found = []
     for place, normal in zip(points.split(_POINTS_AT_ONCE), normals.split(_POINTS_AT_ONCE), strict=True):
         place, normal = place.to(chosen.device), normal.to(chosen.device)

@@ -18,7 +18,7 @@ import torch
 from voxfield.checks import check_choice, check_range
 from voxfield.errors import InputError
 from voxfield.export.depth_fusion import block_count, chosen_views, fused, views_of
-from voxfield.export.seen_colours import Obstacles, seen_colours
+from voxfield.export.seen_colours import Obstacles, in_sight, seen_colours
 from voxfield.export.textures import (
     MOST_TRIANGLES,
     Layout,
@@ -43,6 +43,9 @@ RAYS_AT_ONCE: Final = 1 << 13
 """Rays of a point cloud that are looked along together."""
 TEXTURED_TRIANGLES: Final = 50_000
 """Triangles of a mesh with a texture, unless told otherwise."""
+
+RINGS: Final = 3
+"""Triangles around those in sight that a textured mesh keeps."""
 
 MeshSource = Literal["density", "depth"]
 """What a mesh is made from: the field's density in space, or the depth that its renderings show."""
@@ -76,7 +79,8 @@ class MeshConfig:
     triangles: int | None = None
     """At most so many, 4 to 50 million; None: as many as are found, of textured ones ``TEXTURED_TRIANGLES``."""
     texture: int | None = None
-    """Texels along a side of a texture, 64 to 8192; None: coloured vertices."""
+    """Texels along a side of a texture, 64 to 8192; None: coloured vertices. A textured mesh has no parts that no
+    camera sees: they would take most of it where a field has matter all through."""
 
     def __post_init__(self) -> None:
         check_range("resolution", self.resolution, minimum=8, maximum=768)
@@ -176,6 +180,16 @@ def mesh_of(
     # Normals turn the other way as places are stretched.
     facing = torch.nn.functional.normalize(torch.from_numpy(normals) / step, dim=1).numpy()
     obstacles = Obstacles.of(torch.from_numpy(places), bounds, float(step.max()), cameras.device)
+    if config.texture is not None:
+        with stages("Looking for what is in sight", len(places), "vertices") as stage:
+            seen = in_sight(
+                torch.from_numpy(places),
+                torch.from_numpy(facing),
+                cameras,
+                obstacles=obstacles,
+                advance=stage.advance,
+            )
+        faces, (places, facing) = _around(faces, seen.numpy(), places, facing)
     if config.most_triangles is not None and len(faces) > config.most_triangles:
         with stages("Leaving triangles out", 1, "meshes") as stage:
             places, faces = decimated(places, faces, config.most_triangles)
@@ -275,6 +289,21 @@ def _textured(
         faces=layout.faces,
         texture=Texture(coordinates=layout.coordinates, picture=picture),
     )
+
+
+def _around(faces: np.ndarray, seen: np.ndarray, *of_vertices: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    """The triangles within ``RINGS`` of vertices that are ``seen`` (V,), and what remains ``of_vertices`` (V, ...).
+
+    Whole, if nothing is seen.
+    """
+    if not seen.any():
+        return faces, of_vertices
+    for _ in range(RINGS):
+        kept = seen[faces].any(1)
+        seen = seen.copy()
+        seen[faces[kept]] = True
+    used, compact = np.unique(faces[kept], return_inverse=True)
+    return compact.reshape(-1, 3).astype(np.int64), tuple(values[used] for values in of_vertices)
 
 
 def _vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:

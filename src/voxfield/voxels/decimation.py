@@ -115,7 +115,7 @@ class _Mesh:
         places, costs = self._merged(ends)
         costs[(sides > 2) | np.isin(keys, refused)] = np.inf
         allowed = int(np.isfinite(costs).sum())
-        order = np.argsort(costs)[: max(min(allowed, 64), int(_CHEAPEST * allowed))]
+        order = np.argsort(costs)[: max(1, int(_CHEAPEST * allowed))]
         picked = _apart(ends, order, count)
         sound = self._sound(ends, sides, picked, places)
         kept = picked[sound]
@@ -170,7 +170,7 @@ class _Mesh:
         return sound & ~(border[ends[picked]].all(1) & (sides[picked] == 2))
 
     def _turn_nothing(self, owner: np.ndarray, places: np.ndarray) -> np.ndarray:
-        """(P,) bool: which of the edges that own vertices can become ``places`` (P, 3) without turning a triangle."""
+        """(P,) bool: edges that own vertices which can become ``places`` (P, 3) and no triangle turns or folds."""
         owners = owner[self.faces]
         moved = np.nonzero((owners >= 0).sum(1) == 1)[0]
         before = self.vertices[self.faces[moved]]
@@ -181,6 +181,11 @@ class _Mesh:
         fits = ((old * new).sum(1) > _LEAST_COSINE * sizes[0] * sizes[1]) | (sizes[0] == 0)
         sound = np.ones(len(places), bool)
         sound[edge[~fits]] = False
+        # Two triangles on the same far side would become one and its back.
+        far = np.sort(np.where(moving, -1, self.faces[moved]), axis=1)[:, 1:]
+        order = np.lexsort((far[:, 1], far[:, 0], edge))
+        same = (far[order[1:]] == far[order[:-1]]).all(1) & (edge[order[1:]] == edge[order[:-1]])
+        sound[edge[order[1:][same]]] = False
         return sound
 
 
