@@ -115,7 +115,7 @@ class _Mesh:
         places, costs = self._merged(ends)
         costs[(sides > 2) | np.isin(keys, refused)] = np.inf
         allowed = int(np.isfinite(costs).sum())
-        order = np.argsort(costs)[: max(1, int(_CHEAPEST * allowed))]
+        order = np.argsort(costs)[: min(allowed, max(1, int(_CHEAPEST * allowed)))]
         picked = _apart(ends, order, count)
         sound = self._sound(ends, sides, picked, places)
         kept = picked[sound]
