@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from voxfield.cli.options import optional
+
 EXAMPLE = "voxfield export mesh runs/lego --output lego.glb --min-part 0.01 --triangles 50000 --texture 2048"
 
 
@@ -17,14 +19,14 @@ def command(
     source: Annotated[Literal["density", "depth"], arg(name="from")] = "density",
     opacity: Annotated[float, arg(metavar="X")] = 0.5,
     min_part: Annotated[float, arg(metavar="X")] = 0.0,
-    triangles: Annotated[int | None, arg(metavar="N")] = None,
-    texture: Annotated[int | None, arg(metavar="SIZE")] = None,
+    triangles: Annotated[int | None, optional("N")] = None,
+    texture: Annotated[int | None, optional("SIZE")] = None,
     space: Literal["world", "capture"] = "world",
 ) -> int:
     """Export a run's field as a triangle mesh with coloured vertices or a texture: GLB, PLY or OBJ.
 
-    The surface is closed; matter that reaches the sides of the region of interest is cut there. In GLB files +Y is up,
-    as the format wants, in others +Z.
+    A surface of the density is closed, unless it has a texture, which leaves out what no camera sees; matter that
+    reaches the sides of the region of interest is cut there. In GLB files +Y is up, as the format wants, in others +Z.
 
     Args:
         run: run directory.
