@@ -13,6 +13,7 @@ KINDS = (
     "nerfstudio",
     "image-cache",
     "volumes",
+    "mesh",
     "prerender",
     "startup",
     "kernels",
@@ -27,6 +28,7 @@ TITLES = {
     "image-cache": "Pictures beyond memory",
     "nerfstudio": "nerfacto beside nerfstudio's: {name}",
     "volumes": "Compressed volumes",
+    "mesh": "Textured meshes beside the photographs: {name}",
     "prerender": "Point clouds to voxels, 128 x 128 x 128",
     "startup": "Start-up",
     "kernels": "Kernels",
@@ -329,6 +331,24 @@ def _nerfstudio(result: dict[str, Any]) -> str:
     return markdown_table(["what", f"Voxfield {ours['version']}", f"nerfstudio {theirs['version']}", ""], rows)
 
 
+def _mesh(result: dict[str, Any]) -> str:
+    rows = [
+        [
+            f"`{point['recipe']}`, {point['options']['source']} at {point['options']['resolution']}",
+            f"{point['faces']:,}",
+            f"{point['options']['texture']:,}",
+            f"{point['bytes'] / 1e6:.1f}",
+            f"{point['psnr']:.2f}",
+            f"{point['least_psnr']:.2f}",
+            str(point["num_images"]),
+            f"{point['seconds']['wall']:.0f} / {point['seconds']['processor']:.0f}",
+        ]
+        for point in result["points"]
+    ]
+    head = ["mesh", "triangles", "texture", "GLB, MB", "mean PSNR, dB", "least", "views"]
+    return markdown_table([*head, "export s: wall / processor"], rows)
+
+
 def _prerender(result: dict[str, Any]) -> str:
     rows = [
         [row["what"], *(_seconds(row[name]) for name in ("median", "best", "processor", "bar"))]
@@ -362,6 +382,7 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "image-cache": _image_cache,
     "nerfstudio": _nerfstudio,
     "volumes": _volumes,
+    "mesh": _mesh,
     "prerender": _prerender,
     "startup": _startup,
 }

@@ -8,6 +8,7 @@
     python benchmarks/run.py image-cache [SIZE ...] [--steps 400] [--captures DIR]
     python benchmarks/run.py nerfstudio --data PATH --nerfstudio-python PYTHON
     python benchmarks/run.py volumes --data DIR [FILE ...] [--errors 0.01,0.02,0.05] [--steps 300]
+    python benchmarks/run.py mesh --run RUN [--resolution 256] [--triangles 50000] [--texture 2048] [--from density]
     python benchmarks/run.py prerender
     python benchmarks/run.py startup
     python benchmarks/run.py results-page
@@ -29,6 +30,7 @@ from typing import Any
 
 import kernel_rates
 import large_captures
+import mesh_views
 import pages
 import prerendering
 import registry
@@ -129,6 +131,7 @@ def build_parser() -> argparse.ArgumentParser:
     volumes.add_argument("--note", default="", help="a sentence for the page")
     volumes.set_defaults(action=run_volumes)
 
+    add_mesh_parser(verbs)
     voxels = verbs.add_parser("prerender", help="point clouds to voxels, and reading them back")
     voxels.add_argument("--samples", type=int, default=100, help="clouds that the command renders")
     voxels.set_defaults(action=run_prerender)
@@ -138,6 +141,19 @@ def build_parser() -> argparse.ArgumentParser:
     for verb in verbs.choices.values():
         verb.add_argument("--output", type=Path, help="the JSON file to write")
     return parser
+
+
+def add_mesh_parser(verbs: Any) -> None:
+    """``mesh`` on the command line."""
+    mesh = verbs.add_parser("mesh", help="test PSNR of a run's exported, textured mesh")
+    mesh.add_argument("--run", type=Path, required=True, help="a run on photographs")
+    mesh.add_argument("--from", dest="source", choices=["density", "depth"], default="density")
+    mesh.add_argument("--resolution", type=int, default=256)
+    mesh.add_argument("--triangles", type=int, default=50_000)
+    mesh.add_argument("--texture", type=int, default=2048)
+    mesh.add_argument("--max-images", type=int, help="measure only this many test views")
+    mesh.add_argument("--keep", type=Path, help="keep the mesh and pictures of the views in this folder")
+    mesh.set_defaults(action=run_mesh)
 
 
 def parse_budgets(text: str) -> list[float | None]:
@@ -309,6 +325,19 @@ def run_volumes(options: argparse.Namespace, command: str) -> None:
     commands = list(dict.fromkeys([*held["commands"], command]))
     note = options.note or held.get("note", "")
     write(options, {"kind": "volumes", "commands": commands, "note": note, "points": points}, "volumes")
+
+
+def run_mesh(options: argparse.Namespace, command: str) -> None:
+    """``mesh``."""
+    names = ("source", "resolution", "triangles", "texture")
+    point = mesh_views.measure(
+        options.run,
+        max_images=options.max_images,
+        options={name: getattr(options, name) for name in names},
+        keep=options.keep,
+    )
+    name = run_data_name(options.run)
+    write(options, {"kind": "mesh", "name": name, "commands": [command], "points": [point]}, f"mesh-{name}")
 
 
 def run_prerender(options: argparse.Namespace, command: str) -> None:

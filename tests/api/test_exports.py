@@ -40,6 +40,22 @@ def test_a_mesh(run, tmp_path, capsys) -> None:
     np.testing.assert_allclose(world, mesh.vertices, atol=1e-4)
 
 
+def test_a_textured_mesh_of_few_triangles(run, tmp_path, capsys) -> None:
+    pytest.importorskip("xatlas")
+    options = ["--resolution", "24", "--opacity", "0.2", "--triangles", "100", "--texture", "128"]
+    assert main(["export", "mesh", str(run.path), "--output", str(tmp_path / "a.obj"), *options]) == 0
+    assert "a.mtl" in capsys.readouterr().out
+    mesh = trimesh.load(tmp_path / "a.obj", process=False, force="mesh")
+    assert len(mesh.faces) <= 100
+    assert mesh.visual.material.image.size == (128, 128)
+
+
+def test_a_mesh_from_depth(run, tmp_path) -> None:
+    done = run.export_mesh(tmp_path / "a.ply", resolution=16, source="depth", quiet=True)
+    assert done.faces > 0
+    assert done.beside == ()
+
+
 def test_points(run, tmp_path) -> None:
     file = tmp_path / "a.ply"
     assert main(["export", "pointcloud", str(run.path), "--output", str(file), "--points", "300"]) == 0
@@ -118,6 +134,8 @@ def test_what_is_refused(run, tmp_path, capsys) -> None:
         assert main(["export", verb, str(run.path), "--output", str(tmp_path / name)]) == 2
         assert "expected a file that ends in" in capsys.readouterr().err
     assert main(["export", "mesh", str(run.path), "--output", str(tmp_path / "a.ply"), "--resolution", "3"]) == 2
+    for options in (["--triangles", "2"], ["--texture", "9"], ["--from", "guess"]):
+        assert main(["export", "mesh", str(run.path), "--output", str(tmp_path / "a.ply"), *options]) == 2
     with pytest.raises(InputError, match="space: unknown value"):
         run.export_mesh(tmp_path / "a.ply", space="moon")
     with pytest.raises(InputError, match="split: unknown value"):

@@ -346,6 +346,17 @@ def test_tables_are_whole(benchmark) -> None:
         "decode": {"wall": 0.5, "processor": 0.8},
         "machine": MACHINE,
     }
+    mesh = {
+        "recipe": "grid-ngp",
+        "options": {"source": "density", "resolution": 256, "triangles": 50_000, "texture": 2048},
+        "faces": 50_000,
+        "bytes": 9_000_000,
+        "psnr": 27.0,
+        "least_psnr": 25.0,
+        "num_images": 25,
+        "seconds": {"wall": 60.0, "processor": 90.0},
+        "machine": MACHINE,
+    }
     single = {"name": "lego", "commands": ["x"], "points": [point("2 min", 2.0, None)]}
     per_scale = [{"scale": 1, "psnr": 30.0}, {"scale": 8, "psnr": 34.5}]
     scaled = {**point("20 min", 20.0), "recipe": "pynerf", "per_scale": per_scale}
@@ -358,6 +369,7 @@ def test_tables_are_whole(benchmark) -> None:
         {"kind": "image-cache", "commands": ["x"], "points": [beyond]},
         {"kind": "prerender", "commands": ["x"], "machine": MACHINE, "rows": [rendered]},
         {"kind": "volumes", "commands": ["x"], "note": "Shared with others.", "points": [volume]},
+        {"kind": "mesh", "name": "lego", "commands": ["x"], "points": [mesh]},
         startup,
     ]
     # The table beside nerfstudio has a test of its own.
@@ -397,6 +409,38 @@ def test_volumes_are_measured_to_the_goal(benchmark, tmp_path: Path) -> None:
     assert all(row["exact_topology"] for row in rows)
     assert max(row["rmse"] for row in rows if row["goal"] == "RMSE 0.5%") <= 0.005
     assert max(row["largest"] for row in rows) <= 0.05
+
+
+def test_a_mesh_is_looked_at_by_texels(benchmark, tmp_path: Path) -> None:
+    pytest.importorskip("embreex")
+    import numpy as np
+
+    from voxfield.data.synthetic import posed_images
+    from voxfield.storage.surface_files import ColouredSurface, Texture, write_surface
+
+    # A wall across the cameras' sight, red on one half and blue on the other.
+    places = np.array([[0, -9, -9], [0, 9, -9], [0, 9, 9], [0, -9, 9]], np.float32)
+    picture = np.zeros((4, 4, 3), np.uint8)
+    picture[:, :2, 0], picture[:, 2:, 2] = 255, 255
+    corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32)
+    wall = ColouredSurface(
+        vertices=places,
+        normals=np.zeros((4, 3), np.float32),
+        colours=np.zeros((4, 3), np.float32),
+        faces=np.array([[0, 1, 2], [0, 2, 3]]),
+        texture=Texture(coordinates=corners, picture=picture),
+    )
+    write_surface(tmp_path / "wall.glb", wall)
+    cameras = posed_images(count=4, resolution=8).cameras
+    seen = benchmark("mesh_views").TexturedMesh.read(tmp_path / "wall.glb").look(cameras, 0)
+    rays = cameras.image_rays(0)
+    t = -rays.origins[:, 0] / rays.directions[:, 0]
+    y = (rays.origins[:, 1] + t * rays.directions[:, 1]).view(8, 8)
+    sure = (t.view(8, 8) > 0) & (y.abs() > 3) & (y.abs() < 8)
+    sure &= (rays.origins[:, 2] + t * rays.directions[:, 2]).view(8, 8).abs() < 8
+    expected = torch.where(y[..., None] < 0, torch.tensor([1.0, 0, 0]), torch.tensor([0.0, 0, 1]))
+    torch.testing.assert_close(seen[sure], expected[sure], atol=1e-4, rtol=0)
+    assert torch.equal(benchmark("mesh_views").over_white(torch.zeros(1, 1, 4, dtype=torch.uint8)), torch.ones(1, 1, 3))
 
 
 def test_turns_are_timed_block_by_block(benchmark, monkeypatch: pytest.MonkeyPatch) -> None:

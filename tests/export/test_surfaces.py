@@ -1,6 +1,7 @@
 """Fields as meshes and points: where the matter is, what is coloured how, and what is refused."""
 
 import dataclasses
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import trimesh
 
 from voxfield.data.synthetic import posed_images
 from voxfield.errors import InputError
+from voxfield.export.seen_colours import Obstacles
 from voxfield.export.surfaces import CloudConfig, MeshConfig, cloud_of, mesh_of, write_surface_of
 from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.pose import SceneTransform
@@ -35,6 +37,23 @@ def box_model(density: float) -> Plenoxels:
     return model
 
 
+class Told:
+    """Hears of stages: for every unit how many there are and how many were done."""
+
+    def __init__(self) -> None:
+        self.done: dict[str, list[int]] = {}
+
+    @contextmanager
+    def __call__(self, description: str, total: int, unit: str):
+        self.done[unit] = counts = [total, 0]
+
+        class Stage:
+            def advance(self, count: int = 1) -> None:
+                counts[1] += count
+
+        yield Stage()
+
+
 def model_world(model: Plenoxels, points: torch.Tensor) -> torch.Tensor:
     """Points of the model's grid in the world."""
     low, high = model.grid.scene_bounds.tensor()
@@ -43,21 +62,53 @@ def model_world(model: Plenoxels, points: torch.Tensor) -> torch.Tensor:
 
 
 def test_a_mesh_lies_around_the_matter() -> None:
-    told: list[int] = []
+    stages = Told()
     config = MeshConfig(resolution=32)
-    found = mesh_of(box_model(1e3), BOUNDS, CAMERAS.origins, config=config, advance=told.append)
+    found = mesh_of(box_model(1e3), BOUNDS, CAMERAS, config=config, stages=stages)
     size = 2 / CONFIG.resolutions[0][0]
-    assert sum(told) == config.nodes(BOUNDS)[2] == 33
+    assert config.nodes(BOUNDS)[2] == 33
+    assert stages.done == {"layers": [33, 33], "vertices": [len(found.vertices)] * 2}
     assert np.abs(found.vertices).max() < 0.5 + size
     assert np.abs(found.vertices).max(1).min() > 0.5 - size
     assert (found.vertices * found.normals).sum(1).min() > 0
     np.testing.assert_allclose(found.colours, np.tile([0.0, 0.2, 0.6], (len(found.colours), 1)), atol=1e-3)
 
 
+def test_a_mesh_of_depth_lies_there_too() -> None:
+    found = mesh_of(box_model(1e3), BOUNDS, CAMERAS, config=MeshConfig(resolution=24, source="depth"))
+    size = 2 / CONFIG.resolutions[0][0] + 2 / 24
+    assert np.abs(found.vertices).max() < 0.5 + size
+    assert np.abs(found.vertices).max(1).min() > 0.5 - 2 * size
+    np.testing.assert_allclose(np.median(found.colours, 0), [0.0, 0.2, 0.6], atol=0.01)
+
+
+def test_a_texture_takes_the_place_of_coloured_vertices() -> None:
+    pytest.importorskip("xatlas")
+    config = MeshConfig(resolution=24, triangles=200, texture=64)
+    found = mesh_of(box_model(1e3), BOUNDS, CAMERAS, config=config)
+    assert 0 < len(found.faces) <= 200
+    assert found.texture.picture.shape == (64, 64, 3)
+    # All of it, what charts spread over too, has the one colour that there is.
+    near = np.abs(found.texture.picture.astype(int) - [0, 51, 153]).max(2) <= 8
+    assert near.mean() > 0.98
+    np.testing.assert_allclose(found.colours[0], [0.0, 0.2, 0.6], atol=0.03)
+
+
+def test_what_stands_between_is_not_seen_through() -> None:
+    # A red wall to the left of a green ball: from the left, its colour is not the ball's.
+    low, high = torch.tensor([-0.5, 0.0, 0.0]), torch.tensor([0.5, 0.0, 0.0])
+    wall = torch.stack([torch.full((400,), -0.5), *(torch.rand(2, 400) - 0.5)], dim=1)
+    obstacles = Obstacles.of(torch.cat([wall, high[None]]), BOUNDS, 0.1, torch.device("cpu"))
+    normal = torch.tensor([[-1.0, 0, 0], [1.0, 0, 0], [-1.0, 0, 0]])
+    points = torch.stack([high, high, low])
+    blocked = obstacles.between(points, normal, normal)
+    assert blocked.tolist() == [True, False, False]
+
+
 @pytest.mark.parametrize("density", [-1.0, 1e-3])
 def test_an_empty_field_has_no_mesh(density: float) -> None:
     with pytest.raises(InputError, match="no surface in its region of interest"):
-        mesh_of(box_model(density), BOUNDS, CAMERAS.origins, config=MeshConfig(resolution=16))
+        mesh_of(box_model(density), BOUNDS, CAMERAS, config=MeshConfig(resolution=16))
 
 
 def test_points_lie_where_rays_end() -> None:
@@ -77,7 +128,19 @@ def test_an_empty_field_has_no_points() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"resolution": 4}, {"resolution": 10_000}, {"opacity": 0.0}, {"opacity": 1.0}, {"min_part": 2.0}]
+    "settings",
+    [
+        {"resolution": 4},
+        {"resolution": 10_000},
+        {"opacity": 0.0},
+        {"opacity": 1.0},
+        {"min_part": 2.0},
+        {"source": "guess"},
+        {"triangles": 3},
+        {"texture": 32},
+        {"texture": 10_000},
+        {"texture": 64, "triangles": 300_000},
+    ],
 )
 def test_settings_of_meshes_out_of_range(settings: dict) -> None:
     with pytest.raises(InputError):
@@ -95,8 +158,8 @@ def test_specks_are_left_out() -> None:
     centres = torch.cat([some for _, some in model.grid.centres()])
     with torch.no_grad():
         model.grid.density[model_world(model, centres).sub(0.85).abs().amax(1).argmin()] = 1e3
-    whole = mesh_of(model, BOUNDS, CAMERAS.origins, config=MeshConfig(resolution=24))
-    large = mesh_of(model, BOUNDS, CAMERAS.origins, config=MeshConfig(resolution=24, min_part=0.5))
+    whole = mesh_of(model, BOUNDS, CAMERAS, config=MeshConfig(resolution=24))
+    large = mesh_of(model, BOUNDS, CAMERAS, config=MeshConfig(resolution=24, min_part=0.5))
     assert whole.vertices.max() > 0.7 > large.vertices.max()
     assert large.faces.max() == len(large.vertices) - 1
 
@@ -125,6 +188,6 @@ def test_runs_in_normalised_device_coordinates_are_refused() -> None:
     model = box_model(1e3)
     model.ndc = object()
     with pytest.raises(InputError, match="normalised device coordinates"):
-        mesh_of(model, BOUNDS, CAMERAS.origins, config=MeshConfig(resolution=8))
+        mesh_of(model, BOUNDS, CAMERAS, config=MeshConfig(resolution=8))
     with pytest.raises(InputError, match="normalised device coordinates"):
         cloud_of(model, BOUNDS, CAMERAS, config=CloudConfig(points=3), generator=torch.Generator())

@@ -1,5 +1,6 @@
 """Surfaces in files, read back by another program: places, colours, normals; what is refused."""
 
+import dataclasses
 import json
 import struct
 
@@ -8,7 +9,7 @@ import pytest
 import trimesh
 
 from voxfield.errors import InputError
-from voxfield.storage.surface_files import ColouredSurface, write_surface
+from voxfield.storage.surface_files import ColouredSurface, Texture, write_surface
 
 TETRAHEDRON = ColouredSurface(
     vertices=np.array([[0, 0, 0], [1, 0, 0], [0, 2, 0], [0, 0, 3]], np.float32),
@@ -20,7 +21,7 @@ TETRAHEDRON = ColouredSurface(
 
 @pytest.mark.parametrize("ending", [".ply", ".obj", ".PLY"])
 def test_ply_and_obj_keep_everything(tmp_path, ending) -> None:
-    file = write_surface(tmp_path / f"a{ending}", TETRAHEDRON)
+    (file,) = write_surface(tmp_path / f"a{ending}", TETRAHEDRON)
     back = trimesh.load_mesh(file, process=False, maintain_order=True)
     np.testing.assert_allclose(back.vertices, TETRAHEDRON.vertices)
     assert np.array_equal(back.faces, TETRAHEDRON.faces)
@@ -29,7 +30,7 @@ def test_ply_and_obj_keep_everything(tmp_path, ending) -> None:
 
 
 def test_a_glb_is_turned_and_its_colours_are_linear(tmp_path) -> None:
-    file = write_surface(tmp_path / "a.glb", TETRAHEDRON)
+    (file,) = write_surface(tmp_path / "a.glb", TETRAHEDRON)
     back = trimesh.load_mesh(file, process=False)
     x, y, z = TETRAHEDRON.vertices.T
     np.testing.assert_allclose(back.vertices, np.stack([x, z, -y], 1))
@@ -48,6 +49,44 @@ def test_a_glb_is_turned_and_its_colours_are_linear(tmp_path) -> None:
     assert (colours[:, 3] == 65535).all()
 
 
+def painted_tetrahedron() -> ColouredSurface:
+    picture = np.random.default_rng(0).integers(0, 255, (5, 7, 3), np.uint8)
+    corners = np.array([[0, 0], [1, 0], [0, 1], [0.5, 0.25]], np.float32)
+    return dataclasses.replace(TETRAHEDRON, texture=Texture(coordinates=corners, picture=picture))
+
+
+@pytest.mark.parametrize(("ending", "beside"), [(".glb", []), (".ply", [".png"]), (".obj", [".mtl", ".png"])])
+def test_textures_come_back(tmp_path, ending, beside) -> None:
+    painted = painted_tetrahedron()
+    files = write_surface(tmp_path / f"a b{ending}", painted)
+    assert [file.name for file in files] == [f"a b{ending}", *(f"a_b{one}" for one in beside)]
+    assert sorted(tmp_path.iterdir()) == sorted(files)
+    back = trimesh.load(files[0], process=False, force="mesh")
+    material = back.visual.material
+    picture = material.baseColorTexture if ending == ".glb" else material.image
+    assert np.array_equal(np.asarray(picture.convert("RGB")), painted.texture.picture)
+    # Readers may order vertices as they like: what counts is what lies at the triangles' corners.
+    turned = painted.vertices @ np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]]) if ending == ".glb" else painted.vertices
+    np.testing.assert_allclose(back.vertices[back.faces], turned[painted.faces], atol=1e-6)
+    np.testing.assert_allclose(back.visual.uv[back.faces], painted.texture.coordinates[painted.faces], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"coordinates": np.zeros((4, 3), np.float32)},
+        {"coordinates": np.full((4, 2), np.inf, np.float32)},
+        {"coordinates": np.zeros((3, 2), np.float32)},
+        {"picture": np.zeros((4, 4, 3), np.float32)},
+        {"picture": np.zeros((0, 4, 3), np.uint8)},
+    ],
+)
+def test_textures_that_are_none(fault) -> None:
+    parts = {"coordinates": np.zeros((4, 2), np.float32), "picture": np.zeros((2, 2, 3), np.uint8), **fault}
+    with pytest.raises(InputError):
+        dataclasses.replace(TETRAHEDRON, texture=Texture(**parts))
+
+
 def test_points_are_a_ply_without_faces(tmp_path) -> None:
     points = ColouredSurface(
         vertices=TETRAHEDRON.vertices,
@@ -55,7 +94,7 @@ def test_points_are_a_ply_without_faces(tmp_path) -> None:
         colours=TETRAHEDRON.colours,
         faces=np.zeros((0, 3), np.int64),
     )
-    back = trimesh.load(write_surface(tmp_path / "a.ply", points), process=False)
+    back = trimesh.load(write_surface(tmp_path / "a.ply", points)[0], process=False)
     np.testing.assert_allclose(back.vertices, TETRAHEDRON.vertices)
     assert np.array_equal(back.colors[1, :3], [255, 0, 0])
     with pytest.raises(InputError, match="ending of a file of points"):

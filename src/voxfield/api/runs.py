@@ -12,6 +12,7 @@ import torch
 from voxfield.api import field_page
 from voxfield.api.field_subject import field_subject
 from voxfield.api.film import Filmed, Shoot, make_film, render_options, seen_by_rig
+from voxfield.api.surface_exports import SurfaceExporter
 from voxfield.api.trained_run import TrainedRun
 from voxfield.checks import check_choice
 from voxfield.colour import ToneMap, compared, display, linear_from_srgb
@@ -20,18 +21,18 @@ from voxfield.errors import InputError, MissingFileError
 from voxfield.export import nerfstudio
 from voxfield.export.cameras import CamerasExport, CameraSplit, Space, write_cameras
 from voxfield.export.focus import write_focus
-from voxfield.export.surfaces import CloudConfig, MeshConfig, SurfaceExport, cloud_of, mesh_of, write_surface_of
+from voxfield.export.surfaces import CloudConfig, MeshConfig, MeshSource, SurfaceExport
 from voxfield.export.volumes import VolumeExport, exported, volume_of
 from voxfield.geometry.camera import Cameras
 from voxfield.geometry.paths import PathKind
-from voxfield.geometry.pose import SceneTransform, similarity_between
+from voxfield.geometry.pose import similarity_between
 from voxfield.geometry.rigs import Rig, RigKind
 from voxfield.kernels.threads import kernels_own_the_cores
 from voxfield.models.base import Model
 from voxfield.recipes import build_model
 from voxfield.recipes.rehearsal import compile_kernels
 from voxfield.render.image import colour_from_name, write_linear
-from voxfield.storage.surface_files import ColouredSurface, check_surface_path
+from voxfield.storage.surface_files import check_surface_path
 from voxfield.storage.vdb.layout import Compression
 from voxfield.storage.voxel_vdb import Layout, write_voxel_vdb
 from voxfield.training.alignment import AlignmentConfig, PoseAligner
@@ -423,34 +424,43 @@ class Run(TrainedRun):
         output: str | os.PathLike[str],
         *,
         resolution: int = 256,
+        source: MeshSource = "density",
         opacity: float = 0.5,
         min_part: float = 0.0,
+        triangles: int | None = None,
+        texture: int | None = None,
         space: Space = "world",
         quiet: bool = False,
     ) -> SurfaceExport:
-        """Write the surface of the run's field as a triangle mesh with normals and coloured vertices.
+        """Write the surface of the run's field as a triangle mesh with normals, coloured vertices or a texture.
 
         Args:
-            output: the file, ``.glb``, ``.ply`` or ``.obj``; of a GLB +Y is up, of others +Z.
+            output: the file, ``.glb``, ``.ply`` or ``.obj``; of a GLB +Y is up, of others +Z. Textures of a PLY or OBJ
+                are PNG files beside it.
             resolution: voxels along the longest side of the region of interest, 8 to 768.
-            opacity: the surface is where a voxel stops this much of the light, above 0 and below 1.
+            source: ``density``: where a voxel stops ``opacity`` of the light; ``depth``: where the training cameras
+                see surfaces, which suits fields whose density is soft.
+            opacity: above 0 and below 1.
             min_part: connected parts with less than this share of all triangles are left out, 0 to 1.
+            triangles: at most so many, at least 4; None: as many as are found, with a texture 50,000.
+            texture: texels along a side of a texture, 64 to 8192; None: coloured vertices.
             space: coordinates of the run's ``world``, or those of its ``capture`` (see `Run.captures`).
             quiet: no progress bar.
 
         Raises:
-            InputError: options that do not fit, no surface, or a run in normalised device coordinates.
+            InputError: options that do not fit, no surface, one that cannot do with so few triangles, or a run in
+                normalised device coordinates. MissingExtraError: a texture is wanted and xatlas is missing.
         """
-        config = MeshConfig(resolution=resolution, opacity=opacity, min_part=min_part)
+        config = MeshConfig(
+            resolution=resolution,
+            source=source,
+            opacity=opacity,
+            min_part=min_part,
+            triangles=triangles,
+            texture=texture,
+        )
         check_surface_path(output)
-        check_choice("space", space, get_args(Space))
-        model, bounds = self.model, self.captures.bounds
-        origins = self.captures.cameras.origins.to(self.placement.device)
-        with Progress(quiet=quiet) as progress:
-            stage = progress.stage("Sampling the field", config.nodes(bounds)[2], "layers")
-            with stage as told, kernels_own_the_cores():
-                surface = mesh_of(model, bounds, origins, config=config, advance=told.advance)
-        return self._write_surface(output, surface, space)
+        return self._surfaces(space).write_mesh(output, config, quiet=quiet)
 
     def export_pointcloud(
         self,
@@ -476,27 +486,11 @@ class Run(TrainedRun):
             InputError: options that do not fit, hardly any ray ends, or a run in normalised device coordinates.
         """
         config = CloudConfig(points=points, min_opacity=min_opacity)
-        check_surface_path(output, (".ply",))
-        check_choice("space", space, get_args(Space))
-        model, captures = self.model, self.captures
-        given = captures.image_cameras
-        with torch.no_grad():
-            poses = model.refined_poses(given.camera_to_world.to(self.placement.device))
-        cameras = dataclasses.replace(given.to(self.placement.device), camera_to_world=poses)
-        generator = torch.Generator().manual_seed(seed)
-        with Progress(quiet=quiet) as progress:
-            with progress.stage("Looking along rays", points, "points") as told, kernels_own_the_cores():
-                cloud = cloud_of(
-                    model, captures.bounds, cameras, config=config, generator=generator, advance=told.advance
-                )
-        return self._write_surface(output, cloud, space)
+        return self._surfaces(space).write_cloud(output, config, seed=seed, quiet=quiet)
 
-    def _write_surface(self, output: str | os.PathLike[str], surface: ColouredSurface, space: Space) -> SurfaceExport:
-        """Write a surface in world units with colours of the model."""
-        shown = self._on_screen(torch.from_numpy(surface.colours), 0.0, "none").clamp(0, 1)
-        surface = dataclasses.replace(surface, colours=shown.numpy())
-        to_world = self.captures.transform
-        return write_surface_of(output, surface, SceneTransform.identity() if space == "world" else to_world)
+    def _surfaces(self, space: Space) -> SurfaceExporter:
+        """What writes the run's meshes and points."""
+        return SurfaceExporter(model=self.model, captures=self.captures, device=self.placement.device, space=space)
 
     def export_cameras(
         self, output: str | os.PathLike[str], *, split: CameraSplit = "all", space: Space = "world"

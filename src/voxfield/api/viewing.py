@@ -17,6 +17,7 @@ from voxfield.viewer.photographs import Photographs
 from voxfield.viewer.serving import require_viser
 from voxfield.viewer.showcase import Showcase
 from voxfield.viewer.viewer import Viewer
+from voxfield.viewer.volume_subject import volume_subject
 
 
 def view(
@@ -30,8 +31,9 @@ def view(
     """Show a run, a scene, a volume, a mesh or points in a browser.
 
     Args:
-        path: run directory, or a scene's ``.json`` file; or an OpenVDB file, a voxel dataset, a ``.npy`` volume or
-            point cloud, a mesh, a PLY point cloud, or a folder of such files, which the browser draws by itself.
+        path: run directory, or a scene's ``.json`` file; or an OpenVDB file, whose fog or level set is marched through;
+            or a voxel dataset, a ``.npy`` volume or point cloud, a mesh, a PLY point cloud, or a folder of such files
+            and of volumes, which the browser draws by itself.
         host: name or address of this machine's on which to listen; the URL then holds a secret that whoever looks
             needs. None: only this machine can look.
         port: 1 to 65535; 0: any that is free.
@@ -50,7 +52,7 @@ def view(
     if is_scene(path):
         return _view_scene(Scene(path, device=device), host=host, port=port, quiet=quiet)
     if not (Path(path) / EXPERIMENT_NAME).is_file():
-        return Showcase(open_exhibit(Path(path)), name=Path(path).resolve().name, host=host, port=port)
+        return _view_file(Path(path), host, port)
     run = Run(Path(path), device=device)
     subject = run.subject()
     with Progress(quiet=quiet) as progress:
@@ -80,5 +82,16 @@ def _view_scene(scene: Scene, *, host: str | None, port: int, quiet: bool) -> Vi
         host=host,
         port=port,
     )
+    viewer.start()
+    return viewer
+
+
+def _view_file(path: Path, host: str | None, port: int) -> Viewer | Showcase:
+    """Volumes with matter to march through are painted here; all else the browser draws by itself."""
+    name = path.resolve().name
+    subject = volume_subject(path) if path.suffix.lower() == ".vdb" and path.is_file() else None
+    if subject is None:
+        return Showcase(open_exhibit(path), name=name, host=host, port=port)
+    viewer = Viewer(subject, name=name, host=host, port=port)
     viewer.start()
     return viewer

@@ -34,7 +34,7 @@ VERBS = {
     "capture multiscale": "Make the multi-scale Blender benchmark of mip-NeRF and PyNeRF from NeRF-synthetic data.",
     "capture process": "Make a capture with poses from plain photographs or a video, with COLMAP, on the CPU.",
     "capture download": "Download captures of a public data set, ready to train on.",
-    "export mesh": "Export a run's field as a triangle mesh with coloured vertices: GLB, PLY or OBJ.",
+    "export mesh": "Export a run's field as a triangle mesh with coloured vertices or a texture: GLB, PLY or OBJ.",
     "export pointcloud": "Export a run's field as coloured points with normals: PLY.",
     "export cameras": "Export a run's cameras, without pictures, as nerfstudio's transforms.json.",
     "export blender": "Export a run or a scene for Blender: a script that builds volumes or meshes, and cameras.",

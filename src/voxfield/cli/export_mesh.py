@@ -5,7 +5,9 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-EXAMPLE = "voxfield export mesh runs/lego --output lego.glb --min-part 0.01"
+from voxfield.cli.options import optional
+
+EXAMPLE = "voxfield export mesh runs/lego --output lego.glb --min-part 0.01 --triangles 50000 --texture 2048"
 
 
 def command(
@@ -14,28 +16,42 @@ def command(
     *,
     output: Annotated[Path, arg(metavar="FILE")],
     resolution: Annotated[int, arg(metavar="N")] = 256,
+    source: Annotated[Literal["density", "depth"], arg(name="from")] = "density",
     opacity: Annotated[float, arg(metavar="X")] = 0.5,
     min_part: Annotated[float, arg(metavar="X")] = 0.0,
+    triangles: Annotated[int | None, optional("N")] = None,
+    texture: Annotated[int | None, optional("SIZE")] = None,
     space: Literal["world", "capture"] = "world",
 ) -> int:
-    """Export a run's field as a triangle mesh with coloured vertices: GLB, PLY or OBJ.
+    """Export a run's field as a triangle mesh with coloured vertices or a texture: GLB, PLY or OBJ.
 
-    The surface is closed; matter that reaches the sides of the region of interest is cut there. In GLB files +Y is up,
-    as the format wants, in others +Z.
+    A surface of the density is closed, unless it has a texture, which leaves out what no camera sees; matter that
+    reaches the sides of the region of interest is cut there. In GLB files +Y is up, as the format wants, in others +Z.
 
     Args:
         run: run directory.
         output: the file; its ending .glb, .ply or .obj says which format.
         resolution: voxels along the longest side of the region of interest.
-        opacity: the surface is where a voxel stops this much of the light.
+        source: find the surface in the density, or fuse the depth that the training cameras see.
+        opacity: of a density: the surface is where a voxel stops this much of the light.
         min_part: least share of all triangles that a connected part must have: 0.01 drops specks in the air.
+        triangles: at most so many; none named: as many as are found, with a texture 50,000.
+        texture: texels along a side of a texture, such as 2048, in place of coloured vertices; needs xatlas.
         space: coordinates of the run's world, or of the capture.
     """
     import voxfield
     from voxfield.cli.run_kinds import require_photographs
 
     done = require_photographs(voxfield.open(run), "export meshes").export_mesh(
-        output, resolution=resolution, opacity=opacity, min_part=min_part, space=space
+        output,
+        resolution=resolution,
+        source=source,
+        opacity=opacity,
+        min_part=min_part,
+        triangles=triangles,
+        texture=texture,
+        space=space,
     )
-    print(f"Wrote  {done.file}: {done.vertices:,} vertices, {done.faces:,} triangles, {done.bytes / 1e6:.1f} MB")
+    files = ", ".join(str(file) for file in (done.file, *done.beside))
+    print(f"Wrote  {files}: {done.vertices:,} vertices, {done.faces:,} triangles, {done.bytes / 1e6:.1f} MB")
     return 0

@@ -1,40 +1,67 @@
 """Trained fields as surfaces: triangle meshes and point clouds, coloured, with normals.
 
-A mesh is the isosurface of opacity: of how much of the light a voxel stops, 1 - exp(-density * side). Its vertices have
-the colours that the training cameras which face them most see there. A point cloud is where the rays of training
-cameras end.
+A mesh is the isosurface of opacity (of how much of the light a voxel stops, 1 - exp(-density * side)), or what the
+depth that training cameras see agrees on. Its vertices, or the texels on it, have the colours that the training cameras
+which face them most, and have them in sight, see there. A point cloud is where the rays of training cameras end.
 """
 
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, Protocol, get_args
 
 import numpy as np
 import torch
 
-from voxfield.checks import check_range
+from voxfield.checks import check_choice, check_range
 from voxfield.errors import InputError
+from voxfield.export.depth_fusion import block_count, chosen_views, fused, views_of
+from voxfield.export.seen_colours import Obstacles, in_sight, seen_colours
+from voxfield.export.textures import (
+    MOST_TRIANGLES,
+    Layout,
+    check_texture_size,
+    laid_out,
+    painted,
+    require_xatlas,
+    texels_of,
+)
 from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.camera import Cameras
 from voxfield.geometry.pose import SceneTransform
 from voxfield.models.base import Model
 from voxfield.models.point_fields import PointField, point_field
-from voxfield.storage.surface_files import ColouredSurface, write_surface
-from voxfield.voxels.isosurface import connected_parts, isosurface
+from voxfield.storage.surface_files import ColouredSurface, Texture, write_surface
+from voxfield.voxels.decimation import decimated
+from voxfield.voxels.isosurface import Isosurface, connected_parts, isosurface
 
 POINTS_AT_ONCE: Final = 1 << 18
 """Points that the field is asked about together: bounds the memory."""
 RAYS_AT_ONCE: Final = 1 << 13
 """Rays of a point cloud that are looked along together."""
-MOST_CAMERAS: Final = 64
-"""Cameras from whose sides vertices may be seen, evenly chosen among the training cameras."""
-SIDES: Final = 4
-"""Of these, how many that face a vertex most its colour comes from."""
+TEXTURED_TRIANGLES: Final = 50_000
+"""Triangles of a mesh with a texture, unless told otherwise."""
 
-Advance = Callable[[int], None]
-"""Told how much more was done."""
+RINGS: Final = 3
+"""Triangles around those in sight that a textured mesh keeps."""
+
+MeshSource = Literal["density", "depth"]
+"""What a mesh is made from: the field's density in space, or the depth that its renderings show."""
+Shown = Callable[[torch.Tensor], torch.Tensor]
+"""From the model's colours to sRGB in [0, 1]."""
+
+
+class Advancing(Protocol):
+    """A stage of work that is going on."""
+
+    def advance(self, count: int = 1, /) -> None:
+        """Told how much more was done."""
+
+
+Stages = Callable[[str, int, str], AbstractContextManager[Advancing]]
+"""Called at the start of each stage with what is done, how many pieces it has, and what these are called."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,15 +70,35 @@ class MeshConfig:
 
     resolution: int = 256
     """Voxels along the longest side of the region of interest, 8 to 768."""
+    source: MeshSource = "density"
+    """What the surface is found in."""
     opacity: float = 0.5
-    """The surface is where a voxel stops this much of the light, above 0 and below 1."""
+    """Of a density: the surface is where a voxel stops this much of the light, above 0 and below 1."""
     min_part: float = 0.0
     """Connected parts with less than this share of all triangles are left out, 0 to 1: 0.01 drops specks in the air."""
+    triangles: int | None = None
+    """At most so many, 4 to 50 million; None: as many as are found, of textured ones ``TEXTURED_TRIANGLES``."""
+    texture: int | None = None
+    """Texels along a side of a texture, 64 to 8192; None: coloured vertices. A textured mesh has no parts that no
+    camera sees: they would take most of it where a field has matter all through."""
 
     def __post_init__(self) -> None:
         check_range("resolution", self.resolution, minimum=8, maximum=768)
+        check_choice("source", self.source, get_args(MeshSource))
         check_range("opacity", self.opacity, above=0.0, maximum=0.9999)
         check_range("min_part", self.min_part, minimum=0.0, maximum=1.0)
+        if self.texture is not None:
+            check_texture_size(self.texture)
+        if self.triangles is not None:
+            most = 50_000_000 if self.texture is None else MOST_TRIANGLES
+            check_range(
+                "triangles" + (" of a textured mesh" if self.texture else ""), self.triangles, minimum=4, maximum=most
+            )
+
+    @property
+    def most_triangles(self) -> int | None:
+        """How many the mesh may have; None: any number."""
+        return TEXTURED_TRIANGLES if self.texture and self.triangles is None else self.triangles
 
     def nodes(self, bounds: Bounds) -> tuple[int, int, int]:
         """Nodes of the grid along x, y, z of ``bounds``, ends included."""
@@ -80,55 +127,194 @@ class SurfaceExport:
     """What was written."""
 
     file: Path
+    beside: tuple[Path, ...]
+    """Files with its texture, if any."""
     vertices: int
     """Or points."""
     faces: int
     """Triangles; 0 of a point cloud."""
     bytes: int
-    """Size of the file."""
+    """Size of all files."""
 
 
 @torch.no_grad()
 def mesh_of(
     model: Model,
     bounds: Bounds,
-    origins: torch.Tensor,
+    cameras: Cameras,
     *,
     config: MeshConfig,
-    advance: Advance | None = None,
+    shown: Shown = lambda colours: colours.clamp(0, 1),
+    stages: Stages | None = None,
 ) -> ColouredSurface:
-    """The mesh of a field, in world units; colours are the model's, of linear captures exposed linear light.
+    """The mesh of a field, in world units.
 
     Args:
         model: see `voxfield.models.point_fields.point_field`.
         bounds: the box that is looked at; surfaces that reach its sides are closed there.
-        origins: (C, 3): where training cameras stand, world units, on the model's device; at least one.
+        cameras: training cameras, on the model's device; at least one.
         config: how.
-        advance: told of every layer (``config.nodes(bounds)[2]``) that is sampled.
+        shown: makes the model's colours sRGB.
+        stages: told of the work.
 
     Raises:
-        InputError: the field is of no box in the world, or has no surface in it.
+        InputError: the field is of no box in the world, has no surface in it, or one that cannot do with so few
+            triangles. MissingExtraError: a texture is asked for and xatlas is missing.
     """
+    if config.texture:
+        require_xatlas()
+    stages = stages or (lambda *_: nullcontext(_Unheard()))
     nodes = config.nodes(bounds)
     low = torch.tensor(bounds.minimum)
     step = torch.tensor(bounds.size) / (torch.tensor(nodes) - 1)
-    field = point_field(model, float(step.min()))
-    opacity = sampled_opacity(field, low, step, nodes, origins.device, advance or (lambda _: None))
-    found = isosurface(opacity, config.opacity)
-    if not len(found.faces):
-        most = float(opacity.max())
-        raise InputError(
-            f"The field has no surface in its region of interest: no voxel stops {config.opacity:g} of the light, the "
-            f"most is {most:.3g}. Train it longer" + (", or ask for less opacity." if most > 0 else ".")
-        )
+    voxel = float(step.min())
+    field = point_field(model, voxel)
+    if config.source == "density":
+        found = _of_density(field, low, step, nodes, cameras.device, config.opacity, stages)
+    else:
+        found = _of_depth(model, cameras, bounds, nodes, config.resolution, stages)
     vertices, normals, faces = found.vertices, found.normals, found.faces
     if config.min_part > 0:
         vertices, normals, faces = _large_parts(vertices, normals, faces, config.min_part)
-    places = low + torch.from_numpy(vertices) * step
+    places = (low + torch.from_numpy(vertices) * step).numpy()
     # Normals turn the other way as places are stretched.
-    facing = torch.nn.functional.normalize(torch.from_numpy(normals) / step, dim=1)
-    colours = _seen_from_cameras(field, places, facing, origins, float(step.min()))
-    return ColouredSurface(vertices=places.numpy(), normals=facing.numpy(), colours=colours.numpy(), faces=faces)
+    facing = torch.nn.functional.normalize(torch.from_numpy(normals) / step, dim=1).numpy()
+    obstacles = Obstacles.of(torch.from_numpy(places), bounds, float(step.max()), cameras.device)
+    if config.texture is not None:
+        with stages("Looking for what is in sight", len(places), "vertices") as stage:
+            seen = in_sight(
+                torch.from_numpy(places),
+                torch.from_numpy(facing),
+                cameras,
+                obstacles=obstacles,
+                advance=stage.advance,
+            )
+        faces, (places, facing) = _around(faces, seen.numpy(), places, facing)
+    if config.most_triangles is not None and len(faces) > config.most_triangles:
+        with stages("Leaving triangles out", 1, "meshes") as stage:
+            places, faces = decimated(places, faces, config.most_triangles)
+            facing = _vertex_normals(places, faces)
+            stage.advance(1)
+
+    def colours_at(points: np.ndarray, towards: np.ndarray, what: str) -> np.ndarray:
+        with stages("Looking from the cameras", len(points), what) as stage:
+            found = seen_colours(
+                model,
+                field,
+                torch.from_numpy(points),
+                torch.from_numpy(towards),
+                cameras,
+                obstacles=obstacles,
+                voxel=voxel,
+                advance=stage.advance,
+            )
+        return shown(found).numpy().astype(np.float32)
+
+    if config.texture is None:
+        colours = colours_at(places, facing, "vertices")
+        return ColouredSurface(vertices=places, normals=facing, colours=colours, faces=faces)
+    with stages("Laying the surface out", 1, "meshes") as stage:
+        layout = laid_out(places, faces, config.texture)
+        stage.advance(1)
+    return _textured(layout, places, facing, config.texture, colours_at)
+
+
+class _Unheard:
+    """A stage nobody listens to."""
+
+    def advance(self, count: int = 1, /) -> None:
+        """Nothing."""
+
+
+def _of_density(
+    field: PointField,
+    low: torch.Tensor,
+    step: torch.Tensor,
+    nodes: tuple[int, int, int],
+    device: torch.device,
+    level: float,
+    stages: Stages,
+) -> Isosurface:
+    """Where a voxel stops ``level`` of the light."""
+    with stages("Sampling the field", nodes[2], "layers") as stage:
+        opacity = sampled_opacity(field, low, step, nodes, device, stage.advance)
+    found = isosurface(opacity, level)
+    if not len(found.faces):
+        most = float(opacity.max())
+        raise InputError(
+            f"The field has no surface in its region of interest: no voxel stops {level:g} of the light, the "
+            f"most is {most:.3g}. Train it longer" + (", or ask for less opacity." if most > 0 else ".")
+        )
+    return found
+
+
+def _of_depth(
+    model: Model,
+    cameras: Cameras,
+    bounds: Bounds,
+    nodes: tuple[int, int, int],
+    pixels: int,
+    stages: Stages,
+) -> Isosurface:
+    """Where the training cameras see surfaces, in pictures about as fine as the grid."""
+    with stages("Rendering depth", len(chosen_views(len(cameras))), "views") as stage:
+        views = views_of(model, cameras, pixels, stage.advance)
+    with stages("Fusing depth", block_count(nodes), "blocks") as stage:
+        found = fused(views, bounds, nodes, stage.advance)
+    if not len(found.faces):
+        raise InputError("The training cameras see no surface in the region of interest. Train the run longer.")
+    return found
+
+
+def _textured(
+    layout: Layout,
+    vertices: np.ndarray,
+    normals: np.ndarray,
+    size: int,
+    colours_at: Callable[[np.ndarray, np.ndarray, str], np.ndarray],
+) -> ColouredSurface:
+    """The surface with a texture of ``size``: its vertices, twice where charts part, have the texture's mean colour."""
+    texels = texels_of(layout, size)
+    corners = layout.source[layout.faces[texels.face]]
+    places = (vertices[corners] * texels.weights[:, :, None]).sum(1)
+    towards = (normals[corners] * texels.weights[:, :, None]).sum(1)
+    towards /= np.maximum(np.linalg.norm(towards, axis=1, keepdims=True), 1e-12)
+    colours = colours_at(places.astype(np.float32), towards.astype(np.float32), "texels")
+    picture = painted(texels, colours, size)
+    mean = colours.mean(0) if len(colours) else np.zeros(3, np.float32)
+    return ColouredSurface(
+        vertices=vertices[layout.source],
+        normals=normals[layout.source],
+        colours=np.tile(mean.astype(np.float32), (len(layout.source), 1)),
+        faces=layout.faces,
+        texture=Texture(coordinates=layout.coordinates, picture=picture),
+    )
+
+
+def _around(faces: np.ndarray, seen: np.ndarray, *of_vertices: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    """The triangles within ``RINGS`` of vertices that are ``seen`` (V,), and what remains ``of_vertices`` (V, ...).
+
+    Whole, if nothing is seen.
+    """
+    if not seen.any():
+        return faces, of_vertices
+    for _ in range(RINGS):
+        kept = seen[faces].any(1)
+        seen = seen.copy()
+        seen[faces[kept]] = True
+    used, compact = np.unique(faces[kept], return_inverse=True)
+    return compact.reshape(-1, 3).astype(np.int64), tuple(values[used] for values in of_vertices)
+
+
+def _vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """(V, 3) float32 unit means of the normals of triangles around each vertex, by area; 0 where these cancel out."""
+    corners = vertices[faces].astype(np.float64)
+    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    total = np.zeros((len(vertices), 3))
+    for corner in range(3):
+        np.add.at(total, faces[:, corner], normal)
+    length = np.linalg.norm(total, axis=1, keepdims=True)
+    return np.divide(total, length, out=np.zeros_like(total), where=length > 0).astype(np.float32)
 
 
 def sampled_opacity(
@@ -137,7 +323,7 @@ def sampled_opacity(
     step: torch.Tensor,
     nodes: tuple[int, int, int],
     device: torch.device,
-    told: Advance,
+    told: Callable[[int], None],
 ) -> np.ndarray:
     """(D, H, W) float32 in [0, 1): how much of the light a voxel of side ``min(step)`` around each node stops."""
     width, height, depth = nodes
@@ -160,7 +346,7 @@ def cloud_of(
     *,
     config: CloudConfig,
     generator: torch.Generator,
-    advance: Advance | None = None,
+    advance: Callable[[int], None] | None = None,
 ) -> ColouredSurface:
     """Points where rays through random pixels of ``cameras`` end, in world units, with the colours seen along them.
 
@@ -222,8 +408,14 @@ def write_surface_of(path: str | os.PathLike[str], surface: ColouredSurface, to_
         vertices=back.apply_points(torch.from_numpy(surface.vertices)).numpy(),
         normals=(surface.normals @ turn.T).astype(np.float32),
     )
-    file = write_surface(path, moved)
-    return SurfaceExport(file=file, vertices=len(surface.vertices), faces=len(surface.faces), bytes=file.stat().st_size)
+    files = write_surface(path, moved)
+    return SurfaceExport(
+        file=files[0],
+        beside=tuple(files[1:]),
+        vertices=len(surface.vertices),
+        faces=len(surface.faces),
+        bytes=sum(file.stat().st_size for file in files),
+    )
 
 
 def _large_parts(
@@ -235,53 +427,6 @@ def _large_parts(
     kept = triangles[part] >= min(share * len(faces), triangles.max())
     number = np.cumsum(kept) - 1
     return vertices[kept], normals[kept], number[faces[kept[faces[:, 0]]]]
-
-
-def _seen_from_cameras(
-    field: PointField, points: torch.Tensor, normals: torch.Tensor, origins: torch.Tensor, side_length: float
-) -> torch.Tensor:
-    """Colours (N, 3), on the CPU, of ``points`` (N, 3) with ``normals`` (N, 3), of the cameras that face them most.
-
-    Each counts by the cosine of the angle at which it sees the surface, of voxels of ``side_length``. What stands
-    between is not looked at.
-    """
-    at = torch.linspace(0, len(origins) - 1, min(MOST_CAMERAS, len(origins))).round().long()
-    chosen = origins[at.to(origins.device)]
-    found = []
-    for place, normal in zip(points.split(POINTS_AT_ONCE // 8), normals.split(POINTS_AT_ONCE // 8), strict=True):
-        place, normal = place.to(chosen.device), normal.to(chosen.device)
-        away = torch.nn.functional.normalize(place[:, None] - chosen, dim=2)
-        facing = -(away * normal[:, None]).sum(2)
-        cosine, which = facing.topk(min(SIDES, len(chosen)), dim=1)
-        # Cameras behind the surface count hardly, unless there are no others.
-        weight = cosine.clamp(min=1e-3)
-        colour = torch.zeros_like(place)
-        for side in range(which.shape[1]):
-            towards = away[torch.arange(len(place), device=place.device), which[:, side]]
-            colour += weight[:, side, None] * _through_the_surface(field, place, towards, side_length)
-        found.append((colour / weight.sum(1, keepdim=True)).cpu())
-    return torch.cat(found)
-
-
-def _through_the_surface(
-    field: PointField, points: torch.Tensor, directions: torch.Tensor, side_length: float
-) -> torch.Tensor:
-    """Colours (N, 3) that rays along ``directions`` (N, 3) gather from a voxel before ``points`` (N, 3) to two behind.
-
-    What is just outside the matter has hardly a say in renderings, so training taught it no colour.
-    """
-    half = side_length / 2
-    passing = torch.ones_like(points[:, :1])
-    colour, total = torch.zeros_like(points), torch.zeros_like(passing)
-    for step in range(-2, 5):
-        at = points + step * half * directions
-        opacity = 1 - torch.exp(-field.density(at)[:, None] * half)
-        # Where nothing is met at all, the point itself decides.
-        weight = passing * opacity + (1e-6 if step == 0 else 0.0)
-        colour += weight * field.colours(at, directions)
-        total += weight
-        passing = passing * (1 - opacity)
-    return colour / total
 
 
 def _falling(field: PointField, points: torch.Tensor, reach: float) -> torch.Tensor:

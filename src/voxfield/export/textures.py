@@ -1,0 +1,163 @@
+"""Surfaces laid out flat (by xatlas), and the texels that lie on them.
+
+Texel (i, j) of a picture of S rows is the square [j, j+1) x [i, i+1), rows from the top; texture coordinates run from
+0 to 1, x to the right and y upwards. A texel has the place on the surface at its centre. Those next to a chart, which
+filters look at too, have the place of the nearest one in it.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from voxfield.checks import check_range
+from voxfield.errors import InputError, MissingExtraError
+
+PADDING: Final = 2
+"""Texels kept free around each chart, and filled with what lies at its border."""
+MOST_TEXELS: Final = 8192
+"""Along a side of a texture."""
+MOST_TRIANGLES: Final = 200_000
+"""That are laid out flat: xatlas takes half a minute for 30,000 of a rough surface, and minutes for more."""
+_ON_EDGE: Final = 1e-6
+"""How far outside a triangle, in barycentric coordinates, a texel's centre still counts as in it."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Layout:
+    """A surface cut into charts, laid out on a square."""
+
+    source: np.ndarray
+    """(V,) int64: which vertex of the surface each vertex is; those on cuts are there more than once."""
+    faces: np.ndarray
+    """(F, 3) int64: the surface's triangles, in order, of vertices of the layout."""
+    coordinates: np.ndarray
+    """(V, 2) float32 in [0, 1]."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Texels:
+    """Texels that lie on a surface."""
+
+    rows: np.ndarray
+    """(N,) int64."""
+    columns: np.ndarray
+    """(N,) int64."""
+    face: np.ndarray
+    """(N,) int64: the triangle."""
+    weights: np.ndarray
+    """(N, 3) float32: barycentric coordinates in it."""
+
+
+def check_texture_size(size: int) -> None:
+    """Raise InputError unless ``size`` is that of a texture: 64 to 8192 texels."""
+    check_range("texture", size, minimum=64, maximum=MOST_TEXELS)
+
+
+def require_xatlas() -> Any:
+    """The package, or MissingExtraError now, before anything is made."""
+    try:
+        import xatlas
+    except ImportError:
+        raise MissingExtraError("Textures need xatlas: pip install 'voxfield[mesh]'.") from None
+    return xatlas
+
+
+def laid_out(vertices: np.ndarray, faces: np.ndarray, size: int) -> Layout:
+    """Cut a surface into charts that hardly distort, and lay these out for a texture of ``size`` x ``size``.
+
+    Args:
+        vertices: (V, 3) float32.
+        faces: (F, 3) int64, at least one and at most ``MOST_TRIANGLES``.
+        size: texels along a side.
+
+    Raises:
+        MissingExtraError: xatlas is not installed. InputError: too many triangles, or too many for so small a texture.
+    """
+    xatlas = require_xatlas()
+    check_texture_size(size)
+    if not 1 <= len(faces) <= MOST_TRIANGLES:
+        raise InputError(f"triangles: expected 1 to {MOST_TRIANGLES:,} for a texture, got {len(faces):,}.")
+    atlas = xatlas.Atlas()
+    # Lengths in units of the surface's size: its thresholds know no others.
+    scale = max(float(np.ptp(vertices, axis=0).max()), 1e-12)
+    atlas.add_mesh(((vertices - vertices.min(0)) / scale).astype(np.float32), faces.astype(np.uint32))
+    charts, packing = xatlas.ChartOptions(), xatlas.PackOptions()
+    # Isosurfaces are rough: stricter limits make charts of two or three triangles, and packing takes time by their
+    # number squared.
+    charts.max_cost = 16.0
+    packing.resolution, packing.padding, packing.bilinear = size, PADDING, True
+    packing.blockAlign, packing.rotate_charts = True, False
+    atlas.generate(charts, packing)
+    if atlas.atlas_count != 1:
+        raise InputError(
+            f"texture: {len(faces):,} triangles do not fit on {size} x {size} texels. Ask for more texels."
+        )
+    source, corners, coordinates = atlas[0]
+    coordinates = np.clip(coordinates, 0, 1) * [atlas.width, atlas.height] / max(atlas.width, atlas.height)
+    return Layout(
+        source=source.astype(np.int64),
+        faces=corners.astype(np.int64).reshape(-1, 3),
+        coordinates=coordinates.astype(np.float32),
+    )
+
+
+def texels_of(layout: Layout, size: int) -> Texels:
+    """The texels whose centres lie in a triangle of the layout; of a texel on several, one of them."""
+    corners = layout.coordinates[layout.faces].astype(np.float64) * size
+    corners[:, :, 1] = size - corners[:, :, 1]
+    low = np.clip(np.floor(corners.min(1) - 0.5), 0, size - 1).astype(np.int64)
+    high = np.clip(np.ceil(corners.max(1) - 0.5), 0, size - 1).astype(np.int64)
+    across = high - low + 1
+    owner = np.full(size * size, -1, np.int64)
+    weights = np.zeros((size * size, 3), np.float32)
+    counts = across[:, 0] * across[:, 1]
+    # Some triangles together, so that the texels of their boxes stay few at a time.
+    starts = np.flatnonzero(np.diff(np.cumsum(counts) >> 22)) + 1
+    for part in np.split(np.arange(len(counts)), starts):
+        face = np.repeat(part, counts[part])
+        within = np.arange(len(face)) - np.repeat(np.cumsum(counts[part]) - counts[part], counts[part])
+        column = low[face, 0] + within % across[face, 0]
+        row = low[face, 1] + within // across[face, 0]
+        bary = _barycentric(corners[face], np.stack([column, row], axis=1) + 0.5)
+        inside = (bary >= -_ON_EDGE).all(1)
+        at = row[inside] * size + column[inside]
+        owner[at], weights[at] = face[inside], bary[inside]
+    found = np.nonzero(owner >= 0)[0]
+    return Texels(rows=found // size, columns=found % size, face=owner[found], weights=weights[found])
+
+
+def _barycentric(corners: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """(N, 3) coordinates of ``points`` (N, 2) in triangles (N, 3, 2); negative ones in those without area."""
+    one, two, to = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0], points - corners[:, 0]
+    area = one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0]
+    safe = np.where(area == 0, 1.0, area)
+    second = (to[:, 0] * two[:, 1] - to[:, 1] * two[:, 0]) / safe
+    third = (one[:, 0] * to[:, 1] - one[:, 1] * to[:, 0]) / safe
+    found = np.stack([1 - second - third, second, third], axis=1)
+    found[area == 0] = -1.0
+    return found
+
+
+def painted(texels: Texels, colours: np.ndarray, size: int) -> np.ndarray:
+    """The picture (S, S, 3) uint8 of texels with sRGB ``colours`` (N, 3); charts spread by ``PADDING`` texels.
+
+    What lies further out has the mean colour: coarser versions that viewers make of the picture mix it in.
+    """
+    picture = np.zeros((size, size, 3), np.float32)
+    filled = np.zeros((size, size), bool)
+    picture[texels.rows, texels.columns] = colours
+    filled[texels.rows, texels.columns] = True
+    for _ in range(PADDING):
+        total, count = np.zeros_like(picture), np.zeros((size, size), np.float32)
+        for down in (-1, 0, 1):
+            for right in (-1, 0, 1):
+                here = slice(max(down, 0), size + min(down, 0)), slice(max(right, 0), size + min(right, 0))
+                there = slice(max(-down, 0), size + min(-down, 0)), slice(max(-right, 0), size + min(-right, 0))
+                total[here] += picture[there] * filled[there][..., None]
+                count[here] += filled[there]
+        spread = ~filled & (count > 0)
+        picture[spread] = total[spread] / count[spread][:, None]
+        filled |= spread
+    picture[~filled] = picture[filled].mean(0) if filled.any() else 0.0
+    return np.round(np.clip(picture, 0, 1) * 255).astype(np.uint8)
