@@ -31,6 +31,7 @@ def build_shapes(
     coverage: Coverage = "conservative",
     inside: Inside = "parity",
     full_tree: bool = False,
+    symmetry: bool = False,
     layout: Layout = "packed",
     num_objects: int | None = None,
     start_object: int = 0,
@@ -51,6 +52,7 @@ def build_shapes(
             both.
         inside: ``parity`` does not mind faces turned the wrong way, ``winding`` fills overlapping parts.
         full_tree: keep every node, empty ones and those below full ones too.
+        symmetry: keep one block for all that it can be turned or mirrored into, and say of every node how it lies.
         layout: ``packed`` (few memory-mapped files) or ``files`` (a file a block).
         num_objects: most meshes taken.
         start_object: meshes passed over; object ids count from the list's beginning.
@@ -71,6 +73,7 @@ def build_shapes(
         coverage=coverage,
         inside=inside,
         full_tree=full_tree,
+        symmetry=symmetry,
         layout=layout,
         num_objects=num_objects,
         start_object=start_object,

@@ -24,6 +24,7 @@ def command(
     coverage: Literal["surface", "solid", "conservative"] = "conservative",
     inside: Literal["parity", "winding"] = "parity",
     full_tree: bool = False,
+    symmetry: bool = False,
     layout: Literal["packed", "files"] = "packed",
     num_objects: Annotated[int | None, optional("N")] = None,
     start_object: Annotated[int, arg(metavar="N")] = 0,
@@ -47,6 +48,7 @@ def command(
         coverage: voxels that a triangle touches, whose centre lies inside, or both.
         inside: parity does not mind faces turned the wrong way; winding fills overlapping parts.
         full_tree: keep every node, empty ones and those below full ones too.
+        symmetry: keep one block for all that it can be turned or mirrored into.
         layout: few memory-mapped files, or a file a block.
         num_objects: most meshes taken.
         start_object: meshes passed over; object ids count from the list's beginning.
@@ -69,6 +71,7 @@ def command(
         coverage=coverage,
         inside=inside,
         full_tree=full_tree,
+        symmetry=symmetry,
         layout=layout,
         num_objects=num_objects,
         start_object=start_object,

@@ -15,6 +15,9 @@ A sample is a dictionary. Rays start on or outside the block, in voxels about it
 - ``face_ids``, ``view_ids`` (N,) int32, ``view_positions`` (V, 3) float32
 - ``level``, ``hash`` (hexadecimal; at level 0 ``object_<id>``) and ``chunk_idx``
 
+In a dataset built with symmetries a block is a sample once for every way in which it lies in the split's objects:
+voxels and rays of its stored form, mapped by the same matrix. So samples are those of a dataset without.
+
 Blocks belong to a split if any of its objects has them. The random part of a sample follows from the seed, the epoch
 and the sample's index, not from which worker loads it.
 """
@@ -31,9 +34,10 @@ from torch.utils.data import Dataset, Sampler, get_worker_info
 
 from voxfield.checks import check_bytes, check_choice, check_range
 from voxfield.data import ray_transforms as transforms
-from voxfield.data.ray_transforms import RAY_KEYS, Sample, apply, take_rays
+from voxfield.data.ray_transforms import RAY_KEYS, Sample, apply, take_rays, turn
 from voxfield.data.sparse_voxels import Connectivity, neighbour_edges, occupied_voxels
 from voxfield.errors import FormatError, InputError
+from voxfield.kernels.cube_symmetry import symmetry_matrix
 from voxfield.kernels.voxel_words import unpack_blocks
 from voxfield.storage.shape_dataset import ShapeDataset, open_shapes
 from voxfield.storage.shape_rays import RayBlock, ShapeRays, open_rays
@@ -143,6 +147,9 @@ class HierarchicalVoxelRayDataset(Dataset[Sample]):
         shapes, rays, _ = self._files()
         self.base_resolution = shapes.about.base_resolution
         self.blocks = self._blocks_of_split(shapes, rays, levels)
+        self.symmetries = [0] * len(self.blocks)
+        if shapes.about.symmetry:
+            self._lay_out(shapes)
         self._twins: dict[int, RayBlock] = {}
         if include_empty:
             self._add_empty(shapes, levels)
@@ -187,6 +194,20 @@ class HierarchicalVoxelRayDataset(Dataset[Sample]):
                     if not shapes.block_words(level, name).any():
                         self._twins[len(self.blocks)] = twin
                         self.blocks.append(RayBlock(level, name.hex()))
+                        self.symmetries.append(0)
+
+    def _lay_out(self, shapes: ShapeDataset) -> None:
+        """Repeat every block for each way in which it lies in the split's objects."""
+        objects = read_splits(self.dataset_dir).objects
+        lying: defaultdict[RayBlock, set[int]] = defaultdict(set)
+        for name, index in self._objects(shapes).items():
+            if objects.get(name) == self.split:
+                for level, content, symmetry in shapes.oriented(index):
+                    lying[RayBlock(level, content.hex())].add(symmetry)
+        # Objects themselves, and blocks that are all full, lie in one way.
+        every = [(block, symmetry) for block in self.blocks for symmetry in sorted(lying.get(block, {0}))]
+        self.blocks = [block for block, _ in every]
+        self.symmetries = [symmetry for _, symmetry in every]
 
     def _files(self) -> tuple[ShapeDataset, ShapeRays, dict[str, int]]:
         """The open files: of this process alone, as maps of files do not travel."""
@@ -288,6 +309,8 @@ class HierarchicalVoxelRayDataset(Dataset[Sample]):
         sample["hits"] = sample["hits"].float()
         voxels = self._voxels(block, resolution)
         sample["voxels"] = torch.from_numpy(voxels)[None].float()
+        if self.symmetries[unit.block]:
+            sample = turn(sample, torch.from_numpy(symmetry_matrix(self.symmetries[unit.block])).float())
         sample["level"], sample["chunk_idx"] = block.level, unit.chunk
         sample["hash"] = block.name if block.level else f"object_{block.name}"
         return sample
@@ -430,9 +453,9 @@ class RayBatchSampler(Sampler[list[RayRequest]]):
         order = torch.randperm(count, generator=generator) if self.shuffle else torch.arange(count)
         seeds = torch.randint(2**62, (count,), generator=generator).tolist()
         groups = [group.tolist() for group in order.split(self.subvolumes_per_batch)]
-        for turn in range(len(self)):
+        for place in range(len(self)):
             # Where batches do not divide evenly, the first ones fill up.
-            group = groups[(turn * self.num_replicas + self.rank) % len(groups)]
+            group = groups[(place * self.num_replicas + self.rank) % len(groups)]
             shares = _shares([self._count(index) for index in group], self.rays_per_batch)
             yield [RayRequest(index, share, seeds[index]) for index, share in zip(group, shares, strict=True)]
 

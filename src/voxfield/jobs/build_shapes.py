@@ -60,6 +60,8 @@ class ShapeSettings:
     """What inside means, see `voxfield.kernels.scan_fill.scan_fill`."""
     full_tree: bool = False
     """Keep every node of the tree, empty ones and those below full ones too."""
+    symmetry: bool = False
+    """Keep one block for all that it can be turned or mirrored into."""
     layout: Layout = "packed"
     """How the dataset lies on disk."""
     start_object: int = 0
@@ -84,7 +86,9 @@ class ShapeSettings:
 
     def shape_digest(self, source_hash: str) -> str:
         """Changes when an object of this source would."""
-        what = [_REVISION, self.resolution, self.min_resolution, self.coverage, self.inside, self.full_tree]
+        what: list[Any] = [_REVISION, self.resolution, self.min_resolution, self.coverage, self.inside, self.full_tree]
+        if self.symmetry:
+            what.append("symmetry")
         return digest(json.dumps(what).encode(), source_hash.encode())
 
 
@@ -178,6 +182,7 @@ def build_shapes(
         base_resolution=settings.resolution,
         min_resolution=settings.min_resolution,
         full_tree=settings.full_tree,
+        symmetry=settings.symmetry,
         created_at=datetime.datetime.fromtimestamp(int(newest), datetime.UTC).isoformat(),
     )
     with progress.stage("Writing the dataset", 1):
@@ -241,8 +246,9 @@ def _open_finished(output: Path, settings: ShapeSettings) -> ShapeDataset | None
         # Damaged: what it consists of is made again.
         return None
     about = dataset.about
-    same = (about.base_resolution, about.min_resolution, about.full_tree)
-    return dataset if same == (settings.resolution, settings.min_resolution, settings.full_tree) else None
+    there = (about.base_resolution, about.min_resolution, about.full_tree, about.symmetry)
+    wanted = (settings.resolution, settings.min_resolution, settings.full_tree, settings.symmetry)
+    return dataset if there == wanted else None
 
 
 def _keys(dataset: ShapeDataset) -> dict[tuple[str, Any, Any], int]:
@@ -313,7 +319,13 @@ def _make_object(task: _Task) -> str | None:
         return str(error).removeprefix(f"{task.source}: ")
     if grid.occupied == 0:
         return "encloses no voxel: it has no volume or holes too large. Use coverage=conservative or surface."
-    tree = build_tree(grid.words.numpy(), settings.resolution, settings.min_resolution, full_tree=settings.full_tree)
+    tree = build_tree(
+        grid.words.numpy(),
+        settings.resolution,
+        settings.min_resolution,
+        full_tree=settings.full_tree,
+        symmetry=settings.symmetry,
+    )
     used = mesh.vertices[np.unique(mesh.faces)]
     used = used[np.isfinite(used).all(1)]
     low, high = used.min(0), used.max(0)
@@ -342,6 +354,7 @@ def _pack_object(shape: ShapeObject) -> bytes:
     arrays = {
         "info": np.frombuffer(json.dumps(dict(shape.info)).encode(), np.uint8),
         "nodes": shape.tree.nodes,
+        **({} if shape.tree.symmetries is None else {"symmetries": shape.tree.symmetries}),
         **{f"words_{blocks.level}": blocks.words for blocks in shape.tree.levels},
         **{f"hashes_{blocks.level}": blocks.hashes for blocks in shape.tree.levels},
     }
@@ -376,6 +389,7 @@ class _Artefacts:
             full_tree=about.full_tree,
             nodes=arrays["nodes"],
             levels=tuple(levels),
+            symmetries=arrays.get("symmetries"),
         )
         return ShapeObject(info=json.loads(arrays["info"].tobytes()), tree=tree)
 
