@@ -17,6 +17,7 @@ from voxfield.jobs.trace_shapes import trace_shapes as trace_blocks
 from voxfield.kernels.scan_fill import Inside
 from voxfield.storage.shape_dataset import convert_shapes as convert_layout
 from voxfield.storage.shape_dataset import open_shapes
+from voxfield.storage.shape_rays import convert_rays, holds_rays
 from voxfield.storage.shapes import Layout
 from voxfield.training.progress import Progress
 from voxfield.voxels.voxelise import Coverage
@@ -193,21 +194,22 @@ def verify_shapes(dataset: str | os.PathLike[str], *, quiet: bool = False) -> Ch
 
 
 def convert_shapes(dataset: str | os.PathLike[str], output: str | os.PathLike[str], *, layout: Layout) -> int:
-    """Write a dataset in another layout; nothing is lost, and converting back gives the same bytes.
+    """Write a dataset, or traced rays, in another layout; nothing is lost, and converting back gives the same bytes.
 
     Args:
-        dataset: its folder.
+        dataset: its folder, or that of the rays.
         output: a new or empty folder.
         layout: ``packed`` or ``files``.
 
     Returns:
-        How many objects.
+        How many objects; of rays, how many blocks.
 
     Raises:
-        InputError: ``output`` exists. MissingFileError, FormatError: no dataset, or a damaged one.
+        InputError: ``output`` is not empty. MissingFileError, FormatError: no dataset, or a damaged one.
     """
     check_choice("layout", layout, ("packed", "files"))
-    return convert_layout(Path(dataset), Path(output), layout)
+    convert = convert_rays if holds_rays(Path(dataset)) else convert_layout
+    return convert(Path(dataset), Path(output), layout)
 
 
 def view_shapes(

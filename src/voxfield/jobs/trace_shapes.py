@@ -33,6 +33,7 @@ from voxfield.storage.npz import npz_bytes, read_npz
 from voxfield.storage.shape_dataset import ShapeDataset, open_shapes
 from voxfield.storage.shape_rays import (
     PACKED,
+    PARAMETERS,
     FileRays,
     PackedRays,
     RayBlock,
@@ -43,7 +44,6 @@ from voxfield.storage.shapes import Layout, read_json_object
 from voxfield.voxels.hierarchy import hash_blocks
 
 SUMMARY: Final = "processing_summary.json"
-_PARAMETERS: Final = "trace.json"
 _BATCH: Final = 32
 """Blocks a worker takes at a time."""
 
@@ -191,9 +191,12 @@ def _not_packed(dataset: ShapeDataset, packed: PackedRays, blocks: Sequence[_Blo
 
 def _check_output(output: Path, settings: TraceSettings) -> None:
     """Raise InputError unless ``output`` is new, empty, or was made with the same parameters."""
-    file = output / _PARAMETERS
+    file = output / PARAMETERS
     if settings.layout == "files" and (output / PACKED / INDEX).is_file():
-        raise InputError(f"{output}: its rays are packed. Add --layout packed, or name another --output-dir.")
+        raise InputError(
+            f"{output}: its rays are packed. Add --layout packed, name another --output-dir, or "
+            "unpack them: voxfield dataset convert RAYS OUTPUT --layout files"
+        )
     if file.is_file():
         before, now = read_json_object(file), settings.parameters()
         if before != now:
