@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from voxfield.checks import check_choice, check_range, nearest_names
+from voxfield.distributed.executors import ExecutorKind, ExecutorSettings
 from voxfield.errors import InputError
 from voxfield.export.shape_pictures import write_contact_sheet
 from voxfield.geometry.voxel_views import RayStart
@@ -37,6 +38,8 @@ def build_shapes(
     num_objects: int | None = None,
     start_object: int = 0,
     splits: SplitRatios | None = None,
+    executor: ExecutorKind = "local",
+    scheduler: str | None = None,
     workers: int | None = None,
     quiet: bool = False,
 ) -> building.BuiltShapes:
@@ -58,7 +61,9 @@ def build_shapes(
         num_objects: most meshes taken.
         start_object: meshes passed over; object ids count from the list's beginning.
         splits: shares of train, val and test; 0.8, 0.2 and 0 if absent.
-        workers: processes; one for each core if absent.
+        executor: ``local``: processes of this machine; ``dask``: the workers of a Dask cluster.
+        scheduler: of Dask: its address (``tcp://host:8786``), or scheduler file.
+        workers: local processes; one for each core if absent.
         quiet: no progress bar.
 
     Returns:
@@ -67,6 +72,7 @@ def build_shapes(
     Raises:
         InputError: bad settings, ``output`` holds other files, or no mesh could be used.
         MissingFileError: sources that do not exist.
+        UnavailableError: workers were killed, or the cluster is not there. What is done is kept.
     """
     settings = building.ShapeSettings(
         resolution=resolution,
@@ -79,7 +85,7 @@ def build_shapes(
         num_objects=num_objects,
         start_object=start_object,
         splits=splits or SplitRatios(),
-        workers=workers,
+        run_on=ExecutorSettings(executor=executor, scheduler=scheduler, workers=workers),
     )
     sources = [meshes] if isinstance(meshes, str | os.PathLike) else list(meshes)
     with Progress(quiet=quiet) as progress:
@@ -101,6 +107,8 @@ def trace_shapes(
     start: RayStart = "near",
     seed: int = 42,
     layout: Layout = "files",
+    executor: ExecutorKind = "local",
+    scheduler: str | None = None,
     workers: int | None = None,
     quiet: bool = False,
 ) -> TracedShapes:
@@ -121,7 +129,9 @@ def trace_shapes(
             it; ``faces``: they enter every face along its axis.
         seed: the same seed gives the same rays.
         layout: ``files``: a file a block; ``packed``: a few mapped arrays, for quick loading.
-        workers: processes; one for each core if absent.
+        executor: ``local``: processes of this machine; ``dask``: the workers of a Dask cluster.
+        scheduler: of Dask: its address (``tcp://host:8786``), or scheduler file.
+        workers: local processes; one for each core if absent.
         quiet: no progress bar.
 
     Returns:
@@ -130,6 +140,7 @@ def trace_shapes(
     Raises:
         InputError: bad settings, or ``output`` was made with others.
         MissingFileError, FormatError: no dataset, or a damaged one.
+        UnavailableError: workers were killed, or the cluster is not there. What is done is kept.
     """
     settings = TraceSettings(
         sphere_divisions=sphere_divisions,
@@ -141,7 +152,7 @@ def trace_shapes(
         start=start,
         seed=seed,
         layout=layout,
-        workers=workers,
+        run_on=ExecutorSettings(executor=executor, scheduler=scheduler, workers=workers),
     )
     with Progress(quiet=quiet) as progress:
         return trace_blocks(Path(dataset), Path(output), settings=settings, progress=progress)

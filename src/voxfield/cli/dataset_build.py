@@ -32,6 +32,8 @@ def command(
     val: Annotated[float, arg(metavar="SHARE")] = 0.2,
     test: Annotated[float, arg(metavar="SHARE")] = 0.0,
     seed: int = 42,
+    executor: Literal["local", "dask"] = "local",
+    scheduler: Annotated[str | None, optional("ADDRESS")] = None,
     workers: Annotated[int | None, optional("N")] = None,
     quiet: bool = False,
 ) -> int:
@@ -56,7 +58,9 @@ def command(
         val: as train.
         test: as train.
         seed: of the splits.
-        workers: processes; without it one for each core.
+        executor: processes of this machine, or the workers of a Dask cluster.
+        scheduler: of Dask: tcp://HOST:8786, or the file that it wrote.
+        workers: local processes; without it one for each core.
         quiet: no progress bar.
     """
     import voxfield
@@ -76,6 +80,8 @@ def command(
         num_objects=num_objects,
         start_object=start_object,
         splits=SplitRatios(train=train, val=val, test=test, seed=seed),
+        executor=executor,
+        scheduler=scheduler,
         workers=workers,
         quiet=quiet,
     )

@@ -24,7 +24,7 @@ and the sample's index, not from which worker loads it.
 
 import math
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, get_args
 
@@ -34,13 +34,14 @@ from torch.utils.data import Dataset, Sampler, get_worker_info
 
 from voxfield.checks import check_bytes, check_choice, check_range
 from voxfield.data import ray_transforms as transforms
+from voxfield.data.gathered_rays import GatheredRays, gather_rays
 from voxfield.data.ray_transforms import RAY_KEYS, Sample, apply, take_rays, turn
 from voxfield.data.sparse_voxels import Connectivity, neighbour_edges, occupied_voxels
 from voxfield.errors import FormatError, InputError
 from voxfield.kernels.cube_symmetry import symmetry_matrix
 from voxfield.kernels.voxel_words import unpack_blocks
 from voxfield.storage.shape_dataset import ShapeDataset, open_shapes
-from voxfield.storage.shape_rays import RayBlock, ShapeRays, open_rays
+from voxfield.storage.shape_rays import PackedRays, RayBlock, ShapeRays, open_rays
 from voxfield.storage.shape_splits import read_splits
 
 __all__ = [
@@ -251,27 +252,58 @@ class HierarchicalVoxelRayDataset(Dataset[Sample]):
 
     def __getitem__(self, index: int | RayRequest) -> Sample:
         """A sample: of a number one with all its rays, of a `RayRequest` with some."""
-        rays, generator = self.samples_per_subvolume, None
+        rays, seed, generator = self.samples_per_subvolume, None, None
         if isinstance(index, RayRequest):
-            number, rays = index.sample, index.rays
+            number, rays, seed = index
             generator = torch.Generator().manual_seed(index.seed)
         else:
             number = int(index)
             if self.transform is not None or rays is not None:
                 generator = self._generator(number)
         unit = self._unit(number)
-        sample = self._sample(unit, rays, generator)
+        sample = self._sample(unit, rays, seed, generator)
         if self.transform is not None:
             sample = apply(self.transform, sample, generator)
         return self._sparse(sample) if self.sparse_voxels else sample
 
-    def __getitems__(self, indices: Sequence[int | RayRequest]) -> list[Sample]:
+    def __getitems__(self, indices: Sequence[int | RayRequest]) -> Sequence[Sample]:
         """The samples of a batch; torch's loaders ask so."""
+        requests = [index for index in indices if isinstance(index, RayRequest)]
+        store = self._files()[1]
+        if len(requests) == len(indices) and isinstance(store, PackedRays) and self._is_plain:
+            return self._gathered(requests, store)
         samples = [self[index] for index in indices]
         numbers = [index for index in indices if not isinstance(index, RayRequest)]
         if not self.uniform_batches or self.sparse_voxels or len(numbers) < len(samples):
             return samples
         return self._alike(numbers, samples)
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether samples are as they are stored, so that those of a batch can be copied together."""
+        return self.transform is None and not (self.sparse_voxels or self._twins or any(self.symmetries))
+
+    def _gathered(self, requests: Sequence[RayRequest], store: PackedRays) -> GatheredRays:
+        """The samples of these requests, their rays in one piece of memory."""
+        units = [self._unit(request.sample) for request in requests]
+        blocks = [self.blocks[unit.block] for unit in units]
+        stretches = [
+            [(block, *part) for part in _drawn(unit, request.rays, request.seed)]
+            for block, unit, request in zip(blocks, units, requests, strict=True)
+        ]
+        cubes = [self._voxels(block, self.base_resolution >> block.level) for block in blocks]
+        batch, counts = gather_rays(store, stretches, cubes)
+        about = [
+            {
+                "voxels": voxels[:, :side, :side, :side],
+                "view_positions": torch.from_numpy(store.view_positions(block).copy()),
+                "level": block.level,
+                "chunk_idx": unit.chunk,
+                "hash": block.name if block.level else f"object_{block.name}",
+            }
+            for voxels, block, unit, side in zip(batch["voxels"], blocks, units, map(len, cubes), strict=True)
+        ]
+        return GatheredRays(batch, counts, about)
 
     def _alike(self, numbers: Sequence[int], samples: Sequence[Sample]) -> list[Sample]:
         """The samples with equally many rays and equally large blocks."""
@@ -298,11 +330,11 @@ class HierarchicalVoxelRayDataset(Dataset[Sample]):
         words = np.random.SeedSequence([self.seed, self.epoch, base, index, visit]).generate_state(2)
         return torch.Generator().manual_seed(int(words[0]) << 31 ^ int(words[1]))
 
-    def _sample(self, unit: _Unit, rays: int | None, generator: torch.Generator | None) -> Sample:
+    def _sample(self, unit: _Unit, rays: int | None, seed: int | None, generator: torch.Generator | None) -> Sample:
         block = self.blocks[unit.block]
         source = self._twins.get(unit.block, block)
         resolution = self.base_resolution >> block.level
-        columns = self._rays(source, unit, rays, generator)
+        columns = self._rays(source, unit, rays, seed, generator)
         sample: Sample = {name: torch.from_numpy(column) for name, column in columns.items()}
         if unit.block in self._twins:
             sample = _missed(sample)
@@ -316,19 +348,20 @@ class HierarchicalVoxelRayDataset(Dataset[Sample]):
         return sample
 
     def _rays(
-        self, block: RayBlock, unit: _Unit, wanted: int | None, generator: torch.Generator | None
+        self,
+        block: RayBlock,
+        unit: _Unit,
+        wanted: int | None,
+        seed: int | None,
+        generator: torch.Generator | None,
     ) -> dict[str, np.ndarray]:
         """Columns of a block's rays, copied: a map of a file must not be written to."""
         store = self._files()[1]
         start, stop = unit.start, unit.stop
         some = wanted is not None and wanted < stop - start
         if store.shuffled:
-            parts = [(start, stop)]
-            if some:
-                assert wanted is not None
-                first = start + int(torch.randint(stop - start, (), generator=generator))
-                parts = [(first, min(first + wanted, stop)), (start, max(start, first + wanted - (stop - start)))]
-            pieces = [store.read(block, *part) for part in parts if part[1] > part[0]] or [store.read(block, 0, 0)]
+            draw = int(torch.randint(2**62, (), generator=generator)) if some and seed is None else seed
+            pieces = [store.read(block, *part) for part in _drawn(unit, wanted, draw)] or [store.read(block, 0, 0)]
             there = [name for name in RAY_KEYS if name in pieces[0]]
             if len(pieces) == 1:
                 columns = {name: pieces[0][name].copy() for name in there}
@@ -363,6 +396,20 @@ class HierarchicalVoxelRayDataset(Dataset[Sample]):
         if self.sparse_mode == "graph":
             sample["voxel_edge_index"] = neighbour_edges(places, self.sparse_connectivity)
         return sample
+
+
+def _drawn(unit: _Unit, wanted: int | None, seed: int | None) -> list[tuple[int, int]]:
+    """From and to before which of a block's rays, in random order, as many as wanted are: a stretch, or its two ends.
+
+    A stretch that begins anywhere is a fair sample, so the seed, which is random, need only say where.
+    """
+    start, stop = unit.start, unit.stop
+    if wanted is None or wanted >= stop - start:
+        return [(start, stop)]
+    assert seed is not None
+    first = start + seed % (stop - start)
+    parts = [(first, min(first + wanted, stop)), (start, first + wanted - (stop - start))]
+    return [(one, end) for one, end in parts if end > one]
 
 
 class ByteBoundedCache:
@@ -493,6 +540,8 @@ def collate_ray_batch(samples: Sequence[Sample]) -> Sample:
     """
     if not samples:
         raise InputError("samples: expected at least one.")
+    if isinstance(samples, GatheredRays):
+        return samples.batch | _labels(samples.about)
     batch: Sample = {name: torch.cat([one[name] for one in samples]) for name in _shared(samples, RAY_KEYS)}
     counts = torch.tensor([len(one["origins"]) for one in samples])
     batch["ray_to_voxel"] = torch.repeat_interleave(torch.arange(len(samples)), counts)
@@ -509,12 +558,18 @@ def collate_ray_batch(samples: Sequence[Sample]) -> Sample:
             first = (sizes.cumsum(0) - sizes).tolist()
             edges = [one["voxel_edge_index"] + at for one, at in zip(samples, first, strict=True)]
             batch["voxel_edge_index"] = torch.cat(edges, dim=1)
-    batch["levels"] = torch.tensor([one["level"] for one in samples])
-    batch["chunk_idx"] = torch.tensor([one["chunk_idx"] for one in samples])
-    batch["hashes"] = [one["hash"] for one in samples]
+    return batch | _labels(samples)
+
+
+def _labels(samples: Sequence[Mapping[str, Any]]) -> Sample:
+    """What a batch says of each of its samples."""
     views = [one["view_positions"] for one in samples]
-    batch["view_positions"] = torch.stack(views) if len({len(one) for one in views}) == 1 else views
-    return batch
+    return {
+        "levels": torch.tensor([one["level"] for one in samples]),
+        "chunk_idx": torch.tensor([one["chunk_idx"] for one in samples]),
+        "hashes": [one["hash"] for one in samples],
+        "view_positions": torch.stack(views) if len({len(one) for one in views}) == 1 else views,
+    }
 
 
 def _shared(samples: Sequence[Sample], names: Sequence[str]) -> list[str]:

@@ -16,7 +16,7 @@ level stands in the index.
 import re
 import shutil
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol
@@ -248,12 +248,38 @@ class PackedRays:
 
     def read(self, block: RayBlock, start: int = 0, stop: int | None = None) -> dict[str, np.ndarray]:
         """Columns of a block's rays: views of the mapped files, not to be written to."""
-        _, content, first, rays, view, views = self._stretch(block)
+        _, content, first, rays, *_ = self._stretch(block)
         rows = slice(first + start, first + (rays if stop is None else min(stop, rays)))
         found = {name: column[rows] for name, column in self._columns.items()}
-        found["view_positions"] = self._views[view : view + views]
+        found["view_positions"] = self.view_positions(block)
         found["hash"] = np.array(content.hex())
         return found
+
+    def view_positions(self, block: RayBlock) -> np.ndarray:
+        """The cameras (V, 3) of a block's rays; not to be written to."""
+        *_, view, views = self._stretch(block)
+        return self._views[view : view + views]
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """What is known of each ray, see `COLUMNS`."""
+        return list(self._columns)
+
+    def gather(self, pieces: Sequence[tuple[RayBlock, int, int]], into: Mapping[str, np.ndarray]) -> None:
+        """Copy stretches of blocks' rays, from and to before, one after another into arrays of as many rows.
+
+        Raises:
+            MissingFileError: no such block.
+        """
+        rows = []
+        for block, start, stop in pieces:
+            first = self._stretch(block)[2]
+            rows.append((first + start, first + stop))
+        for name, target in into.items():
+            column, at = self._columns[name], 0
+            for first, last in rows:
+                target[at : at + last - first] = column[first:last]
+                at += last - first
 
     def constants(self, block: RayBlock) -> dict[str, np.ndarray]:
         """Those of `CONSTANTS` that the index has of a block's level."""
