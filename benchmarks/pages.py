@@ -14,6 +14,7 @@ KINDS = (
     "image-cache",
     "volumes",
     "prerender",
+    "shapes",
     "startup",
     "kernels",
 )
@@ -28,6 +29,7 @@ TITLES = {
     "nerfstudio": "nerfacto beside nerfstudio's: {name}",
     "volumes": "Compressed volumes",
     "prerender": "Point clouds to voxels, 128 x 128 x 128",
+    "shapes": "Shapes",
     "startup": "Start-up",
     "kernels": "Kernels",
 }
@@ -338,6 +340,26 @@ def _prerender(result: dict[str, Any]) -> str:
     return markdown_table(head, rows)
 
 
+def _shapes(result: dict[str, Any]) -> str:
+    rows = [
+        [row["what"], *(_measured(row[name], row["unit"]) for name in ("value", "best", "bar"))]
+        for row in result["rows"]
+    ]
+    return markdown_table(["what", "median", "best", "aimed at, 2 cores"], rows)
+
+
+def _measured(value: float | None, unit: str) -> str:
+    if value is None:
+        return "–"
+    if unit == "s":
+        return _seconds(value)
+    if unit == "rays/s":
+        return f"{_rate(value)} rays/s"
+    if unit == "B":
+        return f"{value / 1e3:,.0f} kB"
+    return f"{value:.2f}x" if unit == "x" else f"{value:.1%}"
+
+
 def _startup(result: dict[str, Any]) -> str:
     found = result["startup"]
     rows = [
@@ -363,6 +385,7 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "nerfstudio": _nerfstudio,
     "volumes": _volumes,
     "prerender": _prerender,
+    "shapes": _shapes,
     "startup": _startup,
 }
 

@@ -8,8 +8,9 @@ import torch
 from torch.utils.data import DataLoader, default_collate
 
 import voxfield
+from voxfield.data.byte_cache import ByteBoundedCache
+from voxfield.data.gathered_rays import GatheredRays
 from voxfield.data.shape_rays import (
-    ByteBoundedCache,
     HierarchicalVoxelRayDataset,
     RayBatchSampler,
     RayRequest,
@@ -78,6 +79,19 @@ class TestSamples:
         parts = [chunks[index] for index in range(len(chunks)) if chunks[index]["hash"] == whole[0]["hash"]]
         assert [part["chunk_idx"] for part in parts] == list(range(len(parts)))
         assert torch.equal(torch.cat([part["origins"] for part in parts]), whole[0]["origins"])
+
+    @pytest.mark.parametrize("options", [{}, {"levels": [2]}, {"rays_per_chunk": 70}, {"ray_range": (0.2, 0.7)}])
+    def test_a_batch_copied_at_once_is_that_of_its_samples(self, make, options):
+        dataset = make(**options)
+        for requests in RayBatchSampler(dataset, rays_per_batch=300, subvolumes_per_batch=5):
+            together = dataset.__getitems__(requests)
+            assert isinstance(together, GatheredRays)
+            alone = [dataset[request] for request in requests]
+            one, other = collate_ray_batch(together), collate_ray_batch(alone)
+            assert one.keys() == other.keys()
+            assert same(one, other)
+            assert same(collate_ray_batch(list(together)), other)
+            assert len(together[1:]) == len(alone) - 1
 
     @pytest.mark.parametrize("layout", ["files", "packed"])
     def test_blocks_up_to_symmetry_are_samples_as_they_lie(self, make, shape_meshes, tmp_path, layout):

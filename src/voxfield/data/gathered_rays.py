@@ -48,7 +48,10 @@ class GatheredRays(Sequence[Sample]):
 
 
 def gather_rays(
-    store: PackedRays, stretches: Sequence[Sequence[tuple[RayBlock, int, int]]], voxels: Sequence[np.ndarray]
+    store: PackedRays,
+    stretches: Sequence[Sequence[tuple[RayBlock, int, int]]],
+    voxels: Sequence[np.ndarray],
+    chunks: Sequence[int],
 ) -> tuple[Sample, list[int]]:
     """Rays and voxels of several samples, as one batch.
 
@@ -56,10 +59,11 @@ def gather_rays(
         store: where the rays are.
         stretches: for each sample its parts: a block, and rays from and to before.
         voxels: for each sample (R, R, R) bool.
+        chunks: for each sample its ``chunk_idx``.
 
     Returns:
-        What `voxfield.data.shape_rays.collate_ray_batch` makes of such samples, but for what is no tensor; and how
-        many rays each has.
+        What `voxfield.data.shape_rays.collate_ray_batch` makes of such samples, but for ``hashes``; and how many rays
+        each has.
     """
     counts = [sum(stop - start for _, start, stop in parts) for parts in stretches]
     rays, side = sum(counts), max(len(cube) for cube in voxels)
@@ -68,9 +72,15 @@ def gather_rays(
         for name in RAY_KEYS
         if name in store.columns
     }
+    views = [store.view_positions(parts[0][0]) for parts in stretches]
+    alike = len({len(one) for one in views}) == 1
     shapes["ray_to_voxel"] = (rays,), torch.int64
     shapes["voxels"] = (len(voxels), 1, side, side, side), torch.float32
-    batch = _allocate(shapes)
+    shapes["voxel_shapes"] = (len(voxels), 3), torch.int64
+    shapes["levels"] = shapes["chunk_idx"] = (len(voxels),), torch.int64
+    if alike:
+        shapes["view_positions"] = (len(views), *views[0].shape), torch.float32
+    batch: Sample = _allocate(shapes)
     pieces = [piece for parts in stretches for piece in parts]
     store.gather(pieces, {name: batch[name].numpy() for name in store.columns})
     batch["ray_to_voxel"].numpy()[:] = np.repeat(np.arange(len(counts)), counts)
@@ -80,7 +90,13 @@ def gather_rays(
         if own < side:
             cubes[place] = 0.0
         cubes[place, :own, :own, :own] = cube
-    batch["voxel_shapes"] = torch.tensor([cube.shape for cube in voxels])
+    batch["voxel_shapes"].numpy()[:] = [cube.shape for cube in voxels]
+    batch["levels"].numpy()[:] = [parts[0][0].level for parts in stretches]
+    batch["chunk_idx"].numpy()[:] = chunks
+    if alike:
+        np.stack(views, out=batch["view_positions"].numpy())
+    else:
+        batch["view_positions"] = [torch.from_numpy(one.copy()) for one in views]
     return batch, counts
 
 

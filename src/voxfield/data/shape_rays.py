@@ -23,8 +23,8 @@ and the sample's index, not from which worker loads it.
 """
 
 import math
-from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, get_args
 
@@ -34,6 +34,7 @@ from torch.utils.data import Dataset, Sampler, get_worker_info
 
 from voxfield.checks import check_bytes, check_choice, check_range
 from voxfield.data import ray_transforms as transforms
+from voxfield.data.byte_cache import ByteBoundedCache
 from voxfield.data.gathered_rays import GatheredRays, gather_rays
 from voxfield.data.ray_transforms import RAY_KEYS, Sample, apply, take_rays, turn
 from voxfield.data.sparse_voxels import Connectivity, neighbour_edges, occupied_voxels
@@ -292,16 +293,23 @@ class HierarchicalVoxelRayDataset(Dataset[Sample]):
             for block, unit, request in zip(blocks, units, requests, strict=True)
         ]
         cubes = [self._voxels(block, self.base_resolution >> block.level) for block in blocks]
-        batch, counts = gather_rays(store, stretches, cubes)
+        batch, counts = gather_rays(store, stretches, cubes, [unit.chunk for unit in units])
+        batch["hashes"] = [_hash(block) for block in blocks]
         about = [
             {
                 "voxels": voxels[:, :side, :side, :side],
-                "view_positions": torch.from_numpy(store.view_positions(block).copy()),
+                "view_positions": views,
                 "level": block.level,
                 "chunk_idx": unit.chunk,
-                "hash": block.name if block.level else f"object_{block.name}",
+                "hash": name,
             }
-            for voxels, block, unit, side in zip(batch["voxels"], blocks, units, map(len, cubes), strict=True)
+            for voxels, views, name, block, unit, side in zip(
+                *(batch[name] for name in ("voxels", "view_positions", "hashes")),
+                blocks,
+                units,
+                map(len, cubes),
+                strict=True,
+            )
         ]
         return GatheredRays(batch, counts, about)
 
@@ -344,7 +352,7 @@ class HierarchicalVoxelRayDataset(Dataset[Sample]):
         if self.symmetries[unit.block]:
             sample = turn(sample, torch.from_numpy(symmetry_matrix(self.symmetries[unit.block])).float())
         sample["level"], sample["chunk_idx"] = block.level, unit.chunk
-        sample["hash"] = block.name if block.level else f"object_{block.name}"
+        sample["hash"] = _hash(block)
         return sample
 
     def _rays(
@@ -398,6 +406,11 @@ class HierarchicalVoxelRayDataset(Dataset[Sample]):
         return sample
 
 
+def _hash(block: RayBlock) -> str:
+    """What a sample calls its block."""
+    return block.name if block.level else f"object_{block.name}"
+
+
 def _drawn(unit: _Unit, wanted: int | None, seed: int | None) -> list[tuple[int, int]]:
     """From and to before which of a block's rays, in random order, as many as wanted are: a stretch, or its two ends.
 
@@ -410,35 +423,6 @@ def _drawn(unit: _Unit, wanted: int | None, seed: int | None) -> list[tuple[int,
     first = start + seed % (stop - start)
     parts = [(first, min(first + wanted, stop)), (start, first + wanted - (stop - start))]
     return [(one, end) for one, end in parts if end > one]
-
-
-class ByteBoundedCache:
-    """What was used last, within a number of entries and of bytes."""
-
-    def __init__(self, entries: int, most_bytes: int) -> None:
-        self.entries, self.most_bytes, self.bytes = entries, most_bytes, 0
-        self._held: OrderedDict[Any, tuple[dict[str, np.ndarray], int]] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._held)
-
-    def get(self, key: Any, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        """What is held under ``key``, else what ``make`` gives, which is then held in place of the least used."""
-        if key in self._held:
-            self._held.move_to_end(key)
-            return self._held[key][0]
-        arrays = make()
-        size = sum(array.nbytes for array in arrays.values())
-        if size <= self.most_bytes and self.entries:
-            self._held[key] = (arrays, size)
-            self.bytes += size
-        while len(self._held) > self.entries or self.bytes > self.most_bytes:
-            self.bytes -= self._held.popitem(last=False)[1][1]
-        return arrays
-
-    def emptied(self) -> "ByteBoundedCache":
-        """A cache of the same bounds without content."""
-        return ByteBoundedCache(self.entries, self.most_bytes)
 
 
 class RayBatchSampler(Sampler[list[RayRequest]]):
@@ -541,7 +525,7 @@ def collate_ray_batch(samples: Sequence[Sample]) -> Sample:
     if not samples:
         raise InputError("samples: expected at least one.")
     if isinstance(samples, GatheredRays):
-        return samples.batch | _labels(samples.about)
+        return dict(samples.batch)
     batch: Sample = {name: torch.cat([one[name] for one in samples]) for name in _shared(samples, RAY_KEYS)}
     counts = torch.tensor([len(one["origins"]) for one in samples])
     batch["ray_to_voxel"] = torch.repeat_interleave(torch.arange(len(samples)), counts)
@@ -558,18 +542,12 @@ def collate_ray_batch(samples: Sequence[Sample]) -> Sample:
             first = (sizes.cumsum(0) - sizes).tolist()
             edges = [one["voxel_edge_index"] + at for one, at in zip(samples, first, strict=True)]
             batch["voxel_edge_index"] = torch.cat(edges, dim=1)
-    return batch | _labels(samples)
-
-
-def _labels(samples: Sequence[Mapping[str, Any]]) -> Sample:
-    """What a batch says of each of its samples."""
+    batch["levels"] = torch.tensor([one["level"] for one in samples])
+    batch["chunk_idx"] = torch.tensor([one["chunk_idx"] for one in samples])
+    batch["hashes"] = [one["hash"] for one in samples]
     views = [one["view_positions"] for one in samples]
-    return {
-        "levels": torch.tensor([one["level"] for one in samples]),
-        "chunk_idx": torch.tensor([one["chunk_idx"] for one in samples]),
-        "hashes": [one["hash"] for one in samples],
-        "view_positions": torch.stack(views) if len({len(one) for one in views}) == 1 else views,
-    }
+    batch["view_positions"] = torch.stack(views) if len({len(one) for one in views}) == 1 else views
+    return batch
 
 
 def _shared(samples: Sequence[Sample], names: Sequence[str]) -> list[str]:
