@@ -175,7 +175,7 @@ def embree_scene(triangles: np.ndarray) -> Any:
     from embreex.rtcore_scene import EmbreeScene
 
     scene = EmbreeScene()
-    scene.mesh = TriangleMesh(scene, triangles)
+    TriangleMesh(scene, triangles)
     return scene
 
 

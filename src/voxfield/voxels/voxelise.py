@@ -114,10 +114,10 @@ def _finite_triangles(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarr
             "damaged."
         )
     places = vertices.astype(np.float64)
-    finite: np.ndarray = np.isfinite(places)
+    finite = np.isfinite(places)
     if finite.all():
         return places, faces, 0
-    usable = finite.all(1)[faces].all(1)
+    usable = np.asarray(finite.all(1))[faces].all(1)
     if not usable.any():
         raise InputError("mesh: no face has three finite vertices.")
     # No usable face has the others: any place will do.
