@@ -15,6 +15,7 @@ KINDS = (
     "volumes",
     "mesh",
     "prerender",
+    "shapes",
     "startup",
     "kernels",
 )
@@ -30,6 +31,7 @@ TITLES = {
     "volumes": "Compressed volumes",
     "mesh": "Textured meshes beside the photographs: {name}",
     "prerender": "Point clouds to voxels, 128 x 128 x 128",
+    "shapes": "Shapes",
     "startup": "Start-up",
     "kernels": "Kernels",
 }
@@ -358,6 +360,26 @@ def _prerender(result: dict[str, Any]) -> str:
     return markdown_table(head, rows)
 
 
+def _shapes(result: dict[str, Any]) -> str:
+    rows = [
+        [row["what"], *(_measured(row[name], row["unit"]) for name in ("value", "best", "bar"))]
+        for row in result["rows"]
+    ]
+    return markdown_table(["what", "median", "best", "aimed at, 2 cores"], rows)
+
+
+def _measured(value: float | None, unit: str) -> str:
+    if value is None:
+        return "–"
+    if unit == "s":
+        return _seconds(value)
+    if unit == "rays/s":
+        return f"{_rate(value)} rays/s"
+    if unit == "B":
+        return f"{value / 1e3:,.0f} kB"
+    return f"{value:.2f}x" if unit == "x" else f"{value:.1%}"
+
+
 def _startup(result: dict[str, Any]) -> str:
     found = result["startup"]
     rows = [
@@ -384,6 +406,7 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "volumes": _volumes,
     "mesh": _mesh,
     "prerender": _prerender,
+    "shapes": _shapes,
     "startup": _startup,
 }
 

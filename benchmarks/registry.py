@@ -71,6 +71,7 @@ def cases() -> Iterator[Case]:
     yield from _total_variation()
     yield from _voxelise()
     yield from _traverse_voxels()
+    yield from _cube_symmetry()
     yield from _block_code()
     yield from _scatter_points()
 
@@ -649,6 +650,34 @@ def _traverse_voxels() -> Iterator[Case]:
         return Prepared(lambda: traverse_voxels(origins, directions, words, VOXELS, implementation=implementation))
 
     yield from _both_implementations("traverse_voxels", f"a sphere's shell at {VOXELS}^3", "rays", RAYS, prepare)
+
+
+# ------------------------------------------------------------------------------------------------------ cube_symmetry
+TURNED_BLOCKS = {"voxfield": 4096, "reference": 64}
+"""Blocks of 16^3 voxels: the reference spells every voxel out."""
+
+
+def _cube_symmetry() -> Iterator[Case]:
+    for variant, blocks in TURNED_BLOCKS.items():
+        yield Case(
+            op="cube_symmetry",
+            case="canonical forms of blocks of 16^3 voxels, half of them set",
+            variant=variant,
+            unit="blocks",
+            count=blocks,
+            prepare=lambda variant=variant, blocks=blocks: _prepare_symmetry(variant, blocks),
+            own_cores=variant == "voxfield",
+        )
+
+
+def _prepare_symmetry(variant: str, blocks: int) -> Prepared:
+    import numpy as np
+
+    from voxfield.kernels.cube_symmetry import canonical_blocks
+
+    words = np.random.default_rng(0).integers(-(2**63), 2**63, (blocks, 64), dtype=np.int64)
+    implementation: Any = None if variant == "voxfield" else "reference"
+    return Prepared(lambda: canonical_blocks(words, implementation=implementation))
 
 
 # --------------------------------------------------------------------------------------------------------- block_code

@@ -10,6 +10,7 @@
     python benchmarks/run.py volumes --data DIR [FILE ...] [--errors 0.01,0.02,0.05] [--steps 300]
     python benchmarks/run.py mesh --run RUN [--resolution 256] [--triangles 50000] [--texture 2048] [--from density]
     python benchmarks/run.py prerender
+    python benchmarks/run.py shapes [PART ...] --meshes DIR [--keep DIR]
     python benchmarks/run.py startup
     python benchmarks/run.py results-page
 
@@ -34,6 +35,7 @@ import mesh_views
 import pages
 import prerendering
 import registry
+import shapes
 import side_by_side
 import startup
 import trainings
@@ -131,11 +133,12 @@ def build_parser() -> argparse.ArgumentParser:
     volumes.add_argument("--note", default="", help="a sentence for the page")
     volumes.set_defaults(action=run_volumes)
 
-    add_mesh_parser(verbs)
+    add_mesh(verbs)
     voxels = verbs.add_parser("prerender", help="point clouds to voxels, and reading them back")
     voxels.add_argument("--samples", type=int, default=100, help="clouds that the command renders")
     voxels.set_defaults(action=run_prerender)
 
+    add_shapes(verbs)
     verbs.add_parser("startup", help="import, --help, first compilation").set_defaults(action=run_startup)
     verbs.add_parser("results-page", help="make docs/results.md").set_defaults(action=write_results_page)
     for verb in verbs.choices.values():
@@ -143,7 +146,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_mesh_parser(verbs: Any) -> None:
+def add_mesh(verbs: Any) -> None:
     """``mesh`` on the command line."""
     mesh = verbs.add_parser("mesh", help="test PSNR of a run's exported, textured mesh")
     mesh.add_argument("--run", type=Path, required=True, help="a run on photographs")
@@ -154,6 +157,15 @@ def add_mesh_parser(verbs: Any) -> None:
     mesh.add_argument("--max-images", type=int, help="measure only this many test views")
     mesh.add_argument("--keep", type=Path, help="keep the mesh and pictures of the views in this folder")
     mesh.set_defaults(action=run_mesh)
+
+
+def add_shapes(verbs: Any) -> None:
+    """The options of ``shapes``."""
+    blocks = verbs.add_parser("shapes", help="voxelising, building, following and loading rays of shapes")
+    blocks.add_argument("parts", nargs="*", choices=[*shapes.PARTS, []], metavar="PART", help="only these")
+    blocks.add_argument("--meshes", type=Path, required=True, help="a folder of meshes, armadillo.obj among them")
+    blocks.add_argument("--keep", type=Path, help="make what is loaded in this folder, and keep it for another time")
+    blocks.set_defaults(action=run_shapes)
 
 
 def parse_budgets(text: str) -> list[float | None]:
@@ -345,6 +357,20 @@ def run_prerender(options: argparse.Namespace, command: str) -> None:
     machine = describe_machine()
     rows = prerendering.measure(options.samples)
     write(options, {"kind": "prerender", "commands": [command], "machine": machine, "rows": rows}, "prerender")
+
+
+def run_shapes(options: argparse.Namespace, command: str) -> None:
+    """``shapes``: parts are added to what is there already, so that they can be measured one by one."""
+    machine = describe_machine()
+    parts = options.parts or list(shapes.PARTS)
+    rows = shapes.measure(parts, options.meshes, options.keep)
+    path = options.output or RESULTS / "shapes.json"
+    held = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"rows": []}
+    kept = [row for row in held["rows"] if row["part"] not in parts]
+    new = [{**row, "machine": machine, "command": command} for row in rows]
+    ordered = sorted([*kept, *new], key=lambda row: shapes.PARTS.index(row["part"]))
+    commands = list(dict.fromkeys(row["command"] for row in ordered))
+    write(options, {"kind": "shapes", "commands": commands, "machine": machine, "rows": ordered}, "shapes")
 
 
 def run_startup(options: argparse.Namespace, command: str) -> None:

@@ -360,6 +360,8 @@ def test_tables_are_whole(benchmark) -> None:
     single = {"name": "lego", "commands": ["x"], "points": [point("2 min", 2.0, None)]}
     per_scale = [{"scale": 1, "psnr": 30.0}, {"scale": 8, "psnr": 34.5}]
     scaled = {**point("20 min", 20.0), "recipe": "pynerf", "per_scale": per_scale}
+    units = {"s": 0.01, "rays/s": 12.5e6, "B": 9e5, "x": 1.5, "": 0.63}
+    shapes = [{"what": unit, "value": value, "best": None, "unit": unit, "bar": value} for unit, value in units.items()]
     results = [
         kernels("voxfield", "torch"),
         curve(point("1 min", 1.0), point("full", 60.0, overrides=["a.b=1"], peak_memory_bytes=None)),
@@ -368,6 +370,7 @@ def test_tables_are_whole(benchmark) -> None:
         {"kind": "memory", **single},
         {"kind": "image-cache", "commands": ["x"], "points": [beyond]},
         {"kind": "prerender", "commands": ["x"], "machine": MACHINE, "rows": [rendered]},
+        {"kind": "shapes", "commands": ["x"], "machine": MACHINE, "rows": shapes},
         {"kind": "volumes", "commands": ["x"], "note": "Shared with others.", "points": [volume]},
         {"kind": "mesh", "name": "lego", "commands": ["x"], "points": [mesh]},
         startup,

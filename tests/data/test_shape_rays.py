@@ -8,8 +8,9 @@ import torch
 from torch.utils.data import DataLoader, default_collate
 
 import voxfield
+from voxfield.data.byte_cache import ByteBoundedCache
+from voxfield.data.gathered_rays import GatheredRays
 from voxfield.data.shape_rays import (
-    ByteBoundedCache,
     HierarchicalVoxelRayDataset,
     RayBatchSampler,
     RayRequest,
@@ -18,6 +19,8 @@ from voxfield.data.shape_rays import (
 )
 from voxfield.data.sparse_voxels import dense_voxels, neighbour_edges, occupied_voxels
 from voxfield.errors import FormatError, InputError, MissingFileError
+from voxfield.kernels.traverse_voxels import traverse_voxels
+from voxfield.kernels.voxel_words import pack_voxels
 from voxfield.storage.shape_splits import read_splits
 
 
@@ -76,6 +79,44 @@ class TestSamples:
         parts = [chunks[index] for index in range(len(chunks)) if chunks[index]["hash"] == whole[0]["hash"]]
         assert [part["chunk_idx"] for part in parts] == list(range(len(parts)))
         assert torch.equal(torch.cat([part["origins"] for part in parts]), whole[0]["origins"])
+
+    @pytest.mark.parametrize("options", [{}, {"levels": [2]}, {"rays_per_chunk": 70}, {"ray_range": (0.2, 0.7)}])
+    def test_a_batch_copied_at_once_is_that_of_its_samples(self, make, options):
+        dataset = make(**options)
+        for requests in RayBatchSampler(dataset, rays_per_batch=300, subvolumes_per_batch=5):
+            together = dataset.__getitems__(requests)
+            assert isinstance(together, GatheredRays)
+            alone = [dataset[request] for request in requests]
+            one, other = collate_ray_batch(together), collate_ray_batch(alone)
+            assert one.keys() == other.keys()
+            assert same(one, other)
+            assert same(collate_ray_batch(list(together)), other)
+            assert len(together[1:]) == len(alone) - 1
+
+    @pytest.mark.parametrize("layout", ["files", "packed"])
+    def test_blocks_up_to_symmetry_are_samples_as_they_lie(self, make, shape_meshes, tmp_path, layout):
+        options = {"resolution": 32, "min_resolution": 8, "layout": layout, "workers": 1, "quiet": True}
+        voxfield.build_shapes(shape_meshes, tmp_path / "d", symmetry=True, **options)
+        voxfield.split_shapes(tmp_path / "d", train=0.5, val=0.25, test=0.25)
+        voxfield.trace_shapes(
+            tmp_path / "d", tmp_path / "r", sphere_divisions=2, samples_per_view=90, workers=1, quiet=True
+        )
+        turned, plain = HierarchicalVoxelRayDataset(tmp_path / "d", tmp_path / "r"), make()
+        assert len(turned) == len(plain)
+        assert any(turned.symmetries)
+        contents = [
+            sorted(sample["voxels"].numpy().tobytes() for sample in map(dataset.__getitem__, range(len(dataset))))
+            for dataset in (turned, plain)
+        ]
+        assert contents[0] == contents[1]
+        for index in range(0, len(turned), 7):
+            sample = turned[index]
+            side = sample["voxels"].shape[-1]
+            origins = sample["origins"].double() + side / 2
+            hits = traverse_voxels(origins, sample["directions"].double(), pack_voxels(sample["voxels"][0] > 0), side)
+            torch.testing.assert_close(hits.chord, sample["distances"], atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(hits.distance, sample["hit_distances"], atol=1e-4, rtol=1e-4)
+            assert float((hits.voxel == sample["voxel_ids"]).double().mean()) > 0.99
 
     @pytest.mark.parametrize("layout", ["files", "packed"])
     def test_rays_are_held_out(self, make, layout):

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import voxfield
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.storage.shape_dataset import open_shapes
+from voxfield.voxels.hierarchy import reassemble
 
 FACES = "f 1 3 2\nf 2 3 4\nf 5 6 7\nf 6 8 7\nf 1 2 5\nf 2 6 5\nf 3 7 4\nf 4 7 8\nf 1 5 3\nf 3 5 7\nf 2 4 6\nf 4 8 6\n"
 
@@ -87,6 +89,50 @@ def test_layouts_convert_into_each_other_without_loss(meshes, tmp_path):
     assert content(tmp_path / "f") == content(tmp_path / "files")
     with pytest.raises(InputError, match="exists already"):
         voxfield.convert_shapes(tmp_path / "files", tmp_path / "p", layout="files")
+
+
+@pytest.mark.parametrize("full_tree", [False, True])
+def test_blocks_up_to_symmetry_make_the_same_objects(meshes, tmp_path, full_tree):
+    plain = build(meshes, tmp_path / "plain", full_tree=full_tree)
+    built = build(meshes, tmp_path / "packed", symmetry=True, full_tree=full_tree)
+    assert build(meshes, tmp_path / "files", symmetry=True, full_tree=full_tree, layout="files").made == 4
+    for layout in ("packed", "files"):
+        assert voxfield.verify_shapes(tmp_path / layout, quiet=True).faults == ()
+        one, other = open_shapes(tmp_path / "plain"), open_shapes(tmp_path / layout)
+        for at in range(4):
+            assert np.array_equal(one.root_words(at), other.root_words(at))
+            trees = one.read(at).tree, other.read(at).tree
+            for level in range(1, 3):
+                assert np.array_equal(reassemble(trees[0], level), reassemble(trees[1], level))
+    whole, kept = plain.stats["deduplication_stats"], built.stats["deduplication_stats"]
+    for level in ("1", "2"):
+        assert kept[level]["oriented"] == whole[level]["unique"]
+        assert kept[level]["unique"] < whole[level]["unique"]
+        assert kept[level]["total"] == whole[level]["total"]
+    assert voxfield.convert_shapes(tmp_path / "files", tmp_path / "p", layout="packed") == 4
+    assert voxfield.convert_shapes(tmp_path / "packed", tmp_path / "f", layout="files") == 4
+    assert content(tmp_path / "p") == content(tmp_path / "packed")
+    assert content(tmp_path / "f") == content(tmp_path / "files")
+    assert build(meshes, tmp_path / "packed", symmetry=True, full_tree=full_tree).made == 0
+    assert build(meshes, tmp_path / "packed", full_tree=full_tree).made == 4
+    assert content(tmp_path / "packed") == content(tmp_path / "plain")
+
+
+def test_damaged_symmetries_are_found(meshes, tmp_path):
+    build(meshes, tmp_path / "d", symmetry=True, layout="files")
+    path = tmp_path / "d" / "objects" / "object_0001" / "subdivision_map.json"
+    whole = path.read_text()
+    for stated, message in (("48", "does not fit"), ("-1", "does not fit"), ('"up"', "is damaged")):
+        path.write_text(re.sub(r'"symmetry": \d+', f'"symmetry": {stated}', whole, count=1))
+        with pytest.raises(FormatError, match=message):
+            open_shapes(tmp_path / "d").read(1)
+    path.write_text(whole.replace('"symmetry"', '"symmetries"'))
+    with pytest.raises(FormatError, match="symmetry"):
+        open_shapes(tmp_path / "d").read(1)
+    build(meshes, tmp_path / "p", symmetry=True)
+    next((tmp_path / "p" / "packed").glob("symmetries.*")).unlink()
+    with pytest.raises(MissingFileError, match="is missing"):
+        open_shapes(tmp_path / "p")
 
 
 def test_a_second_call_does_only_what_is_missing(meshes, tmp_path):

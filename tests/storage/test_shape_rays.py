@@ -16,6 +16,10 @@ def copied(shape_rays: dict[str, Path], tmp_path: Path) -> Path:
     return Path(shutil.copytree(shape_rays["packed"], tmp_path / "rays"))
 
 
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def trace(dataset: Path, output: Path, **options):
     defaults = {"sphere_divisions": 2, "samples_per_view": 90, "layout": "packed", "workers": 1, "quiet": True}
     return voxfield.trace_shapes(dataset, output, **{**defaults, **options})
@@ -57,12 +61,43 @@ def test_packing_continues_and_gives_the_same_bytes(shape_dataset, shape_rays, t
     assert trace(shape_dataset, output).summary["processed"] == 0
     assert not list(output.glob("level_*"))
 
-    def content(folder):
-        return {path.name: path.read_bytes() for path in (folder / "packed").iterdir()}
-
-    assert content(output) == content(shape_rays["packed"])
+    assert content(output / "packed") == content(shape_rays["packed"] / "packed")
     with pytest.raises(InputError, match=r"its rays are packed\. Add --layout packed"):
         trace(shape_dataset, output, layout="files")
+
+
+def test_layouts_of_rays_convert_into_each_other_without_loss(shape_rays, tmp_path):
+    for layout, other in (("files", "packed"), ("packed", "files")):
+        count = voxfield.convert_shapes(shape_rays[layout], tmp_path / other, layout=other)
+        assert count == len(open_rays(shape_rays[layout]).blocks())
+        ours, theirs = content(tmp_path / other), content(shape_rays[other])
+        for summary in (ours, theirs):
+            del summary["processing_summary.json"]
+        assert ours == theirs
+        assert not list(tmp_path.glob(".*"))
+    with pytest.raises(InputError, match="exists already"):
+        voxfield.convert_shapes(shape_rays["files"], tmp_path / "packed", layout="packed")
+
+
+def test_a_damaged_source_leaves_no_half_of_a_conversion(copied, tmp_path):
+    name = json.loads((copied / "packed" / "index.json").read_text())["files"]["distances"]["file"]
+    path = copied / "packed" / name
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    with pytest.raises(FormatError, match="checksum"):
+        voxfield.convert_shapes(copied, tmp_path / "files", layout="files")
+    assert not list(tmp_path.glob("*files*"))
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_blocks_of_different_datasets_are_not_packed_together(shape_rays, tmp_path):
+    output = Path(shutil.copytree(shape_rays["files"], tmp_path / "rays"))
+    path = output / open_rays(output).blocks()[-1].file
+    np.savez(path, **dict(np.load(path)) | {"voxel_size": np.array(2.0, np.float32)})
+    with pytest.raises(FormatError, match=r"'voxel_size': 2\.0.*they are of different datasets"):
+        write_packed_rays(tmp_path / "packed", [open_rays(output)])
+    np.savez(path, **dict(np.load(path)) | {"voxel_size": np.array("large")})
+    with pytest.raises(FormatError, match="expected voxel_size"):
+        write_packed_rays(tmp_path / "packed", [open_rays(output)])
 
 
 def test_rays_in_files_are_packed_when_asked_for(shape_dataset, shape_rays, tmp_path):
@@ -113,7 +148,7 @@ def test_a_file_with_other_keys_or_cut_short(shape_rays, tmp_path):
         write_packed_rays(tmp_path / "packed", [open_rays(tmp_path / "lone")])
 
 
-@pytest.mark.parametrize("fault", ["short", "schema", "escape", "missing", "objects"])
+@pytest.mark.parametrize("fault", ["short", "schema", "escape", "missing", "objects", "constants"])
 def test_a_damaged_index_is_refused(copied, fault):
     path = copied / "packed" / "index.json"
     index = json.loads(path.read_text())
@@ -122,6 +157,8 @@ def test_a_damaged_index_is_refused(copied, fault):
         origins.write_bytes(origins.read_bytes()[:-12])
     elif fault == "missing":
         origins.unlink()
+    elif fault == "constants":
+        index["constants"]["1"]["grid_shape"] = [8, 8]
     elif fault == "schema":
         index["schema"] = 9
     elif fault == "escape":

@@ -3,8 +3,11 @@ import hashlib
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from voxfield.errors import FormatError, InputError
+from voxfield.kernels.cube_symmetry import canonical_blocks
 from voxfield.kernels.voxel_words import pack_blocks, unpack_blocks
 from voxfield.voxels import hierarchy
 from voxfield.voxels.hierarchy import build_tree, check_resolutions, check_tree, hash_blocks, reassemble
@@ -24,15 +27,41 @@ def tree_of(grid: np.ndarray, smallest: int = 4, **options):
     return build_tree(pack_blocks(grid[None])[0], len(grid), smallest, **options)
 
 
+@pytest.mark.parametrize("symmetry", [False, True])
 @pytest.mark.parametrize("full_tree", [False, True])
 @pytest.mark.parametrize(("side", "smallest"), [(4, 4), (8, 4), (32, 4), (32, 8), (32, 32)])
-def test_every_level_reassembles(side, smallest, full_tree):
+def test_every_level_reassembles(side, smallest, full_tree, symmetry):
     grid = shape(side)
-    tree = tree_of(grid, smallest, full_tree=full_tree)
+    tree = tree_of(grid, smallest, full_tree=full_tree, symmetry=symmetry)
+    assert (tree.symmetries is not None) == symmetry
     check_tree(tree)
     for level in range(len(tree.levels)):
         words = reassemble(tree, level)
         assert np.array_equal(unpack_blocks(words[None], side)[0], grid)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([8, 16, 32]), st.floats(0.0, 1.0), st.booleans())
+def test_any_grid_is_reassembled_from_blocks_up_to_symmetry(seed, side, share, full_tree):
+    random = np.random.default_rng(seed)
+    # Some coarse, so that blocks repeat, turned and mirrored.
+    grid = np.repeat(np.repeat(np.repeat(random.random((side // 2,) * 3) < share, 2, 0), 2, 1), 2, 2)
+    grid ^= random.random(grid.shape) < 0.1 * random.random()
+    tree = tree_of(grid, symmetry=True, full_tree=full_tree)
+    check_tree(tree)
+    exact = tree_of(grid, full_tree=full_tree)
+    assert np.array_equal(
+        tree.nodes[["level", "octant", "x", "y", "z"]], exact.nodes[["level", "octant", "x", "y", "z"]]
+    )
+    for turned, plain in zip(tree.levels[1:], exact.levels[1:], strict=True):
+        assert len(turned.words) <= len(plain.words)
+        assert len(turned.words) == len(np.unique(canonical_blocks(plain.words).words, axis=0))
+
+
+def test_an_object_with_mirrors_keeps_one_octant():
+    grid = np.pad(np.random.default_rng(0).random((16,) * 3) < 0.5, (0, 16), mode="symmetric")
+    assert len(tree_of(grid, 16, symmetry=True).levels[1].words) == 1
+    assert len(tree_of(grid, 16).levels[1].words) == 8
 
 
 def test_full_tree_of_128_down_to_4_has_the_known_number_of_nodes():
@@ -85,6 +114,15 @@ def test_damage_is_found():
         check_tree(dataclasses.replace(tree, levels=(*tree.levels[:2], damaged)))
     with pytest.raises(FormatError, match="do not make up the object"):
         check_tree(dataclasses.replace(tree, nodes=tree.nodes[1:]))
+    turned = tree_of(shape(16), symmetry=True)
+    strange = turned.symmetries.copy()
+    strange[-1] = 48
+    with pytest.raises(FormatError, match="names symmetry 48 of 48"):
+        check_tree(dataclasses.replace(turned, symmetries=strange))
+    with pytest.raises(InputError, match="symmetries: expected"):
+        dataclasses.replace(turned, symmetries=strange[1:])
+    with pytest.raises(FormatError, match="do not make up the object"):
+        check_tree(dataclasses.replace(turned, symmetries=(turned.symmetries + 1) % 48))
     for name, value, message in (("block", 10**6, "names block"), ("x", 3, "lattice"), ("x", 16, "lattice")):
         nodes = tree.nodes.copy()
         nodes[name][-1] = value

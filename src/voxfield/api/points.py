@@ -23,7 +23,8 @@ _GRID_KEYS: Final = (
 )  # fmt: skip
 _VALUE_KEYS: Final = ("normalise", "threshold", "precision")
 _JOB_KEYS: Final = (
-    "max_samples", "batch_size", "compression", "compression_level", "dtype", "overwrite", "workers",
+    "max_samples", "batch_size", "compression", "compression_level", "dtype", "overwrite", "executor", "scheduler",
+    "workers",
 )  # fmt: skip
 _TRAINING_KEYS: Final = (
     "train_ratio", "use_prerendered", "prerendered_dir", "normalize", "augment", "cache_voxels", "max_cache_size",
@@ -82,7 +83,9 @@ def prerender(
     where = "parameters" if config is None else str(config)
     settings = prerender_settings({**data, **wanted}, source=where)
     settings = prerender_settings(given, base=settings)
-    clouds = PointClouds([Path(source) for source in sources], data_key=key)
+    # Absolute for a cluster, whose workers have other working folders.
+    paths = [Path(source).absolute() if settings.scheduler else Path(source) for source in sources]
+    clouds = PointClouds(paths, data_key=key)
     with Progress(quiet=quiet) as progress:
         return render(clouds, Path(folder), settings=settings, progress=progress)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from voxfield.checks import check_choice, check_range, nearest_names
+from voxfield.distributed.executors import ExecutorKind, ExecutorSettings
 from voxfield.errors import InputError
 from voxfield.export.shape_pictures import write_contact_sheet
 from voxfield.geometry.voxel_views import RayStart
@@ -17,6 +18,7 @@ from voxfield.jobs.trace_shapes import trace_shapes as trace_blocks
 from voxfield.kernels.scan_fill import Inside
 from voxfield.storage.shape_dataset import convert_shapes as convert_layout
 from voxfield.storage.shape_dataset import open_shapes
+from voxfield.storage.shape_rays import convert_rays, holds_rays
 from voxfield.storage.shapes import Layout
 from voxfield.training.progress import Progress
 from voxfield.voxels.voxelise import Coverage
@@ -31,10 +33,13 @@ def build_shapes(
     coverage: Coverage = "conservative",
     inside: Inside = "parity",
     full_tree: bool = False,
+    symmetry: bool = False,
     layout: Layout = "packed",
     num_objects: int | None = None,
     start_object: int = 0,
     splits: SplitRatios | None = None,
+    executor: ExecutorKind = "local",
+    scheduler: str | None = None,
     workers: int | None = None,
     quiet: bool = False,
 ) -> building.BuiltShapes:
@@ -51,11 +56,14 @@ def build_shapes(
             both.
         inside: ``parity`` does not mind faces turned the wrong way, ``winding`` fills overlapping parts.
         full_tree: keep every node, empty ones and those below full ones too.
+        symmetry: keep one block for all that it can be turned or mirrored into, and say of every node how it lies.
         layout: ``packed`` (few memory-mapped files) or ``files`` (a file a block).
         num_objects: most meshes taken.
         start_object: meshes passed over; object ids count from the list's beginning.
         splits: shares of train, val and test; 0.8, 0.2 and 0 if absent.
-        workers: processes; one for each core if absent.
+        executor: ``local``: processes of this machine; ``dask``: the workers of a Dask cluster.
+        scheduler: of Dask: its address (``tcp://host:8786``), or scheduler file.
+        workers: local processes; one for each core if absent.
         quiet: no progress bar.
 
     Returns:
@@ -64,6 +72,7 @@ def build_shapes(
     Raises:
         InputError: bad settings, ``output`` holds other files, or no mesh could be used.
         MissingFileError: sources that do not exist.
+        UnavailableError: workers were killed, or the cluster is not there. What is done is kept.
     """
     settings = building.ShapeSettings(
         resolution=resolution,
@@ -71,11 +80,12 @@ def build_shapes(
         coverage=coverage,
         inside=inside,
         full_tree=full_tree,
+        symmetry=symmetry,
         layout=layout,
         num_objects=num_objects,
         start_object=start_object,
         splits=splits or SplitRatios(),
-        workers=workers,
+        run_on=ExecutorSettings(executor=executor, scheduler=scheduler, workers=workers),
     )
     sources = [meshes] if isinstance(meshes, str | os.PathLike) else list(meshes)
     with Progress(quiet=quiet) as progress:
@@ -97,6 +107,8 @@ def trace_shapes(
     start: RayStart = "near",
     seed: int = 42,
     layout: Layout = "files",
+    executor: ExecutorKind = "local",
+    scheduler: str | None = None,
     workers: int | None = None,
     quiet: bool = False,
 ) -> TracedShapes:
@@ -117,7 +129,9 @@ def trace_shapes(
             it; ``faces``: they enter every face along its axis.
         seed: the same seed gives the same rays.
         layout: ``files``: a file a block; ``packed``: a few mapped arrays, for quick loading.
-        workers: processes; one for each core if absent.
+        executor: ``local``: processes of this machine; ``dask``: the workers of a Dask cluster.
+        scheduler: of Dask: its address (``tcp://host:8786``), or scheduler file.
+        workers: local processes; one for each core if absent.
         quiet: no progress bar.
 
     Returns:
@@ -126,6 +140,7 @@ def trace_shapes(
     Raises:
         InputError: bad settings, or ``output`` was made with others.
         MissingFileError, FormatError: no dataset, or a damaged one.
+        UnavailableError: workers were killed, or the cluster is not there. What is done is kept.
     """
     settings = TraceSettings(
         sphere_divisions=sphere_divisions,
@@ -137,7 +152,7 @@ def trace_shapes(
         start=start,
         seed=seed,
         layout=layout,
-        workers=workers,
+        run_on=ExecutorSettings(executor=executor, scheduler=scheduler, workers=workers),
     )
     with Progress(quiet=quiet) as progress:
         return trace_blocks(Path(dataset), Path(output), settings=settings, progress=progress)
@@ -190,21 +205,22 @@ def verify_shapes(dataset: str | os.PathLike[str], *, quiet: bool = False) -> Ch
 
 
 def convert_shapes(dataset: str | os.PathLike[str], output: str | os.PathLike[str], *, layout: Layout) -> int:
-    """Write a dataset in another layout; nothing is lost, and converting back gives the same bytes.
+    """Write a dataset, or traced rays, in another layout; nothing is lost, and converting back gives the same bytes.
 
     Args:
-        dataset: its folder.
+        dataset: its folder, or that of the rays.
         output: a new or empty folder.
         layout: ``packed`` or ``files``.
 
     Returns:
-        How many objects.
+        How many objects; of rays, how many blocks.
 
     Raises:
-        InputError: ``output`` exists. MissingFileError, FormatError: no dataset, or a damaged one.
+        InputError: ``output`` is not empty. MissingFileError, FormatError: no dataset, or a damaged one.
     """
     check_choice("layout", layout, ("packed", "files"))
-    return convert_layout(Path(dataset), Path(output), layout)
+    convert = convert_rays if holds_rays(Path(dataset)) else convert_layout
+    return convert(Path(dataset), Path(output), layout)
 
 
 def view_shapes(

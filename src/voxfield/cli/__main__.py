@@ -57,7 +57,7 @@ VERBS = {
     "dataset stats": "Say what a voxel dataset holds: objects, blocks of each level, how many are different, bytes.",
     "dataset view": "Write a contact sheet of a voxel dataset: one PNG with a picture of each object.",
     "dataset verify": "Verify a voxel dataset: checksums, names of blocks, lossless reassembly at every level, counts.",
-    "dataset convert": "Write a voxel dataset in another layout.",
+    "dataset convert": "Write a voxel dataset, or traced rays, in another layout.",
     "prerender": "Render point clouds to voxels once, so that training reads them.",
     "bench": "Measure the kernels' speed, and training's on your data.",
     "doctor": "Say what will run on this machine, how fast, and what is missing.",

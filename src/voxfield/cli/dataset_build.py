@@ -24,6 +24,7 @@ def command(
     coverage: Literal["surface", "solid", "conservative"] = "conservative",
     inside: Literal["parity", "winding"] = "parity",
     full_tree: bool = False,
+    symmetry: bool = False,
     layout: Literal["packed", "files"] = "packed",
     num_objects: Annotated[int | None, optional("N")] = None,
     start_object: Annotated[int, arg(metavar="N")] = 0,
@@ -31,6 +32,8 @@ def command(
     val: Annotated[float, arg(metavar="SHARE")] = 0.2,
     test: Annotated[float, arg(metavar="SHARE")] = 0.0,
     seed: int = 42,
+    executor: Literal["local", "dask"] = "local",
+    scheduler: Annotated[str | None, optional("ADDRESS")] = None,
     workers: Annotated[int | None, optional("N")] = None,
     quiet: bool = False,
 ) -> int:
@@ -47,6 +50,7 @@ def command(
         coverage: voxels that a triangle touches, whose centre lies inside, or both.
         inside: parity does not mind faces turned the wrong way; winding fills overlapping parts.
         full_tree: keep every node, empty ones and those below full ones too.
+        symmetry: keep one block for all that it can be turned or mirrored into.
         layout: few memory-mapped files, or a file a block.
         num_objects: most meshes taken.
         start_object: meshes passed over; object ids count from the list's beginning.
@@ -54,7 +58,9 @@ def command(
         val: as train.
         test: as train.
         seed: of the splits.
-        workers: processes; without it one for each core.
+        executor: processes of this machine, or the workers of a Dask cluster.
+        scheduler: of Dask: tcp://HOST:8786, or the file that it wrote.
+        workers: local processes; without it one for each core.
         quiet: no progress bar.
     """
     import voxfield
@@ -69,10 +75,13 @@ def command(
         coverage=coverage,
         inside=inside,
         full_tree=full_tree,
+        symmetry=symmetry,
         layout=layout,
         num_objects=num_objects,
         start_object=start_object,
         splits=SplitRatios(train=train, val=val, test=test, seed=seed),
+        executor=executor,
+        scheduler=scheduler,
         workers=workers,
         quiet=quiet,
     )

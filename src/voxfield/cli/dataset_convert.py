@@ -15,15 +15,19 @@ def command(
     *,
     layout: Literal["packed", "files"],
 ) -> int:
-    """Write a voxel dataset in another layout. Nothing is lost: converting back gives the same bytes.
+    """Write a voxel dataset, or traced rays, in another layout. Nothing is lost: converting back gives the same bytes.
 
     Args:
-        dataset: its folder.
+        dataset: its folder, or that of the rays.
         output: a new or empty folder.
         layout: few memory-mapped files, or a file a block.
     """
     import voxfield
+    from voxfield.storage.shape_rays import holds_rays
 
     count = voxfield.convert_shapes(dataset, output, layout=layout)
-    print(f"Wrote {count} objects to {output}")
+    print(
+        f"Wrote {'the rays of ' if holds_rays(dataset) else ''}{count:,} "
+        f"{'blocks' if holds_rays(dataset) else 'objects'} to {output}"
+    )
     return 0

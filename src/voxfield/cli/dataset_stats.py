@@ -20,17 +20,20 @@ def command(dataset: Annotated[Positional[Path], arg(metavar="DATASET")], /) -> 
     from voxfield.storage.shapes import read_about
 
     about, content = read_about(dataset)
+    turned = about.symmetry
     rows = [
         (
             str(level["level"]),
             f"{about.base_resolution >> level['level']}",
             f"{level['total']:,}",
+            *([f"{level.get('oriented', 0):,}"] if turned else []),
             f"{level['unique']:,}",
             f"{level['deduplication_ratio']:.1%}",
         )
         for level in content["deduplication_stats"].values()
     ]
-    print(format_table(("level", "voxels across", "blocks", "different", "share"), rows))
+    kinds = ("different as they lie", "different up to symmetry") if turned else ("different",)
+    print(format_table(("level", "voxels across", "blocks", *kinds, "share"), rows))
     size = sum(path.stat().st_size for path in dataset.rglob("*") if path.is_file())
     count = content["num_objects"]
     print(f"{count} objects of {about.base_resolution} voxels across, layout {content.get('layout', 'files')}")

@@ -26,6 +26,8 @@ def command(
     start: Literal["near", "far", "faces"] = "near",
     seed: int = 42,
     layout: Literal["files", "packed"] = "files",
+    executor: Literal["local", "dask"] = "local",
+    scheduler: Annotated[str | None, optional("ADDRESS")] = None,
     workers: Annotated[int | None, optional("N")] = None,
     quiet: bool = False,
 ) -> int:
@@ -46,7 +48,9 @@ def command(
             every face along its axis (faces).
         seed: the same seed gives the same rays.
         layout: a file a block, or a few mapped arrays, from which trainings load many times as fast.
-        workers: processes; without it one for each core.
+        executor: processes of this machine, or the workers of a Dask cluster.
+        scheduler: of Dask: tcp://HOST:8786, or the file that it wrote.
+        workers: local processes; without it one for each core.
         quiet: no progress bar.
     """
     import voxfield
@@ -63,6 +67,8 @@ def command(
         start=start,
         seed=seed,
         layout=layout,
+        executor=executor,
+        scheduler=scheduler,
         workers=workers,
         quiet=quiet,
     )

@@ -44,6 +44,8 @@ def command(
     compression_level: Annotated[int | None, optional("N")] = None,
     dtype: Annotated[Literal["float32", "float16", "uint8"] | None, optional("")] = None,
     overwrite: bool = False,
+    executor: Annotated[Literal["local", "dask"] | None, optional("")] = None,
+    scheduler: Annotated[str | None, optional("ADDRESS")] = None,
     workers: Annotated[int | None, optional("N")] = None,
     quiet: bool = False,
 ) -> int:
@@ -77,7 +79,9 @@ def command(
         compression_level: of gzip, 1 to 9; default 1.
         dtype: how values are stored; default float32.
         overwrite: remove voxels of other parameters from the folder.
-        workers: processes; without it one for each core.
+        executor: processes of this machine, or the workers of a Dask cluster; default local.
+        scheduler: of Dask: tcp://HOST:8786, or the file that it wrote.
+        workers: local processes; without it one for each core.
         quiet: no progress bar.
     """
     import voxfield
@@ -106,6 +110,8 @@ def command(
         compression_level=compression_level,
         dtype=dtype,
         overwrite=overwrite or None,
+        executor=executor,
+        scheduler=scheduler,
         workers=workers,
         quiet=quiet,
     )

@@ -15,12 +15,15 @@ A sample is a dictionary. Rays start on or outside the block, in voxels about it
 - ``face_ids``, ``view_ids`` (N,) int32, ``view_positions`` (V, 3) float32
 - ``level``, ``hash`` (hexadecimal; at level 0 ``object_<id>``) and ``chunk_idx``
 
+In a dataset built with symmetries a block is a sample once for every way in which it lies in the split's objects:
+voxels and rays of its stored form, mapped by the same matrix. So samples are those of a dataset without.
+
 Blocks belong to a split if any of its objects has them. The random part of a sample follows from the seed, the epoch
 and the sample's index, not from which worker loads it.
 """
 
 import math
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, get_args
@@ -31,12 +34,15 @@ from torch.utils.data import Dataset, Sampler, get_worker_info
 
 from voxfield.checks import check_bytes, check_choice, check_range
 from voxfield.data import ray_transforms as transforms
-from voxfield.data.ray_transforms import RAY_KEYS, Sample, apply, take_rays
+from voxfield.data.byte_cache import ByteBoundedCache
+from voxfield.data.gathered_rays import GatheredRays, gather_rays
+from voxfield.data.ray_transforms import RAY_KEYS, Sample, apply, take_rays, turn
 from voxfield.data.sparse_voxels import Connectivity, neighbour_edges, occupied_voxels
 from voxfield.errors import FormatError, InputError
+from voxfield.kernels.cube_symmetry import symmetry_matrix
 from voxfield.kernels.voxel_words import unpack_blocks
 from voxfield.storage.shape_dataset import ShapeDataset, open_shapes
-from voxfield.storage.shape_rays import RayBlock, ShapeRays, open_rays
+from voxfield.storage.shape_rays import PackedRays, RayBlock, ShapeRays, open_rays
 from voxfield.storage.shape_splits import read_splits
 
 __all__ = [
@@ -143,6 +149,9 @@ class HierarchicalVoxelRayDataset(Dataset[Sample]):
         shapes, rays, _ = self._files()
         self.base_resolution = shapes.about.base_resolution
         self.blocks = self._blocks_of_split(shapes, rays, levels)
+        self.symmetries = [0] * len(self.blocks)
+        if shapes.about.symmetry:
+            self._lay_out(shapes)
         self._twins: dict[int, RayBlock] = {}
         if include_empty:
             self._add_empty(shapes, levels)
@@ -187,6 +196,20 @@ class HierarchicalVoxelRayDataset(Dataset[Sample]):
                     if not shapes.block_words(level, name).any():
                         self._twins[len(self.blocks)] = twin
                         self.blocks.append(RayBlock(level, name.hex()))
+                        self.symmetries.append(0)
+
+    def _lay_out(self, shapes: ShapeDataset) -> None:
+        """Repeat every block for each way in which it lies in the split's objects."""
+        objects = read_splits(self.dataset_dir).objects
+        lying: defaultdict[RayBlock, set[int]] = defaultdict(set)
+        for name, index in self._objects(shapes).items():
+            if objects.get(name) == self.split:
+                for level, content, symmetry in shapes.oriented(index):
+                    lying[RayBlock(level, content.hex())].add(symmetry)
+        # Objects themselves, and blocks that are all full, lie in one way.
+        every = [(block, symmetry) for block in self.blocks for symmetry in sorted(lying.get(block, {0}))]
+        self.blocks = [block for block, _ in every]
+        self.symmetries = [symmetry for _, symmetry in every]
 
     def _files(self) -> tuple[ShapeDataset, ShapeRays, dict[str, int]]:
         """The open files: of this process alone, as maps of files do not travel."""
@@ -230,27 +253,65 @@ class HierarchicalVoxelRayDataset(Dataset[Sample]):
 
     def __getitem__(self, index: int | RayRequest) -> Sample:
         """A sample: of a number one with all its rays, of a `RayRequest` with some."""
-        rays, generator = self.samples_per_subvolume, None
+        rays, seed, generator = self.samples_per_subvolume, None, None
         if isinstance(index, RayRequest):
-            number, rays = index.sample, index.rays
+            number, rays, seed = index
             generator = torch.Generator().manual_seed(index.seed)
         else:
             number = int(index)
             if self.transform is not None or rays is not None:
                 generator = self._generator(number)
         unit = self._unit(number)
-        sample = self._sample(unit, rays, generator)
+        sample = self._sample(unit, rays, seed, generator)
         if self.transform is not None:
             sample = apply(self.transform, sample, generator)
         return self._sparse(sample) if self.sparse_voxels else sample
 
-    def __getitems__(self, indices: Sequence[int | RayRequest]) -> list[Sample]:
+    def __getitems__(self, indices: Sequence[int | RayRequest]) -> Sequence[Sample]:
         """The samples of a batch; torch's loaders ask so."""
+        requests = [index for index in indices if isinstance(index, RayRequest)]
+        store = self._files()[1]
+        if len(requests) == len(indices) and isinstance(store, PackedRays) and self._is_plain:
+            return self._gathered(requests, store)
         samples = [self[index] for index in indices]
         numbers = [index for index in indices if not isinstance(index, RayRequest)]
         if not self.uniform_batches or self.sparse_voxels or len(numbers) < len(samples):
             return samples
         return self._alike(numbers, samples)
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether samples are as they are stored, so that those of a batch can be copied together."""
+        return self.transform is None and not (self.sparse_voxels or self._twins or any(self.symmetries))
+
+    def _gathered(self, requests: Sequence[RayRequest], store: PackedRays) -> GatheredRays:
+        """The samples of these requests, their rays in one piece of memory."""
+        units = [self._unit(request.sample) for request in requests]
+        blocks = [self.blocks[unit.block] for unit in units]
+        stretches = [
+            [(block, *part) for part in _drawn(unit, request.rays, request.seed)]
+            for block, unit, request in zip(blocks, units, requests, strict=True)
+        ]
+        cubes = [self._voxels(block, self.base_resolution >> block.level) for block in blocks]
+        batch, counts = gather_rays(store, stretches, cubes, [unit.chunk for unit in units])
+        batch["hashes"] = [_hash(block) for block in blocks]
+        about = [
+            {
+                "voxels": voxels[:, :side, :side, :side],
+                "view_positions": views,
+                "level": block.level,
+                "chunk_idx": unit.chunk,
+                "hash": name,
+            }
+            for voxels, views, name, block, unit, side in zip(
+                *(batch[name] for name in ("voxels", "view_positions", "hashes")),
+                blocks,
+                units,
+                map(len, cubes),
+                strict=True,
+            )
+        ]
+        return GatheredRays(batch, counts, about)
 
     def _alike(self, numbers: Sequence[int], samples: Sequence[Sample]) -> list[Sample]:
         """The samples with equally many rays and equally large blocks."""
@@ -277,35 +338,38 @@ class HierarchicalVoxelRayDataset(Dataset[Sample]):
         words = np.random.SeedSequence([self.seed, self.epoch, base, index, visit]).generate_state(2)
         return torch.Generator().manual_seed(int(words[0]) << 31 ^ int(words[1]))
 
-    def _sample(self, unit: _Unit, rays: int | None, generator: torch.Generator | None) -> Sample:
+    def _sample(self, unit: _Unit, rays: int | None, seed: int | None, generator: torch.Generator | None) -> Sample:
         block = self.blocks[unit.block]
         source = self._twins.get(unit.block, block)
         resolution = self.base_resolution >> block.level
-        columns = self._rays(source, unit, rays, generator)
+        columns = self._rays(source, unit, rays, seed, generator)
         sample: Sample = {name: torch.from_numpy(column) for name, column in columns.items()}
         if unit.block in self._twins:
             sample = _missed(sample)
         sample["hits"] = sample["hits"].float()
         voxels = self._voxels(block, resolution)
         sample["voxels"] = torch.from_numpy(voxels)[None].float()
+        if self.symmetries[unit.block]:
+            sample = turn(sample, torch.from_numpy(symmetry_matrix(self.symmetries[unit.block])).float())
         sample["level"], sample["chunk_idx"] = block.level, unit.chunk
-        sample["hash"] = block.name if block.level else f"object_{block.name}"
+        sample["hash"] = _hash(block)
         return sample
 
     def _rays(
-        self, block: RayBlock, unit: _Unit, wanted: int | None, generator: torch.Generator | None
+        self,
+        block: RayBlock,
+        unit: _Unit,
+        wanted: int | None,
+        seed: int | None,
+        generator: torch.Generator | None,
     ) -> dict[str, np.ndarray]:
         """Columns of a block's rays, copied: a map of a file must not be written to."""
         store = self._files()[1]
         start, stop = unit.start, unit.stop
         some = wanted is not None and wanted < stop - start
         if store.shuffled:
-            parts = [(start, stop)]
-            if some:
-                assert wanted is not None
-                first = start + int(torch.randint(stop - start, (), generator=generator))
-                parts = [(first, min(first + wanted, stop)), (start, max(start, first + wanted - (stop - start)))]
-            pieces = [store.read(block, *part) for part in parts if part[1] > part[0]] or [store.read(block, 0, 0)]
+            draw = int(torch.randint(2**62, (), generator=generator)) if some and seed is None else seed
+            pieces = [store.read(block, *part) for part in _drawn(unit, wanted, draw)] or [store.read(block, 0, 0)]
             there = [name for name in RAY_KEYS if name in pieces[0]]
             if len(pieces) == 1:
                 columns = {name: pieces[0][name].copy() for name in there}
@@ -342,33 +406,23 @@ class HierarchicalVoxelRayDataset(Dataset[Sample]):
         return sample
 
 
-class ByteBoundedCache:
-    """What was used last, within a number of entries and of bytes."""
+def _hash(block: RayBlock) -> str:
+    """What a sample calls its block."""
+    return block.name if block.level else f"object_{block.name}"
 
-    def __init__(self, entries: int, most_bytes: int) -> None:
-        self.entries, self.most_bytes, self.bytes = entries, most_bytes, 0
-        self._held: OrderedDict[Any, tuple[dict[str, np.ndarray], int]] = OrderedDict()
 
-    def __len__(self) -> int:
-        return len(self._held)
+def _drawn(unit: _Unit, wanted: int | None, seed: int | None) -> list[tuple[int, int]]:
+    """From and to before which of a block's rays, in random order, as many as wanted are: a stretch, or its two ends.
 
-    def get(self, key: Any, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        """What is held under ``key``, else what ``make`` gives, which is then held in place of the least used."""
-        if key in self._held:
-            self._held.move_to_end(key)
-            return self._held[key][0]
-        arrays = make()
-        size = sum(array.nbytes for array in arrays.values())
-        if size <= self.most_bytes and self.entries:
-            self._held[key] = (arrays, size)
-            self.bytes += size
-        while len(self._held) > self.entries or self.bytes > self.most_bytes:
-            self.bytes -= self._held.popitem(last=False)[1][1]
-        return arrays
-
-    def emptied(self) -> "ByteBoundedCache":
-        """A cache of the same bounds without content."""
-        return ByteBoundedCache(self.entries, self.most_bytes)
+    A stretch that begins anywhere is a fair sample, so the seed, which is random, need only say where.
+    """
+    start, stop = unit.start, unit.stop
+    if wanted is None or wanted >= stop - start:
+        return [(start, stop)]
+    assert seed is not None
+    first = start + seed % (stop - start)
+    parts = [(first, min(first + wanted, stop)), (start, first + wanted - (stop - start))]
+    return [(one, end) for one, end in parts if end > one]
 
 
 class RayBatchSampler(Sampler[list[RayRequest]]):
@@ -430,9 +484,9 @@ class RayBatchSampler(Sampler[list[RayRequest]]):
         order = torch.randperm(count, generator=generator) if self.shuffle else torch.arange(count)
         seeds = torch.randint(2**62, (count,), generator=generator).tolist()
         groups = [group.tolist() for group in order.split(self.subvolumes_per_batch)]
-        for turn in range(len(self)):
+        for place in range(len(self)):
             # Where batches do not divide evenly, the first ones fill up.
-            group = groups[(turn * self.num_replicas + self.rank) % len(groups)]
+            group = groups[(place * self.num_replicas + self.rank) % len(groups)]
             shares = _shares([self._count(index) for index in group], self.rays_per_batch)
             yield [RayRequest(index, share, seeds[index]) for index, share in zip(group, shares, strict=True)]
 
@@ -470,6 +524,8 @@ def collate_ray_batch(samples: Sequence[Sample]) -> Sample:
     """
     if not samples:
         raise InputError("samples: expected at least one.")
+    if isinstance(samples, GatheredRays):
+        return dict(samples.batch)
     batch: Sample = {name: torch.cat([one[name] for one in samples]) for name in _shared(samples, RAY_KEYS)}
     counts = torch.tensor([len(one["origins"]) for one in samples])
     batch["ray_to_voxel"] = torch.repeat_interleave(torch.arange(len(samples)), counts)

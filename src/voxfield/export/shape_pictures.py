@@ -107,7 +107,8 @@ def _pieces(tree: BlockTree, level: int) -> list[tuple[float | None, Tensor, Ten
         voxels = torch.from_numpy(unpack_blocks(tree.levels[0].words, tree.resolution)).float()[:, None]
         return [(None, torch.full((1, 3), -half), voxels)]
     for depth in range(1, level + 1):
-        nodes, blocks = tree.nodes[tree.nodes["level"] == depth], tree.levels[depth]
+        rows, blocks = np.flatnonzero(tree.nodes["level"] == depth), tree.levels[depth]
+        nodes = tree.nodes[rows]
         whole = np.all(blocks.words == -1, axis=1)[nodes["block"]]
         empty = np.all(blocks.words == 0, axis=1)[nodes["block"]]
         corners = torch.from_numpy(np.stack([nodes[name] for name in "xyz"], 1).astype(np.float32)) - half
@@ -118,7 +119,7 @@ def _pieces(tree: BlockTree, level: int) -> list[tuple[float | None, Tensor, Ten
             mixed = np.nonzero(~whole & ~empty)[0]
             for at in range(0, len(mixed), _BLOCKS_AT_ONCE):
                 some = mixed[at : at + _BLOCKS_AT_ONCE]
-                cubes = unpack_blocks(blocks.words[nodes["block"][some]], blocks.resolution)
+                cubes = unpack_blocks(tree.words_of(rows[some]), blocks.resolution)
                 pieces.append((None, corners[torch.from_numpy(some)], torch.from_numpy(cubes).float()[:, None]))
     return pieces
 

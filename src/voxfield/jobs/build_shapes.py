@@ -16,11 +16,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -29,7 +26,8 @@ import numpy as np
 from voxfield.checks import check_choice, check_range
 from voxfield.data.capture import Skipped, digest
 from voxfield.data.formats.meshes import find_meshes, read_mesh
-from voxfield.errors import InputError, UnavailableError, VoxfieldError
+from voxfield.distributed.executors import ExecutorSettings, open_executor
+from voxfield.errors import InputError, VoxfieldError
 from voxfield.jobs.reporter import Reporter
 from voxfield.jobs.split_shapes import SplitRatios, write_splits
 from voxfield.kernels.scan_fill import Inside
@@ -60,6 +58,8 @@ class ShapeSettings:
     """What inside means, see `voxfield.kernels.scan_fill.scan_fill`."""
     full_tree: bool = False
     """Keep every node of the tree, empty ones and those below full ones too."""
+    symmetry: bool = False
+    """Keep one block for all that it can be turned or mirrored into."""
     layout: Layout = "packed"
     """How the dataset lies on disk."""
     start_object: int = 0
@@ -68,8 +68,8 @@ class ShapeSettings:
     """Most meshes taken; None takes all."""
     splits: SplitRatios = SplitRatios()
     """Shares of the splits."""
-    workers: int | None = None
-    """Processes; None is one for each core."""
+    run_on: ExecutorSettings = ExecutorSettings()
+    """Where meshes are voxelised."""
 
     def __post_init__(self) -> None:
         check_resolutions(self.resolution, self.min_resolution)
@@ -79,12 +79,12 @@ class ShapeSettings:
         check_range("start_object", self.start_object, minimum=0)
         if self.num_objects is not None:
             check_range("num_objects", self.num_objects, minimum=1)
-        if self.workers is not None:
-            check_range("workers", self.workers, minimum=1, maximum=256)
 
     def shape_digest(self, source_hash: str) -> str:
         """Changes when an object of this source would."""
-        what = [_REVISION, self.resolution, self.min_resolution, self.coverage, self.inside, self.full_tree]
+        what: list[Any] = [_REVISION, self.resolution, self.min_resolution, self.coverage, self.inside, self.full_tree]
+        if self.symmetry:
+            what.append("symmetry")
         return digest(json.dumps(what).encode(), source_hash.encode())
 
 
@@ -137,7 +137,9 @@ def build_shapes(
         InputError: ``output`` holds other files, or no mesh could be used.
         MissingFileError: sources that do not exist.
     """
-    files = find_meshes(sources)
+    # Absolute, as workers may be elsewhere.
+    files = [path.absolute() for path in find_meshes(sources)] if settings.run_on.scheduler else find_meshes(sources)
+    output = output.absolute() if settings.run_on.scheduler else output
     chosen = files[settings.start_object :][: settings.num_objects]
     if not chosen:
         raise InputError(
@@ -152,7 +154,7 @@ def build_shapes(
     kept = {} if done is None else _keys(done)
     work.mkdir(parents=True, exist_ok=True)
     pending = [task for task in tasks if task.identity not in kept and not _is_made(task)]
-    failures += _make(pending, settings, progress)
+    failures += _make(pending, work, settings, progress) if pending else []
     unusable = {item.path for item in failures}
     made = [task for task in tasks if str(task.source) not in unusable]
     failures.sort(key=lambda item: item.path)
@@ -178,6 +180,7 @@ def build_shapes(
         base_resolution=settings.resolution,
         min_resolution=settings.min_resolution,
         full_tree=settings.full_tree,
+        symmetry=settings.symmetry,
         created_at=datetime.datetime.fromtimestamp(int(newest), datetime.UTC).isoformat(),
     )
     with progress.stage("Writing the dataset", 1):
@@ -241,8 +244,9 @@ def _open_finished(output: Path, settings: ShapeSettings) -> ShapeDataset | None
         # Damaged: what it consists of is made again.
         return None
     about = dataset.about
-    same = (about.base_resolution, about.min_resolution, about.full_tree)
-    return dataset if same == (settings.resolution, settings.min_resolution, settings.full_tree) else None
+    there = (about.base_resolution, about.min_resolution, about.full_tree, about.symmetry)
+    wanted = (settings.resolution, settings.min_resolution, settings.full_tree, settings.symmetry)
+    return dataset if there == wanted else None
 
 
 def _keys(dataset: ShapeDataset) -> dict[tuple[str, Any, Any], int]:
@@ -260,43 +264,18 @@ def _is_made(task: _Task) -> bool:
         return False
 
 
-def _make(tasks: Sequence[_Task], settings: ShapeSettings, progress: Reporter) -> list[Skipped]:
-    """Make objects in several processes; returns the meshes that could not be used."""
-    workers = min(settings.workers or os.cpu_count() or 1, len(tasks))
+def _make(tasks: Sequence[_Task], work: Path, settings: ShapeSettings, progress: Reporter) -> list[Skipped]:
+    """Make objects on all workers; returns the meshes that could not be used."""
     failures = []
-    with progress.stage("Voxelising", len(tasks), "meshes") as stage:
-        for task, reason in _run(tasks, workers):
+    with (
+        open_executor(settings.run_on, tasks=len(tasks), folders=[work]) as executor,
+        progress.stage("Voxelising", len(tasks), "meshes") as stage,
+    ):
+        for task, reason in executor.run(_make_object, tasks):
             if reason is not None:
                 failures.append(Skipped(path=str(task.source), reason=reason))
             stage.advance(note=task.name)
     return failures
-
-
-def _run(tasks: Sequence[_Task], workers: int) -> Iterator[tuple[_Task, str | None]]:
-    if workers <= 1:
-        for task in tasks:
-            yield task, _make_object(task)
-        return
-    # Spawned: a forked child of a process whose threads hold locks may hang.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-        futures = {pool.submit(_make_object, task): task for task in tasks}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BrokenProcessPool as error:
-            raise UnavailableError(
-                "A process that voxelised meshes was killed, probably for lack of memory. What is done is kept: run "
-                "the same command again, with fewer --workers or a lower --resolution."
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _one_thread() -> None:
-    """Workers share the cores: each computes on one thread."""
-    import torch
-
-    torch.set_num_threads(1)
 
 
 def _make_object(task: _Task) -> str | None:
@@ -313,7 +292,13 @@ def _make_object(task: _Task) -> str | None:
         return str(error).removeprefix(f"{task.source}: ")
     if grid.occupied == 0:
         return "encloses no voxel: it has no volume or holes too large. Use coverage=conservative or surface."
-    tree = build_tree(grid.words.numpy(), settings.resolution, settings.min_resolution, full_tree=settings.full_tree)
+    tree = build_tree(
+        grid.words.numpy(),
+        settings.resolution,
+        settings.min_resolution,
+        full_tree=settings.full_tree,
+        symmetry=settings.symmetry,
+    )
     used = mesh.vertices[np.unique(mesh.faces)]
     used = used[np.isfinite(used).all(1)]
     low, high = used.min(0), used.max(0)
@@ -342,6 +327,7 @@ def _pack_object(shape: ShapeObject) -> bytes:
     arrays = {
         "info": np.frombuffer(json.dumps(dict(shape.info)).encode(), np.uint8),
         "nodes": shape.tree.nodes,
+        **({} if shape.tree.symmetries is None else {"symmetries": shape.tree.symmetries}),
         **{f"words_{blocks.level}": blocks.words for blocks in shape.tree.levels},
         **{f"hashes_{blocks.level}": blocks.hashes for blocks in shape.tree.levels},
     }
@@ -376,6 +362,7 @@ class _Artefacts:
             full_tree=about.full_tree,
             nodes=arrays["nodes"],
             levels=tuple(levels),
+            symmetries=arrays.get("symmetries"),
         )
         return ShapeObject(info=json.loads(arrays["info"].tobytes()), tree=tree)
 

@@ -10,15 +10,10 @@ batch anew that the trial left short.
 import copy
 import dataclasses
 import json
-import multiprocessing
 import os
-import sys
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +22,7 @@ import numpy as np
 from voxfield.checks import check_range
 from voxfield.data.capture import digest
 from voxfield.data.point_clouds import PointClouds
+from voxfield.distributed.executors import Executor, ExecutorKind, ExecutorSettings, open_executor
 from voxfield.errors import InputError, UnavailableError, VoxfieldError
 from voxfield.jobs.reporter import Reporter
 from voxfield.jobs.value_tally import ValueTally
@@ -61,8 +57,6 @@ from voxfield.voxels.point_grid import (
 
 _REVISION: Final = 1
 """Raised when the same clouds and parameters give other values than before."""
-_AHEAD: Final = 3
-"""Samples in the making for each process, so that the slowest does not hold up the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,17 +74,24 @@ class PrerenderSettings:
     dtype: StoredType = "float32"
     overwrite: bool = False
     """Remove pre-rendered voxels of other parameters that are in the folder."""
+    executor: ExecutorKind = "local"
+    """Where samples are rendered: processes of this machine, or a Dask cluster."""
+    scheduler: str | None = None
+    """Of Dask: its address, or scheduler file."""
     workers: int | None = None
-    """Processes; None is one for each core."""
+    """Local processes; None is one for each core."""
 
     def __post_init__(self) -> None:
         if self.max_samples is not None:
             check_range("max_samples", self.max_samples, minimum=1)
         check_range("batch_size", self.batch_size, minimum=1, maximum=100_000)
         check_range("compression_level", self.compression_level, minimum=1, maximum=9)
-        if self.workers is not None:
-            check_range("workers", self.workers, minimum=1, maximum=256)
-        _ = self.kind
+        _ = self.kind, self.run_on
+
+    @property
+    def run_on(self) -> ExecutorSettings:
+        """Where samples are rendered."""
+        return ExecutorSettings(executor=self.executor, scheduler=self.scheduler, workers=self.workers)
 
     @property
     def kind(self) -> BatchKind:
@@ -163,10 +164,9 @@ def prerender(clouds: PointClouds, output: Path, *, settings: PrerenderSettings,
     if output.exists() and not output.is_dir():
         raise InputError(f"{output}: is a file. Name a folder.")
     total = min(len(clouds), settings.max_samples or len(clouds))
-    workers = min(settings.workers or os.cpu_count() or 1, len(clouds))
     job = _Job(clouds=clouds, grid=settings.grid, kind=settings.kind)
-    with _renderers(workers) as run:
-        job = _measured(job, run, progress)
+    with open_executor(settings.run_on, tasks=len(clouds), folders=_folders(clouds)) as executor:
+        job = _measured(job, executor, progress)
         parameters = _parameters(job, settings)
         key = digest(json.dumps(parameters, sort_keys=True).encode())
         if settings.overwrite:
@@ -188,56 +188,19 @@ def prerender(clouds: PointClouds, output: Path, *, settings: PrerenderSettings,
             for at, wanted in pending.items():
                 path = output / batch_name(at // settings.batch_size)
                 attributes = {"parameters_hash": key, "first": wanted.start, "stop": wanted.stop}
-                report, count = _write_batch(path, job, run(_render, job, wanted), attributes, len(wanted), stage)
+                samples = (sample for _, sample in executor.run(partial(_render, job), wanted, ordered=True))
+                report, count = _write_batch(path, job, samples, attributes, len(wanted), stage)
                 made += count
                 progress.say(_batch_line(path, report, count))
     return _conclude(output, job, settings, parameters, key, total, made)
 
 
-# ---------------------------------------------------------------------------------------------------------- processes
-
-_Run = Callable[[Callable[[_Job, int], Any], _Job, Sequence[int]], Iterator[Any]]
+# ----------------------------------------------------------------------------------------------------------- samples
 
 
-@contextmanager
-def _renderers(workers: int) -> Iterator[_Run]:
-    """Calls a function for every index, in order, in several processes or in this one."""
-    if workers <= 1:
-        yield lambda function, job, indices: (function(job, index) for index in indices)
-        return
-    # A server that has imported what is needed forks the workers: quicker than starting each anew, and free of the
-    # threads of this process, whose locks a child forked from it could wait for forever.
-    context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
-    if sys.platform != "win32":
-        context.set_forkserver_preload([__name__])
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread)
-
-    def run(function: Callable[[_Job, int], Any], job: _Job, indices: Sequence[int]) -> Iterator[Any]:
-        waiting: deque[Future[Any]] = deque()
-        try:
-            for index in indices:
-                waiting.append(pool.submit(function, job, index))
-                if len(waiting) >= _AHEAD * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        except BrokenProcessPool as error:
-            raise UnavailableError(
-                "A process that rendered voxels was killed, probably for lack of memory. What is done is kept: run the "
-                "same command again, with fewer --workers."
-            ) from error
-
-    try:
-        yield run
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _one_thread() -> None:
-    """Workers share the cores: each computes on one thread."""
-    import torch
-
-    torch.set_num_threads(1)
+def _folders(clouds: PointClouds) -> list[Path]:
+    """Where the clouds are."""
+    return sorted({path.absolute().parent for path in clouds.paths})
 
 
 def _corners(job: _Job, index: int) -> tuple[np.ndarray, np.ndarray] | None:
@@ -287,7 +250,7 @@ def _render(job: _Job, index: int) -> _Sample:
 # --------------------------------------------------------------------------------------------------------------- run
 
 
-def _measured(job: _Job, run: _Run, progress: Reporter) -> _Job:
+def _measured(job: _Job, executor: Executor, progress: Reporter) -> _Job:
     """With the volume and the range of values known, from all clouds where they have to be measured.
 
     All, however few are rendered: a trial's values are then those of the full run.
@@ -296,7 +259,7 @@ def _measured(job: _Job, run: _Run, progress: Reporter) -> _Job:
     if job.grid.volume_dims is None:
         with progress.stage("Measuring the volume", len(indices), "samples") as stage:
             corners = []
-            for found in run(_corners, job, indices):
+            for _, found in executor.run(partial(_corners, job), indices):
                 stage.advance()
                 if found is not None:
                     corners.append(found)
@@ -309,10 +272,10 @@ def _measured(job: _Job, run: _Run, progress: Reporter) -> _Job:
     if job.grid.normalise == "global":
         with progress.stage("Measuring values", len(indices), "samples") as stage:
             ranges = []
-            for found in run(_value_range, job, indices):
+            for _, measured in executor.run(partial(_value_range, job), indices):
                 stage.advance()
-                if found is not None:
-                    ranges.append(found)
+                if measured is not None:
+                    ranges.append(measured)
         if ranges:
             least, most = min(low for low, _ in ranges), max(high for _, high in ranges)
             job = dataclasses.replace(job, value_range=(least, most))

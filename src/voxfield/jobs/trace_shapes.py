@@ -9,12 +9,10 @@
 Each file is written whole, from a seed of its own, so an interrupted run is continued to the same bytes.
 """
 
-import os
+import uuid
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -23,7 +21,8 @@ import torch
 
 from voxfield.checks import check_choice, check_range
 from voxfield.data.capture import Skipped
-from voxfield.errors import InputError, UnavailableError, VoxfieldError
+from voxfield.distributed.executors import ExecutorSettings, open_executor
+from voxfield.errors import InputError, VoxfieldError
 from voxfield.geometry.voxel_views import RayStart, sample_views
 from voxfield.jobs.reporter import Reporter
 from voxfield.kernels.traverse_voxels import traverse_voxels
@@ -33,6 +32,7 @@ from voxfield.storage.npz import npz_bytes, read_npz
 from voxfield.storage.shape_dataset import ShapeDataset, open_shapes
 from voxfield.storage.shape_rays import (
     PACKED,
+    PARAMETERS,
     FileRays,
     PackedRays,
     RayBlock,
@@ -43,7 +43,6 @@ from voxfield.storage.shapes import Layout, read_json_object
 from voxfield.voxels.hierarchy import hash_blocks
 
 SUMMARY: Final = "processing_summary.json"
-_PARAMETERS: Final = "trace.json"
 _BATCH: Final = 32
 """Blocks a worker takes at a time."""
 
@@ -68,8 +67,8 @@ class TraceSettings:
     """Where rays begin, see `voxfield.geometry.voxel_views.RayStart`."""
     seed: int = 42
     """The same seed gives the same rays."""
-    workers: int | None = None
-    """Processes; None is one for each core."""
+    run_on: ExecutorSettings = ExecutorSettings()
+    """Where blocks are traced."""
     layout: Layout = "files"
     """``files``: a file a block. ``packed``: a few mapped arrays, from which loaders read many times as fast."""
 
@@ -83,8 +82,6 @@ class TraceSettings:
             check_range("max_level", self.max_level, minimum=self.min_level)
         check_choice("start", self.start, get_args(RayStart))
         check_range("seed", self.seed, minimum=0, maximum=2**31 - 1)
-        if self.workers is not None:
-            check_range("workers", self.workers, minimum=1, maximum=256)
 
     def samples_at(self, level: int) -> int:
         """Rays of a camera at a level."""
@@ -151,12 +148,15 @@ def trace_shapes(folder: Path, output: Path, *, settings: TraceSettings, progres
     counts = {"processed": 0, "skipped_already_exists": total - len(blocks), "skipped_empty": 0}
     failures = []
     with progress.stage("Tracing", len(blocks), "blocks") as stage:
-        for name, outcome in _run(folder, output, settings, blocks):
+        for name, outcome in _trace_all(folder.absolute(), output.absolute(), settings, blocks):
             if outcome in counts:
                 counts[outcome] += 1
             else:
                 failures.append(Skipped(path=name, reason=outcome))
             stage.advance()
+    for left in output.glob("level_*/*/.*.partial"):
+        # Of workers that were killed.
+        left.unlink()
     summary = {
         "dataset_dir": str(folder),
         "output_dir": str(output),
@@ -191,9 +191,12 @@ def _not_packed(dataset: ShapeDataset, packed: PackedRays, blocks: Sequence[_Blo
 
 def _check_output(output: Path, settings: TraceSettings) -> None:
     """Raise InputError unless ``output`` is new, empty, or was made with the same parameters."""
-    file = output / _PARAMETERS
+    file = output / PARAMETERS
     if settings.layout == "files" and (output / PACKED / INDEX).is_file():
-        raise InputError(f"{output}: its rays are packed. Add --layout packed, or name another --output-dir.")
+        raise InputError(
+            f"{output}: its rays are packed. Add --layout packed, name another --output-dir, or "
+            "unpack them: voxfield dataset convert RAYS OUTPUT --layout files"
+        )
     if file.is_file():
         before, now = read_json_object(file), settings.parameters()
         if before != now:
@@ -217,44 +220,28 @@ def _blocks(dataset: ShapeDataset, first: int, last: int) -> Iterator[_Block]:
                 yield _Block(level=level, name=name.hex(), index=-1)
 
 
-def _run(folder: Path, output: Path, settings: TraceSettings, blocks: Sequence[_Block]) -> Iterator[tuple[str, str]]:
+def _trace_all(
+    folder: Path, output: Path, settings: TraceSettings, blocks: Sequence[_Block]
+) -> Iterator[tuple[str, str]]:
     """Names of blocks with what became of them: a count's name, or a reason."""
     batches = [blocks[start : start + _BATCH] for start in range(0, len(blocks), _BATCH)]
-    workers = min(settings.workers or os.cpu_count() or 1, len(batches))
-    if workers <= 1:
-        dataset = open_shapes(folder)
-        for block in blocks:
-            yield block.name, _trace(dataset, output, settings, block)
-        return
-    # Spawned: a forked child of a process whose threads hold locks may hang.
-    with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_open_worker, initargs=(folder, output, settings)
-    ) as pool:
-        try:
-            for outcomes in pool.map(_trace_batch, batches):
-                yield from outcomes
-        except BrokenProcessPool as error:
-            raise UnavailableError(
-                "A process that traced rays was killed, probably for lack of memory. What is done is kept: run the "
-                "same command again, with fewer --workers."
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
+    trace = partial(_trace_batch, folder, output, settings, uuid.uuid4().hex)
+    with open_executor(settings.run_on, tasks=len(batches), folders=[folder, output]) as executor:
+        for _, outcomes in executor.run(trace, batches):
+            yield from outcomes
 
 
-_worker: tuple[ShapeDataset, Path, TraceSettings] | None = None
+@lru_cache(maxsize=1)
+def _opened(folder: Path, call: str) -> ShapeDataset:  # noqa: ARG001  (another call may find another dataset)
+    """The dataset, opened once a process and call."""
+    return open_shapes(folder)
 
 
-def _open_worker(folder: Path, output: Path, settings: TraceSettings) -> None:
-    """Open the dataset once a process. Workers share the cores: each computes on one thread."""
-    global _worker
-    torch.set_num_threads(1)
-    _worker = (open_shapes(folder), output, settings)
-
-
-def _trace_batch(blocks: Sequence[_Block]) -> list[tuple[str, str]]:
-    assert _worker is not None
-    return [(block.name, _trace(*_worker, block)) for block in blocks]
+def _trace_batch(
+    folder: Path, output: Path, settings: TraceSettings, call: str, blocks: Sequence[_Block]
+) -> list[tuple[str, str]]:
+    dataset = _opened(folder, call)
+    return [(block.name, _trace(dataset, output, settings, block)) for block in blocks]
 
 
 def _trace(dataset: ShapeDataset, output: Path, settings: TraceSettings, block: _Block) -> str:

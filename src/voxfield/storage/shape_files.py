@@ -4,7 +4,8 @@
     objects/object_0003/{metadata.json, subdivision_map.json, level_0.npz}
     subvolumes/level_2/f3/f30c11....npz
 
-Every ``.npz`` has the key ``voxels``: bool, axes z, y, x. A map lists the nodes below level 0.
+Every ``.npz`` has the key ``voxels``: bool, axes z, y, x. A map lists the nodes below level 0; in a dataset with
+symmetries each says which one, ``symmetry``, maps its block onto the voxels there.
 """
 
 import json
@@ -18,6 +19,7 @@ from typing import Any, Final
 import numpy as np
 
 from voxfield.errors import FormatError, MissingFileError
+from voxfield.kernels.cube_symmetry import SYMMETRIES
 from voxfield.kernels.voxel_words import pack_blocks, unpack_blocks, word_count
 from voxfield.storage.atomic import write_bytes, write_json, write_text
 from voxfield.storage.npz import npz_bytes, read_npz
@@ -87,6 +89,7 @@ def _write_object(folder: Path, shape: ShapeObject) -> None:
             _write_block(paths[index], voxels)
     root = unpack_blocks(tree.levels[0].words, tree.resolution)[0]
     write_bytes(home / "level_0.npz", npz_bytes({"voxels": root}))
+    turns = None if tree.symmetries is None else tree.symmetries.tolist()
     records = [
         {
             "object_id": shape.object_id,
@@ -96,8 +99,9 @@ def _write_object(folder: Path, shape: ShapeObject) -> None:
             **{f"global_position_{axis}": at for axis, at in zip("xyz", corner, strict=True)},
             "hash": names[level][block],
             "is_empty": bool(empty[level][block]),
+            **({} if turns is None else {"symmetry": turns[row]}),
         }
-        for level, octant, *corner, block in tree.nodes.tolist()
+        for row, (level, octant, *corner, block) in enumerate(tree.nodes.tolist())
         for side in (tree.resolution >> level,)
     ]
     # One record a line: a map is read by people too, and indentation would double it.
@@ -178,6 +182,10 @@ class FileShapes:
             found[level].add(bytes.fromhex(name))
         return found
 
+    def oriented(self, index: int) -> set[tuple[int, bytes, int]]:
+        """The blocks that an object's nodes name, as they lie: level, hash and symmetry."""
+        return {(level, bytes.fromhex(name), turn) for level, name, _, _, _, _, turn in self._records(index)}
+
     def block_names(self, level: int) -> list[bytes]:
         """The hashes of the different blocks of a level below 0, sorted."""
         path = self.folder / REGISTRY
@@ -201,11 +209,12 @@ class FileShapes:
     def read(self, index: int) -> ShapeObject:
         """An object, by its place in the order of object ids."""
         records = list(self._records(index))
-        nodes = np.zeros(len(records), NODE)
+        nodes, turns = np.zeros(len(records), NODE), np.zeros(len(records), np.uint8)
         named: list[list[bytes]] = [sorted(names) for names in self.hashes(index)]
         number = [{name: rank for rank, name in enumerate(names)} for names in named]
-        for row, (level, name, octant, x, y, z) in enumerate(records):
+        for row, (level, name, octant, x, y, z, turn) in enumerate(records):
             nodes[row] = (level, octant, x, y, z, number[level][bytes.fromhex(name)])
+            turns[row] = turn
         root = self.root_words(index)[None]
         levels = [BlockLevel(level=0, resolution=self.about.base_resolution, hashes=hash_blocks(root), words=root)]
         for level, wanted in enumerate(named[1:], start=1):
@@ -221,29 +230,32 @@ class FileShapes:
             full_tree=self.about.full_tree,
             nodes=nodes,
             levels=tuple(levels),
+            symmetries=turns if self.about.symmetry else None,
         )
         return ShapeObject(info=self.info(index), tree=tree)
 
-    def _records(self, index: int) -> Iterator[tuple[int, str, int, int, int, int]]:
-        """Level, hash, octant, x, y and z of an object's nodes, checked."""
+    def _records(self, index: int) -> Iterator[tuple[int, str, int, int, int, int, int]]:
+        """Level, hash, octant, x, y, z and symmetry of an object's nodes, checked."""
         path = self._homes[index] / MAP
         resolution, depth = self.about.base_resolution, self.about.num_levels
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             for record in content:
                 level, octant, name = int(record["level"]), int(record["octant_index"]), str(record["hash"])
+                turn = int(record["symmetry"]) if self.about.symmetry and level else 0
                 corner = [int(record[f"global_position_{axis}"]) for axis in self._axes]
                 if level == 0:
                     continue
                 if not (
                     0 < level < depth
                     and 0 <= octant < 8
+                    and 0 <= turn < SYMMETRIES
                     and re.fullmatch("[0-9a-f]{64}", name)
                     and all(0 <= at < resolution for at in corner)
                 ):
                     raise FormatError(f"{path}: has a record that does not fit: {json.dumps(record)[:200]}.")
                 x, y, z = corner
-                yield level, name, octant, x, y, z
+                yield level, name, octant, x, y, z, turn
         except FileNotFoundError as error:
             raise MissingFileError(f"{path}: no such file.") from error
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

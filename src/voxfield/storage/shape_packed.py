@@ -5,6 +5,7 @@
     packed/level_2.hashes.*.npy     (U, 32) uint8, sorted: the names of the level's blocks
     packed/level_2.words.0.*.npy    (n, W) int64: the blocks in the same order, one bit a voxel, in shards
     packed/nodes.*.npy              the nodes of all objects, one object after another
+    packed/symmetries.*.npy         (nodes,) uint8: how each node's block lies, in datasets with symmetries
 
 Files are named after their content, so an index never points to another version's. A node's block is a row among all of
 its level.
@@ -27,6 +28,7 @@ from voxfield.storage.shapes import (
     ShapeObject,
     Shapes,
     dataset_metadata,
+    different_pairs,
     read_about,
     read_json_object,
 )
@@ -56,7 +58,7 @@ def write_packed(folder: Path, shapes: Shapes) -> None:
         _LevelWriter(home, level, shapes.about.base_resolution >> level, sorted(level_names))
         for level, level_names in enumerate(names)
     ]
-    nodes, objects = [], []
+    nodes, turns, objects = [], [], []
     for shape in _each(shapes):
         rows = [writer.add(blocks) for writer, blocks in zip(writers, shape.tree.levels, strict=True)]
         own = shape.tree.nodes.copy()
@@ -65,9 +67,11 @@ def write_packed(folder: Path, shapes: Shapes) -> None:
             own["block"][here] = rows[level][own["block"][here]]
         objects.append({"info": dict(shape.info), "root": int(rows[0][0]), "nodes": len(own)})
         nodes.append(own)
+        turns.append(np.zeros(0, np.uint8) if shape.tree.symmetries is None else shape.tree.symmetries)
     index = {
         "schema": _SCHEMA,
         "nodes": save_array(home, "nodes", np.concatenate(nodes) if nodes else np.zeros(0, NODE)),
+        **({"symmetries": save_array(home, "symmetries", np.concatenate(turns))} if shapes.about.symmetry else {}),
         "levels": [writer.finish() for writer in writers],
         "objects": objects,
     }
@@ -86,6 +90,8 @@ def _each(shapes: Shapes) -> Iterator[ShapeObject]:
 def _entries(index: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Every file that an index names."""
     yield index["nodes"]
+    if "symmetries" in index:
+        yield index["symmetries"]
     for level in index["levels"]:
         yield level["hashes"]
         yield from level["words"]
@@ -152,7 +158,11 @@ class PackedShapes:
             if self._index["schema"] != _SCHEMA:
                 raise FormatError(f"{home / INDEX}: is of version {self._index['schema']}, expected {_SCHEMA}.")
             self._objects = self._index["objects"]
-            self._nodes = map_array(home, self._index["nodes"], NODE, (None,))
+            self._nodes = np.asarray(map_array(home, self._index["nodes"], NODE, (None,)))
+            self._symmetries = None
+            if about.symmetry:
+                kept = (len(self._nodes),)
+                self._symmetries = np.asarray(map_array(home, self._index["symmetries"], np.dtype(np.uint8), kept))
             levels = self._index["levels"]
             self._hashes = [map_array(home, level["hashes"], np.dtype(np.uint8), (None, 32)) for level in levels]
             widths = [word_count(about.base_resolution >> level) for level in range(about.num_levels)]
@@ -187,16 +197,29 @@ class PackedShapes:
 
     def hashes(self, index: int) -> list[set[bytes]]:
         """The blocks that an object's nodes name, by level; none for level 0."""
-        nodes = self._own_nodes(index)
+        nodes = self._nodes[self._own(index)]
         found: list[set[bytes]] = [set()]
         for level in range(1, self.about.num_levels):
             rows = np.unique(nodes["block"][nodes["level"] == level])
             found.append({one.tobytes() for one in self._rows(self._hashes[level], rows, level)})
         return found
 
+    def oriented(self, index: int) -> set[tuple[int, bytes, int]]:
+        """The blocks that an object's nodes name, as they lie: level, hash and symmetry."""
+        own, found = self._own(index), set()
+        nodes = self._nodes[own]
+        turns = np.zeros(len(nodes), np.uint8) if self._symmetries is None else self._symmetries[own]
+        for level in range(1, self.about.num_levels):
+            here = nodes["level"] == level
+            pairs = different_pairs(nodes["block"][here], turns[here])
+            names = self._rows(self._hashes[level], np.array([row for row, _ in pairs], np.int64), level)
+            found |= {(level, name.tobytes(), turn) for name, (_, turn) in zip(names, pairs, strict=True)}
+        return found
+
     def read(self, index: int) -> ShapeObject:
         """An object, by its place in the order of object ids."""
-        nodes = self._own_nodes(index).copy()
+        own = self._own(index)
+        nodes = self._nodes[own].copy()
         levels = []
         for level in range(self.about.num_levels):
             here = nodes["level"] == level
@@ -219,6 +242,7 @@ class PackedShapes:
             full_tree=self.about.full_tree,
             nodes=nodes,
             levels=tuple(levels),
+            symmetries=None if self._symmetries is None else self._symmetries[own].copy(),
         )
         return ShapeObject(info=self.info(index), tree=tree)
 
@@ -245,9 +269,10 @@ class PackedShapes:
             if file_checksum(path) != entry["sha256"]:
                 raise FormatError(f"{path}: its checksum is not the one in {INDEX}: it is damaged. Build again.")
 
-    def _own_nodes(self, index: int) -> np.ndarray:
+    def _own(self, index: int) -> slice:
+        """Where an object's nodes are."""
         end = int(self._ends[index])
-        return np.asarray(self._nodes[end - int(self._objects[index]["nodes"]) : end])
+        return slice(end - int(self._objects[index]["nodes"]), end)
 
     def _rows(self, array: np.ndarray, rows: np.ndarray, level: int) -> np.ndarray:
         if len(rows) and int(rows.max()) >= len(array):

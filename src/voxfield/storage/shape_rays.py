@@ -9,24 +9,25 @@
     packed/views.*.npy            (V, 3) float32: cameras, each different set once
 
 There a block's rays lie in a random order that follows from its hash, so that any stretch of them is a fair sample and
-is read in one piece.
+is read in one piece; and turning them back into files gives the same files again. What is the same for all blocks of a
+level stands in the index.
 """
 
 import re
 import shutil
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol
 
 import numpy as np
 
-from voxfield.errors import FormatError, MissingFileError
-from voxfield.storage.atomic import write_json
+from voxfield.errors import FormatError, InputError, MissingFileError
+from voxfield.storage.atomic import write_bytes, write_json
 from voxfield.storage.mapped_arrays import INDEX, file_checksum, map_array, place_array, save_array
-from voxfield.storage.npz import read_npz
-from voxfield.storage.shapes import read_json_object
+from voxfield.storage.npz import npz_bytes, read_npz
+from voxfield.storage.shapes import METADATA, Layout, read_json_object
 
 PACKED: Final = "packed"
 COLUMNS: Final[dict[str, tuple[str, tuple[int, ...]]]] = {
@@ -47,6 +48,14 @@ BLOCK: Final = np.dtype(
     [("level", "u1"), ("hash", "V32"), ("first", "<i8"), ("rays", "<i4"), ("view", "<i4"), ("views", "<i4")]
 )
 """A block: its level, content, first row and number of rays, and of cameras."""
+CONSTANTS: Final[dict[str, tuple[str, tuple[int, ...]]]] = {
+    "grid_shape": ("<i4", (3,)),
+    "voxel_size": ("<f4", ()),
+    "sampling_mode": ("U", ()),
+}
+"""What is said of a block and is the same for all of its level: dtype, or kind of text, and shape."""
+PARAMETERS: Final = "trace.json"
+"""What rays were traced with; beside them."""
 _SCHEMA: Final = 1
 _MOST_RAYS: Final = 1 << 31
 _FILE = re.compile(r"(?P<name>[0-9a-f]{64}|\d{1,20})_rays\.npz")
@@ -86,6 +95,9 @@ class ShapeRays(Protocol):
 
     def read(self, block: RayBlock, start: int = 0, stop: int | None = None) -> dict[str, np.ndarray]:
         """Columns of a block's rays from ``start`` to before ``stop``, ``view_positions`` (V, 3), and ``hash``."""
+
+    def constants(self, block: RayBlock) -> dict[str, np.ndarray]:
+        """Those of `CONSTANTS` that are known of a block."""
 
 
 def open_rays(folder: Path) -> "FileRays | PackedRays":
@@ -158,6 +170,16 @@ class FileRays:
         found["hash"] = np.array(str(arrays.get("hash", block.name)))
         return found
 
+    def constants(self, block: RayBlock) -> dict[str, np.ndarray]:
+        """Those of `CONSTANTS` that its file has, checked."""
+        path = self.folder / block.file
+        arrays = read_npz(path, wanted=lambda name: name in CONSTANTS, most_bytes=1 << 12)
+        for name, array in arrays.items():
+            dtype, shape = CONSTANTS[name]
+            if array.shape != shape or (array.dtype.kind if dtype == "U" else array.dtype) != dtype:
+                raise FormatError(f"{path}: expected {name}, {dtype} {shape}, got {array.dtype} {array.shape}.")
+        return {name: arrays[name] for name in CONSTANTS if name in arrays}
+
 
 def _positions(path: Path, array: np.ndarray | None) -> np.ndarray:
     if array is None:
@@ -192,6 +214,10 @@ class PackedRays:
                 for name, (dtype, shape) in COLUMNS.items()
                 if name in files
             }
+            self._constants = {
+                int(level): {name: _constant(name, values[name]) for name in CONSTANTS if name in values}
+                for level, values in self._index.get("constants", {}).items()
+            }
             objects = [str(name) for name in self._index["objects"]]
             lengths = {len(column) for column in self._columns.values()}
             fits = set(NEEDED) <= set(self._columns) and len(lengths) == 1 and _rows_fit(self._table, lengths)
@@ -222,12 +248,42 @@ class PackedRays:
 
     def read(self, block: RayBlock, start: int = 0, stop: int | None = None) -> dict[str, np.ndarray]:
         """Columns of a block's rays: views of the mapped files, not to be written to."""
-        _, content, first, rays, view, views = self._stretch(block)
+        _, content, first, rays, *_ = self._stretch(block)
         rows = slice(first + start, first + (rays if stop is None else min(stop, rays)))
         found = {name: column[rows] for name, column in self._columns.items()}
-        found["view_positions"] = self._views[view : view + views]
+        found["view_positions"] = self.view_positions(block)
         found["hash"] = np.array(content.hex())
         return found
+
+    def view_positions(self, block: RayBlock) -> np.ndarray:
+        """The cameras (V, 3) of a block's rays; not to be written to."""
+        *_, view, views = self._stretch(block)
+        return self._views[view : view + views]
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """What is known of each ray, see `COLUMNS`."""
+        return list(self._columns)
+
+    def gather(self, pieces: Sequence[tuple[RayBlock, int, int]], into: Mapping[str, np.ndarray]) -> None:
+        """Copy stretches of blocks' rays, from and to before, one after another into arrays of as many rows.
+
+        Raises:
+            MissingFileError: no such block.
+        """
+        rows = []
+        for block, start, stop in pieces:
+            first = self._stretch(block)[2]
+            rows.append((first + start, first + stop))
+        for name, target in into.items():
+            column, at = self._columns[name], 0
+            for first, last in rows:
+                target[at : at + last - first] = column[first:last]
+                at += last - first
+
+    def constants(self, block: RayBlock) -> dict[str, np.ndarray]:
+        """Those of `CONSTANTS` that the index has of a block's level."""
+        return self._constants.get(block.level, {})
 
     def check_files(self) -> None:
         """Raise FormatError unless every file has the content that the index says."""
@@ -241,6 +297,17 @@ class PackedRays:
         if block not in self._row:
             raise MissingFileError(f"{self.folder}: level {block.level} has no rays of {block.name}.")
         return self._stretches[self._row[block]]
+
+
+def _constant(name: str, value: Any) -> np.ndarray:
+    """One of `CONSTANTS` as the index has it. Raises ValueError or TypeError where it is something else."""
+    dtype, shape = CONSTANTS[name]
+    if dtype == "U" and not isinstance(value, str):
+        raise ValueError(f"{name} is no text")
+    array = np.array(value, dtype)
+    if array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}")
+    return array
 
 
 def _rows_fit(table: np.ndarray, lengths: set[int]) -> bool:
@@ -268,7 +335,7 @@ def write_packed_rays(folder: Path, sources: Sequence[ShapeRays]) -> int:
         How many blocks.
 
     Raises:
-        FormatError: damaged sources, or some without columns that others have.
+        FormatError: damaged sources, some without columns that others have, or blocks of a level with other constants.
     """
     home = folder / PACKED
     home.mkdir(parents=True, exist_ok=True)
@@ -278,6 +345,7 @@ def write_packed_rays(folder: Path, sources: Sequence[ShapeRays]) -> int:
     table = np.zeros(len(origin), BLOCK)
     views: dict[bytes, int] = {}
     positions: list[np.ndarray] = []
+    constants: dict[str, dict[str, Any]] = {}
     rays = 0
     try:
         for row, block in enumerate(sorted(origin)):
@@ -289,6 +357,12 @@ def write_packed_rays(folder: Path, sources: Sequence[ShapeRays]) -> int:
                 raise FormatError(f"{origin[block].folder}: {block.name} has no {missing[0]}, which others have.")
             for name in columns:
                 streams[name].write(np.ascontiguousarray(arrays[name]).tobytes())
+            said = {name: value.tolist() for name, value in origin[block].constants(block).items()}
+            if said and constants.setdefault(str(block.level), said) != said:
+                raise FormatError(
+                    f"{origin[block].folder}: {block.name} says {said}, others of level {block.level} "
+                    f"{constants[str(block.level)]}: they are of different datasets."
+                )
             seen, key = arrays["view_positions"], arrays["view_positions"].tobytes()
             if key not in views:
                 views[key] = sum(map(len, positions))
@@ -305,12 +379,74 @@ def write_packed_rays(folder: Path, sources: Sequence[ShapeRays]) -> int:
     files["blocks"] = save_array(home, "blocks", table)
     files["views"] = save_array(home, "views", np.concatenate(positions or [np.zeros((0, 3), np.float32)]))
     objects = [block.name for block in sorted(origin) if block.level == 0]
-    write_json(home / INDEX, {"schema": _SCHEMA, "objects": objects, "files": files})
+    write_json(home / INDEX, {"schema": _SCHEMA, "objects": objects, "constants": constants, "files": files})
     kept = {INDEX, *(entry["file"] for entry in files.values())}
     for path in home.iterdir():
         if path.name not in kept:
             path.unlink()
     return len(table)
+
+
+def write_ray_files(folder: Path, source: ShapeRays) -> int:
+    """Write rays in the ``files`` layout into ``folder``, in the order in which they were traced.
+
+    Returns:
+        How many blocks.
+
+    Raises:
+        FormatError: damaged.
+    """
+    for block in source.blocks():
+        arrays = source.read(block)
+        order = _order(block, str(arrays["hash"]), len(arrays["distances"])) if source.shuffled else slice(None)
+        content: dict[str, np.ndarray] = {}
+        for name in COLUMNS:
+            if name in arrays:
+                content[name] = np.empty_like(arrays[name])
+                content[name][order] = arrays[name]
+        said = source.constants(block)
+        content |= {"view_positions": arrays["view_positions"]}
+        content |= {name: said[name] for name in ("grid_shape", "voxel_size") if name in said}
+        content |= {"hash": arrays["hash"], "level": np.array(block.level, np.int32)}
+        content |= {name: said[name] for name in ("sampling_mode",) if name in said}
+        write_bytes(folder / block.file, npz_bytes(content))
+    return len(source.blocks())
+
+
+def holds_rays(folder: Path) -> bool:
+    """Whether a folder is one of rays rather than a dataset."""
+    packed = (folder / PACKED / INDEX).is_file()
+    return not (folder / METADATA).is_file() and (packed or any(folder.glob("level_*")))
+
+
+def convert_rays(source: Path, target: Path, layout: Layout) -> int:
+    """Write rays in another layout to another folder, with what is said of how they were traced. Nothing is lost.
+
+    Returns:
+        How many blocks.
+
+    Raises:
+        InputError: ``target`` is not empty. MissingFileError, FormatError: no rays, or damaged.
+    """
+    rays = open_rays(source)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"{target}: exists already. Name a new or empty folder.")
+    if isinstance(rays, PackedRays):
+        rays.check_files()
+    # Under another name until it is whole: half of the files would look like a smaller dataset.
+    work = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(work, ignore_errors=True)
+    try:
+        work.mkdir(parents=True)
+        count = write_packed_rays(work, [rays]) if layout == "packed" else write_ray_files(work, rays)
+        for path in sorted(source.glob("*.json")):
+            shutil.copyfile(path, work / path.name)
+        if target.exists():
+            target.rmdir()
+        work.replace(target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return count
 
 
 def remove_ray_files(folder: Path) -> None:
@@ -327,8 +463,13 @@ def _in_order(block: RayBlock, source: ShapeRays) -> dict[str, np.ndarray]:
         raise FormatError(f"{source.folder}: the rays of {block.name} say that they are of {name[:80]!r}.")
     if source.shuffled:
         return arrays
-    order = np.random.default_rng([block.level, int(name[:16], 16)]).permutation(len(arrays["distances"]))
+    order = _order(block, name, len(arrays["distances"]))
     return {key: array[order] if key in COLUMNS else array for key, array in arrays.items()}
+
+
+def _order(block: RayBlock, content: str, rays: int) -> np.ndarray:
+    """In which order the ``packed`` layout has a block's rays, (rays,) int64."""
+    return np.random.default_rng([block.level, int(content[:16], 16)]).permutation(rays)
 
 
 def _start_column(home: Path, name: str) -> BinaryIO:

@@ -50,6 +50,8 @@ class DatasetAbout:
     """Whether every node is kept."""
     created_at: str
     """ISO 8601. Of the newest source, so that the same sources give the same bytes."""
+    symmetry: bool = False
+    """Whether blocks are kept in one form for all that they can be turned or mirrored into."""
     dataset_name: str = "Hierarchical_Voxels"
 
     @property
@@ -79,24 +81,35 @@ class BlockCounts:
     empty: list[int]
     """Nodes without any voxel."""
     objects: list[str] = field(default_factory=list)
+    oriented: list[set[tuple[int, bytes]]] = field(default_factory=list)
+    """By level, for datasets with symmetries: the different blocks as they lie, each a symmetry and a hash."""
 
     @classmethod
     def for_levels(cls, num_levels: int) -> "BlockCounts":
         """Nothing counted yet."""
-        return cls(levels=[Counter() for _ in range(num_levels)], empty=[0] * num_levels)
+        levels: list[Counter[bytes]] = [Counter() for _ in range(num_levels)]
+        return cls(levels=levels, empty=[0] * num_levels, oriented=[set() for _ in range(num_levels)])
 
     def add(self, shape: ShapeObject) -> None:
         """Count an object's nodes."""
         self.objects.append(shape.object_id)
         for blocks in shape.tree.levels[1:]:
-            nodes = shape.tree.nodes[shape.tree.nodes["level"] == blocks.level]
+            here = shape.tree.nodes["level"] == blocks.level
+            nodes = shape.tree.nodes[here]
+            if shape.tree.symmetries is not None:
+                self.oriented[blocks.level] |= {
+                    (turn, blocks.hashes[block].tobytes())
+                    for block, turn in different_pairs(nodes["block"], shape.tree.symmetries[here])
+                }
             counts = np.bincount(nodes["block"], minlength=len(blocks.hashes))
             self.empty[blocks.level] += int(counts[~blocks.words.any(1)].sum())
             for name, count in zip(blocks.hashes, counts.tolist(), strict=True):
                 self.levels[blocks.level][name.tobytes()] += count
 
     def level_stats(self) -> dict[str, dict[str, Any]]:
-        """For each level below 0: level, unique, total, empty, deduplication_ratio (unique / total)."""
+        """For each level below 0: level, unique, total, empty, deduplication_ratio (unique / total); with symmetries
+        also oriented: how many different blocks there are as they lie.
+        """
         return {
             str(level): {
                 "level": level,
@@ -104,6 +117,7 @@ class BlockCounts:
                 "total": counts.total(),
                 "empty": self.empty[level],
                 "deduplication_ratio": _ratio(len(counts), counts.total()),
+                **({"oriented": len(self.oriented[level])} if any(self.oriented) else {}),
             }
             for level, counts in enumerate(self.levels)
             if level
@@ -117,6 +131,12 @@ class BlockCounts:
             "unique_subvolumes": unique,
             "deduplication_ratio": _ratio(unique, total),
         }
+
+
+def different_pairs(blocks: np.ndarray, symmetries: np.ndarray) -> list[tuple[int, int]]:
+    """The different pairs of a block's number and a symmetry, sorted."""
+    pairs = np.unique(blocks.astype(np.int64) << 8 | symmetries)
+    return list(zip((pairs >> 8).tolist(), (pairs & 255).tolist(), strict=True))
 
 
 def _ratio(unique: int, total: int) -> float:
@@ -134,6 +154,7 @@ def dataset_metadata(about: DatasetAbout, counts: BlockCounts, layout: Layout) -
         "base_resolution": about.base_resolution,
         "min_resolution": about.min_resolution,
         "full_tree": about.full_tree,
+        "symmetry": about.symmetry,
         "num_levels": about.num_levels,
         "level_resolutions": [about.base_resolution >> level for level in range(about.num_levels)],
         "num_objects": len(counts.objects),
@@ -163,6 +184,7 @@ def read_about(folder: Path) -> tuple[DatasetAbout, dict[str, Any]]:
             base_resolution=int(content["base_resolution"]),
             min_resolution=int(content["min_resolution"]),
             full_tree=bool(content.get("full_tree", True)),
+            symmetry=bool(content.get("symmetry", False)),
             created_at=str(content["created_at"]),
             dataset_name=str(content["dataset_name"]),
         )

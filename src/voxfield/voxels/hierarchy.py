@@ -6,6 +6,10 @@ Level 0 is the whole grid of R voxels along each axis, level l has blocks of R /
 
 A block's name is the SHA-256 of its voxels as one byte each, 0 or 1, in C order of the axes z, y, x.
 
+With ``symmetry`` blocks that are turned or mirrored images of one another are one block, kept in the form that
+`voxfield.kernels.cube_symmetry` calls canonical; every node then says which of the 48 symmetries of the cube maps that
+form onto what is there. Level 0 is always kept as it stands.
+
 Equal blocks are found from the smallest up: the words are numbered, then the rows of eight numbers that make up a block
 twice the size, and so on. No step looks at more than the blocks that are neither empty nor full.
 """
@@ -19,6 +23,7 @@ import numpy as np
 
 from voxfield.checks import check_range
 from voxfield.errors import FormatError, InputError
+from voxfield.kernels.cube_symmetry import SYMMETRIES, canonical_blocks, turn_blocks
 from voxfield.kernels.voxel_words import MAX_RESOLUTION, axis_tables, unpack_blocks, word_count, word_numbers
 
 SMALLEST_BLOCK: Final = 4
@@ -68,6 +73,34 @@ class BlockTree:
     """(N,) of `NODE`: all but level 0, by level, in Morton order within one."""
     levels: tuple[BlockLevel, ...]
     """One for each level; level 0 has one block, the grid itself."""
+    symmetries: np.ndarray | None = None
+    """(N,) uint8: for each node the symmetry that maps its block onto the voxels there, see
+    `voxfield.kernels.cube_symmetry`; None where blocks lie as they are."""
+
+    def __post_init__(self) -> None:
+        turns = self.symmetries
+        if turns is not None and (turns.shape != self.nodes.shape or turns.dtype != np.uint8):
+            raise InputError(f"symmetries: expected {self.nodes.shape} uint8, got {turns.shape} {turns.dtype}.")
+
+    def words_of(self, rows: np.ndarray) -> np.ndarray:
+        """The voxels of some nodes of one level as they lie: words (n, W) int64.
+
+        Args:
+            rows: (n,) int64, at least one, the nodes' places in ``nodes``.
+
+        Raises:
+            FormatError: a node names a block or a symmetry that there is not.
+        """
+        level, numbers = int(self.nodes["level"][rows[0]]), self.nodes["block"][rows]
+        kept = self.levels[level].words
+        if int(numbers.max()) >= len(kept):
+            raise FormatError(f"level {level}: a node names block {numbers.max()} of {len(kept)}.")
+        if self.symmetries is None:
+            return np.asarray(kept[numbers])
+        turns = self.symmetries[rows]
+        if int(turns.max()) >= SYMMETRIES:
+            raise FormatError(f"level {level}: a node names symmetry {turns.max()} of {SYMMETRIES}.")
+        return turn_blocks(kept[numbers], turns)
 
 
 def check_resolutions(resolution: int, min_resolution: int) -> int:
@@ -87,7 +120,9 @@ def check_resolutions(resolution: int, min_resolution: int) -> int:
     return (resolution // min_resolution).bit_length()
 
 
-def build_tree(words: np.ndarray, resolution: int, min_resolution: int, *, full_tree: bool = False) -> BlockTree:
+def build_tree(
+    words: np.ndarray, resolution: int, min_resolution: int, *, full_tree: bool = False, symmetry: bool = False
+) -> BlockTree:
     """The octree of a grid.
 
     Args:
@@ -95,6 +130,7 @@ def build_tree(words: np.ndarray, resolution: int, min_resolution: int, *, full_
         resolution: voxels along each axis of the grid, a power of two, 4 to 1024.
         min_resolution: voxels along each axis of the smallest blocks, a power of two, 4 to ``resolution``.
         full_tree: keep every node.
+        symmetry: keep one block for all that it can be turned or mirrored into.
 
     Raises:
         InputError: wrong sizes.
@@ -103,8 +139,8 @@ def build_tree(words: np.ndarray, resolution: int, min_resolution: int, *, full_
     if words.shape != (word_count(resolution),) or words.dtype != np.int64:
         raise InputError(f"words: expected ({word_count(resolution)},) int64, got {words.dtype} {words.shape}.")
     numbers = _number_blocks(words, resolution, min_resolution, depth)
-    levels = [_block_level(words, resolution, 0, np.zeros(1, np.int64))[0]]
-    nodes = []
+    levels = [_block_level(words, resolution, 0, np.zeros(1, np.int64), symmetry=False)[0]]
+    nodes, turns = [np.zeros(0, NODE)], [np.zeros(0, np.uint8)]
     # Places, in Morton order, of the blocks of the level above whose children are nodes.
     parents = np.zeros(1, np.int64)
     for level in range(1, depth):
@@ -113,16 +149,18 @@ def build_tree(words: np.ndarray, resolution: int, min_resolution: int, *, full_
         if not full_tree:
             places, found = places[found != _EMPTY], found[found != _EMPTY]
         _, first, inverse = np.unique(found, return_index=True, return_inverse=True)
-        blocks, rank = _block_level(words, resolution, level, places[first])
+        blocks, rank, turned = _block_level(words, resolution, level, places[first], symmetry=symmetry)
         levels.append(blocks)
+        turns.append(turned[inverse])
         nodes.append(_nodes(level, resolution >> level, places, rank[inverse]))
         parents = places if full_tree else places[found != _FULL]
     return BlockTree(
         resolution=resolution,
         min_resolution=min_resolution,
         full_tree=full_tree,
-        nodes=np.concatenate(nodes) if nodes else np.zeros(0, NODE),
+        nodes=np.concatenate(nodes),
         levels=tuple(levels),
+        symmetries=np.concatenate(turns) if symmetry else None,
     )
 
 
@@ -156,13 +194,20 @@ def _unique_rows(rows: np.ndarray) -> np.ndarray:
     return rows[:, 0]
 
 
-def _block_level(words: np.ndarray, resolution: int, level: int, places: np.ndarray) -> tuple[BlockLevel, np.ndarray]:
-    """The different blocks of a level, found at these places in Morton order, sorted by hash; and each one's rank."""
+def _block_level(
+    words: np.ndarray, resolution: int, level: int, places: np.ndarray, *, symmetry: bool
+) -> tuple[BlockLevel, np.ndarray, np.ndarray]:
+    """The different blocks of a level, found at these places in Morton order, sorted by hash; and for each place its
+    block's rank and symmetry.
+    """
     blocks = words.reshape(8**level, -1)[places]
+    turns = np.zeros(len(blocks), np.uint8)
+    if symmetry:
+        blocks, turns = canonical_blocks(blocks)
     hashes = hash_blocks(blocks)
-    order = np.argsort(_sortable(hashes))
-    level_blocks = BlockLevel(level=level, resolution=resolution >> level, hashes=hashes[order], words=blocks[order])
-    return level_blocks, np.argsort(order)
+    _, first, rank = np.unique(_sortable(hashes), return_index=True, return_inverse=True)
+    level_blocks = BlockLevel(level=level, resolution=resolution >> level, hashes=hashes[first], words=blocks[first])
+    return level_blocks, rank, turns
 
 
 def _sortable(hashes: np.ndarray) -> np.ndarray:
@@ -211,7 +256,7 @@ def reassemble(tree: BlockTree, level: int) -> np.ndarray:
     """The grid's words (W,) from the nodes of one level, and from the full blocks of the levels above it.
 
     Raises:
-        FormatError: a node names a block that there is not, or does not lie on its level's lattice.
+        FormatError: a node names a block or a symmetry that there is not, or does not lie on its level's lattice.
     """
     words = np.zeros(word_count(tree.resolution), np.int64)
     if level == 0:
@@ -219,18 +264,19 @@ def reassemble(tree: BlockTree, level: int) -> np.ndarray:
         return words
     word_of, _ = axis_tables(tree.resolution)
     for depth in range(1, level + 1):
-        nodes, blocks = tree.nodes[tree.nodes["level"] == depth], tree.levels[depth]
-        if len(nodes) and int(nodes["block"].max()) >= len(blocks.words):
-            raise FormatError(f"level {depth}: a node names block {nodes['block'].max()} of {len(blocks.words)}.")
-        corners = np.stack([nodes[name] for name in "xyz"]).astype(np.int64)
-        if (corners % blocks.resolution).any() or (corners >= tree.resolution).any():
-            raise FormatError(f"level {depth}: a node does not lie on the lattice of {blocks.resolution} voxels.")
+        rows, side = np.flatnonzero(tree.nodes["level"] == depth), tree.levels[depth].resolution
+        if not len(rows):
+            continue
+        blocks = tree.words_of(rows)
+        corners = np.stack([tree.nodes[name][rows] for name in "xyz"]).astype(np.int64)
+        if (corners % side).any() or (corners >= tree.resolution).any():
+            raise FormatError(f"level {depth}: a node does not lie on the lattice of {side} voxels.")
         if depth < level:
             # Nothing below a full block is a node of a pruned tree.
-            whole = (blocks.words == -1).all(1)[nodes["block"]] & (not tree.full_tree)
-            nodes, corners = nodes[whole], corners[:, whole]
+            whole = (blocks == -1).all(1) & (not tree.full_tree)
+            blocks, corners = blocks[whole], corners[:, whole]
         at = word_of[0, corners[0]] + word_of[1, corners[1]] + word_of[2, corners[2]]
-        words[at[:, None] + np.arange(blocks.words.shape[1])] = blocks.words[nodes["block"]]
+        words[at[:, None] + np.arange(blocks.shape[1])] = blocks
     return words
 
 

@@ -73,8 +73,8 @@ def voxelise(
     """
     check_choice("coverage", coverage, get_args(Coverage))
     check_range("resolution", resolution, minimum=1, maximum=MAX_RESOLUTION)
-    corners, left_out = _finite_triangles(np.asarray(vertices), np.asarray(faces))
-    low, high = corners.min((0, 1)), corners.max((0, 1))
+    places, used, left_out = _finite_triangles(np.asarray(vertices), np.asarray(faces))
+    low, high = _bounds(places, used)
     # Halves: the extent of coordinates near the largest float must not overflow.
     half = float((high / 2 - low / 2).max())
     pitch = 2 * half / resolution
@@ -88,7 +88,8 @@ def voxelise(
         )
     centre = low / 2 + high / 2
     # Clamped: the longest side ends exactly on the grid's faces, and rounding must not push it out.
-    placed = torch.from_numpy(np.clip((corners - centre) / pitch + resolution / 2, 0, resolution))
+    fitted = np.clip((places - centre) / pitch + resolution / 2, 0, resolution)
+    placed = torch.from_numpy(np.take(fitted, used, axis=0))
     if coverage == "surface":
         words = triangle_box(placed, resolution)
     else:
@@ -99,8 +100,8 @@ def voxelise(
     return Voxelised(words=words, resolution=resolution, pitch=pitch, origin=(x, y, z), faces_left_out=left_out)
 
 
-def _finite_triangles(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, int]:
-    """Corners (T, 3, 3) float64 of the faces whose vertices are finite, and how many faces are not among them."""
+def _finite_triangles(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """Vertices (V, 3) float64, finite; the faces (T, 3) whose vertices were; and how many are not among those."""
     if vertices.ndim != 2 or vertices.shape[1] != 3 or vertices.dtype.kind not in "fiu":
         raise InputError(f"vertices: expected numbers of shape (V, 3), got {vertices.dtype} {vertices.shape}.")
     if faces.ndim != 2 or faces.shape[1] != 3 or faces.dtype.kind not in "iu":
@@ -112,8 +113,22 @@ def _finite_triangles(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarr
             f"faces: expected indices of {len(vertices)} vertices, got {faces.min()} to {faces.max()}: the file is "
             "damaged."
         )
-    corners = vertices.astype(np.float64)[faces]
-    usable = np.isfinite(corners).all((1, 2))
+    places = vertices.astype(np.float64)
+    finite = np.isfinite(places)
+    if finite.all():
+        return places, faces, 0
+    usable = np.asarray(finite.all(1))[faces].all(1)
     if not usable.any():
         raise InputError("mesh: no face has three finite vertices.")
-    return corners[usable], int((~usable).sum())
+    # No usable face has the others: any place will do.
+    places[~finite] = 0.0
+    return places, faces[usable], int((~usable).sum())
+
+
+def _bounds(places: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The least and greatest x, y and z of the vertices that faces have."""
+    used = np.zeros(len(places), bool)
+    used[faces] = True
+    # By torch: along the first axis of (V, 3) numpy takes ten times as long.
+    met = torch.from_numpy(places if used.all() else places[used])
+    return met.amin(0).numpy(), met.amax(0).numpy()

@@ -99,7 +99,8 @@ def _fill(
     open_rows,
 ):
     crossings = np.zeros((resolution, resolution + 1), np.int32)
-    touched = np.zeros(resolution, np.bool_)
+    # Of each row the first crossing and the last; none where the first is behind.
+    nearest, farthest = np.full(resolution, resolution + 1), np.full(resolution, -1)
     one = np.int64(1)
     for slab in range(first, stop):
         for plane in range(4 * slab, min(4 * slab + 4, resolution)):
@@ -124,25 +125,30 @@ def _fill(
                         continue
                     weighted = area_a * a[axis] + area_b * b[axis] + area_c * c[axis]
                     at = weighted / (area_c + area_a + area_b)
-                    crossings[r, int(min(max(math.ceil(at - 0.5), 0.0), float(resolution)))] += side_a
-                    touched[r] = True
+                    k = int(min(max(math.ceil(at - 0.5), 0.0), float(resolution)))
+                    crossings[r, k] += side_a
+                    nearest[r], farthest[r] = min(nearest[r], k), max(farthest[r], k)
             for r in range(resolution):
-                if not touched[r]:
+                if farthest[r] < 0:
                     continue
-                touched[r] = False
+                begin, end = nearest[r], farthest[r]
+                nearest[r], farthest[r] = resolution + 1, -1
                 total = 0
-                for k in range(resolution + 1):
+                for k in range(begin, end + 1):
                     total += crossings[r, k]
                 if (parity and total & 1) or (not parity and total != 0):
                     open_rows[slab] += 1
+                    # Inside reaches beyond the crossings, on one side for each way.
+                    begin, end = 0, resolution
                 base = word_of[row, r] + word_of[slab_axis, plane]
                 shift = bit_of[row, r] + bit_of[slab_axis, plane]
                 count = 0
-                for k in range(resolution):
+                for k in range(begin, min(end, resolution)):
                     count += crossings[r, k]
                     crossings[r, k] = 0
                     if (parity and count & 1) or (not parity and count != 0):
                         ahead[base + word_of[axis, k]] |= one << (shift + bit_of[axis, k])
                     if (parity and (count - total) & 1) or (not parity and count != total):
                         back[base + word_of[axis, k]] |= one << (shift + bit_of[axis, k])
+                crossings[r, end] = 0
                 crossings[r, resolution] = 0

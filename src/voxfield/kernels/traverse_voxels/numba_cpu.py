@@ -1,4 +1,4 @@
-"""Rays through voxels on a CPU: blocks of 16 and 4 voxels that are empty, and full ones of 4 behind the first hit, are
+"""Rays through voxels on a CPU: blocks of 64, 16 and 4 voxels that are empty, and full ones behind the first hit, are
 crossed in one step.
 
 Distances to planes are computed from the ray's origin, never added up, so a long way costs no accuracy.
@@ -25,8 +25,10 @@ def traverse_voxels(
     chord, distance = torch.zeros(rays, dtype=torch.float64), torch.full((rays,), torch.inf, dtype=torch.float64)
     normal, voxel = torch.zeros(rays, 3, dtype=torch.int8), torch.full((rays,), -1)
     bits = words.contiguous().numpy()
-    # Whether blocks of 16 voxels across hold anything; where the grid is smaller than one, it is that block.
-    blocks = bits.reshape(-1, min(64, len(bits))).any(1)
+    # What blocks of 16 and 64 voxels across hold; where the grid is smaller than one, it is that block.
+    blocks, large = np.empty(-(-len(bits) // 64), np.int8), np.empty(-(-len(bits) // 4096), np.int8)
+    run_split(_look, len(blocks), bits, blocks, grain=1024)
+    _look_again(blocks, large)
     run_split(
         _follow,
         rays,
@@ -34,6 +36,7 @@ def traverse_voxels(
         directions.contiguous().numpy(),
         bits,
         blocks,
+        large,
         axis_tables(padded_side(resolution))[0],
         resolution,
         chord.numpy(),
@@ -43,6 +46,27 @@ def traverse_voxels(
         grain=256,
     )
     return chord, distance, normal, voxel
+
+
+@_jit
+def _look(first, stop, words, kinds):
+    """What blocks of 64 words hold: 0 nothing, 2 no empty voxel, 1 otherwise."""
+    for block in range(first, stop):
+        anything, everything = np.int64(0), np.int64(-1)
+        for at in range(64 * block, min(64 * block + 64, len(words))):
+            anything |= words[at]
+            everything &= words[at]
+        kinds[block] = 0 if anything == 0 else 2 if everything == -1 else 1
+
+
+@_jit
+def _look_again(kinds, larger):
+    """As `_look`, of blocks of 64 of those blocks."""
+    for block in range(len(larger)):
+        larger[block] = kinds[64 * block]
+        for at in range(64 * block, min(64 * block + 64, len(kinds))):
+            if kinds[at] != larger[block]:
+                larger[block] = 1
 
 
 @_jit
@@ -60,7 +84,9 @@ def _clamp(place, low, size, resolution):
 
 
 @_jit
-def _follow(first, stop, origins, directions, words, blocks, word_of, resolution, chord, distance, normal, voxel):
+def _follow(
+    first, stop, origins, directions, words, blocks, large, word_of, resolution, chord, distance, normal, voxel
+):
     o, d, inverse = np.empty(3), np.empty(3), np.empty(3)
     for ray in range(first, stop):
         t, t_end, entered, usable = 0.0, np.inf, -1, False
@@ -91,9 +117,15 @@ def _follow(first, stop, origins, directions, words, blocks, word_of, resolution
         total, found = 0.0, False
         while True:
             at = word_of[0, bx << 2] + word_of[1, by << 2] + word_of[2, bz << 2]
-            shift = 2 if blocks[at >> 6] else 4
-            # Words of empty blocks of 16 are not looked at: each would be a cache line of its own.
-            word, size = words[at] if shift == 2 else np.int64(0), 1 << shift
+            # Words of empty and of full blocks are not looked at: each would be a cache line of its own.
+            shift, kind = 6, large[at >> 12]
+            if kind == 1 or (kind == 2 and not found):
+                shift, kind = 4, blocks[at >> 6]
+            if kind == 1 or (kind == 2 and not found):
+                shift, word = 2, words[at]
+            else:
+                word = np.int64(-1) if kind == 2 else np.int64(0)
+            size = 1 << shift
             lx, ly, lz = (bx >> (shift - 2)) << shift, (by >> (shift - 2)) << shift, (bz >> (shift - 2)) << shift
             leave, through = t_end, -1
             plane = _plane(lx, size, ox, dx, ix)

@@ -29,16 +29,35 @@ def triangle_box(triangles: torch.Tensor, resolution: int) -> torch.Tensor:
 
 def bucket_by_slab(corners: np.ndarray, axis: int, slabs: int) -> tuple[np.ndarray, np.ndarray]:
     """Which triangles meet which slab of four layers: those of slab s are ``members[starts[s]:starts[s + 1]]``."""
-    along = corners[:, :, axis]
-    # Clamped before the conversion: far outside the grid the slab's number may exceed an integer.
-    first = np.clip(np.ceil(along.min(1)) - 1, 0, 4 * slabs).astype(np.int64) // 4
-    last = np.clip(np.floor(along.max(1)), -1, 4 * slabs - 1).astype(np.int64) // 4
-    spans = np.maximum(last - first + 1, 0)
-    triangle = np.repeat(np.arange(len(corners)), spans)
-    slab = np.arange(len(triangle)) - np.repeat(np.cumsum(spans) - spans, spans) + first[triangle]
-    order = np.argsort(slab, kind="stable")
-    starts = np.searchsorted(slab[order], np.arange(slabs + 1))
-    return starts, triangle[order]
+    first, last = np.empty(len(corners), np.int64), np.empty(len(corners), np.int64)
+    starts = np.zeros(slabs + 1, np.int64)
+    _count_by_slab(corners, axis, slabs, first, last, starts)
+    members = np.empty(int(starts.sum()), np.int64)
+    np.cumsum(starts, out=starts)
+    _sort_by_slab(first, last, starts[:-1].copy(), members)
+    return starts, members
+
+
+@_jit
+def _count_by_slab(corners, axis, slabs, first, last, counts):
+    """The first and last slab of every triangle, and behind each slab's place how many triangles it has."""
+    for triangle in range(len(corners)):
+        a, b, c = corners[triangle, 0, axis], corners[triangle, 1, axis], corners[triangle, 2, axis]
+        # Clamped before the conversion: far outside the grid the slab's number may exceed an integer.
+        least = min(max(math.ceil(min(a, b, c)) - 1.0, 0.0), 4.0 * slabs)
+        most = min(max(math.floor(max(a, b, c)), -1.0), 4.0 * slabs - 1.0)
+        first[triangle], last[triangle] = np.int64(least) >> 2, np.int64(most) >> 2
+        for slab in range(first[triangle], last[triangle] + 1):
+            counts[slab + 1] += 1
+
+
+@_jit
+def _sort_by_slab(first, last, ends, members):
+    """Number the triangles of each slab, in their order, from where ``ends`` says."""
+    for triangle in range(len(first)):
+        for slab in range(first[triangle], last[triangle] + 1):
+            members[ends[slab]] = triangle
+            ends[slab] += 1
 
 
 @_jit

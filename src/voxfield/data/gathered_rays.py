@@ -1,0 +1,119 @@
+"""Rays of many blocks in one piece of memory: a batch that is copied once, from the mapped files to where it is read.
+
+A loader's worker that collates samples copies every ray three times, and hands on every tensor in a piece of shared
+memory of its own. Here all columns of a batch lie in one, shared from the start where a worker makes them.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import get_worker_info
+
+from voxfield.data.ray_transforms import RAY_KEYS, Sample
+from voxfield.storage.shape_rays import COLUMNS, PackedRays, RayBlock
+
+_ALIGNED: Final = 64
+"""Bytes that tensors in one piece of memory are aligned to."""
+_TYPES: Final = {"<f4": torch.float32, "<i4": torch.int32, "i1": torch.int8, "u1": torch.uint8}
+
+
+class GatheredRays(Sequence[Sample]):
+    """The samples of a batch whose rays lie one after another."""
+
+    def __init__(self, batch: Sample, counts: Sequence[int], about: Sequence[Mapping[str, Any]]) -> None:
+        """``batch`` as collating gives it, how many rays each sample has, and what is said of each beside."""
+        self.batch, self.about = batch, about
+        ends = np.cumsum(counts).tolist()
+        self._stretches = [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
+
+    def __len__(self) -> int:
+        return len(self.about)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        """A sample, its rays part of the batch's memory."""
+        if isinstance(index, slice):
+            return [self[at] for at in range(len(self))[index]]
+        rays = {name: self.batch[name][self._stretches[index]] for name in RAY_KEYS if name in self.batch}
+        return {**rays, **self.about[index]}
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[index] for index in range(len(self)))
+
+
+def gather_rays(
+    store: PackedRays,
+    stretches: Sequence[Sequence[tuple[RayBlock, int, int]]],
+    voxels: Sequence[np.ndarray],
+    chunks: Sequence[int],
+) -> tuple[Sample, list[int]]:
+    """Rays and voxels of several samples, as one batch.
+
+    Args:
+        store: where the rays are.
+        stretches: for each sample its parts: a block, and rays from and to before.
+        voxels: for each sample (R, R, R) bool.
+        chunks: for each sample its ``chunk_idx``.
+
+    Returns:
+        What `voxfield.data.shape_rays.collate_ray_batch` makes of such samples, but for ``hashes``; and how many rays
+        each has.
+    """
+    counts = [sum(stop - start for _, start, stop in parts) for parts in stretches]
+    rays, side = sum(counts), max(len(cube) for cube in voxels)
+    shapes = {
+        name: ((rays, *COLUMNS[name][1]), torch.float32 if name == "hits" else _TYPES[COLUMNS[name][0]])
+        for name in RAY_KEYS
+        if name in store.columns
+    }
+    views = [store.view_positions(parts[0][0]) for parts in stretches]
+    alike = len({len(one) for one in views}) == 1
+    shapes["ray_to_voxel"] = (rays,), torch.int64
+    shapes["voxels"] = (len(voxels), 1, side, side, side), torch.float32
+    shapes["voxel_shapes"] = (len(voxels), 3), torch.int64
+    shapes["levels"] = shapes["chunk_idx"] = (len(voxels),), torch.int64
+    if alike:
+        shapes["view_positions"] = (len(views), *views[0].shape), torch.float32
+    batch: Sample = _allocate(shapes)
+    pieces = [piece for parts in stretches for piece in parts]
+    store.gather(pieces, {name: batch[name].numpy() for name in store.columns})
+    batch["ray_to_voxel"].numpy()[:] = np.repeat(np.arange(len(counts)), counts)
+    cubes = batch["voxels"].numpy()[:, 0]
+    for place, cube in enumerate(voxels):
+        own = len(cube)
+        if own < side:
+            cubes[place] = 0.0
+        cubes[place, :own, :own, :own] = cube
+    batch["voxel_shapes"].numpy()[:] = [cube.shape for cube in voxels]
+    batch["levels"].numpy()[:] = [parts[0][0].level for parts in stretches]
+    batch["chunk_idx"].numpy()[:] = chunks
+    if alike:
+        np.stack(views, out=batch["view_positions"].numpy())
+    else:
+        batch["view_positions"] = [torch.from_numpy(one.copy()) for one in views]
+    return batch, counts
+
+
+def _allocate(shapes: Mapping[str, tuple[tuple[int, ...], torch.dtype]]) -> dict[str, Tensor]:
+    """Tensors of these shapes and types, not initialised, in one piece of memory."""
+    sizes = {name: int(np.prod(shape)) * dtype.itemsize for name, (shape, dtype) in shapes.items()}
+    starts, end = {}, 0
+    for name, size in sizes.items():
+        starts[name] = end
+        end += -(-size // _ALIGNED) * _ALIGNED
+    whole = torch.empty(0, dtype=torch.uint8)
+    if get_worker_info() is None:
+        whole = torch.empty(end, dtype=torch.uint8)
+    else:
+        # As torch's own collating does: the process that gets the batch reads this very memory.
+        whole.set_(torch.UntypedStorage._new_shared(end))  # type: ignore[call-overload]
+    return {
+        name: whole[starts[name] : starts[name] + sizes[name]].view(dtype).view(shape)
+        for name, (shape, dtype) in shapes.items()
+    }
