@@ -14,6 +14,7 @@ from typing import Any, Final
 import torch
 
 from voxfield.checks import check_range
+from voxfield.distributed.ranks import Ranks
 from voxfield.errors import InputError
 from voxfield.geometry.bounds import Bounds
 from voxfield.kernels.march_grid import OccupancyBits, pack_occupancy
@@ -120,6 +121,11 @@ class Occupancy(torch.nn.Module):
         x, y, z = unit.add_(scale).mul_(0.5 * r / scale).int().clamp_(0, r - 1)
         cells = (x + (y + z * r) * r).long() + start
         self.seen.view(-1).scatter_reduce_(0, cells, density.float(), "amax")
+
+    @torch.no_grad()
+    def merge(self, ranks: Ranks) -> None:
+        """Make what samples of ``ranks`` met since the last update the same on all of them."""
+        ranks.greatest_(self.seen)
 
     def reopen(self, positions: torch.Tensor, lengths: torch.Tensor) -> None:
         """Let samples fall again into the cells at ``positions`` (see `observe`), from the next update on.

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from voxfield.checks import check_choice, check_range
 from voxfield.data.volume_batches import VolumeBatch
+from voxfield.distributed.ranks import Ranks
 from voxfield.errors import InputError, MissingExtraError
 from voxfield.models.base import MeasuredStep, ParameterGroup
 from voxfield.models.diffusion_samplers import SamplingConfig, draw
@@ -155,6 +156,9 @@ class VoxelDiffusion(torch.nn.Module):
     def accumulate_gradients_in_place(self) -> None:
         """Torch adds to the buffers itself."""
 
+    def merge(self, ranks: Ranks) -> None:
+        """Nothing is noted of batches."""
+
     def parameter_groups(self) -> list[ParameterGroup]:
         """All weights; matrices and convolutions decay, biases and norms do not."""
         decaying = [one for one in self.parameters() if one.ndim > 1]
@@ -166,10 +170,10 @@ class VoxelDiffusion(torch.nn.Module):
 
     def training_step(self, batch: VolumeBatch, step: int, generator: torch.Generator) -> MeasuredStep:  # noqa: ARG002
         """The weighted squared error of the prediction at random times."""
-        count = len(batch.volumes)
-        times = torch.randint(self.schedule.timesteps, (count,), generator=generator)
-        known = torch.rand(count, generator=generator) >= self.config.drop_condition
-        noise = torch.randn(batch.volumes.shape, generator=generator)
+        count, shape, drawn = len(batch.volumes), batch.volumes.shape[1:], batch.ranks.drawn
+        times = drawn(lambda rows: torch.randint(self.schedule.timesteps, (rows,), generator=generator), count)
+        known = drawn(lambda rows: torch.rand(rows, generator=generator), count) >= self.config.drop_condition
+        noise = drawn(lambda rows: torch.randn((rows, *shape), generator=generator), count)
         device = batch.volumes.device
         return MeasuredStep(
             loss=self.denoising_loss(batch, times.to(device), noise.to(device), known.to(device)),
