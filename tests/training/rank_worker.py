@@ -130,9 +130,9 @@ def exchange(folder: Path, ranks: Ranks) -> dict[str, Any]:
         touched = (torch.rand(5000, generator=generator) < share).to(torch.uint8)
         network.grad = torch.randn(3, 5, generator=generator)
         table.grad = torch.randn(table.shape, generator=generator)
-        table.grad *= torch.rand(len(table), 1, generator=generator) < share
-        voxels.grad = torch.randn(voxels.shape, generator=generator) * touched[:, None]
-        density.grad = torch.randn(density.shape, generator=generator) * touched
+        table.grad = torch.where(torch.rand(len(table), 1, generator=generator) < share, table.grad, 0.0)
+        voxels.grad = torch.where(touched[:, None] > 0, torch.randn(voxels.shape, generator=generator), 0.0)
+        density.grad = torch.where(touched > 0, torch.randn(density.shape, generator=generator), 0.0)
         own = [parameter.grad.clone() for parameter in (network, table, voxels, density)] + [touched.clone()]
         groups = [
             ParameterGroup(name="network", parameters=[network]),

@@ -221,8 +221,10 @@ def joined(ranks: Ranks, device: torch.device, *, versions: str = "") -> Iterato
     torch.set_num_threads(_threads_of_rank(ranks, threads))
     try:
         with _noticing_losses():
-            store, _, _ = next(iter(rendezvous("env://", ranks.rank, ranks.size, timeout=MEETING_TIME)))
-        store.set_timeout(MEETING_TIME)
+            found, _, _ = next(iter(rendezvous("env://", ranks.rank, ranks.size, timeout=MEETING_TIME)))
+        found.set_timeout(MEETING_TIME)
+        # The launcher's store outlives ranks: after a restart it still says where those before were reached.
+        store = dist.PrefixStore(f"voxfield/{ranks.restarts}", found)
         _meet(store, ranks)
         with _noticing_losses():
             dist.init_process_group(

@@ -180,7 +180,7 @@ class Raynet(nn.Module):
         log_hit = torch.log(-torch.expm1(said.log_miss.clamp_max(-_SMALLEST)))
         of_hits = -torch.where(hit, log_hit, said.log_miss).mean()
         depth_error = torch.where(hit, said.depth - batch.depth.masked_fill(~hit, 0.0), 0.0).abs().sum()
-        depth_error = depth_error / batch.ranks.mean(hit.sum()).clamp_min(1)
+        depth_error = depth_error / batch.ranks.mean(hit.sum()).clamp_min(1 / batch.ranks.size)
         chord_error = (said.chord - batch.chord).abs().mean()
         loss = of_hits + (self.config.depth_weight * depth_error + self.config.chord_weight * chord_error) / half
         with torch.no_grad():
