@@ -123,7 +123,8 @@ def fail_on_one(folder: Path, ranks: Ranks) -> dict[str, Any]:
 def exchange(folder: Path, ranks: Ranks) -> dict[str, Any]:
     """Sums of gradients: of networks, of tables with few and with many rows touched, of voxels."""
     results = {}
-    for name, share in (("few", 0.01), ("many", 0.9), ("none", 0.0)):
+    cases = (("few", 0.01, False), ("many", 0.9, False), ("none", 0.0, False), ("shared", 0.3, True))
+    for name, share, shared in cases:
         generator = torch.Generator().manual_seed(10 + ranks.rank)
         network, table = torch.nn.Parameter(torch.zeros(3, 5)), torch.nn.Parameter(torch.zeros(SPARSE_FROM, 2))
         voxels, density = torch.nn.Parameter(torch.zeros(5000, 9)), torch.nn.Parameter(torch.zeros(5000))
@@ -140,7 +141,9 @@ def exchange(folder: Path, ranks: Ranks) -> dict[str, Any]:
             ParameterGroup(name="voxels", parameters=[voxels], touched=touched),
             ParameterGroup(name="density", parameters=[density], touched=touched),
         ]
-        exchange = GradientExchange(ranks)
+        exchange = GradientExchange(ranks, groups)
+        if not shared:
+            exchange._board = None
         exchange.add_up(groups)
         sums = [parameter.grad for parameter in (network, table, voxels, density)] + [touched]
         results[name] = {"own": own, "sums": sums, "received": exchange.received}

@@ -109,7 +109,7 @@ def test_what_one_rank_finds_wrong_ends_all(together: Path) -> None:
     assert second == {"kind": "InputError", "said": "rank 0: runs/x: holds a run already."}
 
 
-@pytest.mark.parametrize("case", ["few", "many", "none"])
+@pytest.mark.parametrize("case", ["few", "many", "none", "shared"])
 def test_gradients_are_added_up(together: Path, case: str) -> None:
     first, second = (found[case] for found in results(together, "exchange"))
     *gradients, touched = zip(first["own"], second["own"], first["sums"], second["sums"], strict=True)

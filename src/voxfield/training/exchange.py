@@ -7,7 +7,9 @@ With N ranks, rows of F floats, and K rows touched on the rank that touches most
     all-reduce   2 (N - 1) / N * rows * 4 F bytes        (ring)
     rows         (N - 1) * K * (4 F + 4) bytes
 
-On every rank the same sums are made in the same order, so that parameters stay equal to the last bit.
+Tables of ranks on one machine's CPU are added up in memory that all see (`voxfield.distributed.blackboard`): there,
+moving all rows takes less time than picking some. On every rank the same sums are made in the same order, so that
+parameters stay equal to the last bit.
 """
 
 from collections.abc import Sequence
@@ -15,6 +17,7 @@ from typing import Final, NamedTuple
 
 import torch
 
+from voxfield.distributed.blackboard import Blackboard
 from voxfield.distributed.ranks import Ranks
 from voxfield.models.base import ParameterGroup
 
@@ -30,13 +33,21 @@ class _Rows(NamedTuple):
     touched: torch.Tensor | None
     """(N,) uint8: where it is noted which; None: those that are not zero."""
 
+    @property
+    def shared(self) -> bool:
+        """Whether memory that ranks share suits it: it keeps its size, and rows are not known without a search."""
+        return self.touched is None and self.gradient.device.type == "cpu" and self.gradient.dtype == torch.float32
+
 
 class GradientExchange:
     """Adds up the gradients of all ranks."""
 
-    def __init__(self, ranks: Ranks) -> None:
-        """Between ``ranks``, which have the same parameters in the same order."""
+    def __init__(self, ranks: Ranks, groups: Sequence[ParameterGroup]) -> None:
+        """Between ``ranks``, which have the same parameters in the same order: now those of ``groups``."""
         self.ranks = ranks
+        self._board: Blackboard | None = None
+        if ranks.size > 1:
+            self._board = Blackboard.among(ranks, sum(one.gradient.numel() for one in _sorted(groups)[1] if one.shared))
         self.received = 0
         """Bytes of gradients that this rank has got from the others so far."""
 
@@ -49,6 +60,11 @@ class GradientExchange:
             self._all_reduce(flat)
             for gradient, part in zip(whole, flat.split([one.numel() for one in whole]), strict=True):
                 gradient.copy_(part.view_as(gradient))
+        if self._board is not None:
+            shared = [one.gradient for one in partial if one.shared]
+            self._board.sum_(shared)
+            self.received += (self.ranks.size - 1) * sum(gradient.nbytes for gradient in shared)
+            partial = [one for one in partial if not one.shared]
         if not partial:
             return
         # Groups may share what says which rows were touched: it is looked through once, and changed once at the end.

@@ -161,7 +161,7 @@ class Trainer(Generic[BatchT]):
         self.run_dir, self.placement, self.seed, self.evaluation = run_dir, placement, seed, evaluation
         self.step, self.seconds = 0, 0.0
         self.onlooker: Onlooker | None = None
-        self.ranks, self._exchange = ranks, GradientExchange(ranks)
+        self.ranks = ranks
         self.optimiser = make_optimiser(
             config.optimiser,
             model.parameter_groups(),
@@ -169,6 +169,7 @@ class Trainer(Generic[BatchT]):
             beta2=config.beta2,
             epsilon=config.epsilon,
         )
+        self._exchange = GradientExchange(ranks, self.optimiser.groups)
         model.accumulate_gradients_in_place()
         self._scaler = placement.gradient_scaler()
         self._average = MovingAverage(self._module, config.ema_decay) if config.ema_decay else None
@@ -218,20 +219,20 @@ class Trainer(Generic[BatchT]):
             TrainingDivergedError: the loss or a parameter became NaN or infinite. Checkpoints written before stay.
             LostRankError: another rank is gone; the last whole step is saved.
         """
-        try:
-            return self._train(log, progress)
-        except LostRankError:
-            # All parameters are those of a whole step, on this rank as on those that are gone.
-            self.step += self._updated
-            if self.ranks.leads and self.step and self._finite():
-                self._write_checkpoint()
-            raise
+        with self._stopping_on_signals():
+            try:
+                return self._train(log, progress)
+            except LostRankError:
+                # A launcher asks those that are left to stop: not before the last whole step is saved.
+                self.step += self._updated
+                if self.ranks.leads and self.step and self._finite():
+                    self._write_checkpoint()
+                raise
 
     def _train(self, log: RunLog | None, progress: Progress) -> str:
         config = self.config
         total_seconds = 60.0 * config.minutes if config.minutes else None
         with (
-            self._stopping_on_signals(),
             self._cores(),
             progress.training(total_steps=config.steps, total_seconds=total_seconds) as bar,
         ):
