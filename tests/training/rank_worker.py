@@ -68,6 +68,13 @@ def run(trainer: Trainer[Any], log_dir: Path) -> str:
         return trainer.train(log if trainer.ranks.leads else None, progress)
 
 
+def begin(run_dir: Path, ranks: Ranks, log_dir: Path) -> None:
+    """The first half of a training, stopped by whom only rank 0 hears."""
+    trainer = trainer_of("grid-ngp", run_dir, ranks)
+    trainer.onlooker = lambda moment: moment.step < STEPS // 2
+    assert run(trainer, log_dir) == "interrupted"
+
+
 def train(recipe: str, folder: Path, ranks: Ranks) -> dict[str, Any]:
     """A whole training; its parameters and buffers at the end."""
     trainer = trainer_of(recipe, folder / recipe, ranks)
@@ -152,7 +159,7 @@ def exchange(folder: Path, ranks: Ranks) -> dict[str, Any]:
 
 def change_over(folder: Path, ranks: Ranks) -> dict[str, Any]:
     """Begin together what one continues, and continue what one began (`test_ranks` did)."""
-    run(trainer_of("grid-ngp", folder / "begun-together", ranks, steps=4), folder / f"begun-log-{ranks.rank}")
+    begin(folder / "begun-together", ranks, folder / f"begun-log-{ranks.rank}")
     trainer = trainer_of("grid-ngp", folder / "begun-alone", ranks)
     trainer.restore(load_latest(folder / "begun-alone")[1])
     run(trainer, folder / f"continued-log-{ranks.rank}")

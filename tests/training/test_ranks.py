@@ -29,7 +29,7 @@ pytestmark = pytest.mark.timeout(600)  # a loaded machine starts processes slowl
 def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which two ranks left the results of all scenarios."""
     folder = tmp_path_factory.mktemp("ranks")
-    rank_worker.run(rank_worker.trainer_of("grid-ngp", folder / "begun-alone", ALONE, steps=4), folder / "log-alone")
+    rank_worker.begin(folder / "begun-alone", ALONE, folder / "log-alone")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -94,7 +94,7 @@ def test_a_signal_on_one_rank_stops_all_after_the_same_step(together: Path) -> N
 def test_a_broken_loss_on_one_rank_stops_all(together: Path) -> None:
     for found in results(together, "diverge_on_one"):
         assert found["kind"] == "TrainingDivergedError"
-        assert "at step 2" in found["said"]
+        assert "on a rank at step 2" in found["said"]
 
 
 def test_ranks_with_other_settings_are_refused(together: Path) -> None:

@@ -25,9 +25,9 @@ _AT_ONCE: Final = 1 << 16
 class Blackboard:
     """Room for as many float32 numbers of each rank."""
 
-    def __init__(self, ranks: Ranks, parts: Sequence[torch.Tensor]) -> None:
-        """``parts``: one of each rank, equally long, in memory that all of them see. See `among`."""
-        self.ranks, self._parts = ranks, list(parts)
+    def __init__(self, ranks: Ranks, sides: Sequence[Sequence[torch.Tensor]]) -> None:
+        """``sides``: two, each a part of every rank, all equally long, in memory that all see. See `among`."""
+        self.ranks, self._sides, self._turns = ranks, sides, 0
 
     @classmethod
     def among(cls, ranks: Ranks, numbers: int) -> "Blackboard | None":
@@ -36,25 +36,27 @@ class Blackboard:
         """
         if not numbers or ranks.local_size != ranks.size or not 1 < ranks.size <= _MOST_RANKS:
             return None
-        with _shared_file(ranks, 4 * numbers * ranks.size) as path:
-            with contextlib.ExitStack() as files:
-                mapped = None
-                if path is not None:
-                    with contextlib.suppress(OSError):
-                        file = files.enter_context(path.open("r+b"))
-                        mapped = mmap.mmap(file.fileno(), 4 * numbers * ranks.size)
+        size = 2 * 4 * numbers * ranks.size
+        mapped = None
+        with _shared_file(ranks, size) as path:
+            if path is not None:
+                with contextlib.suppress(OSError), path.open("r+b") as file:
+                    mapped = mmap.mmap(file.fileno(), size)
             missing = ranks.greatest_(torch.tensor([float(mapped is None)]))
         if mapped is None or missing:
             return None
-        return cls(ranks, torch.frombuffer(mapped, dtype=torch.float32).chunk(ranks.size))
+        sides = torch.frombuffer(mapped, dtype=torch.float32).chunk(2)
+        return cls(ranks, [side.chunk(ranks.size) for side in sides])
 
     def sum_(self, tensors: Sequence[torch.Tensor]) -> None:
         """Replace each of ``tensors``, contiguous float32 on the CPU, by its sum over all ranks.
 
         In the ranks' order on every one of them, so that all have the same to the last bit.
         """
-        at = 0
-        own = self._parts[self.ranks.rank]
+        # The other side may still be read by slower ranks. This one may not: they are past the wait of the last turn.
+        parts = self._sides[self._turns % 2]
+        self._turns += 1
+        own, at = parts[self.ranks.rank], 0
         for tensor in tensors:
             own[at : at + tensor.numel()].copy_(tensor.view(-1))
             at += tensor.numel()
@@ -65,12 +67,13 @@ class Blackboard:
             for start in range(0, len(flat), _AT_ONCE):
                 some = flat[start : start + _AT_ONCE]
                 place = slice(at + start, at + start + len(some))
-                torch.add(self._parts[0][place], self._parts[1][place], out=some)
-                for part in self._parts[2:]:
+                if len(parts) == 2:  # of two, the order does not matter
+                    some.add_(parts[1 - self.ranks.rank][place])
+                    continue
+                torch.add(parts[0][place], parts[1][place], out=some)
+                for part in parts[2:]:
                     some.add_(part[place])
             at += len(flat)
-        # Nobody may write the next numbers before all have read these.
-        self.ranks.wait()
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from voxfield.errors import InputError, LostRankError, VoxfieldError
@@ -224,7 +225,7 @@ def joined(ranks: Ranks, device: torch.device, *, versions: str = "") -> Iterato
             found, _, _ = next(iter(rendezvous("env://", ranks.rank, ranks.size, timeout=MEETING_TIME)))
         found.set_timeout(MEETING_TIME)
         # The launcher's store outlives ranks: after a restart it still says where those before were reached.
-        store = dist.PrefixStore(f"voxfield/{ranks.restarts}", found)
+        store = PrefixStore(f"voxfield/{ranks.restarts}", found)
         _meet(store, ranks)
         with _noticing_losses():
             dist.init_process_group(

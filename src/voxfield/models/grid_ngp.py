@@ -196,7 +196,7 @@ class GridNgp(torch.nn.Module):
         every = max(1, config.update_every // 4) if self.occupancy.warming_up else config.update_every
         if step % every == 0:
             self.merge(self._ranks)
-            self.occupancy.update(self._density_at, generator)
+            self.occupancy.update(self._density_at, generator, self._ranks)
 
     def training_step(self, batch: RayBatch, step: int, generator: torch.Generator) -> StepResult:
         """The loss of a batch of rays; ``loss.backward()`` is the caller's."""

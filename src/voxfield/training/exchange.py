@@ -36,7 +36,7 @@ class _Rows(NamedTuple):
     @property
     def shared(self) -> bool:
         """Whether memory that ranks share suits it: it keeps its size, and rows are not known without a search."""
-        return self.touched is None and self.gradient.device.type == "cpu" and self.gradient.dtype == torch.float32
+        return self.touched is None and _on_the_board(self.gradient)
 
 
 class GradientExchange:
@@ -47,7 +47,10 @@ class GradientExchange:
         self.ranks = ranks
         self._board: Blackboard | None = None
         if ranks.size > 1:
-            self._board = Blackboard.among(ranks, sum(one.gradient.numel() for one in _sorted(groups)[1] if one.shared))
+            whole, partial = _sorted(groups)
+            fixed = sum(one.gradient.numel() for one in partial if one.shared)
+            if fixed and all(_on_the_board(gradient) for gradient in whole):
+                self._board = Blackboard.among(ranks, fixed + sum(gradient.numel() for gradient in whole))
         self.received = 0
         """Bytes of gradients that this rank has got from the others so far."""
 
@@ -55,16 +58,18 @@ class GradientExchange:
     def add_up(self, groups: Sequence[ParameterGroup]) -> None:
         """Replace the gradients of ``groups``, and which rows they touch, by those of all ranks' batches together."""
         whole, partial = _sorted(groups)
-        if whole:
-            flat = torch.cat([gradient.reshape(-1) for gradient in whole])
-            self._all_reduce(flat)
-            for gradient, part in zip(whole, flat.split([one.numel() for one in whole]), strict=True):
-                gradient.copy_(part.view_as(gradient))
+        flat = torch.cat([gradient.reshape(-1) for gradient in whole]) if whole else None
         if self._board is not None:
             shared = [one.gradient for one in partial if one.shared]
+            partial = [one for one in partial if not one.shared]
+            shared += [] if flat is None else [flat]
             self._board.sum_(shared)
             self.received += (self.ranks.size - 1) * sum(gradient.nbytes for gradient in shared)
-            partial = [one for one in partial if not one.shared]
+        elif flat is not None:
+            self._all_reduce(flat)
+        if flat is not None:
+            for gradient, part in zip(whole, flat.split([one.numel() for one in whole]), strict=True):
+                gradient.copy_(part.view_as(gradient))
         if not partial:
             return
         # Groups may share what says which rows were touched: it is looked through once, and changed once at the end.
@@ -121,6 +126,10 @@ class GradientExchange:
         padded[: len(rows)] = rows
         self.received += (self.ranks.size - 1) * padded.nbytes
         return self.ranks.gathered(padded)
+
+
+def _on_the_board(gradient: torch.Tensor) -> bool:
+    return gradient.device.type == "cpu" and gradient.dtype == torch.float32
 
 
 def _sorted(groups: Sequence[ParameterGroup]) -> tuple[list[torch.Tensor], list[_Rows]]:

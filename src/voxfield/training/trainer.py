@@ -312,6 +312,10 @@ class Trainer(Generic[BatchT]):
         self._before_step(progress, generator)
         results = [self._one_batch(log, part, generator) for part in range(self.config.accumulate)]
         if self.ranks.size > 1:
+            # Asked here, where ranks wait for each other anyway. Broken on one is broken on all: they stop together.
+            broken = not all(math.isfinite(float(result.loss.detach())) for result in results)
+            if self.ranks.greatest_(torch.tensor([float(broken)])):
+                self._diverged(log, "The loss became NaN or infinite on a rank")
             self._exchange.add_up(self.optimiser.groups)
         rate = self.config.learning_rate.at(self.step, progress)
         if self.optimiser.unscale(self._scaler):
@@ -332,11 +336,7 @@ class Trainer(Generic[BatchT]):
         with self.placement.autocast():
             result = self.model.training_step(batch, self.step, generator)
         loss = float(result.loss.detach())
-        if ranks.size > 1:
-            # Broken on one rank is broken on all, so that they stop together.
-            broken = ranks.greatest_(torch.tensor([0.0 if math.isfinite(loss) else 1.0]))
-            loss = math.nan if broken else loss
-        if not math.isfinite(loss):
+        if not math.isfinite(loss) and ranks.size == 1:
             self._diverged(log, f"The loss became {loss}")
         scaled = result.loss if parts * ranks.size == 1 else result.loss / (parts * ranks.size)
         if self._scaler is not None:
