@@ -154,7 +154,7 @@ def test_modules_open_with_what_they_are_about(repository: Path) -> None:
     assert not silent
 
 
-NAMES_DEVICES = {"distributed/devices.py", "kernels/dispatch.py"}
+NAMES_DEVICES = {"distributed/devices.py", "distributed/ranks.py", "kernels/dispatch.py"}
 """Where accelerators may be told apart: everything else asks these."""
 
 

@@ -136,7 +136,8 @@ def test_checkpoints_of_two_ranks_and_of_one_continue_each_other(together: Path,
         assert_states_close(whole, found["state"])
     trainer = rank_worker.trainer_of("grid-ngp", tmp_path / "after", ALONE)
     trainer.restore(load_latest(together / "begun-together")[1])
-    assert trainer.step == 4
+    # What rank 0 hears between two steps, all agree on at the end of the next.
+    assert trainer.step == rank_worker.STEPS // 2 + 1
     rank_worker.run(trainer, tmp_path / "after-log")
     assert_states_close(whole, trainer._module.state_dict())
 

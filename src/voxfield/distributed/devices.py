@@ -1,8 +1,8 @@
 """Where tensors live, in which precision networks run and how much memory there is: decided here, named nowhere else.
 
 Whatever torch calls an accelerator (CUDA, ROCm, which torch also calls ``cuda``, XPU, MPS) is asked through
-``torch.accelerator`` and ``torch.amp``. Of all the package only this module, and the list of devices that Triton
-kernels run on (``kernels.dispatch``), know their names.
+``torch.accelerator`` and ``torch.amp``. Of all the package only this module, what carries tensors between ranks
+(``distributed.ranks``), and the list of devices that Triton kernels run on (``kernels.dispatch``), know their names.
 """
 
 import contextlib
