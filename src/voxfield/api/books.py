@@ -108,8 +108,16 @@ def train_model(
 
     Raises:
         FormatError: the checkpoint belongs to a model of another size.
+        InputError: ranks have other settings, data or checkpoints than each other.
         TrainingDivergedError: the loss became NaN or infinite; checkpoints written before stay.
     """
+    # Before anything is exchanged whose sizes they decide.
+    task.ranks.check_same(
+        settings=json.dumps(to_dict(experiment), default=str, sort_keys=True),
+        seed=str(task.seed),
+        data=str(data_hash),
+        checkpoint="none" if task.state is None else str(task.state["step"]),
+    )
     trainer = Trainer(
         cast("Trainable[Any]", cast(torch.nn.Module, model).to(task.placement.device)),
         batches,
@@ -123,12 +131,6 @@ def train_model(
     )
     if task.state is not None:
         trainer.restore(task.state)
-    task.ranks.check_same(
-        settings=json.dumps(to_dict(experiment), default=str, sort_keys=True),
-        seed=str(task.seed),
-        data=str(data_hash),
-        checkpoint=str(trainer.step),
-    )
     if not task.ranks.leads:
         outcome = trainer.train(None, task.progress)
         task.ranks.wait()

@@ -40,7 +40,7 @@ class Blackboard:
         mapped = None
         with _shared_file(ranks, size) as path:
             if path is not None:
-                with contextlib.suppress(OSError), path.open("r+b") as file:
+                with contextlib.suppress(OSError, ValueError), path.open("r+b") as file:
                     mapped = mmap.mmap(file.fileno(), size)
             missing = ranks.greatest_(torch.tensor([float(mapped is None)]))
         if mapped is None or missing:
