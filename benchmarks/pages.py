@@ -9,6 +9,7 @@ KINDS = (
     "train-curve",
     "scales",
     "rates",
+    "ranks",
     "memory",
     "nerfstudio",
     "image-cache",
@@ -25,6 +26,7 @@ TITLES = {
     "train-curve": "Quality against training time: {name}, {recipe}",
     "scales": "Quality at every scale: {name}",
     "rates": "Speed of training and rendering: {name}",
+    "ranks": "Several processes against one: {name}",
     "memory": "Memory of a training: {name}",
     "image-cache": "Pictures beyond memory",
     "nerfstudio": "nerfacto beside nerfstudio's: {name}",
@@ -283,6 +285,23 @@ def _rates(result: dict[str, Any]) -> str:
     )
 
 
+def _ranks(result: dict[str, Any]) -> str:
+    return markdown_table(
+        ["recipe", "ranks", "rays/s, one with one thread", "rays/s together", "ratio", "received by a rank in a step"],
+        [
+            [
+                row["recipe"],
+                str(row["ranks"]),
+                _rate(row["one"]),
+                _rate(row["together"]),
+                f"{row['ratio']:.2f}",
+                f"{row['exchanged_bytes'] / 1e6:.1f} MB",
+            ]
+            for row in result["rows"]
+        ],
+    )
+
+
 def _memory_table(result: dict[str, Any]) -> str:
     (point,) = result["points"]
     rows = [
@@ -400,6 +419,7 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "train-curve": _train_curve,
     "scales": _scales,
     "rates": _rates,
+    "ranks": _ranks,
     "memory": _memory_table,
     "image-cache": _image_cache,
     "nerfstudio": _nerfstudio,

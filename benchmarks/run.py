@@ -5,6 +5,7 @@
     python benchmarks/run.py scales --data PATH [--minutes 20] [--recipes pynerf,grid-ngp] | --run RUN [--run RUN ...]
     python benchmarks/run.py rates --data PATH [--minutes 2] | --run RUN
     python benchmarks/run.py memory --data PATH [--steps 300]
+    python benchmarks/run.py ranks --data PATH [--ranks 2] [--steps 200] [--recipes grid-ngp,nerfacto]
     python benchmarks/run.py image-cache [SIZE ...] [--steps 400] [--captures DIR]
     python benchmarks/run.py nerfstudio --data PATH --nerfstudio-python PYTHON
     python benchmarks/run.py volumes --data DIR [FILE ...] [--errors 0.01,0.02,0.05] [--steps 300]
@@ -34,6 +35,7 @@ import large_captures
 import mesh_views
 import pages
 import prerendering
+import rank_rates
 import registry
 import shapes
 import side_by_side
@@ -99,6 +101,7 @@ def build_parser() -> argparse.ArgumentParser:
     memory.add_argument("--steps", type=int, default=300, help="how long to train")
     memory.set_defaults(action=run_memory)
 
+    add_ranks(verbs)
     cache = verbs.add_parser("image-cache", help="training on more pictures than memory holds, against in memory")
     cache.add_argument("sizes", nargs="*", choices=[*large_captures.SIZES, []], metavar="SIZE", help="8k, 2k; or both")
     cache.add_argument("--steps", type=int, default=400, help="how long to train, both together")
@@ -284,6 +287,33 @@ def run_memory(options: argparse.Namespace, command: str) -> None:
     name = data_name(options.data)
     point = trainings.train_and_measure(options.data, steps=options.steps, evaluate=False, **training_options(options))
     write(options, {"kind": "memory", "name": name, "commands": [command], "points": [point]}, f"memory-{name}")
+
+
+def add_ranks(verbs: Any) -> None:
+    """The options of ``ranks``."""
+    ranks = verbs.add_parser("ranks", help="speed of several processes that train together, against one's")
+    ranks.add_argument("--data", type=Path, required=True, help="a capture: a folder or its JSON file")
+    ranks.add_argument("--ranks", type=int, default=2, help="processes, one core each")
+    ranks.add_argument("--recipes", default="grid-ngp,nerfacto", help="what to train")
+    ranks.add_argument("--steps", type=int, default=200, help="how long to train")
+    ranks.add_argument("--rounds", type=int, default=3, help="trainings of each")
+    ranks.add_argument("--set", dest="overrides", action="append", default=[], metavar="PATH=VALUE")
+    ranks.set_defaults(action=run_ranks)
+
+
+def run_ranks(options: argparse.Namespace, command: str) -> None:
+    """``ranks``."""
+    machine, name = describe_machine(), data_name(options.data)
+    rows = rank_rates.measure(
+        options.data,
+        options.recipes.split(","),
+        ranks=options.ranks,
+        steps=options.steps,
+        rounds=options.rounds,
+        overrides=options.overrides,
+    )
+    result = {"kind": "ranks", "name": name, "commands": [command], "machine": machine, "rows": rows}
+    write(options, result, f"ranks-{name}")
 
 
 def run_image_cache(options: argparse.Namespace, command: str) -> None:

@@ -58,7 +58,7 @@ def train_and_measure(
         }
         subprocess.run([sys.executable, str(HERE / "train_once.py"), json.dumps(order)], check=True)
         result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-        log = _read_log(output)
+        log = read_run_log(output)
     point = summarise(log, result.get("metrics"), budget=budget, seed=seed, overrides=overrides)
     return {**point, "peak_memory_bytes": result["peak_memory_bytes"], "machine": result["machine"]}
 
@@ -78,7 +78,7 @@ def measure_existing(run_dir: Path, *, max_images: int | None = None) -> dict[st
         budget = "full"
     else:
         budget = f"{limits.minutes:g} min" if limits.minutes else f"{limits.steps} steps"
-    point = summarise(_read_log(run_dir), metrics, budget=budget, seed=run.record.seed, overrides=())
+    point = summarise(read_run_log(run_dir), metrics, budget=budget, seed=run.record.seed, overrides=())
     # The machine that trained, not only the one that evaluates now.
     machine["line"] = str(run.record.extra.get("machine", machine["line"]))
     return {**point, "peak_memory_bytes": None, "machine": machine}
@@ -156,7 +156,8 @@ def data_name(data: Path) -> str:
     return resolved.parent.name if resolved.suffix == ".json" else resolved.name
 
 
-def _read_log(run_dir: Path) -> list[dict[str, Any]]:
+def read_run_log(run_dir: Path) -> list[dict[str, Any]]:
+    """The lines of a run's log."""
     from voxfield.storage.run_log import read_log
 
     return read_log(run_dir)

@@ -49,6 +49,14 @@ class TrainingDivergedError(VoxfieldError, ArithmeticError):
     """The loss became NaN or infinite; the last good checkpoint was kept."""
 
 
+class LostRankError(VoxfieldError, ConnectionError):
+    """Another process of a training on several is gone, or never came."""
+
+    def __str__(self) -> str:
+        # As MissingFileError: the message alone is wanted.
+        return str(self.args[0]) if self.args else ""
+
+
 class TransferError(VoxfieldError, OSError):
     """A remote source cannot be reached, or refuses: nothing could be listed or fetched."""
 

@@ -329,6 +329,7 @@ def test_tables_are_whole(benchmark) -> None:
         "peak_memory_bytes": 2**30,
         "machine": MACHINE,
     }
+    ranked = {"recipe": "grid-ngp", "ranks": 2, "one": 9e3, "together": 16e3, "ratio": 1.8, "exchanged_bytes": 2e7}
     rendered = {"what": "a cloud", "median": 0.03, "best": 0.02, "processor": 0.05, "bar": 0.03}
     volume = {
         "file": "smoke.vdb",
@@ -367,6 +368,7 @@ def test_tables_are_whole(benchmark) -> None:
         curve(point("1 min", 1.0), point("full", 60.0, overrides=["a.b=1"], peak_memory_bytes=None)),
         {**single, "kind": "scales", "points": [scaled]},
         {"kind": "rates", **single},
+        {"kind": "ranks", "name": "lego", "commands": ["x"], "machine": MACHINE, "rows": [ranked]},
         {"kind": "memory", **single},
         {"kind": "image-cache", "commands": ["x"], "points": [beyond]},
         {"kind": "prerender", "commands": ["x"], "machine": MACHINE, "rows": [rendered]},

@@ -1,6 +1,7 @@
 """What every training does, whatever it learns from: resuming, the run directory's files, the log, failures."""
 
 import dataclasses
+import json
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -14,11 +15,12 @@ from voxfield.api.trained_run import machine
 from voxfield.data.batches import Batches
 from voxfield.data.capture import Skipped
 from voxfield.distributed.devices import Placement, device_memory
+from voxfield.distributed.ranks import ALONE, Ranks
 from voxfield.errors import InputError
 from voxfield.models.base import Trainable
 from voxfield.storage.atomic import write_json
 from voxfield.storage.checkpoint import list_checkpoints, load_latest
-from voxfield.training.experiment import Experiment, write_experiment
+from voxfield.training.experiment import Experiment, to_dict, write_experiment
 from voxfield.training.log import RunLog
 from voxfield.training.progress import Progress
 from voxfield.training.trainer import Evaluation, Trainer
@@ -54,6 +56,8 @@ class TrainingTask:
     """What there is to say of the training before it starts."""
     progress: Progress
     """Shows what is done."""
+    ranks: Ranks = ALONE
+    """Who trains together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,8 +108,16 @@ def train_model(
 
     Raises:
         FormatError: the checkpoint belongs to a model of another size.
+        InputError: ranks have other settings, data or checkpoints than each other.
         TrainingDivergedError: the loss became NaN or infinite; checkpoints written before stay.
     """
+    # Before anything is exchanged whose sizes they decide.
+    task.ranks.check_same(
+        settings=json.dumps(to_dict(experiment), default=str, sort_keys=True),
+        seed=str(task.seed),
+        data=str(data_hash),
+        checkpoint="none" if task.state is None else str(task.state["step"]),
+    )
     trainer = Trainer(
         cast("Trainable[Any]", cast(torch.nn.Module, model).to(task.placement.device)),
         batches,
@@ -115,11 +127,17 @@ def train_model(
         seed=task.seed,
         evaluation=evaluation,
         threads_for_torch=threads_for_torch,
+        ranks=task.ranks,
     )
     if task.state is not None:
         trainer.restore(task.state)
-    about = {"machine": machine(task.placement.device), "device": str(task.placement)}
+    if not task.ranks.leads:
+        outcome = trainer.train(None, task.progress)
+        task.ranks.wait()
+        return outcome, tuple(aftermath().left_out)
+    about: dict[str, Any] = {"machine": machine(task.placement.device), "device": str(task.placement)}
     about |= {} if task.start is None else {"start": str(task.start)}
+    about |= {} if task.ranks.job is None else {"ranks": task.ranks.size, "job": task.ranks.job}
     data_path = str(task.data.resolve())
     write_experiment(task.run_dir, experiment, seed=task.seed, data_path=data_path, data_hash=data_hash, extra=about)
     resume_step = trainer.step if task.resume else None
@@ -136,6 +154,7 @@ def train_model(
         for remark in after.remarks:
             log.event(remark)
         log.end(outcome, step=trainer.step, train_seconds=trainer.seconds, **_peak_memory(task.placement.device))
+    task.ranks.wait()
     return outcome, tuple(after.left_out)
 
 

@@ -83,7 +83,8 @@ def _train(
 ) -> tuple[str, tuple[Skipped, ...]]:
     """Train on ``captures``; how it ended, and the pictures that could not be used."""
     device, state = task.placement.device, task.state
-    compile_seconds = compile_kernels(experiment.recipe, task.placement, task.progress)
+    with task.ranks.one_first():
+        compile_seconds = compile_kernels(experiment.recipe, task.placement, task.progress)
     reset_peak_memory(device)
     model = build_model(experiment.recipe, experiment.model, captures, task.seed)
     if task.start is not None and state is None:

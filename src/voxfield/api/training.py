@@ -7,14 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import torch
+
+import voxfield
 from voxfield.api.books import TrainingTask, default_run_dir, refuse_to_overwrite, resume_state
 from voxfield.api.kinds import kind_of
 from voxfield.api.trained_run import TrainedRun
 from voxfield.checks import check_bytes
 from voxfield.distributed.devices import Placement, place
+from voxfield.distributed.ranks import Ranks, joined, launched
 from voxfield.errors import InputError
 from voxfield.recipes import ON_A_CPU, data_kind, for_device, load_recipe, read_settings
-from voxfield.training.experiment import Experiment, RunRecord, read_experiment, resolve
+from voxfield.training.experiment import EXPERIMENT_NAME, Experiment, RunRecord, read_experiment, resolve
 from voxfield.training.progress import Progress
 from voxfield.training.settings import load_config_file, parse_overrides
 from voxfield.viewer.access import PORT, listen
@@ -72,6 +76,9 @@ def train(
         host: for whom, see `voxfield.view`.
         port: of the page; where it is in use, the next that is free.
 
+    Started by a launcher (``torchrun``), every process calls this alike, and they train together: see docs/scaling.md.
+    Only rank 0 writes and says anything.
+
     Returns:
         The run; ``run.outcome`` says whether it was ``"finished"`` or ``"interrupted"`` (resume to continue), and
         ``run.left_out`` which pictures could not be used (also in ``failures.json``).
@@ -81,6 +88,7 @@ def train(
         MissingFileError, FormatError: data, or the run to resume, that is absent or cannot be read.
         UnavailableError: the device or precision is not to be had here.
         TrainingDivergedError: the loss became NaN or infinite; checkpoints written before stay.
+        LostRankError: one of several processes is gone; the run can be resumed.
     """
     if data_kind(recipe) != "photographs":
         for name, given in (("view", view), ("image_cache", image_cache is not None)):
@@ -88,59 +96,66 @@ def train(
                 raise InputError(
                     f"{name}: is for photographs, and {recipe} trains on {data_kind(recipe)}. Leave it out."
                 )
-    if view:
+    if view and launched().leads:
         # A page that cannot be is better known of now than when there is a run half begun.
         require_viser()
         listen(host, port, or_next=True).close()
-    placement = place(device, precision)
-    record: RunRecord[Experiment] | None = None
-    if resume:
-        run_dir = _resumed(output, recipe, data)
-        record = read_experiment(run_dir, load_recipe, recipes=(recipe, ON_A_CPU.get(recipe, recipe)))
-        experiment, seed = record.experiment, record.seed
-    else:
-        experiment = load_recipe(_stand_in(recipe, placement, overrides, config), _expected_minutes(steps, minutes))
-    begin = _starting_grid(start, record)
-    if begin is not None and data_kind(recipe) != "photographs":
-        raise InputError(f"start: {recipe} has no voxels to begin with. Train plenoxels, plenoxels-fast or -llff.")
-    explicit = {"capture.cache_bytes": None if image_cache is None else check_bytes("image_cache", image_cache)}
-    if max_memory is not None:
-        if not hasattr(experiment.model, "max_bytes"):
-            raise InputError(f"max_memory: bounds the voxels of plenoxels recipes; {recipe} has none.")
-        explicit["model.max_bytes"] = check_bytes("max_memory", max_memory)
-    said: list[str] = []
-    translate = functools.partial(_translated, recipe, str(config), said)
-    experiment = resolve(experiment, config=config, overrides=overrides, explicit=explicit, translate=translate)
-    experiment = _with_limits(experiment, steps, minutes)
-    kind = kind_of(recipe)
-    source = _source(recipe, data, record, kind.data_of(experiment))
-    if not resume:
-        run_dir = Path(output) if output is not None else default_run_dir(recipe, source)
-        refuse_to_overwrite(run_dir)
-    state, notes = resume_state(run_dir, placement) if resume else (None, [])
-    with Progress(quiet=quiet) as progress:
-        if state is not None and experiment.trainer.progress(state["step"], state["seconds"]) >= 1.0:
-            progress.say(f"{run_dir} is finished. To train it further, give a larger --steps or --minutes.")
-            return kind.open_run(run_dir, outcome="finished")
-        run = kind.train_on(
-            TrainingTask(
-                recipe=recipe,
-                experiment=experiment,
-                data=source,
-                run_dir=run_dir,
-                seed=seed,
-                placement=placement,
-                resume=resume,
-                state=state,
-                start=begin,
-                page=(host, port) if view else None,
-                recorded_hash=None if record is None else record.data_hash,
-                notes=[*said, *notes],
-                progress=progress,
+    ranks = launched()
+    placement = place(device, precision, ranks)
+    with joined(ranks, placement.device, versions=f"voxfield {voxfield.__version__}, torch {torch.__version__}"):
+        record: RunRecord[Experiment] | None = None
+        again = _begun_before(ranks, output, recipe, data)
+        if resume or again:
+            run_dir = _resumed(output, recipe, data)
+            record = read_experiment(run_dir, load_recipe, recipes=(recipe, ON_A_CPU.get(recipe, recipe)))
+            experiment, seed = record.experiment, record.seed
+        else:
+            experiment = load_recipe(_stand_in(recipe, placement, overrides, config), _expected_minutes(steps, minutes))
+        begin = _starting_grid(None if again else start, record)
+        if begin is not None and data_kind(recipe) != "photographs":
+            raise InputError(f"start: {recipe} has no voxels to begin with. Train plenoxels, plenoxels-fast or -llff.")
+        explicit = {"capture.cache_bytes": None if image_cache is None else check_bytes("image_cache", image_cache)}
+        if max_memory is not None:
+            if not hasattr(experiment.model, "max_bytes"):
+                raise InputError(f"max_memory: bounds the voxels of plenoxels recipes; {recipe} has none.")
+            explicit["model.max_bytes"] = check_bytes("max_memory", max_memory)
+        said: list[str] = []
+        translate = functools.partial(_translated, recipe, str(config), said)
+        experiment = resolve(experiment, config=config, overrides=overrides, explicit=explicit, translate=translate)
+        experiment = _with_limits(experiment, steps, minutes)
+        kind = kind_of(recipe)
+        source = _source(recipe, data, record, kind.data_of(experiment))
+        if record is None:
+            run_dir = Path(output) if output is not None else default_run_dir(recipe, source)
+            with ranks.all_or_none():
+                if ranks.leads:
+                    refuse_to_overwrite(run_dir)
+        state, notes = (None, []) if record is None else resume_state(run_dir, placement)
+        with Progress(quiet=quiet or not ranks.leads) as progress:
+            if state is not None and experiment.trainer.progress(state["step"], state["seconds"]) >= 1.0:
+                progress.say(f"{run_dir} is finished. To train it further, give a larger --steps or --minutes.")
+                return kind.open_run(run_dir, outcome="finished")
+            run = kind.train_on(
+                TrainingTask(
+                    recipe=recipe,
+                    experiment=experiment,
+                    data=source,
+                    run_dir=run_dir,
+                    seed=seed,
+                    placement=placement,
+                    resume=record is not None,
+                    state=state,
+                    start=begin,
+                    page=(host, port) if view and ranks.leads else None,
+                    recorded_hash=None if record is None else record.data_hash,
+                    notes=[*said, *notes],
+                    progress=progress,
+                    ranks=ranks,
+                )
             )
-        )
-    run.report()
-    return run
+        if ranks.leads:
+            run.report()
+        return run
 
 
 def _translated(recipe: str, source: str, said: list[str], values: dict[str, Any]) -> dict[str, Any]:
@@ -148,6 +163,19 @@ def _translated(recipe: str, source: str, said: list[str], values: dict[str, Any
     settings, notes = read_settings(recipe, values, source)
     said += notes
     return settings
+
+
+def _begun_before(
+    ranks: Ranks, output: str | os.PathLike[str] | None, recipe: str, data: str | os.PathLike[str] | None
+) -> bool:
+    """Whether a launcher that lost a rank has started all again: its command is still the one that began the run."""
+    begun = False
+    if ranks.leads and ranks.restarts and not (output is None and data is None):
+        run_dir = _resumed(output, recipe, data)
+        if (run_dir / EXPERIMENT_NAME).exists():
+            names = (recipe, ON_A_CPU.get(recipe, recipe))
+            begun = read_experiment(run_dir, load_recipe, recipes=names).extra.get("job") == ranks.job
+    return ranks.texts("yes" if begun else "no")[0] == "yes"
 
 
 def _resumed(output: str | os.PathLike[str] | None, recipe: str, data: str | os.PathLike[str] | None) -> Path:

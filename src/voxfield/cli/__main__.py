@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import voxfield
-from voxfield.errors import TrainingDivergedError, TransferError, VoxfieldError
+from voxfield.errors import LostRankError, TrainingDivergedError, TransferError, VoxfieldError
 
 VERBS = {
     "train": "Train a recipe: a radiance field from posed photographs, or a network of another kind.",
@@ -102,7 +102,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except VoxfieldError as error:
         if debug:
             traceback.print_exc()
-        return _fail(f"voxfield {verb}: {error}", 1 if isinstance(error, TrainingDivergedError | TransferError) else 2)
+        failed = isinstance(error, TrainingDivergedError | LostRankError | TransferError)
+        return _fail(f"voxfield {verb}: {error}", 1 if failed else 2)
     except Exception as error:  # noqa: BLE001  (the last line of defence: a person gets a sentence, --debug the rest)
         if debug:
             traceback.print_exc()

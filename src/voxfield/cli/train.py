@@ -64,6 +64,7 @@ def command(
         port: with --view, the page's port; where it is in use, the next.
     """
     import voxfield
+    from voxfield.distributed.ranks import launched
 
     run = voxfield.train(
         recipe,
@@ -85,6 +86,8 @@ def command(
         host=host,
         port=port,
     )
+    if not launched().leads:
+        return 130 if run.outcome == "interrupted" else int(bool(run.left_out))
     print(f"Run:     {run.path}")
     print(f"Report:  {run.path / 'report.html'}")
     if run.outcome == "interrupted":

@@ -19,6 +19,7 @@ from voxfield.data.batches import Batches
 from voxfield.data.posed_images import PosedImages, read_capture
 from voxfield.data.ray_batches import RayBatch, RaySampler
 from voxfield.distributed.devices import place
+from voxfield.distributed.ranks import ALONE, Ranks
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.models.plenoxels import Plenoxels
 from voxfield.recipes.plenoxels import build_model
@@ -267,9 +268,9 @@ class _Watched:
     def __init__(self, batches: Batches[RayBatch], due: Callable[[int], None]) -> None:
         self._batches, self._due = batches, due
 
-    def sample(self, count: int, step: int, /) -> RayBatch:
+    def sample(self, count: int, step: int, ranks: Ranks = ALONE, /) -> RayBatch:
         self._due(step)
-        return self._batches.sample(count, step)
+        return self._batches.sample(count, step, ranks)
 
 
 def _plain(config: NeuralVDBTrainerConfig) -> dict[str, Any]:

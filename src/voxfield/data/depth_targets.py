@@ -21,6 +21,7 @@ from voxfield.data.decode import read_depth
 from voxfield.data.posed_images import DepthImages, PosedImages
 from voxfield.data.ray_batches import DepthTargets, RayBatch
 from voxfield.data.sparse_points import ObservedPoints
+from voxfield.distributed.ranks import ALONE, Ranks
 from voxfield.errors import FormatError, InputError
 from voxfield.geometry.camera import Cameras
 from voxfield.geometry.rays import Rays
@@ -73,9 +74,9 @@ class DepthSampler:
         else:
             raise FormatError(_nothing_there(posed_images, options))
 
-    def sample(self, num_rays: int, step: int) -> RayBatch:
+    def sample(self, num_rays: int, step: int, ranks: Ranks = ALONE) -> RayBatch:
         """Draw a batch; see `voxfield.data.ray_batches.RaySampler.sample`."""
-        batch = self._batches.sample(num_rays, step)
+        batch = self._batches.sample(num_rays, step, ranks)
         # An odd multiplier apart from the trainer's: neither repeats the other's draws.
         generator = torch.Generator().manual_seed((self._seed * 0xD1B54A32D192ED03 + step) % 2**63)
         return replace(batch, depth=self._source.targets(batch, generator))
@@ -158,7 +159,8 @@ class _PointDepths:
     def targets(self, batch: RayBatch, generator: torch.Generator) -> DepthTargets:
         """Rays to sightings drawn at random, and how far along them the points are."""
         count = max(1, round(self._share * len(batch.rays)))
-        number = torch.rand(count, generator=generator, dtype=torch.float64) * self._drawn[-1]
+        number = batch.ranks.drawn(lambda rows: torch.rand(rows, generator=generator, dtype=torch.float64), count)
+        number = number * self._drawn[-1]
         index = torch.searchsorted(self._drawn, number, right=True).clamp(max=len(self._drawn) - 1)
         index = index.to(self._camera.device)
         rays = self._cameras.rays(self._camera[index], self._pixels[index])

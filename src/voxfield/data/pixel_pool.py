@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from voxfield.data.image_store import ImageStore
+from voxfield.distributed.ranks import ALONE, Ranks
 from voxfield.errors import InputError
 
 MASK_BLOCK: Final = 64
@@ -141,15 +142,16 @@ class PixelPool:
         )
         return self._tables.total
 
-    def draw(self, count: int, generator: torch.Generator) -> Drawn:
-        """Pick ``count`` valid pixels, with replacement, each as often as its picture ``repeats``.
+    def draw(self, count: int, generator: torch.Generator, ranks: Ranks = ALONE) -> Drawn:
+        """Pick ``count`` valid pixels, with replacement, each as often as its picture ``repeats``; of ``ranks`` each
+        gets its share of them.
 
         ``generator`` is a CPU one, so all devices agree.
         """
         tables = self._tables
         if tables is None or tables.total == 0:
             raise InputError("PixelPool: publish slots that hold pixels before drawing.")
-        number = torch.randint(tables.total, (count,), generator=generator).to(self.device)
+        number = torch.randint(tables.total, (count,), generator=generator)[ranks.share(count)].to(self.device)
         unit = torch.searchsorted(tables.ends, number, right=True)
         first = torch.where(unit > 0, tables.ends[(unit - 1).clamp(min=0)], torch.zeros_like(unit))
         within = (number - first) // tables.repeats[unit]

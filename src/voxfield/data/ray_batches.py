@@ -21,6 +21,7 @@ from voxfield.data.posed_images import PosedImages
 from voxfield.data.scales import check_schedule, finest_at
 from voxfield.data.shifted_copies import ShiftedCopies
 from voxfield.data.sliding_pool import SlidingPlan, SlidingPool, mix
+from voxfield.distributed.ranks import ALONE, Ranks
 from voxfield.errors import FormatError, InputError
 from voxfield.geometry.rays import Rays
 
@@ -55,15 +56,18 @@ class RayBatch:
     picture_index: Tensor | None = None
     """(R,) int64: which of the capture's pictures each ray goes through, where images have copies at several scales;
     None: ``rays.camera_index``."""
+    ranks: Ranks = ALONE
+    """Whose share of a larger batch this is."""
 
     def mean(self, errors: Tensor) -> Tensor:
         """Mean of ``errors`` (R, C) over channels and rays, rays counted by their weights. Differentiable.
 
-        Source: mip-NeRF's loss, sum of weight times error over the sum of weights.
+        Source: mip-NeRF's loss, sum of weight times error over the sum of weights. Of ``ranks`` the means' mean is that
+        of the whole batch.
         """
         if self.weights is None:
             return errors.mean()
-        return (errors.mean(dim=1) * self.weights).sum() / self.weights.sum()
+        return (errors.mean(dim=1) * self.weights).sum() / self.ranks.mean(self.weights.sum())
 
 
 class RaySampler:
@@ -128,7 +132,7 @@ class RaySampler:
         if shift_copies and scales is not None and isinstance(self._pool, PixelPool) and self._pool.holds_whole():
             self._shifted = ShiftedCopies(scales, store, self._pool.gather, self.device)
 
-    def sample(self, num_rays: int, step: int) -> RayBatch:
+    def sample(self, num_rays: int, step: int, ranks: Ranks = ALONE) -> RayBatch:
         """Draw a batch.
 
         Args:
@@ -136,6 +140,7 @@ class RaySampler:
                 weigh differently and all pictures are in memory, heavy ones are drawn more often instead: the same loss
                 on average, with less noise (scales 1, 2, 4, 8: a seventh of the variance).
             step: the training step, at least 0.
+            ranks: who shares the batch, ``num_rays`` being for all of them: each gets its own of the same rays.
 
         Returns:
             R rays with their colours, the same for the same (seed, step, num_rays). Where not all pictures are in
@@ -149,12 +154,12 @@ class RaySampler:
         self._slide_to(step)
         self._refine_to(step)
         generator = torch.Generator().manual_seed(mix(self.seed, "batch", step))
-        drawn = self._pool.draw(num_rays, generator)
+        drawn = self._pool.draw(num_rays, generator, ranks)
         if self._shifted is None:
             pixels = torch.stack([drawn.column, drawn.row], dim=-1).to(torch.float32).add_(0.5)
             colour = drawn.colour.to(torch.float32)
         else:
-            pixels, colour = self._shifted.moved(drawn, generator)
+            pixels, colour = self._shifted.moved(drawn, generator, ranks)
         if self.posed_images.tone is None:
             colour.mul_(1 / 255)
         else:
@@ -163,13 +168,14 @@ class RaySampler:
             colour = torch.cat([colour, torch.ones_like(colour[:, :1])], dim=1)
         rays = self._cameras.rays(drawn.image_index, pixels)
         if self._image is None:
-            return RayBatch(rays=rays, pixels=pixels, rgba=colour)
+            return RayBatch(rays=rays, pixels=pixels, rgba=colour, ranks=ranks)
         return RayBatch(
             rays=replace(rays, camera_index=self._image[drawn.image_index]),
             pixels=pixels,
             rgba=colour,
             weights=None if self._weight is None else self._weight.to(self.device)[drawn.image_index],
             picture_index=drawn.image_index,
+            ranks=ranks,
         )
 
     def close(self) -> None:

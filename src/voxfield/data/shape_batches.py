@@ -3,7 +3,7 @@
 A batch is a pure function of (seed, step, number of rays), so that a training resumes exactly.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from voxfield.checks import check_bytes, check_range
 from voxfield.data.shape_rays import HierarchicalVoxelRayDataset, RayRequest
+from voxfield.distributed.ranks import ALONE, Ranks
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.storage.shape_dataset import open_shapes
 
@@ -53,6 +54,8 @@ class ShapeRayBatch:
     """(B, N) float32: length within occupied voxels."""
     depth: Tensor
     """(B, N) float32: to the first occupied voxel; inf without one."""
+    ranks: Ranks = ALONE
+    """Whose share of a larger batch this is."""
 
     @property
     def hit(self) -> Tensor:
@@ -67,6 +70,7 @@ class ShapeRayBatch:
             directions=self.directions.to(device),
             chord=self.chord.to(device),
             depth=self.depth.to(device),
+            ranks=self.ranks,
         )
 
 
@@ -141,15 +145,19 @@ class ShapeRayBatches:
         """``blocks_per_batch`` blocks a batch, at least 1, on ``device``."""
         self.dataset, self.blocks_per_batch, self.seed, self.device = dataset, blocks_per_batch, seed, device
 
-    def sample(self, count: int, step: int, /) -> ShapeRayBatch:
-        """About ``count`` rays for step ``step``: blocks drawn uniformly, equally many rays of each."""
+    def sample(self, count: int, step: int, ranks: Ranks = ALONE, /) -> ShapeRayBatch:
+        """About ``count`` rays for step ``step``: blocks drawn uniformly, equally many rays of each.
+
+        Of ``ranks`` each gets ``blocks_per_batch`` blocks.
+        """
         generator = torch.Generator().manual_seed((self.seed * 0x9E3779B1 + step) % 2**62)
-        blocks = torch.randint(len(self.dataset), (self.blocks_per_batch,), generator=generator).tolist()
+        wanted = self.blocks_per_batch * ranks.size
+        blocks = torch.randint(len(self.dataset), (wanted,), generator=generator).tolist()
         seeds = torch.randint(2**62, (len(blocks),), generator=generator).tolist()
         rays = max(1, count // len(blocks))
         rays = min([rays, *(self.dataset.num_rays(block) for block in blocks)])
         requests = [RayRequest(block, rays, seed) for block, seed in zip(blocks, seeds, strict=True)]
-        return ray_batch(self.dataset, requests).to(self.device)
+        return replace(ray_batch(self.dataset, requests[ranks.share(wanted)]).to(self.device), ranks=ranks)
 
 
 def ray_batch(dataset: HierarchicalVoxelRayDataset, requests: list[RayRequest]) -> ShapeRayBatch:

@@ -14,6 +14,7 @@ from torch import Tensor
 from voxfield.data.image_store import ImageStore
 from voxfield.data.pixel_pool import Drawn
 from voxfield.data.scales import Scales
+from voxfield.distributed.ranks import ALONE, Ranks
 
 Gather = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Pixels (..., C) of pictures (...) at columns (...) and rows (...)."""
@@ -43,12 +44,13 @@ class ShiftedCopies:
         self._gather = gather
         self._opaque_value = 255.0 if store.dtype == torch.uint8 else 1.0
 
-    def moved(self, drawn: Drawn, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def moved(self, drawn: Drawn, generator: torch.Generator, ranks: Ranks = ALONE) -> tuple[Tensor, Tensor]:
         """Drawn pixels, those of copies at other places near by.
 
         Args:
             drawn: R pixels.
             generator: of the places, on the CPU, so that all devices agree.
+            ranks: whose share of a batch was drawn.
 
         Returns:
             Centres (R, 2) float32 in their own pictures, and colours (R, C) float32 in the store's unit, with straight
@@ -56,7 +58,7 @@ class ShiftedCopies:
         """
         corner = torch.stack([drawn.column, drawn.row], dim=-1)
         centres, colours = corner.float() + 0.5, drawn.colour.float()
-        shift = torch.rand(len(corner), 2, generator=generator).to(corner.device)
+        shift = ranks.drawn(lambda count: torch.rand(count, 2, generator=generator), len(corner)).to(corner.device)
         drawn_ratio = self._ratio[drawn.image_index]
         for ratio in self._ratios:
             chosen = (drawn_ratio == ratio).nonzero()[:, 0]

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from voxfield.data.image_store import DECODE_THREADS, ImageStore
 from voxfield.data.pixel_pool import Drawn
+from voxfield.distributed.ranks import ALONE, Ranks
 from voxfield.errors import FormatError, InputError
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -149,12 +150,14 @@ class SlidingPool:
         self._turn = turn
         return self._has_pixels
 
-    def draw(self, count: int, generator: torch.Generator) -> Drawn:
-        """Pick ``count`` pixels uniformly, with replacement. ``generator`` is a CPU one, so all devices agree."""
+    def draw(self, count: int, generator: torch.Generator, ranks: Ranks = ALONE) -> Drawn:
+        """Pick ``count`` pixels uniformly, with replacement; of ``ranks`` each gets its share of them. ``generator`` is
+        a CPU one, so all devices agree.
+        """
         tables = self._tables
         if tables is None or tables.total == 0:
             raise InputError("SlidingPool: move to a step that has pixels before drawing.")
-        number = torch.randint(tables.total, (count,), generator=generator).to(self.device)
+        number = torch.randint(tables.total, (count,), generator=generator)[ranks.share(count)].to(self.device)
         index = torch.searchsorted(tables.ends, number, right=True)
         position = number + tables.shifts[index]
         place = self._places.index_select(0, position).to(torch.int64)

@@ -16,6 +16,7 @@ import torch
 from voxfield.checks import check_choice, check_range
 from voxfield.data.shape_family import FAMILIES, procedural_shape
 from voxfield.data.voxel_datasets import PrerenderedVoxelDataset
+from voxfield.distributed.ranks import ALONE, Ranks
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.storage.npz import read_npz
 
@@ -34,6 +35,8 @@ class VolumeBatch:
     """(B, 1, D, H, W) float32, 0 to 1."""
     labels: torch.Tensor
     """(B,) int64; all 0 for data without classes."""
+    ranks: Ranks = ALONE
+    """Whose share of a larger batch this is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -312,14 +315,17 @@ class VolumeSampler:
         self._seed, self._augment, self._device = seed, augment, device
         self._epoch, self._order = -1, [0]
 
-    def sample(self, count: int, step: int) -> VolumeBatch:
+    def sample(self, count: int, step: int, ranks: Ranks = ALONE) -> VolumeBatch:
         """See `voxfield.data.batches.Batches.sample`; ``count`` has to be the same at every step."""
-        chosen = [self._at(position) for position in range(step * count, (step + 1) * count)]
+        share = ranks.share(count)
+        chosen = [self._at(step * count + place) for place in range(share.start, share.stop)]
         volumes = torch.stack([self._volumes.volume(index) for index in chosen])[:, None]
         if self._augment:
-            volumes = _turned(volumes, torch.Generator().manual_seed((self._seed * 0x9E3779B97F4A7C15 + step) % 2**63))
+            generator = torch.Generator().manual_seed((self._seed * 0x9E3779B97F4A7C15 + step) % 2**63)
+            turns = [_draw_turn(generator) for _ in range(count)]
+            volumes = _turned(volumes, turns[share])
         labels = torch.tensor([self._volumes.label(index) for index in chosen])
-        return VolumeBatch(volumes=volumes.to(self._device), labels=labels.to(self._device))
+        return VolumeBatch(volumes=volumes.to(self._device), labels=labels.to(self._device), ranks=ranks)
 
     def _at(self, position: int) -> int:
         epoch, place = divmod(position, len(self._indices))
@@ -329,13 +335,17 @@ class VolumeSampler:
         return self._indices[self._order[place]]
 
 
-def _turned(volumes: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Each volume (B, 1, D, H, W) mirrored along x and y, and turned about z, or not."""
+def _draw_turn(generator: torch.Generator) -> tuple[list[int], int]:
+    """Axes to mirror a volume along, and quarters to turn it by."""
+    mirrored = [axis for axis in (2, 3) if torch.rand((), generator=generator) < 0.5]
+    return mirrored, int(torch.randint(4, (), generator=generator))
+
+
+def _turned(volumes: torch.Tensor, how: Sequence[tuple[list[int], int]]) -> torch.Tensor:
+    """Each volume (B, 1, D, H, W) mirrored along x and y, and turned about z, as `_draw_turn` said."""
     quarter = volumes.shape[3] == volumes.shape[4]
     turned = []
-    for volume in volumes:
-        mirrored = [axis for axis in (2, 3) if torch.rand((), generator=generator) < 0.5]
-        turns = int(torch.randint(4, (), generator=generator))
+    for volume, (mirrored, turns) in zip(volumes, how, strict=True):
         volume = volume.flip(mirrored)
         turned.append(volume.rot90(turns if quarter else 2 * (turns // 2), (2, 3)))
     return torch.stack(turned)

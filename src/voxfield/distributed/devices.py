@@ -1,8 +1,8 @@
 """Where tensors live, in which precision networks run and how much memory there is: decided here, named nowhere else.
 
 Whatever torch calls an accelerator (CUDA, ROCm, which torch also calls ``cuda``, XPU, MPS) is asked through
-``torch.accelerator`` and ``torch.amp``. Of all the package only this module, and the list of devices that Triton
-kernels run on (``kernels.dispatch``), know their names.
+``torch.accelerator`` and ``torch.amp``. Of all the package only this module, what carries tensors between ranks
+(``distributed.ranks``), and the list of devices that Triton kernels run on (``kernels.dispatch``), know their names.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ from typing import TypeVar
 import torch
 
 from voxfield.checks import check_choice
+from voxfield.distributed.ranks import ALONE, Ranks
 from voxfield.errors import InputError, UnavailableError
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
@@ -49,7 +50,7 @@ class Placement:
         return f"{self.device} in {str(self.dtype).removeprefix('torch.')}"
 
 
-def place(device: str = "auto", precision: str = "auto") -> Placement:
+def place(device: str = "auto", precision: str = "auto", ranks: Ranks = ALONE) -> Placement:
     """Settle device and precision.
 
     Args:
@@ -59,6 +60,7 @@ def place(device: str = "auto", precision: str = "auto") -> Placement:
             (float16 on NVIDIA cards that only imitate bfloat16). On a CPU the fused
             float32 networks are faster than torch's bfloat16 ones on processors without bfloat16 units; whether
             that holds on those with them has not been measured (docs/decisions/0004).
+        ranks: who trains together: each of a machine's takes the accelerator of its number.
 
     Raises:
         InputError: the name is no device or precision.
@@ -66,6 +68,8 @@ def place(device: str = "auto", precision: str = "auto") -> Placement:
     """
     check_choice("precision", precision, PRECISIONS)
     chosen = _device(device)
+    if ranks.size > 1 and chosen.type != "cpu":
+        chosen = _device_of_rank(chosen, ranks)
     if precision == "auto":
         precision = _fastest_precision(chosen)
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
@@ -91,6 +95,18 @@ def _device(name: str) -> torch.device:
         reason = str(error).splitlines()[0].rstrip(".")
         raise UnavailableError(f"device {name!r} cannot be used here: {reason}. Use --device cpu.") from None
     return chosen
+
+
+def _device_of_rank(device: torch.device, ranks: Ranks) -> torch.device:
+    """The accelerator of this rank, of the kind of ``device``."""
+    there = torch.accelerator.device_count()
+    if ":" in str(device):
+        raise InputError(f"device: {device} is one device, and there are {ranks.size} ranks. Name only {device.type}.")
+    if ranks.local_size > there:
+        raise UnavailableError(
+            f"{ranks.local_size} ranks on a machine with {there} {device.type} devices. Start one for each."
+        )
+    return torch.device(device.type, ranks.local_rank)
 
 
 def _fastest_precision(device: torch.device) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Final
 import torch
 
 from voxfield.checks import check_range
+from voxfield.distributed.ranks import ALONE, Ranks
 from voxfield.errors import InputError
 from voxfield.geometry.bounds import Bounds
 from voxfield.kernels.march_grid import OccupancyBits, pack_occupancy
@@ -121,6 +122,11 @@ class Occupancy(torch.nn.Module):
         cells = (x + (y + z * r) * r).long() + start
         self.seen.view(-1).scatter_reduce_(0, cells, density.float(), "amax")
 
+    @torch.no_grad()
+    def merge(self, ranks: Ranks) -> None:
+        """Make what samples of ``ranks`` met since the last update the same on all of them."""
+        ranks.greatest_(self.seen)
+
     def reopen(self, positions: torch.Tensor, lengths: torch.Tensor) -> None:
         """Let samples fall again into the cells at ``positions`` (see `observe`), from the next update on.
 
@@ -141,16 +147,22 @@ class Occupancy(torch.nn.Module):
         return inside & self.occupied[cascade.long(), z, y, x]
 
     @torch.no_grad()
-    def update(self, density_at: Callable[[torch.Tensor], torch.Tensor], generator: torch.Generator) -> None:
+    def update(
+        self,
+        density_at: Callable[[torch.Tensor], torch.Tensor],
+        generator: torch.Generator,
+        ranks: Ranks = ALONE,
+    ) -> None:
         """Look into some cells, and draw conclusions from this and from what samples met.
 
         Args:
             density_at: densities (N,) per world unit at world positions (N, 3).
             generator: source of randomness, on the CPU.
+            ranks: who shares the looking; what their samples met is merged already.
         """
         cells = self._choose(generator)
         jitter = torch.rand(len(cells), 3, generator=generator).to(cells.device)
-        found = density_at(self._positions(cells, jitter)).float()
+        found = _asked(density_at, self._positions(cells, jitter), ranks).float()
         flat = self.density.view(-1)
         # One look that meets nothing does not empty a cell: thin surfaces are easily missed.
         flat[cells] = found if self.warming_up else torch.maximum(flat[cells], found)
@@ -197,6 +209,17 @@ class Occupancy(torch.nn.Module):
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self._bits = self._least = None
+
+
+def _asked(density_at: Callable[[torch.Tensor], torch.Tensor], positions: torch.Tensor, ranks: Ranks) -> torch.Tensor:
+    """Densities (N,) at ``positions`` (N, 3): each of ``ranks`` asks for its part, all get the same numbers."""
+    if ranks.size == 1:
+        return density_at(positions)
+    # Whole rounds of 64: what is asked by turns (`voxfield.models.footprints`) is then asked in the same turn.
+    each = -(-len(positions) // (64 * ranks.size)) * 64
+    own = density_at(positions[ranks.rank * each : (ranks.rank + 1) * each])
+    padded = torch.nn.functional.pad(own, (0, each - len(own)))
+    return ranks.gathered(padded).view(-1)[: len(positions)]
 
 
 def _with_neighbours(cells: torch.Tensor) -> torch.Tensor:

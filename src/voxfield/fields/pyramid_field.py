@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 import torch
 
 from voxfield.checks import check_choice, check_range
+from voxfield.distributed.ranks import Ranks
 from voxfield.errors import FormatError, InputError
 from voxfield.fields.activations import truncated_exp
 from voxfield.fields.hash_field import FieldSamples, HashFieldConfig, colour_of, ray_inputs, relu_layers
@@ -152,6 +153,11 @@ class PyramidField(torch.nn.Module):
         """Note at which ``level`` (N,) training asks for ``positions`` (N, 3) in the unit cube."""
         if self.trained is not None:
             self.trained.observe(positions, level)
+
+    def merge(self, ranks: Ranks) -> None:
+        """Make the levels that ``ranks`` noted the same on all of them."""
+        if self.trained is not None:
+            self.trained.merge(ranks)
 
     def trained_level(self, positions: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
         """The ``level`` (N,) to render ``positions`` (N, 3) at: the nearest that training asked for there."""

@@ -9,6 +9,8 @@ from typing import Final
 
 import torch
 
+from voxfield.distributed.ranks import Ranks
+
 _CODES: Final = 254
 """Levels are kept as whole numbers from 0 to this: a byte a cell, fine to a thirtieth of a level with 8 of them."""
 _NEVER: Final = 255
@@ -38,6 +40,12 @@ class TrainedLevels(torch.nn.Module):
         # Exact multiples stay what they are: rounding must not widen the range by a code each time.
         self.least.scatter_reduce_(0, cells, codes.floor().to(torch.uint8), "amin")
         self.greatest.scatter_reduce_(0, cells, codes.ceil().to(torch.uint8), "amax")
+
+    @torch.no_grad()
+    def merge(self, ranks: Ranks) -> None:
+        """Make what ``ranks`` observed the same on all of them."""
+        ranks.greatest_(self.greatest)
+        self.least.copy_(_NEVER - ranks.greatest_(_NEVER - self.least))
 
     @torch.no_grad()
     def clamp(self, positions: torch.Tensor, level: torch.Tensor) -> torch.Tensor:

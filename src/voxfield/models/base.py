@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 import torch
 
 from voxfield.data.ray_batches import RayBatch
+from voxfield.distributed.ranks import Ranks
 from voxfield.geometry.camera import Cameras
 from voxfield.geometry.rays import Rays
 from voxfield.render.metrics import psnr_from_mse
@@ -130,10 +131,19 @@ class Trainable(Protocol[BatchT_contra]):
         """
 
     def training_step(self, batch: BatchT_contra, step: int, generator: torch.Generator, /) -> StepOutcome:
-        """The loss of the batch of step ``step`` (from 0)."""
+        """The loss of the batch of step ``step`` (from 0).
+
+        Of a batch shared by ranks: such that the mean over all of them is the loss of the whole batch.
+        """
 
     def accumulate_gradients_in_place(self) -> None:
         """Called once the parameters have gradient buffers: kernels may add to those directly."""
+
+    def merge(self, ranks: Ranks) -> None:
+        """Make the same on all ``ranks``, whose models are at the same step, what each noted of its own batches.
+
+        Called before state is saved or rendered, where there are several.
+        """
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """What is optimised."""

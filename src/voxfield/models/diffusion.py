@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from voxfield.checks import check_choice, check_range
 from voxfield.data.volume_batches import VolumeBatch
+from voxfield.distributed.ranks import Ranks
 from voxfield.errors import InputError
 from voxfield.models.base import MeasuredStep, ParameterGroup
 from voxfield.models.diffusion_samplers import SamplingConfig, draw
@@ -208,6 +209,9 @@ class VoxelDiffusion(torch.nn.Module):
     def accumulate_gradients_in_place(self) -> None:
         """Torch adds to the buffers itself."""
 
+    def merge(self, ranks: Ranks) -> None:
+        """Nothing is noted of batches."""
+
     def parameter_groups(self) -> list[ParameterGroup]:
         """All weights; matrices and convolutions decay, biases and norms do not."""
         decaying = [one for one in self.network.parameters() if one.ndim > 1]
@@ -219,10 +223,10 @@ class VoxelDiffusion(torch.nn.Module):
 
     def training_step(self, batch: VolumeBatch, step: int, generator: torch.Generator) -> MeasuredStep:  # noqa: ARG002
         """The weighted squared error of the prediction at random times."""
-        count = len(batch.volumes)
-        times = torch.randint(self.schedule.timesteps, (count,), generator=generator)
-        known = torch.rand(count, generator=generator) >= self.config.drop_condition
-        noise = torch.randn(self._shape_of(count), generator=generator)
+        count, shape, drawn = len(batch.volumes), self._shape, batch.ranks.drawn
+        times = drawn(lambda rows: torch.randint(self.schedule.timesteps, (rows,), generator=generator), count)
+        known = drawn(lambda rows: torch.rand(rows, generator=generator), count) >= self.config.drop_condition
+        noise = drawn(lambda rows: torch.randn((rows, *shape), generator=generator), count)
         device = batch.volumes.device
         return MeasuredStep(
             loss=self.denoising_loss(batch, times.to(device), noise.to(device), known.to(device)),
@@ -306,7 +310,7 @@ class VoxelDiffusion(torch.nn.Module):
         self._check_condition(sampling, condition, count)
         generator = torch.Generator().manual_seed(seed)
         device = next(self.parameters()).device
-        start = torch.randn(self._shape_of(count), generator=generator).to(device)
+        start = torch.randn((count, *self._shape), generator=generator).to(device)
         was_training = self.training
         self.eval()
         cleaner = functools.partial(self._clean, sampling.guidance, condition)
@@ -314,11 +318,12 @@ class VoxelDiffusion(torch.nn.Module):
         self.train(was_training)
         return torch.cat([self.volumes_of(one[None])[:, 0].cpu() for one in drawn])
 
-    def _shape_of(self, count: int) -> tuple[int, ...]:
-        """Of the noise of ``count`` volumes."""
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        """(C, ...) of what is made of noise, for one volume."""
         assert self.config.volume_shape is not None
         stride = 1 if self.config.latent is None else self.config.latent.stride
-        return (count, self.config.channels_in, *(side // stride for side in self.config.volume_shape))
+        return (self.config.channels_in, *(side // stride for side in self.config.volume_shape))
 
     def _clean(self, guidance: float, condition: Condition | None, noisy: torch.Tensor, time: int) -> torch.Tensor:
         """x0, of voxels clamped; guided by the condition (Ho and Salimans 2022, https://arxiv.org/abs/2207.12598)."""

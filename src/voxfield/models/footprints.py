@@ -4,6 +4,7 @@ from typing import Final
 
 import torch
 
+from voxfield.distributed.ranks import Ranks
 from voxfield.errors import InputError
 from voxfield.geometry.camera import Cameras
 from voxfield.geometry.rays import Rays
@@ -39,6 +40,11 @@ class Footprints(torch.nn.Module):
         some = torch.arange(REMEMBERED, device=self.slopes.device) % len(rays)
         self.origins.copy_(rays.origins[some])
         self.slopes.copy_(rays.pixel_area[some].sqrt())
+
+    def merge(self, ranks: Ranks) -> None:
+        """Those of the first rays of a batch that ``ranks`` share: rank 0's."""
+        ranks.of_lead_(self.origins)
+        ranks.of_lead_(self.slopes)
 
     def at(self, points: torch.Tensor, near: float) -> torch.Tensor:
         """The width (N,) of a pixel at each of ``points`` (N, 3), in the world and at least ``near`` away."""

@@ -15,6 +15,7 @@ import torch
 from voxfield.checks import check_choice, check_range
 from voxfield.colour import ToneCurve, compared
 from voxfield.data.ray_batches import RayBatch
+from voxfield.distributed.ranks import ALONE, Ranks
 from voxfield.fields.hash_field import FieldSamples, HashField, HashFieldConfig
 from voxfield.fields.occupancy import Occupancy, OccupancyConfig
 from voxfield.fields.pyramid_field import PyramidConfig, PyramidField
@@ -41,7 +42,8 @@ FIRST_WAVE: Final = 8
 LONGEST_WAVE: Final = 128
 """Waves double up to this."""
 REOPENING_RAYS: Final = 16
-"""Most rays of a step that open the empty cells they pass through, because they should have met matter."""
+"""Most rays of a step, which come in random order, that open the empty cells they pass through, because they should
+have met matter."""
 LEAST_LIGHT: Final = 1e-4
 """Samples that send less light than this to the camera are not coloured in rendering."""
 
@@ -139,6 +141,7 @@ class GridNgp(torch.nn.Module):
         config = config.settled(unbounded=unbounded, has_alpha=has_alpha)
         self.config, self.bounds, self.near, self.tone = config, bounds, near, tone
         generator = torch.Generator().manual_seed(seed)
+        self._ranks = ALONE  # who shares the batches
         self.samples_per_batch, self.least_step_scale = config.samples_per_batch, 1.0
         cascades, cone = cast(int, config.cascades), cast(float, config.cone_angle)
         # Without alpha, rays of a bounded scene may rightly meet nothing.
@@ -192,20 +195,20 @@ class GridNgp(torch.nn.Module):
         config = self.config.occupancy
         every = max(1, config.update_every // 4) if self.occupancy.warming_up else config.update_every
         if step % every == 0:
-            self.occupancy.update(self._density_at, generator)
+            self.merge(self._ranks)
+            self.occupancy.update(self._density_at, generator, self._ranks)
 
     def training_step(self, batch: RayBatch, step: int, generator: torch.Generator) -> StepResult:
         """The loss of a batch of rays; ``loss.backward()`` is the caller's."""
         rays = batch.rays
-        jitter = torch.rand(len(rays), generator=generator).to(self.device)
+        ranks = self._ranks = batch.ranks
+        jitter = ranks.drawn(lambda count: torch.rand(count, generator=generator), len(rays)).to(self.device)
         samples = self._march(rays, jitter, float(self.step_scale))
+        marched = len(samples)
         # While most samples are visible, finding out which are costs more than it saves.
         looked = float(self.visible_share) < MOST_VISIBLE or step % CHECK_VISIBLE_EVERY == 0
         if looked:
-            visible = self._visible(samples)
-            self.visible_share.fill_(len(visible) / max(1, len(samples)))
-            samples = visible
-        self._note_samples(len(samples) / max(1, len(rays)))
+            samples = self._visible(samples)
         level = self._level(samples, None, learning=True)
         if level is not None:
             self._learn_levels(rays, samples, level)
@@ -215,10 +218,12 @@ class GridNgp(torch.nn.Module):
         if self.background == "last_sample":
             behind = _last_of_each_ray(colour, samples.ray_offsets)
         else:
-            behind = backdrop(self.background, len(rays), generator, self.device)
+            behind = backdrop(self.background, len(rays), generator, self.device, ranks)
         alpha = batch.rgba[:, 3:]
+        missed = None
         if self.must_end and not self.occupancy.warming_up:
-            self._reopen(rays, missed=(alpha[:, 0] > 0.9) & (seen.opacity.detach() < 0.1))
+            missed = ((alpha[:, 0] > 0.9) & (seen.opacity.detach() < 0.1)).nonzero()[:, 0]
+        self._note_batch(rays, missed, kept=len(samples), marched=marched if looked else None)
         # The same backdrop lies behind truth and prediction, so that only opacity can make up for alpha.
         truth = batch.rgba[:, :3] * alpha + (1 - alpha) * behind.detach()
         prediction = seen.rgb + (1 - seen.opacity)[:, None] * behind
@@ -318,6 +323,41 @@ class GridNgp(torch.nn.Module):
         levels = self.field.parameters_of_levels()
         # Without a gradient their moments must not go on moving them.
         return [*groups, ParameterGroup(name="levels", parameters=levels, skip_zero=True)] if levels else groups
+
+    def merge(self, ranks: Ranks) -> None:
+        """What samples met since the grid was last updated; of a pyramid also how wide pixels are, and which levels
+        were learnt.
+        """
+        if ranks.size == 1:
+            return
+        self.occupancy.merge(ranks)
+        if isinstance(self.field, PyramidField):
+            self.field.merge(ranks)
+        if self.footprints is not None:
+            self.footprints.merge(ranks)
+
+    def _note_batch(self, rays: Rays, missed: torch.Tensor | None, *, kept: int, marched: int | None) -> None:
+        """Draw conclusions for the next steps, the same on all ranks.
+
+        Args:
+            rays: this rank's.
+            missed: (M,) which of them met nothing where they should have; None: nobody asks.
+            kept: samples that light reached, as far as that was looked for.
+            marched: samples before; None: it was not.
+        """
+        count, most = len(rays), REOPENING_RAYS
+        if self._ranks.size > 1:
+            counts = [kept, marched or 0, 0 if missed is None else len(missed)]
+            everyone = self._ranks.gathered(torch.tensor(counts))
+            # Those of the first ranks come first, as in one batch.
+            most = max(0, most - int(everyone[: self._ranks.rank, 2].sum()))
+            kept, all_marched, _ = everyone.sum(0).tolist()
+            count, marched = count * self._ranks.size, None if marched is None else all_marched
+        if marched is not None:
+            self.visible_share.fill_(kept / max(1, marched))
+        self._note_samples(kept / max(1, count))
+        if missed is not None:
+            self._reopen(rays, missed[:most])
 
     def _note_samples(self, per_ray: float) -> None:
         """Follow the mean samples per ray, and take longer steps while there are too many for one batch to hold many
@@ -434,9 +474,8 @@ class GridNgp(torch.nn.Module):
         return asked, colour, seen
 
     @torch.no_grad()
-    def _reopen(self, rays: Rays, missed: torch.Tensor) -> None:
-        """Open all cells along some of the rays that ``missed`` (R,) the matter their pixels show."""
-        some = missed.nonzero()[:REOPENING_RAYS, 0]  # rays come in random order
+    def _reopen(self, rays: Rays, some: torch.Tensor) -> None:
+        """Open all cells along ``some`` (M,) of the rays, which missed the matter their pixels show."""
         if not len(some):
             return
         cell = max(self.bounds.size) / self.config.occupancy.resolution

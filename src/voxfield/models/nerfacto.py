@@ -7,6 +7,7 @@ their box, as nerfstudio advises to set by hand. With a pyramid of resolutions f
 ``pynerf``.
 """
 
+import functools
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, NamedTuple, cast
 
@@ -15,6 +16,7 @@ import torch
 from voxfield.checks import check_choice, check_range
 from voxfield.colour import ToneCurve, compared
 from voxfield.data.ray_batches import RayBatch
+from voxfield.distributed.ranks import ALONE, Ranks
 from voxfield.errors import InputError
 from voxfield.fields.contraction import contract_to_unit_cube
 from voxfield.fields.hash_field import FieldSamples, HashField, HashFieldConfig
@@ -263,14 +265,14 @@ class Nerfacto(torch.nn.Module):
         Raises:
             InputError: the model learns from distances and the batch has none.
         """
-        look = self._look(batch.rays, step, generator)
+        look = self._look(batch.rays, step, generator, batch.ranks)
         asked = self._query(look, learning=True)
         density, colour, predicted = self._ask_field(look, self.appearance[batch.rays.camera_index], asked)
         seen = dense_composite(density, colour, look.distances)
         behind = (
             colour[:, -1]
             if self.background == "last_sample"
-            else backdrop(self.background, len(batch.rays), generator, self.device)
+            else backdrop(self.background, len(batch.rays), generator, self.device, batch.ranks)
         )
         alpha = batch.rgba[:, 3:]
         # The same backdrop lies behind truth and prediction, so that only opacity can make up for alpha.
@@ -391,6 +393,11 @@ class Nerfacto(torch.nn.Module):
         mean = self.appearance.mean(0)
         return mean if self.config.unseen_appearance == "mean" else torch.zeros_like(mean)
 
+    def merge(self, ranks: Ranks) -> None:
+        """At which levels each part of space was learnt, of a pyramid."""
+        if isinstance(self.field, PyramidField):
+            self.field.merge(ranks)
+
     def parameter_groups(self) -> list[ParameterGroup]:
         """Tables, of which a batch touches a part; networks; proposal networks, which rest in most steps; poses."""
         networks = [*self.field.parameters_of_networks(), self.appearance]
@@ -418,8 +425,11 @@ class Nerfacto(torch.nn.Module):
             )
         return groups
 
-    def _look(self, rays: Rays, step: int | None, generator: torch.Generator | None) -> _Look:
-        """Where to look along ``rays`` at ``step`` of training, poses corrected; as well as can be without a step."""
+    def _look(self, rays: Rays, step: int | None, generator: torch.Generator | None, ranks: Ranks = ALONE) -> _Look:
+        """Where to look along ``rays`` at ``step`` of training, poses corrected; as well as can be without a step.
+
+        ``ranks``: whose share of a batch they are.
+        """
         world = rays if step is None or self.poses is None else self.poses(rays)
         inside, ahead = (world, None) if self.ndc is None else self.ndc.rays(world)
         spacing, hit = self._spacing(inside)
@@ -432,6 +442,7 @@ class Nerfacto(torch.nn.Module):
             exponent=1.0 if step is None else annealing_exponent(step, steps=self.config.annealing_steps),
             learn=step is not None and self.config.schedule.updates_at(step),
             generator=generator,
+            ranks=ranks,
         )
         return _Look(world, inside, spacing, hit, levels, edges, distances)
 
@@ -456,6 +467,7 @@ class Nerfacto(torch.nn.Module):
         exponent: float,
         learn: bool,
         generator: torch.Generator | None,
+        ranks: Ranks = ALONE,
     ) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], torch.Tensor, torch.Tensor]:
         """Where to look along rays; ``spacing`` and ``hit`` are those of `_spacing`.
 
@@ -468,7 +480,7 @@ class Nerfacto(torch.nn.Module):
             count = cast(int, (self if network is None else network).config.num_samples)
             jitter = None
             if generator is not None:
-                jitter = torch.rand(len(rays), 1, generator=generator).to(self.device)
+                jitter = ranks.drawn(functools.partial(_one_a_row, generator), len(rays)).to(self.device)
             if levels:
                 weights = anneal_weights(levels[-1][1], exponent)
                 edges = pdf_resample(levels[-1][0], weights, count, jitter=jitter)
@@ -529,7 +541,7 @@ class Nerfacto(torch.nn.Module):
         if targets is None:
             raise InputError("model.depth.loss: needs observed distances. Set capture.depth.source=auto.")
         if targets.rays is not None:
-            look = self._look(targets.rays, step, generator)
+            look = self._look(targets.rays, step, generator, batch.ranks)
             density = self._query(look, learning=True).density.view(len(look.rays), -1)
             weights = dense_weights(self._scaled(density, look.hit), look.distances)
         sigma, kind = self.config.depth.sigma_at(step), self.config.depth.loss
@@ -589,3 +601,7 @@ class Nerfacto(torch.nn.Module):
 
     def _networks(self) -> list[ProposalNetwork]:
         return [cast(ProposalNetwork, network) for network in self.proposals]
+
+
+def _one_a_row(generator: torch.Generator, count: int) -> torch.Tensor:
+    return torch.rand(count, 1, generator=generator)

@@ -14,6 +14,7 @@ import torch
 
 from voxfield.colour import ToneCurve, compared
 from voxfield.data.ray_batches import RayBatch
+from voxfield.distributed.ranks import Ranks
 from voxfield.errors import InputError
 from voxfield.geometry.bounds import Bounds, Vector
 from voxfield.geometry.camera import Cameras
@@ -151,6 +152,9 @@ class Plenoxels(torch.nn.Module):
             if density is not None and rgb is not None:
                 self._sphere_gradients = LayerGradients(density=density, rgb=rgb, touched=self._touched_texels())
 
+    def merge(self, ranks: Ranks) -> None:
+        """Nothing is noted of batches."""
+
     def parameter_groups(self) -> list[ParameterGroup]:
         """Densities and coefficients, at rates of their own, in the rows a batch touches; and those of the spheres."""
         config, touched = self.config, self._touched_rows()
@@ -195,7 +199,7 @@ class Plenoxels(torch.nn.Module):
         """The loss of a batch of rays; ``loss.backward()`` is the caller's."""
         alone = self.spheres is not None and self._progress < self.config.spheres_alone_until
         seen = self._render(batch.rays, without_grid=alone)
-        behind = backdrop(self.background, len(batch.rays), generator, self.device)
+        behind = backdrop(self.background, len(batch.rays), generator, self.device, batch.ranks)
         alpha = batch.rgba[:, 3:]
         truth = batch.rgba[:, :3] * alpha + (1 - alpha) * behind
         error = compared(seen.rgb + (1 - seen.opacity)[:, None] * behind, self.tone) - compared(truth, self.tone)

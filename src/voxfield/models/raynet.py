@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from voxfield.checks import check_range
 from voxfield.data.shape_batches import ShapeRayBatch
+from voxfield.distributed.ranks import Ranks
 from voxfield.errors import InputError
 from voxfield.models.base import MeasuredStep, ParameterGroup, RowsMoved
 
@@ -179,7 +180,7 @@ class Raynet(nn.Module):
         log_hit = torch.log(-torch.expm1(said.log_miss.clamp_max(-_SMALLEST)))
         of_hits = -torch.where(hit, log_hit, said.log_miss).mean()
         depth_error = torch.where(hit, said.depth - batch.depth.masked_fill(~hit, 0.0), 0.0).abs().sum()
-        depth_error = depth_error / hit.sum().clamp_min(1)
+        depth_error = depth_error / batch.ranks.mean(hit.sum()).clamp_min(1 / batch.ranks.size)
         chord_error = (said.chord - batch.chord).abs().mean()
         loss = of_hits + (self.config.depth_weight * depth_error + self.config.chord_weight * chord_error) / half
         with torch.no_grad():
@@ -192,6 +193,9 @@ class Raynet(nn.Module):
 
     def accumulate_gradients_in_place(self) -> None:
         """Torch's own operators accumulate."""
+
+    def merge(self, ranks: Ranks) -> None:
+        """Nothing is noted of batches."""
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """All weights alike."""

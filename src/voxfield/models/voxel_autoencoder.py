@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from voxfield.checks import check_range
 from voxfield.data.volume_batches import VolumeBatch
+from voxfield.distributed.ranks import Ranks
 from voxfield.errors import InputError
 from voxfield.models.base import MeasuredStep, ParameterGroup
 from voxfield.models.monai_networks import monai_network
@@ -126,6 +127,9 @@ class VoxelAutoencoder(torch.nn.Module):
     def accumulate_gradients_in_place(self) -> None:
         """Torch adds to the buffers itself."""
 
+    def merge(self, ranks: Ranks) -> None:
+        """Nothing is noted of batches."""
+
     def parameter_groups(self) -> list[ParameterGroup]:
         """All weights."""
         return [ParameterGroup(name="weights", parameters=list(self.parameters()))]
@@ -133,7 +137,8 @@ class VoxelAutoencoder(torch.nn.Module):
     def training_step(self, batch: VolumeBatch, step: int, generator: torch.Generator) -> MeasuredStep:  # noqa: ARG002
         """The loss of the module's text, at latents drawn at random."""
         mean, deviation = self.encode(batch.volumes)
-        noise = torch.randn(mean.shape, generator=generator).to(mean.device)
+        noise = batch.ranks.drawn(lambda rows: torch.randn((rows, *mean.shape[1:]), generator=generator), len(mean))
+        noise = noise.to(mean.device)
         cross_entropy = F.binary_cross_entropy_with_logits(self.logits(mean + deviation * noise), batch.volumes)
         variance = deviation.square()
         divergence = 0.5 * (mean.square() + variance - 1.0 - variance.clamp(min=1e-30).log()).mean()

@@ -20,6 +20,9 @@ from voxfield.models.base import ParameterGroup, RowsMoved
 class Optimiser(Protocol):
     """What the trainer asks of an optimiser. It owns the parameters' ``.grad``, which it clears with every step."""
 
+    groups: Sequence[ParameterGroup]
+    """What it updates."""
+
     def unscale(self, scaler: "torch.amp.GradScaler | None") -> bool:
         """Divide gradients by ``scaler``'s factor; False, with gradients cleared, where they overflowed."""
 
@@ -72,7 +75,8 @@ class _OverGroups:
 
     def __init__(self, groups: Sequence[ParameterGroup], moments: int) -> None:
         """Prepare so many ``moments`` and a gradient buffer of every parameter."""
-        self.groups, self.steps = list(groups), 0
+        self.groups: Sequence[ParameterGroup] = list(groups)
+        self.steps = 0
         self._moments = _fresh(groups, moments)
 
     def unscale(self, scaler: "torch.amp.GradScaler | None") -> bool:

@@ -16,10 +16,12 @@ import torch
 from voxfield.checks import check_choice, check_range
 from voxfield.data.batches import Batches
 from voxfield.distributed.devices import Placement, release_cached_memory, synchronise
-from voxfield.errors import FormatError, InputError, TrainingDivergedError, VoxfieldError
+from voxfield.distributed.ranks import ALONE, Ranks
+from voxfield.errors import FormatError, InputError, LostRankError, TrainingDivergedError, VoxfieldError
 from voxfield.kernels.threads import kernels_own_the_cores
 from voxfield.models.base import RowsMoved, StepOutcome, Trainable
 from voxfield.storage.checkpoint import list_checkpoints, save_checkpoint
+from voxfield.training.exchange import GradientExchange
 from voxfield.training.log import RunLog
 from voxfield.training.optimisers import make_optimiser
 from voxfield.training.progress import Progress
@@ -136,10 +138,21 @@ class Trainer(Generic[BatchT]):
         seed: int,
         evaluation: Evaluation | None = None,
         threads_for_torch: bool = False,
+        ranks: Ranks = ALONE,
     ) -> None:
         """Prepare to train ``model``, which is on ``placement.device`` already, from step 0.
 
-        ``threads_for_torch``: torch's operators are what takes the time, and may use all cores.
+        Args:
+            model: what learns.
+            batches: what it learns from.
+            config: how long and how.
+            run_dir: where checkpoints go.
+            placement: device and precision.
+            seed: of every random choice.
+            evaluation: measures the model now and then.
+            threads_for_torch: torch's operators are what takes the time, and may use all cores.
+            ranks: who trains together: all with the same model and settings, each with its share of every batch, which
+                is as many times as large as there are ranks. Only rank 0 writes files and evaluates.
         """
         self._cores: Callable[[], contextlib.AbstractContextManager[None]] = (
             contextlib.nullcontext if threads_for_torch else kernels_own_the_cores
@@ -148,6 +161,7 @@ class Trainer(Generic[BatchT]):
         self.run_dir, self.placement, self.seed, self.evaluation = run_dir, placement, seed, evaluation
         self.step, self.seconds = 0, 0.0
         self.onlooker: Onlooker | None = None
+        self.ranks = ranks
         self.optimiser = make_optimiser(
             config.optimiser,
             model.parameter_groups(),
@@ -155,10 +169,12 @@ class Trainer(Generic[BatchT]):
             beta2=config.beta2,
             epsilon=config.epsilon,
         )
+        self._exchange = GradientExchange(ranks, self.optimiser.groups)
         model.accumulate_gradients_in_place()
         self._scaler = placement.gradient_scaler()
         self._average = MovingAverage(self._module, config.ema_decay) if config.ema_decay else None
         self._stop_requested = threading.Event()
+        self._all_stop = self._updated = False
         self._next_evaluation, self._wait = config.evaluate_every, config.evaluate_every
         self._next_checkpoint = config.checkpoint_every
 
@@ -189,32 +205,47 @@ class Trainer(Generic[BatchT]):
         while self._next_evaluation <= self.seconds:
             self._schedule_evaluation()
 
-    def train(self, log: RunLog, progress: Progress) -> str:
-        """Train until a limit is reached or a signal asks to stop.
+    def train(self, log: RunLog | None, progress: Progress) -> str:
+        """Train until a limit is reached or a signal asks to stop, on any rank.
+
+        Args:
+            log: what happens is recorded there; None: nowhere, as on all ranks but one.
+            progress: shows it.
 
         Returns:
             ``"finished"`` or ``"interrupted"``; a checkpoint of the last step is written either way.
 
         Raises:
             TrainingDivergedError: the loss or a parameter became NaN or infinite. Checkpoints written before stay.
+            LostRankError: another rank is gone; the last whole step is saved.
         """
+        with self._stopping_on_signals():
+            try:
+                return self._train(log, progress)
+            except LostRankError:
+                # A launcher asks those that are left to stop: not before the last whole step is saved.
+                self.step += self._updated
+                if self.ranks.leads and self.step and self._finite():
+                    self._write_checkpoint()
+                raise
+
+    def _train(self, log: RunLog | None, progress: Progress) -> str:
         config = self.config
         total_seconds = 60.0 * config.minutes if config.minutes else None
         with (
-            self._stopping_on_signals(),
             self._cores(),
             progress.training(total_steps=config.steps, total_seconds=total_seconds) as bar,
         ):
             logged_examples, logged_seconds = 0, self.seconds
-            while config.progress(self.step, self.seconds) < 1.0 and not self._stop_requested.is_set():
+            while config.progress(self.step, self.seconds) < 1.0 and not self._stops():
                 began = time.perf_counter()
                 line, examples, unit = self._one_step(log)
                 if (self.step + 1) % config.log_every == 0:
                     synchronise(self.placement.device)
-                step_seconds = time.perf_counter() - began
+                step_seconds = self._agreed(time.perf_counter() - began)
                 self.seconds += step_seconds
-                self.step += 1
-                if self.onlooker is not None:
+                self.step, self._updated = self.step + 1, False
+                if self.onlooker is not None and log is not None:
                     self._be_looked_at(self.onlooker, line, step_seconds, log)
                 logged_examples += examples
                 if self.step % config.log_every == 0:
@@ -222,7 +253,9 @@ class Trainer(Generic[BatchT]):
                     rate = logged_examples / max(self.seconds - logged_seconds, 1e-9)
                     logged_examples, logged_seconds = 0, self.seconds
                     counts = {f"num_{unit}": float(examples), f"{unit}_per_second": rate}
-                    log.train(self.step, self.seconds, **line, **counts)
+                    line = self._over_ranks(line)
+                    if log is not None:
+                        log.train(self.step, self.seconds, **line, **counts)
                     bar.update(self.step, self.seconds, measures=line, rate=rate, unit=unit)
                 if self.seconds >= self._next_evaluation:
                     self._evaluate(log)
@@ -239,15 +272,26 @@ class Trainer(Generic[BatchT]):
         self._before_step(0.0, torch.Generator().manual_seed(0))
         self._one_step(None)
 
-    def save(self, log: RunLog | None = None) -> Path:
-        """Write a checkpoint of the present step.
+    def save(self, log: RunLog | None = None) -> Path | None:
+        """Write a checkpoint of the present step, and return its path; None on ranks that do not write it.
 
         Raises:
             TrainingDivergedError: a parameter is NaN or infinite: such a state must not push out a good one.
         """
-        if not all(bool(torch.isfinite(parameter).all()) for parameter in self._module.parameters()):
+        if not self._finite():
             self._diverged(log, "A parameter became NaN or infinite")
         self._next_checkpoint = self.seconds + self.config.checkpoint_every
+        if self.ranks.size == 1:
+            return self._write_checkpoint()
+        self.model.merge(self.ranks)
+        path = self._write_checkpoint() if self.ranks.leads else None
+        self.ranks.wait()
+        return path
+
+    def _finite(self) -> bool:
+        return all(bool(torch.isfinite(parameter).all()) for parameter in self._module.parameters())
+
+    def _write_checkpoint(self) -> Path:
         state = {
             "seconds": self.seconds,
             "model": self._module.state_dict(),
@@ -267,6 +311,12 @@ class Trainer(Generic[BatchT]):
         generator = torch.Generator().manual_seed((self.seed * 0x9E3779B97F4A7C15 + self.step) % 2**63)
         self._before_step(progress, generator)
         results = [self._one_batch(log, part, generator) for part in range(self.config.accumulate)]
+        if self.ranks.size > 1:
+            # Asked here, where ranks wait for each other anyway. Broken on one is broken on all: they stop together.
+            broken = not all(math.isfinite(float(result.loss.detach())) for result in results)
+            if self.ranks.greatest_(torch.tensor([float(broken)])):
+                self._diverged(log, "The loss became NaN or infinite on a rank")
+            self._exchange.add_up(self.optimiser.groups)
         rate = self.config.learning_rate.at(self.step, progress)
         if self.optimiser.unscale(self._scaler):
             if self.config.clip_gradient is not None:
@@ -274,24 +324,51 @@ class Trainer(Generic[BatchT]):
             self.optimiser.step(rate, progress)
         if self._average is not None:
             self._average.update(self.step)
+        self._updated = True
         loss = sum(float(result.loss.detach()) for result in results) / len(results)
-        examples = sum(result.num_examples for result in results)
+        examples = sum(result.num_examples for result in results) * self.ranks.size
         return {"loss": loss, **results[-1].measures, "lr": rate}, examples, results[-1].counted_in
 
     def _one_batch(self, log: RunLog | None, part: int, generator: torch.Generator) -> StepOutcome:
-        """Add the gradient of a step's batch ``part`` (from 0), divided by how many there are."""
-        parts = self.config.accumulate
-        batch = self.batches.sample(self.model.batch_size(), self.step * parts + part)
+        """Add the gradient of a step's batch ``part`` (from 0), divided by how many there are, over all ranks."""
+        parts, ranks = self.config.accumulate, self.ranks
+        batch = self.batches.sample(*self._wanted(self.step * parts + part))
         with self.placement.autocast():
             result = self.model.training_step(batch, self.step, generator)
         loss = float(result.loss.detach())
-        if not math.isfinite(loss):
+        if not math.isfinite(loss) and ranks.size == 1:
             self._diverged(log, f"The loss became {loss}")
-        scaled = result.loss if parts == 1 else result.loss / parts
+        scaled = result.loss if parts * ranks.size == 1 else result.loss / (parts * ranks.size)
         if self._scaler is not None:
             scaled = self._scaler.scale(scaled)
         scaled.backward()  # type: ignore[no-untyped-call]
         return result
+
+    def _wanted(self, number: int) -> tuple[Any, ...]:
+        """What batch ``number`` is asked for by."""
+        count = self.model.batch_size()
+        return (count, number) if self.ranks.size == 1 else (count * self.ranks.size, number, self.ranks)
+
+    def _stops(self) -> bool:
+        """Whether to go no further: with several ranks what they agreed on, so that all stop after the same step."""
+        return self._stop_requested.is_set() if self.ranks.size == 1 else self._all_stop
+
+    def _agreed(self, step_seconds: float) -> float:
+        """What a step took on the slowest rank, so that all follow one clock; and whether any was asked to stop."""
+        if self.ranks.size == 1:
+            return step_seconds
+        told = torch.tensor([step_seconds, float(self._stop_requested.is_set())], dtype=torch.float64)
+        slowest, stop = self.ranks.greatest_(told).tolist()
+        self._all_stop = stop > 0
+        return slowest
+
+    def _over_ranks(self, line: dict[str, float]) -> dict[str, float]:
+        """Means of a line of the log over ranks, and what they exchanged for a step."""
+        if self.ranks.size == 1:
+            return line
+        values = self.ranks.mean(torch.tensor(list(line.values()), dtype=torch.float64)).tolist()
+        received, self._exchange.received = self._exchange.received / self.config.log_every, 0
+        return {**dict(zip(line, values, strict=True)), "exchanged_bytes": received}
 
     def _be_looked_at(self, onlooker: Onlooker, line: dict[str, float], step_seconds: float, log: RunLog) -> None:
         moment = Moment(
@@ -336,16 +413,21 @@ class Trainer(Generic[BatchT]):
             log.end("diverged", step=self.step, train_seconds=self.seconds)
         raise TrainingDivergedError(message)
 
-    def _evaluate(self, log: RunLog) -> None:
-        """Measure the model; the time this takes is not training time."""
+    def _evaluate(self, log: RunLog | None) -> None:
+        """Measure the model, on one rank; the time this takes is not training time."""
         self._schedule_evaluation()
-        if self.evaluation is None:
-            return
+        if self.ranks.size > 1:
+            self.model.merge(self.ranks)
+        if self.evaluation is not None and log is not None:
+            self._measure(self.evaluation, log)
+        self.ranks.wait()
+
+    def _measure(self, evaluation: Evaluation, log: RunLog) -> None:
         # Rendering whole pictures wants other blocks of memory than training, and training its own again.
         release_cached_memory(self.placement.device)
         try:
             with self.averaged():
-                measured = self.evaluation(self.model)
+                measured = evaluation(self.model)
         except VoxfieldError as error:
             # Held-out pictures that cannot be read are no reason to lose a training.
             log.event(f"Evaluation while training was given up: {error}")
