@@ -3,14 +3,14 @@
 import dataclasses
 import os
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
 import torch
 
 from voxfield.data.posed_images import PosedImages
 from voxfield.distributed.devices import Placement
 from voxfield.errors import InputError
-from voxfield.export.volumes import volume_of
+from voxfield.export.volumes import beyond_the_grid, volume_of
 from voxfield.export.web_page import PageConfig, PageExport, PageView, check_page_path, write_page
 from voxfield.kernels.sh_grid import MarchRule
 from voxfield.kernels.threads import kernels_own_the_cores
@@ -85,17 +85,20 @@ def export_html(
     with torch.no_grad():
         poses = model.refined_poses(given.camera_to_world.to(device)).cpu()
     view = PageView.from_cameras(dataclasses.replace(given, camera_to_world=poses), config.camera)
-    own = isinstance(model, Plenoxels)
+    resolution, rule = config.resolution, MarchRule()
+    if isinstance(model, Plenoxels):
+        rule = model.config.march
+    elif resolution is None:
+        resolution = SAMPLED_RESOLUTION
     with kernels_own_the_cores():
         grid = volume_of(
             model,
             captures.bounds,
             captures.cameras.origins.to(device),
-            SAMPLED_RESOLUTION if config.resolution is None and not own else config.resolution,
+            resolution,
             sh_degree=config.sh_degree,
             min_opacity=config.min_opacity,
         )
-    march = cast(Plenoxels, model).config.march if own else MarchRule()
     return write_page(
         output,
         grid,
@@ -104,8 +107,8 @@ def export_html(
         background=config.background or run.experiment.evaluation.background,
         linear=captures.tone is not None,
         near=captures.near,
-        step=march.step,
+        step=rule.step,
         sh_degree=config.sh_degree,
         max_bytes=config.max_bytes,
-        left_out="the background spheres" if isinstance(model, Plenoxels) and model.spheres is not None else None,
+        left_out=beyond_the_grid(model),
     )

@@ -12,7 +12,7 @@ Its parts are deflated each (RFC 1950), numbers have the least byte first. Voxel
 
 import math
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -68,17 +68,7 @@ class PackedVoxels:
         """The same without the bands above ``degree``, 0 to its own."""
         check_choice("degree", degree, range(len(self.bands)))
         count = (degree + 1) ** 2
-        return PackedVoxels(
-            resolution=self.resolution,
-            voxels=self.voxels,
-            bricks=self.bricks,
-            voxel=self.voxel,
-            topology=self.topology,
-            density=self.density,
-            bands=self.bands[: degree + 1],
-            steps=self.steps[:, :count],
-            zeros=self.zeros[:, :count],
-        )
+        return replace(self, bands=self.bands[: degree + 1], steps=self.steps[:, :count], zeros=self.zeros[:, :count])
 
 
 def pack_voxels(grid: VoxelGrid, *, degree: int = MAX_DEGREE) -> PackedVoxels:

@@ -71,11 +71,16 @@ def volume_of(
 
 def exported(path: str | os.PathLike[str], grid: VoxelGrid, model: Model) -> VolumeExport:
     """What to say of a ``grid`` that was written to ``path``, as which a ``model`` was exported."""
-    file, spheres = Path(path), isinstance(model, Plenoxels) and model.spheres is not None
+    file = Path(path)
     return VolumeExport(
         file=file,
         resolution=grid.resolution,
         voxels=grid.num_voxels,
         bytes=file.stat().st_size,
-        left_out="the background spheres" if spheres else None,
+        left_out=beyond_the_grid(model),
     )
+
+
+def beyond_the_grid(model: Model) -> str | None:
+    """What a ``model`` has besides its voxels, which no volume holds; None: nothing."""
+    return "the background spheres" if isinstance(model, Plenoxels) and model.spheres is not None else None
