@@ -84,7 +84,9 @@ def _clamp(place, low, size, resolution):
 
 
 @_jit
-def _follow(first, stop, origins, directions, words, blocks, large, word_of, resolution, chord, distance, normal, voxel):
+def _follow(
+    first, stop, origins, directions, words, blocks, large, word_of, resolution, chord, distance, normal, voxel
+):
     o, d, inverse = np.empty(3), np.empty(3), np.empty(3)
     for ray in range(first, stop):
         t, t_end, entered, usable = 0.0, np.inf, -1, False
