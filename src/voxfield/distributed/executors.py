@@ -129,7 +129,13 @@ class Executor:
             assert self._start is not None
             inner = function.func if isinstance(function, functools.partial) else function
             self._pool = self._start(inner.__module__)
-        return self._pool.submit(function, item)
+        try:
+            return self._pool.submit(function, item)
+        except BrokenProcessPool as error:
+            # Killed just now: seen with the tasks that were under way.
+            failed: Future[_Result] = Future()
+            failed.set_exception(error)
+            return failed
 
     def _begun_again(
         self,
