@@ -37,16 +37,15 @@ def test_latents_are_smaller_and_come_back_as_volumes():
 
 
 def test_the_loss_is_the_formula():
-    model = VoxelAutoencoder(SMALL, seed=0).double()
-    seen = VolumeBatch(volumes=volumes().double(), labels=torch.zeros(2, dtype=torch.int64))
+    model, seen = VoxelAutoencoder(SMALL, seed=0), batch()
     outcome = model.training_step(seen, 0, torch.Generator().manual_seed(1))
-    mean, deviation = (one.double() for one in model.encode(seen.volumes))
+    mean, deviation = model.encode(seen.volumes)
     noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(1))
     share = torch.sigmoid(model.network.decode(mean + deviation * noise))
     crossed = -(seen.volumes * share.log() + (1 - seen.volumes) * (1 - share).log()).mean()
     normal = torch.distributions.Normal(0.0, 1.0)
     divergence = torch.distributions.kl_divergence(torch.distributions.Normal(mean, deviation), normal).mean()
-    torch.testing.assert_close(outcome.loss.double(), crossed + 1e-4 * divergence, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(outcome.loss, crossed + 1e-4 * divergence, rtol=1e-5, atol=1e-6)
     assert (outcome.num_examples, outcome.counted_in) == (2, "volumes")
     outcome.loss.backward()
     assert all(one.grad is not None for one in model.parameters())
@@ -89,6 +88,7 @@ def latent_diffusion(**changes):
         channels=(8,),
         attention=(False,),
         norm_groups=4,
+        head_channels=8,
         patch=1,
         schedule=NoiseScheduleConfig(timesteps=10),
         latent=SMALL,
