@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import dataclass, replace
-from typing import cast, get_args
+from typing import get_args
 
 import torch
 
@@ -78,4 +78,4 @@ class SurfaceExporter:
 
     def _write(self, output: str | os.PathLike[str], surface: ColouredSurface) -> SurfaceExport:
         to_world = SceneTransform.identity() if self.space == "world" else self.captures.transform
-        return write_surface_of(output, surface, cast(SceneTransform, to_world))
+        return write_surface_of(output, surface, to_world)
