@@ -48,7 +48,7 @@ def measure(run_dir: Path, *, max_images: int | None, options: dict[str, Any], k
             seen, truth = mesh.look(captures.image_cameras, i), over_white(captures.images.read(i))
             psnr.append(float(-10 * torch.log10((seen - truth).square().mean())))
             if keep is not None:
-                write_png(folder / f"{i:03d}.png", (torch.cat([seen, truth], dim=1) * 255).round().to(torch.uint8))
+                write_png(folder / f"{i:03d}.png", torch.cat([seen, truth], dim=1).clamp(0, 1))
     return {
         "recipe": run.experiment.recipe,
         "options": options,

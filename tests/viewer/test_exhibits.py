@@ -175,3 +175,43 @@ def test_the_page_offers_the_items_and_controls(tmp_path: Path) -> None:
         assert "There is no" in shown._about.content
     with pytest.raises(VoxfieldError, match="holds nothing"):
         Showcase(open_exhibit(tmp_path / "zeros.npy"), name="zeros", port=0)
+
+
+def test_samples_are_offered_by_their_numbers(tmp_path: Path) -> None:
+    import h5py
+
+    import voxfield
+    from voxfield.viewer.showcase import numbered
+
+    volumes = np.zeros((3, 4, 5, 6), np.float32)
+    volumes[1, 1, 2, 3] = 0.5
+    with h5py.File(tmp_path / "samples.h5", "w") as file:
+        file["voxels"] = volumes
+    drawn = open_exhibit(tmp_path / "samples.h5")
+    assert numbered(drawn.items) == "sample"
+    assert drawn.load("sample 1").points.tolist() == [[3, 2, 1]]
+    assert "holds nothing" in str(load_or_say(drawn, "sample 0"))
+    grid = {"voxel_size": (8, 8, 8), "volume_dims": (1.0, 1.0, 1.0)}
+    (tmp_path / "clouds").mkdir()
+    for number in range(2):
+        np.save(tmp_path / "clouds" / f"{number}.npy", np.random.default_rng(number).random((50, 3)).astype(np.float32))
+    voxfield.prerender(tmp_path / "clouds", tmp_path / "voxels", workers=1, quiet=True, **grid)
+    rendered = open_exhibit(tmp_path / "voxels")
+    assert rendered.items == ("sample 0", "sample 1")
+    assert "Number 1 of the source" in rendered.load("sample 1").note
+    assert numbered(("a", "b")) is None
+    assert numbered(("sample 0",)) is None
+
+
+def test_hdf5_files_of_something_else_are_refused(tmp_path: Path) -> None:
+    import h5py
+
+    (tmp_path / "none.h5").write_bytes(b"nothing")
+    for name, content in (("flat.h5", np.zeros((2, 3))), ("empty.h5", np.zeros((0, 2, 2, 2)))):
+        with h5py.File(tmp_path / name, "w") as file:
+            file["voxels"] = content
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["grids"] = np.zeros((1, 2, 2, 2))
+    for name in ("none.h5", "flat.h5", "empty.h5", "other.h5"):
+        with pytest.raises(FormatError, match=name.replace(".", r"\.")):
+            open_exhibit(tmp_path / name)

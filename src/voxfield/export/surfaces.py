@@ -44,8 +44,8 @@ RAYS_AT_ONCE: Final = 1 << 13
 TEXTURED_TRIANGLES: Final = 50_000
 """Triangles of a mesh with a texture, unless told otherwise."""
 
-RINGS: Final = 3
-"""Triangles around those in sight that a textured mesh keeps."""
+RINGS: Final = 10
+"""Triangles around those in sight that a textured mesh keeps: cells of obstacles hide more than they should."""
 
 MeshSource = Literal["density", "depth"]
 """What a mesh is made from: the field's density in space, or the depth that its renderings show."""

@@ -3,6 +3,7 @@
 They are shown about the origin, two units long; `Exhibited.note` says what was left out.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -11,9 +12,11 @@ import numpy as np
 import torch
 
 from voxfield.data.formats.meshes import MESH_SUFFIXES, is_mesh, read_mesh
+from voxfield.data.voxel_datasets import PrerenderedVoxelDataset
 from voxfield.errors import FormatError, MissingFileError, VoxfieldError
 from voxfield.kernels.voxel_words import unpack_voxels
 from voxfield.render.image import level_colours, to_uint8
+from voxfield.storage.prerendered import METADATA as PRERENDERED
 from voxfield.storage.shape_dataset import open_shapes
 from voxfield.storage.shapes import METADATA
 from voxfield.storage.vdb import VdbFile
@@ -24,6 +27,7 @@ MOST_POINTS: Final = 1_500_000
 MOST_ITEMS: Final = 500
 """Items offered of a folder, a file or a dataset."""
 MOST_ARRAY_BYTES: Final = 8 << 30
+HDF5_SUFFIXES: Final = (".h5", ".hdf5")
 _SIDE: Final = 2.0
 
 
@@ -66,7 +70,8 @@ class Exhibit(Protocol):
 
 
 def open_exhibit(path: Path) -> Exhibit:
-    """What a path holds: an OpenVDB file, a mesh or points, a ``.npy`` array, a voxel dataset, or a folder of these.
+    """What a path holds: an OpenVDB file, a mesh or points, a ``.npy`` array, volumes in HDF5, a voxel dataset,
+    pre-rendered voxels, or a folder of such files.
 
     Raises:
         MissingFileError: there is no such path. FormatError: it holds none of them.
@@ -74,14 +79,19 @@ def open_exhibit(path: Path) -> Exhibit:
     if not path.exists():
         raise MissingFileError(f"{path}: there is no such file or folder.")
     if path.is_dir():
-        return ShapesExhibit(path) if (path / METADATA).is_file() else FolderExhibit(path)
+        if (path / METADATA).is_file():
+            return ShapesExhibit(path)
+        return PrerenderedExhibit(path) if (path / PRERENDERED).is_file() else FolderExhibit(path)
     if path.suffix.lower() == ".vdb":
         return VdbExhibit(path)
     if path.suffix.lower() == ".npy":
         return ArrayExhibit(path)
+    if path.suffix.lower() in HDF5_SUFFIXES:
+        return SamplesExhibit(path)
     if is_mesh(path):
         return MeshExhibit(path)
-    raise FormatError(f"{path}: expected a run, .vdb, .npy, a mesh ({' '.join(MESH_SUFFIXES)}) or a voxel dataset.")
+    kinds = f"a run, .vdb, .npy, .h5, a mesh ({' '.join(MESH_SUFFIXES)}), pre-rendered voxels"
+    raise FormatError(f"{path}: expected {kinds} or a voxel dataset.")
 
 
 class VdbExhibit:
@@ -133,6 +143,56 @@ class ShapesExhibit:
         return _voxels(points, None, 1.0, note, f"{self._folder}: {item}")
 
 
+class PrerenderedExhibit:
+    """The samples of a folder of pre-rendered voxels."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open the folder; samples are read when asked for."""
+        self._samples, self._folder = PrerenderedVoxelDataset(folder, normalise=False), folder
+        self.items = tuple(f"sample {number}" for number in range(min(len(self._samples), MOST_ITEMS)))
+        if not self.items:
+            raise FormatError(f"{folder}: holds no samples.")
+
+    def load(self, item: str) -> Exhibited:
+        """See `Exhibit.load`."""
+        sample = self._samples[self.items.index(item)]
+        about = f"Number {sample['index']} of the source: "
+        return _volume(sample["voxels"][0].numpy(), about, f"{self._folder}: {item}")
+
+
+class SamplesExhibit:
+    """The volumes (N, D, H, W) of an HDF5 file's ``voxels``, as diffusions write what they drew."""
+
+    def __init__(self, path: Path) -> None:
+        """Look into the file; volumes are read when asked for."""
+        self._path = path
+        self.items = tuple(f"sample {number}" for number in range(min(self._read(None)[0], MOST_ITEMS)))
+        if not self.items:
+            raise FormatError(f"{path}: holds no samples.")
+
+    def load(self, item: str) -> Exhibited:
+        """See `Exhibit.load`."""
+        _, volume = self._read(self.items.index(item))
+        return _volume(volume, "", f"{self._path}: {item}")
+
+    def _read(self, number: int | None) -> tuple[int, np.ndarray]:
+        """How many volumes there are, and one of them."""
+        import h5py
+
+        try:
+            with h5py.File(self._path, "r", locking=False) as file:
+                voxels = file["voxels"]
+                if not isinstance(voxels, h5py.Dataset) or voxels.ndim != 4 or voxels.dtype.kind not in "biuf":
+                    raise FormatError(f"{self._path}: expected numbers (N, D, H, W) as 'voxels'.")
+                if math.prod(voxels.shape[1:]) * 8 > MOST_ARRAY_BYTES:
+                    raise FormatError(f"{self._path}: volumes of {voxels.shape[1:]} voxels are too large.")
+                found = np.zeros(0) if number is None else np.asarray(voxels[number], dtype=np.float64)
+                return len(voxels), found
+        except (OSError, KeyError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise FormatError(f"{self._path}: expected an HDF5 file of volumes ({reason}).") from None
+
+
 class ArrayExhibit:
     """A ``.npy`` file: a volume (D, H, W) or (C, D, H, W), or points (N, 3) with or without colours (N, 6)."""
 
@@ -152,11 +212,7 @@ class ArrayExhibit:
         if array.ndim != 3:
             shapes = "a volume (D, H, W) or (C, D, H, W), or points (N, 3) or (N, 6)"
             raise FormatError(f"{self._path}: expected {shapes}, got {array.shape}.")
-        z, y, x = np.nonzero(array)
-        points = np.stack([x, y, z], axis=1).astype(np.float64)
-        shape = "×".join(map(str, array.shape))
-        note = f"{len(points):,} voxels of {shape} that are not 0."
-        return _voxels(points, array[z, y, x].astype(np.float64), 1.0, note, str(self._path))
+        return _volume(array, "", str(self._path))
 
     def _read(self) -> np.ndarray:
         try:
@@ -203,12 +259,12 @@ class FolderExhibit:
     def __init__(self, folder: Path) -> None:
         """Look for files; subfolders and links that lead elsewhere are left alone."""
         self._folder = folder
-        known = {".vdb", ".npy", *MESH_SUFFIXES}
+        known = {".vdb", ".npy", *HDF5_SUFFIXES, *MESH_SUFFIXES}
         root = folder.resolve()
         files = (file for file in folder.iterdir() if file.suffix.lower() in known and file.resolve().parent == root)
         self.items = tuple(sorted(file.name for file in files if file.is_file()))[:MOST_ITEMS]
         if not self.items:
-            raise FormatError(f"{folder}: holds no run, voxel dataset, .vdb, .npy or mesh file.")
+            raise FormatError(f"{folder}: holds no run, voxel dataset, .vdb, .npy, .h5 or mesh file.")
 
     def load(self, item: str) -> Exhibited:
         """See `Exhibit.load`; of a file of several items the first."""
@@ -226,6 +282,15 @@ def load_or_say(exhibit: Exhibit, item: str) -> Exhibited | str:
         return str(error)
     except (OSError, MemoryError) as error:
         return f"{item}: cannot be read ({type(error).__name__}: {error})."
+
+
+def _volume(array: np.ndarray, about: str, source: str) -> Exhibited:
+    """The voxels of (D, H, W) that are not 0."""
+    z, y, x = np.nonzero(array)
+    points = np.stack([x, y, z], axis=1).astype(np.float64)
+    shape = "×".join(map(str, array.shape))
+    note = f"{about}{len(points):,} voxels of {shape} that are not 0."
+    return _voxels(points, array[z, y, x].astype(np.float64), 1.0, note, source)
 
 
 def _voxels(points: np.ndarray, values: np.ndarray | None, side: float, note: str, source: str) -> Exhibited:

@@ -62,8 +62,13 @@ class Showcase:
     def _add_controls(self) -> None:
         gui = self.server.gui
         self._about = gui.add_markdown("")
-        if len(self._exhibit.items) > 1:
-            chosen = gui.add_dropdown("Show", self._exhibit.items, initial_value=self._item)
+        items = self._exhibit.items
+        noun = numbered(items)
+        if noun is not None:
+            number = gui.add_slider(noun.capitalize(), 0, len(items) - 1, 1, 0)
+            number.on_update(lambda _: self._choose(f"{noun} {int(number.value)}"))
+        elif len(items) > 1:
+            chosen = gui.add_dropdown("Show", items, initial_value=self._item)
             chosen.on_update(lambda _: self._choose(str(chosen.value)))
         self._size = gui.add_slider("Size of points", 0.1, 3.0, 0.1, 1.0)
         self._least = gui.add_slider("Least value", 0.0, 1.0, 0.01, 0.0, hint="Of the range that voxels have.")
@@ -107,6 +112,12 @@ class Showcase:
             point_shape="square" if shown.spacing else "circle",
             precision="float32",
         )
+
+
+def numbered(items: tuple[str, ...]) -> str | None:
+    """What at least two items are all called that only have a number besides, from 0; None of others."""
+    noun = items[0].rpartition(" ")[0]
+    return noun if len(items) > 1 and noun and items == tuple(f"{noun} {i}" for i in range(len(items))) else None
 
 
 def _plain(text: str) -> str:
