@@ -88,6 +88,12 @@ def test_the_command_writes_every_format_and_metrics(
     assert metrics["sampling"]["steps"] == 3
 
 
+def test_every_batch_has_noise_of_its_own(run: DiffusionRun) -> None:
+    made = run.generate(6, batch=2, quiet=True)
+    assert len(torch.unique(made.flatten(1), dim=0)) == 6
+    assert torch.equal(made[:4], run.generate(4, batch=2, quiet=True))
+
+
 def test_the_same_seed_gives_the_same_files_whatever_else_was_drawn(run: DiffusionRun, tmp_path: Path) -> None:
     for name, seed in (("one", 0), ("same", 0), ("other", 1)):
         run.sample(tmp_path / name, 3, seed=seed, batch=2, formats=("hdf5",), quiet=True)

@@ -15,8 +15,9 @@ from voxfield.cli.__main__ import main
 ELSEWHERE = {
     "voxfield capture process images photographs --output data/new": "tests/jobs/test_process_photos.py",
     "voxfield view runs/poster": "tests/viewer/test_browser.py",
+    "torchrun --nproc-per-node 6 -m voxfield train nerfacto data/poster": "tests/integration/test_torchrun.py",
 }
-"""Commands that need minutes, or a browser, and the tests that run them."""
+"""Commands that need minutes, a browser or a launcher, and the tests that run them."""
 
 NO_TRAINING = ("trainer.tensorboard=false",)
 FIELD = (
@@ -84,6 +85,7 @@ QUICKER = [
     (r"voxfield render (.*)", r"voxfield render \1 --width 16"),
     (r"--path (orbit|spiral|interpolate)(?!.*--frames)", r"--path \1 --frames 2"),
     (r"export mesh(.*)", r"export mesh\1 --resolution 16 --opacity 0.01"),
+    (r"export blender(.*)", r"export blender\1 --resolution 16 --min-opacity 0.001 --frames 2"),
     (r"export pointcloud(.*)", r"export pointcloud\1 --points 50"),
     (r"--view\b", "--view --port 0"),
     (r"dataset build(.*)", r"dataset build\1 --workers 1"),
@@ -107,7 +109,7 @@ def rows(page: str) -> list[str]:
 
 
 def commands(row: str) -> list[str]:
-    return re.findall(r"`(voxfield [^`]+)`", row)
+    return re.findall(r"`((?:voxfield|torchrun) [^`]+)`", row)
 
 
 def quick(command: str, source: str) -> list[str]:

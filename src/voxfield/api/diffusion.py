@@ -14,6 +14,7 @@ from voxfield.api.books import TrainingTask, train_model
 from voxfield.api.trained_run import TrainedRun
 from voxfield.checks import check_range
 from voxfield.data.capture import Skipped
+from voxfield.data.seeds import mix
 from voxfield.data.volume_batches import Split, VolumeBatch, VolumeSampler, VolumeSet, open_volumes, split_indices
 from voxfield.errors import InputError
 from voxfield.export.volume_samples import check_formats, write_samples
@@ -174,8 +175,8 @@ class DiffusionRun(TrainedRun):
                 part = min(batch, count - at)
                 chosen = None if condition is None else condition[at : at + part]
                 with self.placement.autocast():
-                    # Seeds of neighbouring batches must not meet those of neighbouring runs.
-                    made.append(self.model.generate(part, sampling, seed=seed + (at << 32), condition=chosen))
+                    own_seed = mix(seed, "volumes", at)
+                    made.append(self.model.generate(part, sampling, seed=own_seed, condition=chosen))
                 stage.advance(part)
         return torch.cat(made)
 

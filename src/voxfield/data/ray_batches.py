@@ -19,8 +19,9 @@ from voxfield.checks import check_range
 from voxfield.data.pixel_pool import PixelPool
 from voxfield.data.posed_images import PosedImages
 from voxfield.data.scales import check_schedule, finest_at
+from voxfield.data.seeds import mix
 from voxfield.data.shifted_copies import ShiftedCopies
-from voxfield.data.sliding_pool import SlidingPlan, SlidingPool, mix
+from voxfield.data.sliding_pool import SlidingPlan, SlidingPool
 from voxfield.distributed.ranks import ALONE, Ranks
 from voxfield.errors import FormatError, InputError
 from voxfield.geometry.rays import Rays

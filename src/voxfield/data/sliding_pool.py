@@ -9,7 +9,6 @@ Sample number n is a pure function of the seed: which picture, by shuffles of th
 pixels. Which samples serve a step depends on the step alone; threads decode ahead, and a step waits for what it needs.
 """
 
-import hashlib
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from voxfield.data.image_store import DECODE_THREADS, ImageStore
 from voxfield.data.pixel_pool import Drawn
+from voxfield.data.seeds import mix
 from voxfield.distributed.ranks import ALONE, Ranks
 from voxfield.errors import FormatError, InputError
 
@@ -301,9 +301,3 @@ def _valid_places(mask: Array, ranks: Array) -> Array:
         places[done:end] = start + valid[ranks[done:end] - before]
         before, done = before + len(valid), end
     return places
-
-
-def mix(seed: int, purpose: str, number: int) -> int:
-    """A 63-bit seed that differs wherever any part does."""
-    text = f"{seed}/{purpose}/{number}".encode()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
