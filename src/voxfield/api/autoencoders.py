@@ -12,9 +12,18 @@ import torch
 from voxfield.api.books import TrainingTask, train_model
 from voxfield.api.trained_run import TrainedRun
 from voxfield.data.capture import Skipped
-from voxfield.data.volume_batches import Split, VolumeBatch, VolumeSampler, VolumeSet, open_volumes, split_indices
+from voxfield.data.volume_batches import (
+    Split,
+    VolumeBatch,
+    VolumeOptions,
+    VolumeSampler,
+    VolumeSet,
+    open_volumes,
+    split_indices,
+)
 from voxfield.errors import InputError
 from voxfield.export.volume_samples import write_samples
+from voxfield.models.diffusion import VoxelDiffusion
 from voxfield.models.voxel_autoencoder import VoxelAutoencoder
 from voxfield.recipes.voxel_autoencoder import AutoencoderExperiment
 from voxfield.storage.atomic import write_json
@@ -42,8 +51,7 @@ def train_on(task: TrainingTask) -> "AutoencoderRun":
     experiment = cast(AutoencoderExperiment, task.experiment)
     volumes = open_volumes(task.data, experiment.data)
     experiment = dataclasses.replace(experiment, model=experiment.model.of_volumes(volumes.shape))
-    learnt = split_indices(len(volumes), "train", experiment.data)
-    held_out = split_indices(len(volumes), "val", experiment.data)
+    learnt, held_out = divided(task, volumes, experiment.data)
     device = task.placement.device
     outcome, left_out = train_model(
         task,
@@ -52,22 +60,38 @@ def train_on(task: TrainingTask) -> "AutoencoderRun":
         VolumeSampler(volumes, learnt, seed=task.seed, augment=experiment.data.augment, device=device),
         data_hash=volumes.fingerprint,
         notes=task.notes,
-        evaluation=functools.partial(_validation, volumes, held_out[:_VALIDATED], device) if held_out else None,
+        evaluation=functools.partial(held_out_loss, volumes, held_out, device) if held_out else None,
         threads_for_torch=True,
     )
     return AutoencoderRun(task.run_dir, outcome=outcome, left_out=left_out)
 
 
+def divided(task: TrainingTask, volumes: VolumeSet, options: VolumeOptions) -> tuple[list[int], list[int]]:
+    """Which volumes are learnt from and which validate while training; what there is to know of them is said."""
+    if task.recorded_hash not in (None, volumes.fingerprint):
+        task.notes.append("The volumes changed since the run was started: it does not continue as it would have.")
+    learnt, held_out = (split_indices(len(volumes), split, options) for split in ("train", "val"))
+    task.notes.append(
+        f"{len(learnt)} volumes of {'x'.join(map(str, volumes.shape))} voxels, {len(volumes) - len(learnt)} held out."
+    )
+    for note in task.notes:
+        task.progress.say(note)
+    return learnt, held_out
+
+
 @torch.no_grad()
-def _validation(
-    volumes: VolumeSet, held_out: Sequence[int], device: torch.device, model: VoxelAutoencoder
+def held_out_loss(
+    volumes: VolumeSet, held_out: Sequence[int], device: torch.device, model: VoxelAutoencoder | VoxelDiffusion
 ) -> dict[str, Any]:
-    """The loss on held-out volumes, with the same noise every time."""
+    """The loss on held-out volumes, at most 64 of them, with the same noise every time."""
     generator = torch.Generator().manual_seed(0)
     losses = []
-    for index in held_out:
-        volume = volumes.volume(index)[None, None].to(device)
-        batch = VolumeBatch(volumes=volume, labels=torch.zeros(1, dtype=torch.int64, device=device))
+    for at in range(0, min(len(held_out), _VALIDATED), model.batch_size()):
+        chosen = held_out[at : at + model.batch_size()]
+        batch = VolumeBatch(
+            volumes=torch.stack([volumes.volume(index) for index in chosen])[:, None].to(device),
+            labels=torch.tensor([volumes.label(index) for index in chosen]).to(device),
+        )
         losses.append(float(model.training_step(batch, 0, generator).loss))
     return {"split": "val", "loss": sum(losses) / len(losses)}
 

@@ -9,13 +9,13 @@ from typing import Any, Final, cast
 
 import torch
 
-from voxfield.api.autoencoders import AutoencoderRun
+from voxfield.api.autoencoders import AutoencoderRun, divided, held_out_loss
 from voxfield.api.books import TrainingTask, train_model
 from voxfield.api.trained_run import TrainedRun
 from voxfield.checks import check_range
 from voxfield.data.capture import Skipped
 from voxfield.data.seeds import mix
-from voxfield.data.volume_batches import Split, VolumeBatch, VolumeSampler, VolumeSet, open_volumes, split_indices
+from voxfield.data.volume_batches import Split, VolumeSampler, open_volumes, split_indices
 from voxfield.errors import InputError
 from voxfield.export.volume_samples import check_formats, write_samples
 from voxfield.models.diffusion import Condition, VoxelDiffusion
@@ -27,8 +27,8 @@ from voxfield.storage.json_values import json_values
 from voxfield.training.evaluate_volumes import evaluate_volumes
 from voxfield.training.progress import Progress
 
-_VALIDATED: Final = 64
-"""Held-out volumes that are looked at while training."""
+_MEASURED: Final = 64
+"""Volumes whose latents say what is usual of them."""
 _EVALUATED: Final = 100
 """Volumes of a split that are measured against."""
 _SHOWN: Final = 25
@@ -49,8 +49,6 @@ def train_on(task: TrainingTask) -> "DiffusionRun":
     """Read the volumes and train on them."""
     experiment = cast(DiffusionExperiment, task.experiment)
     volumes = open_volumes(task.data, experiment.data)
-    if task.recorded_hash not in (None, volumes.fingerprint):
-        task.notes.append("The volumes changed since the run was started: it does not continue as it would have.")
     codec = _codec(task, experiment, volumes.shape)
     latent = experiment.model.latent if codec is None else codec.config
     config = dataclasses.replace(experiment.model, latent=latent).of_volumes(volumes.shape)
@@ -59,17 +57,11 @@ def train_on(task: TrainingTask) -> "DiffusionRun":
     if 0 < config.classes < volumes.classes:
         raise InputError(f"model.classes: {config.classes}, but {task.data} has labels up to {volumes.classes - 1}.")
     experiment = dataclasses.replace(experiment, model=config)
-    learnt = split_indices(len(volumes), "train", experiment.data)
-    held_out = split_indices(len(volumes), "val", experiment.data)
-    task.notes.append(
-        f"{len(learnt)} volumes of {'x'.join(map(str, volumes.shape))} voxels, {len(volumes) - len(learnt)} held out."
-    )
-    for note in task.notes:
-        task.progress.say(note)
+    learnt, held_out = divided(task, volumes, experiment.data)
     device = task.placement.device
     model = VoxelDiffusion(config, seed=task.seed)
     if codec is not None:
-        model.take_codec(codec, [volumes.volume(index) for index in learnt[:: max(1, len(learnt) // _VALIDATED)]])
+        model.take_codec(codec, [volumes.volume(index) for index in learnt[:: max(1, len(learnt) // _MEASURED)]])
     outcome, left_out = train_model(
         task,
         experiment,
@@ -77,7 +69,7 @@ def train_on(task: TrainingTask) -> "DiffusionRun":
         VolumeSampler(volumes, learnt, seed=task.seed, augment=experiment.data.augment, device=device),
         data_hash=volumes.fingerprint,
         notes=task.notes,
-        evaluation=functools.partial(_validation, volumes, held_out, device) if held_out else None,
+        evaluation=functools.partial(held_out_loss, volumes, held_out, device) if held_out else None,
         threads_for_torch=True,
     )
     return DiffusionRun(task.run_dir, outcome=outcome, left_out=left_out)
@@ -95,23 +87,6 @@ def _codec(task: TrainingTask, experiment: DiffusionExperiment, shape: tuple[int
     codec = run.model.cpu()
     codec.config.of_volumes(shape)
     return codec
-
-
-@torch.no_grad()
-def _validation(
-    volumes: VolumeSet, held_out: Sequence[int], device: torch.device, model: VoxelDiffusion
-) -> dict[str, Any]:
-    """The loss on held-out volumes, with the same noise every time."""
-    generator = torch.Generator().manual_seed(0)
-    losses = []
-    for at in range(0, min(len(held_out), _VALIDATED), model.batch_size()):
-        chosen = held_out[at : at + model.batch_size()]
-        batch = VolumeBatch(
-            volumes=torch.stack([volumes.volume(index) for index in chosen])[:, None].to(device),
-            labels=torch.tensor([volumes.label(index) for index in chosen]).to(device),
-        )
-        losses.append(float(model.training_step(batch, 0, generator).loss))
-    return {"split": "val", "loss": sum(losses) / len(losses)}
 
 
 class DiffusionRun(TrainedRun):

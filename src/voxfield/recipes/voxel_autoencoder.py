@@ -1,13 +1,12 @@
 """``voxel-autoencoder``: volumes to few numbers and back, for diffusions over volumes too large as they are."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from voxfield.data.volume_batches import VolumeOptions
 from voxfield.models.voxel_autoencoder import AutoencoderConfig
+from voxfield.recipes import diffusion
 from voxfield.training.experiment import Experiment
-from voxfield.training.schedules import LearningRate
-from voxfield.training.trainer import TrainerConfig
 
 TRAINS_ON: Final = "volumes"
 
@@ -29,15 +28,7 @@ def experiment(minutes: float | None = None) -> AutoencoderExperiment:  # noqa: 
         recipe="voxel-autoencoder",
         model=AutoencoderConfig(),
         data=VolumeOptions(),
-        trainer=TrainerConfig(
-            steps=10_000,
-            optimiser="adam",
-            beta2=0.99,
-            epsilon=1e-8,
-            learning_rate=LearningRate(initial=1e-3, final_factor=0.05, decay_from=0.5, warm_up_steps=50),
-            ema_decay=0.995,
-            clip_gradient=1.0,
-        ),
+        trainer=replace(diffusion.experiment().trainer, steps=10_000),
     )
 
 
