@@ -85,7 +85,7 @@ QUICKER = [
     (r"voxfield render (.*)", r"voxfield render \1 --width 16"),
     (r"--path (orbit|spiral|interpolate)(?!.*--frames)", r"--path \1 --frames 2"),
     (r"export mesh(.*)", r"export mesh\1 --resolution 16 --opacity 0.01"),
-    (r"export blender(.*)", r"export blender\1 --resolution 16 --min-opacity 0.001 --frames 2"),
+    (r"export blender(.*)", r"export blender\1 --resolution 16 --frames 2"),
     (r"export pointcloud(.*)", r"export pointcloud\1 --points 50"),
     (r"--view\b", "--view --port 0"),
     (r"dataset build(.*)", r"dataset build\1 --workers 1"),

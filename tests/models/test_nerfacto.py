@@ -14,7 +14,8 @@ from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.ndc import NdcFrame
 from voxfield.geometry.rays import Rays
 from voxfield.kernels.dense_composite import dense_composite
-from voxfield.models.nerfacto import Nerfacto, NerfactoConfig
+from voxfield.models.nerfacto import Nerfacto
+from voxfield.models.nerfacto_config import NerfactoConfig
 from voxfield.render.depth_losses import DepthSupervisionConfig, depth_loss
 
 CONFIG: dict[str, Any] = {
@@ -91,7 +92,7 @@ def step(model: Nerfacto, number: int = 0, count: int = 64) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("unbounded", [True, False])
-@pytest.mark.parametrize("count", [1, 77])
+@pytest.mark.parametrize("count", [0, 1, 77])
 def test_rendering(unbounded: bool, count: int) -> None:
     seen = textured(make(unbounded=unbounded)).render_rays(rays(count), background=torch.ones(3))
     assert {name: tuple(value.shape) for name, value in seen.items()} == {

@@ -20,7 +20,8 @@ from voxfield.geometry.rays import Rays
 from voxfield.kernels.composite import composite
 from voxfield.models.footprints import REMEMBERED, Footprints
 from voxfield.models.grid_ngp import GridNgp, GridNgpConfig
-from voxfield.models.nerfacto import Nerfacto, NerfactoConfig
+from voxfield.models.nerfacto import Nerfacto
+from voxfield.models.nerfacto_config import NerfactoConfig
 
 SIZES = HashFieldConfig(num_levels=4, log2_table_size=10, base_resolution=8, max_resolution=64, hidden=16)
 PROPOSAL = ProposalConfig(num_samples=16, num_levels=2, log2_table_size=8, max_resolution=16)

@@ -22,7 +22,8 @@ from voxfield.geometry.camera import Cameras
 from voxfield.geometry.rays import Rays
 from voxfield.kernels.hash_encode import HashGrid, hash_encode
 from voxfield.models.base import render_camera
-from voxfield.models.nerfacto import Nerfacto, NerfactoConfig
+from voxfield.models.nerfacto import Nerfacto
+from voxfield.models.nerfacto_config import NerfactoConfig
 from voxfield.render.image import colour_from_name
 from voxfield.storage.checkpoint import load_checkpoint, write_checkpoint
 from voxfield.training.settings import replace_values, to_plain

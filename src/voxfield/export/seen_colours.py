@@ -155,6 +155,8 @@ def _along_rays(
     """
     colour, total = torch.zeros_like(points), torch.zeros_like(points[:, 0])
     rows, columns = (cosine > 0).nonzero().unbind(1)
+    if not len(rows):
+        return colour, total
     black = torch.zeros(3, device=points.device)
     for row, column in zip(rows.split(_RAYS_AT_ONCE), columns.split(_RAYS_AT_ONCE), strict=True):
         camera = which[row, column]

@@ -7,7 +7,8 @@ from voxfield.data.posed_images import CaptureOptions, PosedImages
 from voxfield.fields.hash_field import HashFieldConfig
 from voxfield.fields.proposal import ProposalConfig
 from voxfield.models.footprints import check_pixels_widen
-from voxfield.models.nerfacto import Nerfacto, NerfactoConfig
+from voxfield.models.nerfacto import Nerfacto
+from voxfield.models.nerfacto_config import NerfactoConfig
 from voxfield.training.evaluate import EvaluateConfig
 from voxfield.training.experiment import PhotographExperiment
 from voxfield.training.schedules import LearningRate

@@ -9,7 +9,7 @@ from typing import Final
 
 from voxfield.data.capture import CaptureOptions
 from voxfield.fields.pyramid_field import PyramidConfig
-from voxfield.models.nerfacto import NerfactoConfig
+from voxfield.models.nerfacto_config import NerfactoConfig
 from voxfield.recipes import nerfacto
 from voxfield.recipes.nerfacto import build_model
 from voxfield.training.experiment import PhotographExperiment
