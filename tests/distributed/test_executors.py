@@ -204,6 +204,55 @@ class TestDask:
             )
             assert ours == theirs
 
+    @pytest.fixture
+    def run(self, tiny_capture, tiny, tmp_path):
+        return voxfield.train("grid-ngp", tiny_capture, output=tmp_path / "run", steps=20, overrides=tiny, quiet=True)
+
+    def test_a_film_has_the_same_bytes(self, dask, run, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        options = {"frames": 3, "width": 16, "save_depth": True, "quiet": True}
+        here = run.render_path("orbit", output="here", **options)
+        there = run.render_path("orbit", output="there", executor="dask", scheduler=dask.scheduler, **options)
+        assert [path.name for path in there] == [path.name for path in here]
+        assert [path.read_bytes() for path in there] == [path.read_bytes() for path in here]
+        assert not list(tmp_path.glob("**/.*-frames"))
+
+    def test_a_film_that_was_begun_is_finished(self, dask, run, tmp_path):
+        options = {"width": 16, "format": "images", "output": tmp_path / "film", "quiet": True}
+        frames = run.render_path("orbit", frames=3, **options)
+        frames[2].unlink()
+        run.render_path("orbit", frames=3, executor="dask", scheduler=dask.scheduler, **options)
+        assert frames[2].is_file()
+
+    def test_metrics_are_the_same(self, dask, run, shared_metrics):
+        here = run.evaluate(quiet=True)
+        panels = {path.name: path.read_bytes() for path in (run.path / "eval/test").glob("*.png")}
+        there = run.evaluate(executor="dask", scheduler=dask.scheduler, quiet=True)
+        assert shared_metrics(there) == shared_metrics(here)
+        assert there["protocol"]["executor"] == "dask"
+        assert {path.name: path.read_bytes() for path in (run.path / "eval/test").glob("*.png")} == panels
+
+    def test_workers_that_read_other_weights_are_refused(self, dask, run, tmp_path, monkeypatch):
+        run.weights["step"] += 1
+        with pytest.raises(UnavailableError, match="reads other weights"):
+            run.evaluate(executor="dask", scheduler=dask.scheduler, quiet=True)
+        with pytest.raises(UnavailableError, match="another state"):
+            run.render_path(
+                "orbit", frames=1, width=8, output=tmp_path / "f", executor="dask", scheduler=dask.scheduler, quiet=True
+            )
+
+
+@pytest.fixture
+def shared_metrics():
+    """Of metrics what does not depend on the clock."""
+
+    def chosen(metrics):
+        named = ("psnr", "ssim", "num_images", "verdicts", "skipped", "notes")
+        images = [{key: image[key] for key in ("name", "psnr", "ssim", "focus")} for image in metrics["per_image"]]
+        return {name: metrics[name] for name in named} | {"images": images}
+
+    return chosen
+
 
 @pytest.mark.filterwarnings("ignore")
 class TestNoCluster:

@@ -151,6 +151,19 @@ def test_row_update(compile_kernels_of, kind, shape):
     assert compiled == ["_update"]
 
 
+@pytest.mark.parametrize(("rays", "spheres"), [(1, 1), (40, 5)])
+def test_sphere_layers(compile_kernels_of, rays, spheres):
+    from voxfield.kernels.sphere_layers import LayerValues
+
+    module, compiled = compile_kernels_of("sphere_layers")
+    links = torch.arange(spheres * 8, dtype=torch.int32).reshape(spheres, 2, 4)
+    density, rgb = torch.zeros(links.numel(), requires_grad=True), torch.zeros(links.numel(), 3, requires_grad=True)
+    layers = LayerValues(links=links, density=density, rgb=rgb)
+    outputs = module.render(torch.zeros(rays, 3), torch.ones(rays, 3), layers, 0.0, None)
+    torch.autograd.backward(outputs, [torch.zeros_like(output) for output in outputs])
+    assert compiled == ["_forward", "_backward"]
+
+
 @pytest.mark.parametrize(("rays", "degree"), [(1, 0), (40, 2)])
 def test_sh_grid(compile_kernels_of, rays, degree):
     from voxfield.kernels.sh_grid import MarchRule, ShGrid, link_grid

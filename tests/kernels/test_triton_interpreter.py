@@ -27,6 +27,7 @@ OPS = [
     "scan_fill",
     "scatter_points",
     "sh_grid",
+    "sphere_layers",
     "spherical_harmonics",
     "total_variation",
     "traverse_voxels",

@@ -474,7 +474,7 @@ def test_srgb_captures_say_so(tmp_path):
 
 def test_faulty_pixels_of_the_truth_are_noted(tmp_path):
     scene = captures([torch.ones(16, 16, 3)], tone=ToneCurve(exposure=1.0))
-    scene.images.faulty_pixels = (FaultyPixels(name="a", broken=3, negative=2),)
+    scene.images.faulty_pixels = (FaultyPixels(name=scene.names[0], broken=3, negative=2),)
     notes = evaluate(Constant(), scene, output=tmp_path)["notes"]
     assert any(note.startswith("3 pixels of the truth are NaN") for note in notes)
     assert any(note.startswith("2 pixels of the truth have negative") for note in notes)

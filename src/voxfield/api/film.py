@@ -1,12 +1,14 @@
 """What a film is made of: its cameras, its frames, and what an interrupted call left of them."""
 
+import functools
 import hashlib
 import json
 import os
+import platform
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, cast, get_args
 
@@ -16,7 +18,8 @@ import torch
 from voxfield.checks import check_choice, check_range, nearest_names
 from voxfield.colour import ToneMap, display
 from voxfield.data.camera_path import CameraPath, read_camera_path
-from voxfield.errors import InputError
+from voxfield.distributed.executors import ExecutorKind, ExecutorSettings, open_executor
+from voxfield.errors import InputError, UnavailableError
 from voxfield.geometry.camera import Cameras
 from voxfield.geometry.paths import PATH_KINDS, PathKind, camera_path
 from voxfield.geometry.rigs import Rig, RigKind, make_rig
@@ -64,15 +67,17 @@ class Reel:
 
         Raises:
             InputError: the folder cannot be made.
+
+        ``film`` is the hash of ``identity``.
         """
         self.folder = folder if keep else folder.with_name(f".{folder.name}-frames")
         self._suffix, self._keep = suffix, keep
-        self._film = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        self.film = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         self._done = 0
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             held = json.loads((self.folder / _NAME).read_text(encoding="utf-8"))
-            if held["film"] == self._film:
+            if held["film"] == self.film:
                 self._done = int(held["frames"])
         except FileNotFoundError:
             pass
@@ -92,7 +97,7 @@ class Reel:
     def note(self, index: int) -> None:
         """Frame ``index`` has been written, and all before it."""
         self._done = index + 1
-        write_json(self.folder / _NAME, {"film": self._film, "frames": self._done})
+        write_json(self.folder / _NAME, {"film": self.film, "frames": self._done})
 
     def picture(self, index: int) -> torch.Tensor | None:
         """Frame ``index``, (H, W, 3) uint8, if it is there and whole."""
@@ -150,20 +155,6 @@ def write_depth(path: Path, seen: Mapping[str, torch.Tensor]) -> None:
     write_png(path.with_suffix(".png"), depth_colours(seen["depth"], seen["opacity"]))
 
 
-def render_options(format: str, exposure: float, tone_map: ToneMap, chunk_size: int | None) -> dict[str, Any]:  # noqa: A002
-    """Options of the model's renderer. Bad values are better found now than after the first frame."""
-    check_choice("format", format, get_args(RenderFormat))
-    display(torch.zeros(1, 3), stops=exposure, tone_map=tone_map)
-    if format == "exr":
-        require_exr()
-    elif format != "images":
-        require_video()
-    if chunk_size is None:
-        return {}
-    check_range("chunk_size", chunk_size, minimum=1)
-    return {"rays_per_chunk": chunk_size}
-
-
 def read_path(kind: str | os.PathLike[str]) -> CameraPath:
     """The camera path in a file; what is neither a file nor a path's name is said to be none of either."""
     if Path(kind).suffix.lower() != ".json":
@@ -180,6 +171,87 @@ def frame_size(kind: RigKind, cameras: Cameras, width: int | None, height: int |
     if width is None:
         return max(1, round(own_width * cast(int, height) / own_height)), cast(int, height)
     return width, height if height is not None else max(1, round(own_height * width / own_width))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilmOptions:
+    """What is asked of a film: arguments of `voxfield.api.Run.render_path`, in types that travel to other processes."""
+
+    kind: str
+    frames: int | None
+    height: int | None
+    width: int | None
+    fps: float | None
+    seconds: float | None
+    output: str | None
+    format: str
+    exposure: float
+    tone_map: ToneMap
+    split: str
+    camera: RigKind | None
+    eye_distance: float | None
+    save_depth: bool
+    chunk_size: int | None
+    beside: str | None = None
+    quiet: bool = False
+
+    def film(self, *, base: Callable[[], Cameras], target: torch.Tensor, unbounded: bool) -> Film:
+        """The film's cameras; the arguments are those of `make_film`."""
+        return make_film(
+            self.kind,
+            camera=self.camera,
+            frames=self.frames,
+            seconds=self.seconds,
+            fps=self.fps,
+            size=(self.width, self.height),
+            eye_distance=self.eye_distance,
+            base=base,
+            target=target,
+            unbounded=unbounded,
+        )
+
+    def shoot(self, film: Film, filmed: "Sequence[Filmed]", home: Path, name: str) -> "Shoot":
+        """What renders the film, into the folder ``name`` of ``home`` where no ``output`` is asked for.
+
+        Raises:
+            InputError: bad settings. MissingExtraError: a package for the format is missing.
+        """
+        folder = Path(self.output) if self.output is not None else home / name
+        return Shoot(
+            film=film,
+            filmed=filmed,
+            folder=folder,
+            video=folder.with_suffix(".mp4") if self.output is None else folder / f"{name}.mp4",
+            format=self.format,
+            exposure=self.exposure,
+            tone_map=self.tone_map,
+            save_depth=self.save_depth,
+            options=self.renderer(),
+            quiet=self.quiet,
+        )
+
+    def renderer(self) -> dict[str, Any]:
+        """Options of the model's renderer. Bad values are better found before the first frame than after it."""
+        check_choice("format", self.format, get_args(RenderFormat))
+        display(torch.zeros(1, 3), stops=self.exposure, tone_map=self.tone_map)
+        if self.format == "exr":
+            require_exr()
+        elif self.format != "images":
+            require_video()
+        if self.chunk_size is None:
+            return {}
+        check_range("chunk_size", self.chunk_size, minimum=1)
+        return {"rays_per_chunk": self.chunk_size}
+
+    def elsewhere(self, folder: Path) -> "FilmOptions":
+        """The same for a process with another working directory, which writes frames into ``folder``."""
+        return replace(
+            self,
+            kind=self.kind if self.kind in PATH_KINDS else str(Path(self.kind).absolute()),
+            output=str(folder.absolute()),
+            beside=None if self.beside is None else str(Path(self.beside).absolute()),
+            quiet=True,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -265,34 +337,60 @@ class Shoot:
     """Of the renderer."""
     quiet: bool
 
-    def run(self) -> list[Path]:
-        """Render, and return the film's files."""
-        film, first = self.film, self.filmed[0]
-        suffix = ".exr" if self.format == "exr" else ".png"
-        looks: dict[str, Any] = {"runs": [one.identity for one in self.filmed], "background": first.background}
-        looks |= {"exposure": self.exposure, "tone_map": self.tone_map}
-        # Frames and depth of another film may lie there under the same names.
-        looks |= {"frames": suffix, "depth": self.save_depth}
-        reel = Reel(self.folder, film_identity(film.rig, looks), suffix=suffix, keep=self.format != "video")
+    def run(self, make: "Callable[[], Shoot] | None" = None, where: ExecutorSettings | None = None) -> list[Path]:
+        """Render, and return the film's files.
+
+        Args:
+            make, where: other processes render the frames: what makes this very film there, picklable, and which they
+                are. None: this one.
+
+        Raises:
+            UnavailableError: where they are to be rendered, they cannot be.
+        """
+        film, reel = self.film, self.reel()
         with Progress(quiet=self.quiet) as progress:
+            if make is not None and where is not None:
+                with progress.stage(f"Rendering {film.name}", len(film.rig), "frames") as stage:
+                    self._render_elsewhere(reel, make, where, stage)
             for one in self.filmed:
                 one.prepare(progress)
             with progress.stage(f"Rendering {film.name}", len(film.rig), "frames") as stage, kernels_own_the_cores():
                 if self.format == "exr":
                     for index in range(len(film.rig)):
-                        if not reel.has(index):
-                            first.write_exr(reel.file(index), film.rig, index, self.options)
-                            reel.note(index)
+                        self.make_frame(reel, index)
+                        reel.note(index)
                         stage.advance(1)
                 else:
-                    pictures = advancing((self._frame(reel, index) for index in range(len(film.rig))), stage)
-                    self._develop(pictures)
+                    self._develop(advancing((self._frame(reel, index) for index in range(len(film.rig))), stage))
         written: list[Path] = []
         for index in range(len(film.rig)):
             written += [reel.file(index)] if self.format != "video" else []
             written += self._depth_files(index)
         reel.finish()
         return [*written, self.video] if self.format in ("video", "both") else written
+
+    def reel(self) -> Reel:
+        """Its frames."""
+        first, suffix = self.filmed[0], ".exr" if self.format == "exr" else ".png"
+        looks: dict[str, Any] = {"runs": [one.identity for one in self.filmed], "background": first.background}
+        looks |= {"exposure": self.exposure, "tone_map": self.tone_map}
+        # Frames and depth of another film may lie there under the same names.
+        looks |= {"frames": suffix, "depth": self.save_depth}
+        identity = film_identity(self.film.rig, looks)
+        return Reel(self.folder, identity, suffix=suffix, keep=self.format != "video")
+
+    def _render_elsewhere(self, reel: Reel, make: "Callable[[], Shoot]", where: ExecutorSettings, stage: Stage) -> None:
+        missing = [index for index in range(len(self.film.rig)) if not self._is_there(reel, index)]
+        stage.advance(len(self.film.rig) - len(missing))
+        folders = [reel.folder.absolute()]
+        with open_executor(where, tasks=len(missing), folders=folders) as executor:
+            # In order: a reel's note is that all frames so far are there.
+            for index, _ in executor.run(functools.partial(render_frame, make, reel.film), missing, ordered=True):
+                reel.note(index)
+                stage.advance(1)
+
+    def _is_there(self, reel: Reel, index: int) -> bool:
+        return reel.has(index) and all(file.is_file() for file in self._depth_files(index))
 
     def _develop(self, pictures: Iterable[torch.Tensor]) -> None:
         """Take all pictures, and write the video if one is asked for."""
@@ -305,9 +403,19 @@ class Shoot:
 
     def _frame(self, reel: Reel, index: int) -> torch.Tensor:
         """A frame (H, W, 3) uint8: rendered, or read where it is there already."""
-        picture = reel.picture(index)
-        if picture is not None and all(file.is_file() for file in self._depth_files(index)):
-            return picture
+        picture = reel.picture(index) if self._is_there(reel, index) else None
+        if picture is None:
+            picture = self.make_frame(reel, index)
+            assert picture is not None
+            reel.note(index)
+        return picture
+
+    def make_frame(self, reel: Reel, index: int) -> torch.Tensor | None:
+        """Render a frame and write it and its depth; (H, W, 3) uint8. EXR files only where they are missing; None."""
+        if self.format == "exr":
+            if not reel.has(index):
+                self.filmed[0].write_exr(reel.file(index), self.film.rig, index, self.options)
+            return None
         shown = []
         for place, one in enumerate(self.filmed):
             seen = one.see(self.film.rig, index, self.options)
@@ -316,7 +424,6 @@ class Shoot:
                 write_depth(self.folder / f"depth_{index:05d}", seen)
         picture = side_by_side(shown)
         write_png(reel.file(index), picture)
-        reel.note(index)
         return picture
 
     def _depth_files(self, index: int) -> list[Path]:
@@ -324,6 +431,49 @@ class Shoot:
         if not self.save_depth:
             return []
         return [self.folder / f"depth_{index:05d}{suffix}" for suffix in (".npy", ".png")]
+
+
+def rendered(
+    subject: Any, path: Path, shoot: Shoot, asked: FilmOptions, executor: ExecutorKind, scheduler: str | None
+) -> list[Path]:
+    """The files of a film of ``subject``, the run or scene at ``path``, once they are rendered: see `Shoot.run`.
+
+    Raises:
+        InputError: a scheduler is missing or unused. As `voxfield.distributed.executors.open_executor`.
+    """
+    where = ExecutorSettings(executor=executor, scheduler=scheduler)
+    if where.executor == "local":
+        return shoot.run()
+    kind: Callable[[Path], Any] = type(subject)
+    make = functools.partial(made_again, kind, path.absolute(), asked.elsewhere(shoot.folder))
+    return shoot.run(make, where)
+
+
+@functools.lru_cache(maxsize=1)
+def made_again(kind: Callable[[Path], Any], path: Path, asked: FilmOptions) -> Shoot:
+    """What films ``path``, a run's or a scene's as ``kind`` opens it, in another process; kept there for its frames."""
+    return kind(path).shoot(asked)
+
+
+def render_frame(make: Callable[[], Shoot], film: str, index: int) -> None:
+    """A task: render a frame of the film that ``make`` makes here.
+
+    Raises:
+        UnavailableError: it is not the ``film`` that was asked for, as files are others here.
+    """
+    shoot = make()
+    reel = shoot.reel()
+    if reel.film != film:
+        made_again.cache_clear()
+        shoot = make()
+        reel = shoot.reel()
+    if reel.film != film:
+        raise UnavailableError(
+            f"A worker on {platform.node()} reads another state of what is rendered. Wait until its training has "
+            "ended, and let all workers see the same files."
+        )
+    with kernels_own_the_cores():
+        shoot.make_frame(reel, index)
 
 
 def seen_by_rig(

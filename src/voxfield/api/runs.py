@@ -11,12 +11,14 @@ import torch
 
 from voxfield.api import field_page
 from voxfield.api.field_subject import field_subject
-from voxfield.api.film import Filmed, Shoot, make_film, render_options, seen_by_rig
+from voxfield.api.film import Filmed, FilmOptions, Shoot, rendered, seen_by_rig
+from voxfield.api.measuring import Measurement, score_elsewhere
 from voxfield.api.surface_exports import SurfaceExporter
 from voxfield.api.trained_run import TrainedRun
 from voxfield.checks import check_choice
 from voxfield.colour import ToneMap, compared, display, linear_from_srgb
 from voxfield.data.posed_images import PosedImages, Split, read_capture
+from voxfield.distributed.executors import ExecutorKind, ExecutorSettings
 from voxfield.errors import InputError, MissingFileError
 from voxfield.export import nerfstudio
 from voxfield.export.cameras import CamerasExport, CameraSplit, Space, write_cameras
@@ -35,9 +37,10 @@ from voxfield.render.image import colour_from_name, write_linear
 from voxfield.storage.surface_files import check_surface_path
 from voxfield.storage.vdb.layout import Compression
 from voxfield.storage.voxel_vdb import Layout, write_voxel_vdb
-from voxfield.training.alignment import AlignmentConfig, PoseAligner
-from voxfield.training.evaluate import chosen_pictures, evaluate
+from voxfield.training.alignment import PoseAligner
+from voxfield.training.evaluate import EvaluateConfig, chosen_pictures, evaluate, picture_scorer
 from voxfield.training.experiment import PhotographExperiment
+from voxfield.training.image_scores import ImageScorer
 from voxfield.training.progress import Progress
 from voxfield.training.settings import to_plain
 from voxfield.viewer.subjects import FieldSubject
@@ -135,6 +138,8 @@ class Run(TrainedRun):
         background: str | None = None,
         align_poses: bool = False,
         scales: Sequence[int] = (),
+        executor: ExecutorKind = "local",
+        scheduler: str | None = None,
         quiet: bool = False,
     ) -> dict[str, Any]:
         """Measure the run on a split; writes ``eval/<split>/metrics.json``, a panel per image, and ``focus.html``.
@@ -149,6 +154,9 @@ class Run(TrainedRun):
                 ``psnr_aligned``; or as the run's settings say.
             scales: measure every picture reduced by each of these factors, such as (1, 2, 4, 8), whatever the run was
                 trained on; none: the run's own (``capture.scales``). ``per_scale`` has the figures of each.
+            executor: ``local``: this process measures; ``dask``: the workers of a Dask cluster, which see the same
+                files. Their speed is what each of them renders at, on one thread.
+            scheduler: of Dask: its address (``tcp://host:8786``), or scheduler file.
             quiet: no progress bar.
 
         Returns:
@@ -166,27 +174,57 @@ class Run(TrainedRun):
         if (captures.tone is None) != (self.captures.tone is None):
             kinds = ("sRGB", "linear") if captures.tone is None else ("linear", "sRGB")
             raise InputError(f"{data}: holds {kinds[0]} pictures, but the run was trained on {kinds[1]} ones.")
-        model, about = self.model, self._loaded[1]
-        count, folder = len(chosen_pictures(captures, settings)), self.path / "eval" / split
+        where = ExecutorSettings(executor=executor, scheduler=scheduler)
+        count, folder = len(chosen_pictures(captures, settings)), self.path.absolute() / "eval" / split
+        asked = Measurement(
+            split=split,
+            data=None if data is None else str(Path(data).absolute()),
+            scales=tuple(scales),
+            settings=settings.with_absolute_paths(),
+            output=str(folder),
+        )
+        elsewhere = None
+        if where.executor != "local":
+            step = self.weights["step"]
+            elsewhere = score_elsewhere(type(self), self.path.absolute(), asked, step=step, where=where)
         with Progress(quiet=quiet) as progress:
             compile_kernels(self.experiment.recipe, self.placement, progress, training=False)
             with progress.stage(f"Evaluating {split}", count, "images") as stage, kernels_own_the_cores():
                 metrics = evaluate(
-                    model.render_image,
+                    self.model.render_image,
                     captures,
                     output=folder,
                     settings=settings,
-                    context={**about, "device": str(self.placement), "threads": torch.get_num_threads()},
+                    context={
+                        **self.weights,
+                        "executor": where.executor,
+                        "device": str(self.placement),
+                        "threads": torch.get_num_threads(),
+                    },
                     device=self.placement.device,
-                    aligner=self._aligner(settings.alignment) if settings.align_poses else None,
+                    aligner=self._aligner(settings),
+                    elsewhere=elsewhere,
                     on_progress=lambda _done, _total, name: stage.advance(1, name),
                 )
         if settings.focus:
             write_focus(folder, title=f"{self.path.resolve().name}, {split}")
         return metrics
 
-    def _aligner(self, settings: AlignmentConfig) -> PoseAligner:
-        """What moves evaluation cameras: with the training cameras first, if their poses were refined."""
+    def picture_scorer(self, asked: Measurement) -> ImageScorer:
+        """What scores the pictures of a split one by one, as `evaluate` does."""
+        return picture_scorer(
+            self.model.render_image,
+            self.split(cast(Split, asked.split), asked.data, asked.scales),
+            output=asked.output,
+            settings=asked.settings,
+            aligner=self._aligner(asked.settings),
+            device=self.placement.device,
+        )
+
+    def _aligner(self, settings: EvaluateConfig) -> PoseAligner | None:
+        """What moves evaluation cameras, if that is asked for: with the training cameras first, if those moved."""
+        if not settings.align_poses:
+            return None
         model = self.model
         given = self.captures.image_cameras.camera_to_world
         with torch.no_grad():
@@ -196,7 +234,7 @@ class Run(TrainedRun):
         tone = self.captures.tone
         return PoseAligner(
             lambda rays, *, background: compared(model.colours_with_gradient(rays, background=background), tone),
-            settings=settings,
+            settings=settings.alignment,
             drift=drift,
             parameters=cast(torch.nn.Module, model).parameters(),
             device=self.placement.device,
@@ -222,6 +260,8 @@ class Run(TrainedRun):
         beside: "str | os.PathLike[str] | Run | None" = None,
         save_depth: bool = False,
         chunk_size: int | None = None,
+        executor: ExecutorKind = "local",
+        scheduler: str | None = None,
         quiet: bool = False,
     ) -> list[Path]:
         """Render a camera path to PNGs, an MP4, or both, or to EXR files, into ``renders/<kind>``.
@@ -248,6 +288,8 @@ class Run(TrainedRun):
             save_depth: also write every frame's depth: ``depth_00000.npy``, (H, W) float32 in world units along the
                 rays, and ``depth_00000.png`` to look at.
             chunk_size: rays looked at together, at least 1, which bounds the memory; None: what suits the model.
+            executor: ``local``: this process renders; ``dask``: a Dask cluster's workers, which see the same files.
+            scheduler: of Dask: its address (``tcp://host:8786``), or scheduler file.
             quiet: no progress bar.
 
         Returns:
@@ -258,34 +300,45 @@ class Run(TrainedRun):
             MissingFileError, FormatError: the file of the camera path.
             MissingExtraError: a video is wanted and PyAV is missing, or EXR files and OpenEXR is.
         """
-        options = render_options(format, exposure, tone_map, chunk_size)
-        other = self._other(beside, format)
-        film = make_film(
-            kind,
-            camera=camera,
+        asked = FilmOptions(
+            kind=os.fspath(kind),
             frames=frames,
-            seconds=seconds,
+            height=height,
+            width=width,
             fps=fps,
-            size=(width, height),
+            seconds=seconds,
+            output=None if output is None else os.fspath(output),
+            format=format,
+            exposure=exposure,
+            tone_map=tone_map,
+            split=split,
+            camera=camera,
             eye_distance=eye_distance,
-            base=lambda: (self.split(cast(Split, split)) if kind == "dataset" else self.captures).image_cameras,
+            save_depth=save_depth,
+            chunk_size=chunk_size,
+            beside=None if beside is None else os.fspath(beside.path if isinstance(beside, Run) else beside),
+            quiet=quiet,
+        )
+        shoot = self.shoot(asked, beside if isinstance(beside, Run) else None)
+        return rendered(self, self.path, shoot, asked, executor, scheduler)
+
+    def shoot(self, asked: FilmOptions, beside: "Run | None" = None) -> Shoot:
+        """What renders a film; ``beside``: the run that ``asked`` names, where it is open already."""
+        asked.renderer()
+        other = self._other(asked, beside)
+        film = asked.film(
+            base=lambda: self._cameras_of_path(asked),
             target=torch.tensor(self.captures.bounds.centre),
             unbounded=self.captures.unbounded,
         )
         name = film.name if other is None else f"{film.name}-beside-{other.path.resolve().name}"
-        folder = Path(output) if output is not None else self.path / "renders" / name
-        return Shoot(
-            film=film,
-            filmed=[run._filmed() for run in (self, other) if run is not None],
-            folder=folder,
-            video=folder.with_suffix(".mp4") if output is None else folder / f"{name}.mp4",
-            format=format,
-            exposure=exposure,
-            tone_map=tone_map,
-            save_depth=save_depth,
-            options=options,
-            quiet=quiet,
-        ).run()
+        filmed = [run._filmed() for run in (self, other) if run is not None]
+        return asked.shoot(film, filmed, self.path / "renders", name)
+
+    def _cameras_of_path(self, asked: FilmOptions) -> Cameras:
+        """The cameras along which a path that has a name leads."""
+        captures = self.split(cast(Split, asked.split)) if asked.kind == "dataset" else self.captures
+        return captures.image_cameras
 
     def _filmed(self) -> Filmed:
         """The run as what a film shows."""
@@ -305,13 +358,13 @@ class Run(TrainedRun):
         behind = self._background() if background is None else background
         return seen_by_rig(self.model.render_image, rig, index, background=behind, **options)
 
-    def _other(self, beside: "str | os.PathLike[str] | Run | None", format: str) -> "Run | None":  # noqa: A002
+    def _other(self, asked: FilmOptions, beside: "Run | None") -> "Run | None":
         """The run whose pictures go beside this one's, checked to be of the same world."""
-        if beside is None:
+        if asked.beside is None:
             return None
-        if format == "exr":
+        if asked.format == "exr":
             raise InputError("beside: pictures beside each other are for PNGs and videos. Choose another format.")
-        other = beside if isinstance(beside, Run) else Run(Path(beside))
+        other = beside or Run(Path(asked.beside))
         own, others = (run.captures.transform.matrix for run in (self, other))
         if not torch.allclose(own, others, rtol=1e-4, atol=1e-4):
             raise InputError(

@@ -9,7 +9,7 @@ from typing import Any, Final, cast
 
 import torch
 
-from voxfield.api.film import Filmed, Shoot, make_film, render_options, seen_by_rig
+from voxfield.api.film import Filmed, FilmOptions, Shoot, rendered, seen_by_rig
 from voxfield.api.runs import Run
 from voxfield.checks import check_choice
 from voxfield.colour import ToneMap, display, linear_from_srgb
@@ -17,6 +17,7 @@ from voxfield.data.capture import SPLITS
 from voxfield.data.posed_images import Split
 from voxfield.data.scene_file import SceneMember, VolumeLook, read_scene
 from voxfield.distributed.devices import Placement, place
+from voxfield.distributed.executors import ExecutorKind
 from voxfield.errors import InputError
 from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.camera import Cameras
@@ -108,6 +109,8 @@ class Scene:
         eye_distance: float | None = None,
         save_depth: bool = False,
         chunk_size: int | None = None,
+        executor: ExecutorKind = "local",
+        scheduler: str | None = None,
         quiet: bool = False,
     ) -> list[Path]:
         """Render a camera path through the scene: see `voxfield.Run.render_path`, whose arguments these are.
@@ -120,33 +123,35 @@ class Scene:
             InputError: bad settings. MissingFileError, FormatError: the file of the camera path.
             MissingExtraError: a video is wanted and PyAV is missing, or EXR files and OpenEXR is.
         """
-        options = render_options(format, exposure, tone_map, chunk_size)
-        film = make_film(
-            kind,
-            camera=camera,
+        asked = FilmOptions(
+            kind=os.fspath(kind),
             frames=frames,
-            seconds=seconds,
+            height=height,
+            width=width,
             fps=fps,
-            size=(width, height),
-            eye_distance=eye_distance,
-            base=lambda: self.path_cameras(split if kind == "dataset" else None),
-            target=torch.tensor(self.bounds.centre),
-            unbounded=False,
-        )
-        name = f"{self.path.stem}-{film.name}"
-        folder = Path(output) if output is not None else self.path.parent / "renders" / name
-        return Shoot(
-            film=film,
-            filmed=[self._filmed()],
-            folder=folder,
-            video=folder.with_suffix(".mp4") if output is None else folder / f"{name}.mp4",
+            seconds=seconds,
+            output=None if output is None else os.fspath(output),
             format=format,
             exposure=exposure,
             tone_map=tone_map,
+            split=split,
+            camera=camera,
+            eye_distance=eye_distance,
             save_depth=save_depth,
-            options=options,
+            chunk_size=chunk_size,
             quiet=quiet,
-        ).run()
+        )
+        return rendered(self, self.path, self.shoot(asked), asked, executor, scheduler)
+
+    def shoot(self, asked: FilmOptions) -> Shoot:
+        """What renders a film."""
+        asked.renderer()
+        film = asked.film(
+            base=lambda: self.path_cameras(asked.split if asked.kind == "dataset" else None),
+            target=torch.tensor(self.bounds.centre),
+            unbounded=False,
+        )
+        return asked.shoot(film, [self._filmed()], self.path.parent / "renders", f"{self.path.stem}-{film.name}")
 
     def info(self) -> dict[str, Any]:
         """What the scene holds, in the types JSON has: members with what they are and where they stand."""

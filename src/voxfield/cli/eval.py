@@ -22,6 +22,8 @@ def command(
     background: Annotated[str | None, optional("COLOUR")] = None,
     align_poses: bool = False,
     scales: Annotated[tuple[int, ...], arg(metavar="N ...")] = (),
+    executor: Literal["local", "dask"] = "local",
+    scheduler: Annotated[str | None, optional("ADDRESS")] = None,
     quiet: bool = False,
 ) -> int:
     """Measure a run on what it was not trained on: of photographs PSNR, SSIM, LPIPS, speed, and what is wrong.
@@ -41,6 +43,8 @@ def command(
             seconds per photograph. The plain figures stay as they are.
         scales: measure each photograph reduced by these factors, such as 1 2 4 8, whatever the run was trained on; the
             run's own when not given. A table has the figures of each.
+        executor: this process, or the workers of a Dask cluster.
+        scheduler: of Dask: tcp://HOST:8786, or the file that it wrote.
         quiet: no progress bar.
     """
     import voxfield
@@ -54,6 +58,7 @@ def command(
             "--background": background,
             "--align-poses": align_poses,
             "--scales": scales,
+            "--executor": executor != "local",
         }
         refuse_photographic(opened, photographic)
         metrics = opened.evaluate(split=split, data=data, quiet=quiet)
@@ -66,6 +71,8 @@ def command(
         background=background,
         align_poses=align_poses,
         scales=scales,
+        executor=executor,
+        scheduler=scheduler,
         quiet=quiet,
     )
     return print_metrics(opened.path, split, metrics)

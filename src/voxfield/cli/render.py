@@ -33,6 +33,8 @@ def command(
     save_depth: bool = False,
     compute_metrics: bool = False,
     chunk_size: Annotated[int | None, optional("RAYS")] = None,
+    executor: Literal["local", "dask"] = "local",
+    scheduler: Annotated[str | None, optional("ADDRESS")] = None,
     quiet: bool = False,
 ) -> int:
     """Render a camera path through a run as a video or images.
@@ -67,6 +69,8 @@ def command(
         save_depth: also write each frame's depth, as numbers (.npy, world units) and as a picture.
         compute_metrics: with --path dataset, also measure the split, as voxfield eval does.
         chunk_size: rays looked at together; fewer take less memory.
+        executor: this process, or the workers of a Dask cluster.
+        scheduler: of Dask: tcp://HOST:8786, or the file that it wrote.
         quiet: no progress bar.
     """
     import voxfield
@@ -88,6 +92,7 @@ def command(
             "--beside": beside,
             "--save-depth": save_depth,
             "--chunk-size": chunk_size,
+            "--executor": executor != "local",
         }
         refuse_photographic(opened, photographic)
         pictures = opened.render_shapes(split=split, views=frames or 1, size=width or 256, output=output, quiet=quiet)
@@ -116,11 +121,15 @@ def command(
         split=split,
         save_depth=save_depth,
         chunk_size=chunk_size,
+        executor=executor,
+        scheduler=scheduler,
         quiet=quiet,
         **options,
     )
     for file in written:
         print(f"Wrote  {file}")
     if compute_metrics and isinstance(opened, voxfield.Run):
-        return print_metrics(opened.path, split, opened.evaluate(split=split, quiet=quiet))
+        return print_metrics(
+            opened.path, split, opened.evaluate(split=split, executor=executor, scheduler=scheduler, quiet=quiet)
+        )
     return 0

@@ -22,7 +22,7 @@ the geometric mean of three errors of an image, as mip-NeRF and PyNeRF compare m
 
 import os
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -32,7 +32,7 @@ import torch
 from voxfield.checks import check_choice, check_range
 from voxfield.colour import linear_from_srgb
 from voxfield.data.capture import spread
-from voxfield.errors import InputError, VoxfieldError
+from voxfield.errors import InputError
 from voxfield.render.image import colour_from_name
 from voxfield.render.lpips import Lpips, load_lpips
 from voxfield.render.metrics import SSIM_SIGMA, SSIM_WINDOW, SsimBorder
@@ -40,7 +40,7 @@ from voxfield.storage.atomic import write_json
 from voxfield.storage.json_values import json_values
 from voxfield.training.alignment import AlignmentConfig, PoseAligner
 from voxfield.training.focus import focus_protocol, judge
-from voxfield.training.image_scores import METRICS, ImageScorer, RenderImage, read_truth
+from voxfield.training.image_scores import METRICS, ImageScorer, RenderImage
 
 if TYPE_CHECKING:
     from voxfield.data.posed_images import PosedImages
@@ -75,6 +75,12 @@ class EvaluateConfig:
         """The same of at most so many images, without what takes long or is measured only at the end."""
         return replace(self, max_images=max_images, lpips=None, focus=False, align_poses=False)
 
+    def with_absolute_paths(self) -> "EvaluateConfig":
+        """The same for a process with another working directory."""
+        if self.lpips is None:
+            return self
+        return replace(self, lpips=",".join(str(Path(part).absolute()) for part in self.lpips.split(",")))
+
 
 def evaluate(
     render_image: RenderImage,
@@ -86,6 +92,7 @@ def evaluate(
     lpips: Lpips | None = None,
     aligner: PoseAligner | None = None,
     device: torch.device | None = None,
+    elsewhere: Callable[[Sequence[int]], Iterable[tuple[int, dict[str, Any]]]] | None = None,
     on_progress: Callable[[int, int, str], None] | None = None,
 ) -> dict[str, Any]:
     """Render the images of a split, compare them with the truth, and write the result.
@@ -103,6 +110,8 @@ def evaluate(
         lpips: a network loaded already, used instead of ``settings.lpips``.
         aligner: moves the cameras; needed with ``settings.align_poses``, unused without.
         device: where the model renders, which the clock waits for; None: the CPU.
+        elsewhere: who scores the pictures with these numbers in place of this process, in their order, by an
+            `ImageScorer` like that of `picture_scorer`; then ``render_image`` is not called.
         on_progress: called after every image with images done, images in all, and the image's name.
 
     Returns:
@@ -121,38 +130,18 @@ def evaluate(
     """
     settings = settings or EvaluateConfig()
     indices = chosen_pictures(captures, settings)
-    check_choice("ssim_border", settings.ssim_border, get_args(SsimBorder))
-    tone, background = captures.tone, torch.tensor(colour_from_name(settings.background))
-    if tone is not None:
-        background = linear_from_srgb(background)
-    if lpips is None and settings.lpips is not None:
-        lpips = load_lpips(settings.lpips)
-    if settings.align_poses and aligner is None:
-        raise InputError("align_poses: expected an aligner to move the cameras with, got none.")
-    scorer = ImageScorer(
-        render_image=render_image,
-        captures=captures,
-        folder=Path(output),
-        background=background,
-        ssim_border=settings.ssim_border,
-        lpips=lpips,
-        aligner=aligner if settings.align_poses else None,
-        device=device or torch.device("cpu"),
-        save_images=settings.save_images,
-        focus=settings.focus,
+    scorer = picture_scorer(
+        render_image, captures, output=output, settings=settings, lpips=lpips, aligner=aligner, device=device
     )
     scores: list[dict[str, Any]] = []
     skipped = [{"name": str(item.path), "reason": str(item.reason)} for item in captures.skipped]
-    for done, index in enumerate(indices, start=1):
+    scored = ((index, scorer.scored(index)) for index in indices) if elsewhere is None else elsewhere(indices)
+    for done, (index, score) in enumerate(scored, start=1):
         name = captures.names[index]
-        try:
-            truth = read_truth(captures, index, background)
-        except (VoxfieldError, OSError) as error:
-            skipped.append({"name": name, "reason": str(error)})
+        if "unreadable" in score:
+            skipped.append({"name": name, "reason": score["unreadable"]})
         else:
-            if not scores:
-                scorer.warm_up(index)
-            scores.append({"name": name, **_scale_of(captures, index), **scorer.score(index, truth)})
+            scores.append({"name": name, **_scale_of(captures, index), **score})
         if on_progress is not None:
             on_progress(done, len(indices), name)
     if not scores:
@@ -160,20 +149,56 @@ def evaluate(
             f"None of the {len(indices)} {captures.split} images can be read. The last: {skipped[-1]['reason']}"
         )
     found = judge(scores) if settings.focus else {"verdicts": {}, "outliers": []}
-    protocol = _protocol(captures, settings, lpips, scorer.aligner, [score["name"] for score in scores])
+    protocol = _protocol(captures, settings, scorer.lpips, scorer.aligner, [score["name"] for score in scores])
     result: dict[str, Any] = json_values(
         {
             **_summary(scores),
             "per_scale": _per_scale(scores),
             **found,
             "skipped": skipped,
-            "notes": _notes(scores, skipped, lpips) + _pixel_notes(captures),
+            "notes": _notes(scores, skipped, scorer.lpips) + _pixel_notes(scores),
             "per_image": scores,
             "protocol": {**protocol, **(context or {})},
         }
     )
     write_json(Path(output) / METRICS_NAME, result)
     return result
+
+
+def picture_scorer(
+    render_image: RenderImage,
+    captures: "PosedImages",
+    *,
+    output: str | os.PathLike[str],
+    settings: EvaluateConfig,
+    lpips: Lpips | None = None,
+    aligner: PoseAligner | None = None,
+    device: torch.device | None = None,
+) -> ImageScorer:
+    """What scores pictures as `evaluate` does, whose arguments these are.
+
+    Raises:
+        InputError: a setting is off range, or cameras are to be moved and there is no aligner.
+        MissingFileError, FormatError: for LPIPS weights that cannot be loaded.
+    """
+    check_choice("ssim_border", settings.ssim_border, get_args(SsimBorder))
+    background = torch.tensor(colour_from_name(settings.background))
+    if lpips is None and settings.lpips is not None:
+        lpips = load_lpips(settings.lpips)
+    if settings.align_poses and aligner is None:
+        raise InputError("align_poses: expected an aligner to move the cameras with, got none.")
+    return ImageScorer(
+        render_image=render_image,
+        captures=captures,
+        folder=Path(output),
+        background=background if captures.tone is None else linear_from_srgb(background),
+        ssim_border=settings.ssim_border,
+        lpips=lpips,
+        aligner=aligner if settings.align_poses else None,
+        device=device or torch.device("cpu"),
+        save_images=settings.save_images,
+        focus=settings.focus,
+    )
 
 
 def chosen_pictures(captures: "PosedImages", settings: EvaluateConfig) -> list[int]:
@@ -251,9 +276,10 @@ def _notes(scores: Sequence[Mapping[str, Any]], skipped: Sequence[Mapping[str, s
     return notes
 
 
-def _pixel_notes(captures: "PosedImages") -> list[str]:
-    faulty = captures.images.faulty_pixels
-    broken, negative = sum(one.broken for one in faulty), sum(one.negative for one in faulty)
+def _pixel_notes(scores: Sequence[Mapping[str, Any]]) -> list[str]:
+    # Copies of a picture at several scales come of the same pixels.
+    faulty = {score["name"]: score for score in scores if "broken_pixels" in score}.values()
+    broken, negative = (sum(score[f"{kind}_pixels"] for score in faulty) for kind in ("broken", "negative"))
     notes = [f"{broken} pixels of the truth are NaN or infinite; they were left out."] if broken else []
     return notes + ([f"{negative} pixels of the truth have negative values, taken as 0."] if negative else [])
 

@@ -5,7 +5,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -15,7 +15,7 @@ import torch
 from voxfield.checks import check_shape
 from voxfield.colour import ToneCurve, compared, display
 from voxfield.distributed.devices import synchronise
-from voxfield.errors import FormatError
+from voxfield.errors import FormatError, VoxfieldError
 from voxfield.render.image import error_colours, panel, side_by_side, write_linear, write_png
 from voxfield.render.lpips import MINIMUM_SIDE, Lpips
 from voxfield.render.metrics import SSIM_WINDOW, SsimBorder, psnr, ssim
@@ -77,13 +77,29 @@ class ImageScorer:
     """Write a panel of every image."""
     focus: bool
     """Measure sharpness, shift and exposure too."""
+    warm: list[int] = field(default_factory=list, init=False)
+    """The picture whose camera warmed the model up, once one did."""
 
     @cached_property
     def pictures(self) -> list[str]:
         """The panels' file names."""
         return _picture_names(_labels(self.captures))
 
-    def warm_up(self, index: int) -> None:
+    def scored(self, index: int) -> dict[str, Any]:
+        """`score` of a picture that is read here; of one that cannot be read only why, under ``unreadable``."""
+        try:
+            truth = read_truth(self.captures, index, self.background)
+        except (VoxfieldError, OSError) as error:
+            return {"unreadable": str(error)}
+        if not self.warm:
+            self._warm_up(index)
+            self.warm.append(index)
+        name = self.captures.names[index]
+        faulty = next((one for one in self.captures.images.faulty_pixels if one.name == name), None)
+        told = {} if faulty is None else {"broken_pixels": faulty.broken, "negative_pixels": faulty.negative}
+        return self.score(index, truth) | told
+
+    def _warm_up(self, index: int) -> None:
         """Render a small image with a camera, untimed, which pays for compilation."""
         camera = self.captures.cameras[index : index + 1]
         factor = min(_WARM_UP_SIDE / max(int(camera.width[0]), int(camera.height[0])), 1.0)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from voxfield.checks import check_dtype, check_range, check_same_device, check_shape
-from voxfield.errors import InputError, UnavailableError
+from voxfield.errors import InputError
 from voxfield.kernels.dispatch import Implementation, load_backend, resolve
 from voxfield.kernels.sphere_layers.layers import LayerGradients, LayerValues
 
@@ -58,8 +58,8 @@ def render_spheres(
         Sums; 0 for a ray that meets no sphere or holds a NaN.
 
     Gradients:
-        To ``layers.density`` and ``layers.rgb``, the same whatever the number of threads; where they are clamped it is
-        zero. The reference's also flow to the rays.
+        To ``layers.density`` and ``layers.rgb``, on the CPU the same whatever the number of threads; where they are
+        clamped it is zero. The reference's also flow to the rays.
 
     Raises:
         InputError: wrong shape, dtype, device or range, or links that do not fit.
@@ -79,10 +79,6 @@ def render_spheres(
     chosen = resolve(implementation, device, "sphere_layers", dtype=origins.dtype)
     if moving and chosen != "reference":
         raise InputError("origins: only implementation='reference' has gradients to rays; pass origins.detach().")
-    if chosen == "triton":
-        if implementation == "triton":
-            raise UnavailableError("sphere_layers: there is no Triton kernel. Use implementation=None or 'reference'.")
-        chosen = "reference"
     rgb, opacity, depth = load_backend("sphere_layers", chosen).render(
         origins, directions, layers, float(early_stop), gradients
     )

@@ -7,6 +7,7 @@ Columns go round. A point is interpolated bilinearly on its sphere; a texel that
 colour 0.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -39,3 +40,23 @@ class LayerGradients:
 def sphere_radii(layers: int) -> torch.Tensor:
     """(L,) float64: the radii, nearest first, from just above 1 to 2 L."""
     return layers / (layers - torch.arange(layers, dtype=torch.float64) - 0.5)
+
+
+def leave(
+    radii: torch.Tensor | float, middle: torch.Tensor, squared: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where rays leave spheres, or pass them nearest, and which meet them, of shapes that broadcast.
+
+    ``squared`` (R,) is the square of the least distance of rays from the origin, at ``middle`` (R,).
+    """
+    inside = radii * radii - squared
+    met = inside > 0
+    return middle + torch.where(met, inside, 1).sqrt() * met, met
+
+
+def texel_place(points: torch.Tensor, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Column, -1/2 to ``width`` - 1/2, and line, 0 to ``height`` - 1, of ``points`` (..., 3) of the unit sphere."""
+    column = (torch.atan2(points[..., 1], points[..., 0]) / (2 * math.pi) + 0.5) * width - 0.5
+    # The angle from +z by both sides of the triangle: an arc cosine has no digits left near the poles.
+    level = points[..., :2].square().sum(-1).clamp(min=1e-30).sqrt()
+    return column, (torch.atan2(level, points[..., 2]) / math.pi * height - 0.5).clamp(0, height - 1)

@@ -1,10 +1,8 @@
 """Concentric spheres in plain torch: the specification of ``api.render_spheres``, in the tensors' own precision."""
 
-import math
-
 import torch
 
-from voxfield.kernels.sphere_layers.layers import LayerGradients, LayerValues, sphere_radii
+from voxfield.kernels.sphere_layers.layers import LayerGradients, LayerValues, leave, sphere_radii, texel_place
 
 CONSTANT_HARMONIC = 0.28209479177387814
 """Y_0, which colours are in units of."""
@@ -29,9 +27,9 @@ def render(
     nothing = middle * 0 + density[:0].sum() + values[:0].sum()
     rgb, opacity, depth = nothing[:, None].expand(-1, 3), nothing, nothing
     light = torch.ones_like(middle)
-    before = _leaves(1.0, middle, squared)[0].clamp(min=0)
+    before = leave(1.0, middle, squared)[0].clamp(min=0)
     for k, radius in enumerate(sphere_radii(len(layers.links)).tolist()):
-        t, met = _leaves(radius, middle, squared)
+        t, met = leave(radius, middle, squared)
         met = met & (t > 0) & sound & ~(light < early_stop)
         rows, shares = _texels((origins + t[:, None] * directions) / radius, layers.links[k])
         sigma = (shares * _rows(density, rows)).sum(1).clamp(min=0)
@@ -62,22 +60,10 @@ class _GradientsInto(torch.autograd.Function):
         return None, None, None
 
 
-def _leaves(radius: float, middle: torch.Tensor, squared: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where rays leave a sphere, or pass it nearest, (R,), and which meet it; ``squared`` (R,) is that least distance's
-    square from the origin, at ``middle`` (R,).
-    """
-    inside = radius * radius - squared
-    met = inside > 0
-    return middle + torch.where(met, inside, 1).sqrt() * met, met
-
-
 def _texels(points: torch.Tensor, links: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows (R, 4) of the texels around ``points`` (R, 3) of the unit sphere, and shares: 0 of those not stored."""
     height, width = links.shape
-    column = (torch.atan2(points[:, 1], points[:, 0]) / (2 * math.pi) + 0.5) * width - 0.5
-    # The angle from +z by both sides of the triangle: an arc cosine has no digits left near the poles.
-    level = points[:, :2].square().sum(1).clamp(min=1e-30).sqrt()
-    line = (torch.atan2(level, points[:, 2]) / math.pi * height - 0.5).clamp(0, height - 1)
+    column, line = texel_place(points, height, width)
     x0, y0 = column.detach().floor(), line.detach().floor().clamp(max=height - 2)
     x, y = column - x0, line - y0
     rows, shares = [], []
