@@ -7,10 +7,10 @@ from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.camera import Cameras
 from voxfield.geometry.paths import look_at
 from voxfield.geometry.rays import Rays
-from voxfield.viewer.subjects import MODES, Mode, Shot
+from voxfield.viewer.subjects import MODES, Mode, Shot, Subject
 
 
-class Sphere:
+class Sphere(Subject):
     """An opaque sphere of radius 1, coloured by where it is met, over white."""
 
     bounds = Bounds.from_cube(1.0)

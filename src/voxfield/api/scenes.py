@@ -36,7 +36,7 @@ from voxfield.storage.vdb import VdbFile
 from voxfield.storage.voxel_vdb import is_voxel_vdb, read_voxel_vdb
 from voxfield.training.experiment import read_experiment
 from voxfield.training.progress import Progress
-from voxfield.viewer.subjects import MODES, Mode
+from voxfield.viewer.subjects import MODES, Mode, Subject
 
 _RING: Final = 16
 """Cameras around a scene whose file names none."""
@@ -274,7 +274,7 @@ class Scene:
         return field, look.colour_space == "linear"
 
 
-class SceneSubject:
+class SceneSubject(Subject):
     """A scene as the viewer shows it."""
 
     def __init__(self, field: CompositeField, background: torch.Tensor) -> None:

@@ -13,11 +13,11 @@ from voxfield.training.experiment import EXPERIMENT_NAME
 from voxfield.training.progress import Progress
 from voxfield.viewer.access import PORT
 from voxfield.viewer.exhibits import open_exhibit
+from voxfield.viewer.level_subjects import open_volume
 from voxfield.viewer.photographs import Photographs
 from voxfield.viewer.serving import require_viser
 from voxfield.viewer.showcase import Showcase
 from voxfield.viewer.viewer import Viewer
-from voxfield.viewer.volume_subject import volume_subject
 
 
 def view(
@@ -32,7 +32,8 @@ def view(
 
     Args:
         path: run directory, or a scene's ``.json`` file; or an OpenVDB file, whose fog or level set is marched through;
-            or a voxel dataset, pre-rendered voxels, a ``.npy`` volume or point cloud, HDF5 volumes, a mesh, a PLY point
+            or a folder or file of its levels of detail (`make_levels`), which are loaded as they are needed; or a voxel
+            dataset, pre-rendered voxels, a ``.npy`` volume or point cloud, HDF5 volumes, a mesh, a PLY point
             cloud, or a folder of such files and of volumes, which the browser draws by itself.
         host: name or address of this machine's on which to listen; the URL then holds a secret that whoever looks
             needs. None: only this machine can look.
@@ -89,7 +90,7 @@ def _view_scene(scene: Scene, *, host: str | None, port: int, quiet: bool) -> Vi
 def _view_file(path: Path, host: str | None, port: int) -> Viewer | Showcase:
     """Volumes with matter to march through are painted here; all else the browser draws by itself."""
     name = path.resolve().name
-    subject = volume_subject(path) if path.suffix.lower() == ".vdb" and path.is_file() else None
+    subject = open_volume(path) if path.exists() else None
     if subject is None:
         return Showcase(open_exhibit(path), name=name, host=host, port=port)
     viewer = Viewer(subject, name=name, host=host, port=port)

@@ -9,7 +9,7 @@ long rays were seen to take.
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -43,6 +43,8 @@ class _Pass:
     """Whether it is the first of its view."""
     camera: Cameras
     rays: Rays
+    loading: Iterator[object] | None
+    """What the camera needs is loaded before its rays; None once it is."""
     values: list[dict[str, Tensor]] = field(default_factory=list)
     done: int = 0
 
@@ -113,7 +115,8 @@ class Painter:
         """Paint for about so long, at least one piece; returns whether there is more to paint."""
         end = self._clock() + seconds
         while (current := self._current()) is not None:
-            self._paint_piece(current)
+            if self._loaded(current):
+                self._paint_piece(current)
             if current.done == len(current.rays):
                 self._finish(current)
             if self._clock() >= end:
@@ -150,7 +153,19 @@ class Painter:
 
     def _begin(self, shot: Shot, rows: int, *, first: bool) -> _Pass:
         camera = shot.camera(rows)
-        return _Pass(shot=shot, first=first, camera=camera, rays=camera.image_rays(0))
+        loading = self.subject.load(camera)
+        return _Pass(shot=shot, first=first, camera=camera, rays=camera.image_rays(0), loading=loading)
+
+    def _loaded(self, current: _Pass) -> bool:
+        """Load for about as long as a piece is painted; whether all is there."""
+        end = math.inf
+        for _ in current.loading or ():
+            now = self._clock()
+            end = min(end, now + PIECE_SECONDS[current.first])
+            if now >= end:
+                return False
+        current.loading = None
+        return True
 
     def _paint_piece(self, current: _Pass) -> None:
         began = self._clock()

@@ -1,7 +1,7 @@
 """What can be looked at in the viewer, and how what is seen becomes a picture."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 
@@ -57,13 +57,17 @@ class Subject(Protocol):
     modes: tuple[Mode, ...]
     """The ways in which it can be shown; the first is shown first."""
 
+    def load(self, camera: Cameras) -> Iterator[object]:  # noqa: ARG002  (for those that load as they are looked at)
+        """Load what a camera will see of it, piece by piece; what is looked at meanwhile is what is there."""
+        return iter(())
+
     def look(self, rays: Rays, mode: Mode) -> dict[str, Tensor]:
         """What R rays (on the CPU) see: ``rgb`` (R, 3) as on the screen, ``opacity`` (R,), ``depth`` (R,), and in some
         modes ``normals`` (R, 3), or ``level`` (R,) in [0, 1] from the coarsest to the finest; on the CPU.
         """
 
 
-class FieldSubject:
+class FieldSubject(Subject):
     """A radiance field."""
 
     def __init__(

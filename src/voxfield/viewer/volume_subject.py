@@ -23,7 +23,7 @@ from voxfield.geometry.rays import Rays
 from voxfield.kernels.composite import composite
 from voxfield.kernels.march_grid import OccupancyBits, StepRule, march_grid, pack_occupancy
 from voxfield.storage.vdb import VdbFile, VdbGrid
-from voxfield.viewer.subjects import MODES, Mode
+from voxfield.viewer.subjects import MODES, Mode, Subject
 from voxfield.voxels.lod import halved, halved_transform
 
 MOST_VOXELS: Final = 1 << 24
@@ -40,10 +40,11 @@ _CELLS: Final = 128
 _SIDE: Final = 2.0
 
 
-def volume_subject(path: Path) -> "VolumeSubject | None":
+def volume_subject(path: Path, box: Bounds | None = None) -> "VolumeSubject | None":
     """The fog or level set of an OpenVDB file; None where it has none that can be marched through.
 
-    Of several grids that of the name ``density``, or else the first of floating-point numbers, with a grid of colours.
+    ``box`` is `VolumeSubject`'s. Of several grids that of the name ``density``, or else the first of floating-point
+    numbers, with a grid of colours.
 
     Raises:
         MissingFileError, VolumeFormatError: as reading the file. FormatError: the grid is empty.
@@ -60,7 +61,7 @@ def volume_subject(path: Path) -> "VolumeSubject | None":
     colours = file.read(painted) if painted is not None else None
     if colours is not None and colours.volume.channels != (3,):
         colours = None
-    return VolumeSubject(grid, colours)
+    return VolumeSubject(grid, colours, box=box)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,17 +76,18 @@ class _Laid:
     """Side of a voxel, world units."""
 
 
-class VolumeSubject:
-    """A volume in its own units, made two long; a `voxfield.viewer.subjects.Subject`."""
+class VolumeSubject(Subject):
+    """A volume in its own units, made two long; of whatever size it is."""
 
     modes: tuple[Mode, ...] = MODES[:4]
 
-    def __init__(self, density: VdbGrid, colours: VdbGrid | None = None) -> None:
+    def __init__(self, density: VdbGrid, colours: VdbGrid | None = None, *, box: Bounds | None = None) -> None:
         """Lay a volume out.
 
         Args:
             density: a scalar grid with active voxels: distances if it is a level set, else density per world unit.
             colours: of three values, standing where ``density`` does; None: white.
+            box: what becomes two long, in the volume's units; None: the volume itself.
         """
         laid = _level_set(density) if density.grid_class == "level set" else _fog(density, colours)
         depth, height, width = laid.values.shape[1:]
@@ -94,6 +96,10 @@ class VolumeSubject:
         corners[:, :3] = corners[:, :3] * size - 0.5
         placed = (laid.index_to_world @ corners.T).T[:, :3]
         low, high = placed.min(0), placed.max(0)
+        if box is not None:
+            low, high = np.array(box.minimum), np.array(box.maximum)
+        self.box = Bounds(minimum=tuple(low.tolist()), maximum=tuple(high.tolist()))
+        """What became two long, in the volume's units."""
         self.scale = _SIDE / float((high - low).max())
         """What the world's units were multiplied by."""
         shift = np.eye(4)
@@ -110,6 +116,8 @@ class VolumeSubject:
         """What densities are multiplied by, so that faint volumes show."""
         # Per unit of the view.
         self._density = self.gain / self.scale
+        self.voxel = laid.voxel * self.scale
+        """Side of a voxel of the layout, units of the view."""
         self._occupied = _occupancy(laid.values[0])
         self._box = torch.stack([torch.zeros(3), self._size.float()])
 
