@@ -4,6 +4,9 @@ import importlib.util
 import os
 import shutil
 import sys
+import threading
+import uuid
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -48,7 +51,62 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def captures() -> ModuleType:
     """``tests/capture_writers.py``: small captures in every layout, written as the real programs write them."""
-    spec = importlib.util.spec_from_file_location("capture_writers", Path(__file__).with_name("capture_writers.py"))
+    return _beside("capture_writers")
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[tuple[str, Any]]:
+    """(address, backend) of an S3 server; started once, as that takes seconds."""
+    with warnings.catch_warnings():
+        # Of the server's own dependencies.
+        warnings.simplefilter("ignore")
+        moto_server = pytest.importorskip("moto.server")
+        from moto.s3.models import s3_backends
+
+        server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}", s3_backends["123456789012"]["aws"]
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3_server: tuple[str, Any], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A bucket, whose server S3 clients find, and credentials that can write to it."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server[0])
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "tester")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    return _beside("servers").Bucket.made(s3_server, f"bucket-{abs(hash(request.node.nodeid)):x}"[:40])
+
+
+@pytest.fixture
+def web() -> Iterator[Any]:
+    """A web server of files that lists its folders."""
+    with _beside("servers").Web() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Local copies go to a folder of each test's own, and no credentials but a test's own are found."""
+    monkeypatch.setenv("VOXFIELD_CACHE", str(tmp_path_factory.getbasetemp() / f"cache-{uuid.uuid4().hex[:12]}"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, os.devnull)
+    for name in ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def _beside(name: str) -> ModuleType:
+    """A module that lies beside this file."""
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

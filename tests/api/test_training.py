@@ -16,10 +16,10 @@ from voxfield.api import kinds
 from voxfield.api.books import Aftermath, TrainingTask, train_model
 from voxfield.api.trained_run import TrainedRun
 from voxfield.cli.__main__ import main
-from voxfield.data.capture import Skipped
 from voxfield.errors import InputError
 from voxfield.models.base import MeasuredStep, ParameterGroup, RowsMoved
 from voxfield.storage.run_log import read_log
+from voxfield.storage.skipped import Skipped
 from voxfield.training.experiment import Experiment
 from voxfield.training.schedules import LearningRate
 from voxfield.training.trainer import TrainerConfig

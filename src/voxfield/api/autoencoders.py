@@ -10,8 +10,8 @@ from typing import Any, Final, cast
 import torch
 
 from voxfield.api.books import TrainingTask, train_model
+from voxfield.api.places import anywhere
 from voxfield.api.trained_run import TrainedRun
-from voxfield.data.capture import Skipped
 from voxfield.data.volume_batches import (
     Split,
     VolumeBatch,
@@ -28,6 +28,8 @@ from voxfield.models.voxel_autoencoder import VoxelAutoencoder
 from voxfield.recipes.voxel_autoencoder import AutoencoderExperiment
 from voxfield.storage.atomic import write_json
 from voxfield.storage.json_values import json_values
+from voxfield.storage.remote import local
+from voxfield.storage.skipped import Skipped
 from voxfield.training.evaluate_volumes import reconstruction_measures
 
 _VALIDATED: Final = 64
@@ -119,6 +121,7 @@ class AutoencoderRun(TrainedRun):
             made = [self.model.reconstruct(one[None, None].to(device))[0, 0].float().cpu() for one in volumes]
         return torch.stack(made)
 
+    @anywhere("data", back="self")
     def evaluate(
         self, *, split: str = "test", data: str | os.PathLike[str] | None = None, quiet: bool = False
     ) -> dict[str, Any]:
@@ -138,7 +141,7 @@ class AutoencoderRun(TrainedRun):
             MissingFileError, FormatError: the data are absent or damaged.
         """
         del quiet
-        volumes = open_volumes(Path(self.record.data_path if data is None else data), self.experiment.data)
+        volumes = open_volumes(local(self.record.data_path if data is None else data), self.experiment.data)
         chosen = split_indices(len(volumes), cast(Split, split), self.experiment.data)
         if not chosen:
             raise InputError(f"split {split}: has no volumes. Lower data.train_ratio.")

@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 
 from voxfield.api.books import refuse_to_overwrite
+from voxfield.api.places import anywhere
 from voxfield.api.runs import Run
 from voxfield.api.trained_run import machine
 from voxfield.api.training import train
@@ -25,6 +26,7 @@ from voxfield.models.point_fields import point_field
 from voxfield.recipes import build_model, load_recipe
 from voxfield.storage.atomic import write_json
 from voxfield.storage.checkpoint import save_checkpoint
+from voxfield.storage.remote import local
 from voxfield.training.evaluate import evaluate
 from voxfield.training.experiment import PhotographExperiment, resolve, write_experiment
 from voxfield.training.optimisers import make_optimiser
@@ -59,6 +61,7 @@ class Baked:
         return None if self.source_psnr is None or self.psnr is None else self.source_psnr - self.psnr
 
 
+@anywhere("run", folder="output")
 def bake(
     run: "str | os.PathLike[str] | Run",
     output: str | os.PathLike[str],
@@ -208,7 +211,7 @@ def _held_out(source: Run, experiment: PhotographExperiment) -> PosedImages | No
     splits: tuple[Split, ...] = ("test", "val")
     for split in splits:
         try:
-            return read_capture(Path(source.record.data_path), split=split, options=experiment.capture)
+            return read_capture(local(source.record.data_path), split=split, options=experiment.capture)
         except (FormatError, MissingFileError):
             continue
     return None

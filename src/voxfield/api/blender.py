@@ -12,6 +12,7 @@ import torch
 
 from voxfield.api.film import make_film
 from voxfield.api.opening import open as open_source
+from voxfield.api.places import anywhere
 from voxfield.api.runs import Run
 from voxfield.api.scenes import Scene, density_name
 from voxfield.api.volumes import crop_volume
@@ -55,6 +56,7 @@ class BlenderExport:
     """What Blender gets not, in sentences."""
 
 
+@anywhere("source", alone=("path",), output="output")
 def export_blender(
     source: str | os.PathLike[str] | Run | Scene,
     output: str | os.PathLike[str],

@@ -13,13 +13,14 @@ import torch
 
 from voxfield.api.trained_run import machine
 from voxfield.data.batches import Batches
-from voxfield.data.capture import Skipped
 from voxfield.distributed.devices import Placement, device_memory
 from voxfield.distributed.ranks import ALONE, Ranks
 from voxfield.errors import InputError
 from voxfield.models.base import Trainable
+from voxfield.storage import remote
 from voxfield.storage.atomic import write_json
 from voxfield.storage.checkpoint import list_checkpoints, load_latest
+from voxfield.storage.skipped import Skipped
 from voxfield.training.experiment import Experiment, to_dict, write_experiment
 from voxfield.training.log import RunLog
 from voxfield.training.progress import Progress
@@ -136,15 +137,14 @@ def train_model(
         task.ranks.wait()
         return outcome, tuple(aftermath().left_out)
     about: dict[str, Any] = {"machine": machine(task.placement.device), "device": str(task.placement)}
-    about |= {} if task.start is None else {"start": str(task.start)}
+    about |= {} if task.start is None else {"start": remote.shown(task.start)}
     about |= {} if task.ranks.job is None else {"ranks": task.ranks.size, "job": task.ranks.job}
-    data_path = str(task.data.resolve())
+    named = remote.shown(task.data)
+    data_path = named if remote.url_of(named) is not None else str(task.data.resolve())
     write_experiment(task.run_dir, experiment, seed=task.seed, data_path=data_path, data_hash=data_hash, extra=about)
     resume_step = trainer.step if task.resume else None
     with RunLog(task.run_dir, resume_step=resume_step, tensorboard=experiment.trainer.tensorboard) as log:
-        log.start(
-            recipe=experiment.recipe, data=str(task.data), seed=task.seed, compile_seconds=compile_seconds, **about
-        )
+        log.start(recipe=experiment.recipe, data=named, seed=task.seed, compile_seconds=compile_seconds, **about)
         for note in notes:
             log.event(note)
         with shown(trainer):

@@ -5,17 +5,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from voxfield.api.places import anywhere
 from voxfield.checks import check_choice
 from voxfield.data.capture import CaptureOptions
-from voxfield.data.posed_images import Skipped, open_capture
+from voxfield.data.posed_images import open_capture
 from voxfield.export import multiscale, nerfstudio
 from voxfield.jobs import fetch_eyefultower
 from voxfield.jobs import process_photos as photos
 from voxfield.jobs.process_report import ProcessedPhotos
-from voxfield.jobs.sources import FetchOptions
+from voxfield.storage.remote.sources import FetchOptions
+from voxfield.storage.skipped import Skipped
 from voxfield.training.progress import Progress
 
 
+@anywhere("data", folder="output")
 def convert_capture(
     data: str | os.PathLike[str],
     output: str | os.PathLike[str],
@@ -48,6 +51,7 @@ def convert_capture(
     return nerfstudio.convert_capture(data, output, images=images, subsets=subsets, options=options)
 
 
+@anywhere("data", folder="output")
 def make_multiscale(
     data: str | os.PathLike[str],
     output: str | os.PathLike[str],
@@ -81,6 +85,7 @@ def make_multiscale(
         return multiscale.write_multiscale(data, output, scales=scales, near=near, far=far, stage=progress.stage)
 
 
+@anywhere(folder="output")
 def download_eyefultower(
     capture_names: Sequence[str] = ("riverview",),
     resolution_names: Sequence[str] = ("jpeg_2k",),
@@ -133,6 +138,7 @@ def _prepare_folder(folder: Path, is_new: bool) -> Sequence[Skipped]:
     return nerfstudio.convert_capture(folder, folder, subsets=subsets, overwrite=True, options=options).left_out
 
 
+@anywhere("source", folder="output")
 def process_photos(
     source: str | os.PathLike[str],
     output: str | os.PathLike[str],

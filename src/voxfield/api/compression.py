@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from voxfield.api.places import anywhere
 from voxfield.errors import InputError
 from voxfield.storage.compressed import (
     CompressedFile,
@@ -18,6 +19,7 @@ from voxfield.storage.vdb.layout import Compression
 from voxfield.training.progress import Progress
 
 
+@anywhere("source", "warm_start", output="output")
 def compress_volume(
     source: str | os.PathLike[str],
     output: str | os.PathLike[str],
@@ -53,6 +55,7 @@ def compress_volume(
         return write_compressed(output, grids, config, metadata=file.metadata, previous=previous, advance=advance)
 
 
+@anywhere("source", output="output")
 def decompress_volume(
     source: str | os.PathLike[str],
     output: str | os.PathLike[str],
@@ -93,6 +96,7 @@ def decompress_volume(
     return grids
 
 
+@anywhere("path")
 def open_volumes(path: str | os.PathLike[str]) -> VdbFile | CompressedFile:
     """The file of either kind that is there: both have ``grids``, ``metadata`` and ``read``.
 

@@ -11,9 +11,9 @@ import torch
 
 from voxfield.api.autoencoders import AutoencoderRun, divided, held_out_loss
 from voxfield.api.books import TrainingTask, train_model
+from voxfield.api.places import anywhere
 from voxfield.api.trained_run import TrainedRun
 from voxfield.checks import check_range
-from voxfield.data.capture import Skipped
 from voxfield.data.seeds import mix
 from voxfield.data.volume_batches import Split, VolumeSampler, open_volumes, split_indices
 from voxfield.errors import InputError
@@ -24,6 +24,8 @@ from voxfield.models.voxel_autoencoder import VoxelAutoencoder
 from voxfield.recipes.diffusion import DiffusionExperiment
 from voxfield.storage.atomic import write_json
 from voxfield.storage.json_values import json_values
+from voxfield.storage.remote import local
+from voxfield.storage.skipped import Skipped
 from voxfield.training.evaluate_volumes import evaluate_volumes
 from voxfield.training.progress import Progress
 
@@ -80,7 +82,7 @@ def _codec(task: TrainingTask, experiment: DiffusionExperiment, shape: tuple[int
     named = experiment.data.autoencoder
     if named is None or task.resume:
         return None
-    run = AutoencoderRun(Path(named))
+    run = AutoencoderRun(local(named))
     recipe = run.record.experiment.recipe
     if recipe != "voxel-autoencoder":
         raise InputError(f"data.autoencoder: {named} is a run of {recipe}. Name one of voxel-autoencoder.")
@@ -111,7 +113,7 @@ class DiffusionRun(TrainedRun):
         Raises:
             MissingFileError, FormatError: there are none, or they are damaged.
         """
-        source = Path(self.record.data_path if data is None else data)
+        source = local(self.record.data_path if data is None else data)
         volumes = open_volumes(source, self.experiment.data)
         return [volumes.volume(index) for index in split_indices(len(volumes), split, self.experiment.data)]
 
@@ -155,6 +157,7 @@ class DiffusionRun(TrainedRun):
                 stage.advance(part)
         return torch.cat(made)
 
+    @anywhere("reference", folder="output")
     def sample(
         self,
         output: str | os.PathLike[str],
@@ -225,6 +228,7 @@ class DiffusionRun(TrainedRun):
         held_out = [*split_indices(count, "val", options), *split_indices(count, "test", options)]
         return [volumes.volume(index) for index in held_out]
 
+    @anywhere("data", back="self")
     def evaluate(
         self, *, split: str = "test", data: str | os.PathLike[str] | None = None, quiet: bool = False
     ) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import torch
 
+from voxfield.api.places import anywhere
 from voxfield.data.posed_images import PosedImages
 from voxfield.distributed.devices import Placement
 from voxfield.errors import InputError
@@ -41,6 +42,7 @@ class PagedRun(Protocol):
         """What it learnt."""
 
 
+@anywhere(output="output")
 def export_html(
     run: PagedRun,
     output: str | os.PathLike[str],

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 from voxfield.api.books import TrainingTask
 from voxfield.api.trained_run import TrainedRun
-from voxfield.data.capture import Skipped
 from voxfield.recipes import data_kind
+from voxfield.storage.skipped import Skipped
 
 
 class Kind(Protocol):

@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from voxfield.api.places import anywhere
 from voxfield.api.volumes import convert_volume
 from voxfield.checks import check_range
 from voxfield.storage.vdb import VdbFile, VdbGrid, read_vdb, write_vdb
@@ -33,6 +34,7 @@ class LighterVolume:
     voxels_after: int
 
 
+@anywhere("source", output="output")
 def make_levels(
     source: str | os.PathLike[str],
     output: str | os.PathLike[str],
@@ -95,6 +97,7 @@ def make_levels(
     ]
 
 
+@anywhere("source", output="output", back="source")
 def optimise_volume(
     source: str | os.PathLike[str],
     output: str | os.PathLike[str] | None = None,

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from voxfield.api.kinds import kind_of
+from voxfield.api.places import anywhere
 from voxfield.api.scenes import Scene
 from voxfield.api.trained_run import TrainedRun
 from voxfield.data.scene_file import is_scene
@@ -11,6 +12,7 @@ from voxfield.recipes import load_recipe
 from voxfield.training.experiment import read_experiment
 
 
+@anywhere("run")
 def open(run: str | os.PathLike[str]) -> TrainedRun | Scene:  # noqa: A001  (voxfield.open reads well and shadows nothing)
     """Open a run directory that `train` wrote, or a scene of several fields.
 

@@ -15,7 +15,7 @@ from voxfield.api.runs import Run
 from voxfield.data.batches import Batches
 from voxfield.data.depth_targets import DepthSampler
 from voxfield.data.image_store import FaultyPixels
-from voxfield.data.posed_images import LONGEST_SIDE, PosedImages, Skipped, Split, read_capture
+from voxfield.data.posed_images import LONGEST_SIDE, PosedImages, Split, read_capture
 from voxfield.data.ray_batches import RayBatch, RaySampler
 from voxfield.data.sliding_pool import SlidingPlan
 from voxfield.distributed.devices import reset_peak_memory
@@ -26,6 +26,7 @@ from voxfield.recipes import build_model
 from voxfield.recipes.rehearsal import compile_kernels
 from voxfield.render.image import colour_from_name
 from voxfield.render.lpips import load_lpips
+from voxfield.storage.skipped import Skipped
 from voxfield.storage.voxel_vdb import read_voxel_vdb
 from voxfield.training.evaluate import evaluate
 from voxfield.training.experiment import PhotographExperiment

@@ -3,15 +3,16 @@
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
+from voxfield.api.places import anywhere
 from voxfield.checks import nearest_names
 from voxfield.data.point_clouds import PointClouds
 from voxfield.data.voxel_datasets import PointCloudVoxelDataset, PrerenderedVoxelDataset, Split, VoxelAugment
 from voxfield.errors import FormatError, InputError
 from voxfield.jobs.prerender import Prerendered, PrerenderSettings
 from voxfield.jobs.prerender import prerender as render
+from voxfield.storage.remote import local, published
 from voxfield.training.progress import Progress
 from voxfield.training.settings import load_config_file, replace_values, to_plain
 
@@ -32,6 +33,7 @@ _TRAINING_KEYS: Final = (
 """Of the section ``data``, for training: not looked at here."""
 
 
+@anywhere("points", alone=("config",), folder="output")
 def prerender(
     points: Paths = (),
     output: str | os.PathLike[str] | None = None,
@@ -84,10 +86,10 @@ def prerender(
     settings = prerender_settings({**data, **wanted}, source=where)
     settings = prerender_settings(given, base=settings)
     # Absolute for a cluster, whose workers have other working folders.
-    paths = [Path(source).absolute() if settings.scheduler else Path(source) for source in sources]
+    paths = [local(source).absolute() if settings.scheduler else local(source) for source in sources]
     clouds = PointClouds(paths, data_key=key)
-    with Progress(quiet=quiet) as progress:
-        return render(clouds, Path(folder), settings=settings, progress=progress)
+    with published(folder, folder=True) as target, Progress(quiet=quiet) as progress:
+        return render(clouds, target, settings=settings, progress=progress)
 
 
 def prerender_settings(
@@ -139,6 +141,7 @@ def _read_config(
     return sections[0], sections[1]
 
 
+@anywhere(alone=("config",))
 def voxel_dataset(
     config: str | os.PathLike[str] | Mapping[str, Any],
     split: Split = "all",
@@ -186,7 +189,8 @@ def voxel_dataset(
         raise InputError(f"{where}: without use_prerendered, data.h5_file_path must name the point clouds.")
     settings = prerender_settings(grid_values, source=where)
     cache = int(data.get("max_cache_size", 32)) if data.get("cache_voxels", False) else 0
-    return PointCloudVoxelDataset(named, settings.grid, data_key=data.get("data_key"), cache=cache, **options)
+    clouds = [local(one) for one in ([named] if isinstance(named, str) else named)]
+    return PointCloudVoxelDataset(clouds, settings.grid, data_key=data.get("data_key"), cache=cache, **options)
 
 
 def _check_same(dataset: PrerenderedVoxelDataset, values: Mapping[str, Any], where: str) -> None:

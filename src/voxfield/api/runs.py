@@ -13,6 +13,7 @@ from voxfield.api import field_page
 from voxfield.api.field_subject import field_subject
 from voxfield.api.film import Filmed, FilmOptions, Shoot, rendered, seen_by_rig
 from voxfield.api.measuring import Measurement, score_elsewhere
+from voxfield.api.places import anywhere
 from voxfield.api.surface_exports import SurfaceExporter
 from voxfield.api.trained_run import TrainedRun
 from voxfield.checks import check_choice
@@ -34,6 +35,7 @@ from voxfield.models.base import Model
 from voxfield.recipes import build_model
 from voxfield.recipes.rehearsal import compile_kernels
 from voxfield.render.image import colour_from_name, write_linear
+from voxfield.storage.remote import local
 from voxfield.storage.surface_files import check_surface_path
 from voxfield.storage.vdb.layout import Compression
 from voxfield.storage.voxel_vdb import Layout, write_voxel_vdb
@@ -63,13 +65,13 @@ class Run(TrainedRun):
         self, split: Split, data: str | os.PathLike[str] | None = None, scales: Sequence[int] = ()
     ) -> PosedImages:
         """A split of the run's capture, or of another one in the same world; at other ``scales`` than the run's."""
-        source = self.record.data_path if data is None else data
-        if not Path(source).exists():
+        source = local(self.record.data_path if data is None else data)
+        if not source.exists():
             raise MissingFileError(f"{source}: the capture of this run is not there. Name it with --data.")
         options = self.experiment.capture
         if scales:
             options = dataclasses.replace(options, scales=tuple(scales))
-        return read_capture(Path(source), split=split, options=options)
+        return read_capture(source, split=split, options=options)
 
     @property
     def model(self) -> Model:
@@ -128,6 +130,7 @@ class Run(TrainedRun):
             rgb = linear_from_srgb(rgb)
         return display(rgb, stops=stops, tone_map=tone_map)
 
+    @anywhere("data", alone=("lpips_weights",), back="self")
     def evaluate(
         self,
         *,
@@ -241,6 +244,7 @@ class Run(TrainedRun):
             seed=self.record.seed,
         )
 
+    @anywhere("beside", alone=("kind",), folder="output", back="self")
     def render_path(
         self,
         kind: PathKind | str | os.PathLike[str],
@@ -388,6 +392,7 @@ class Run(TrainedRun):
             rgb = linear_from_srgb(rgb / opacity[..., None].clamp(min=1e-6)) * opacity[..., None]
         return write_linear(path, rgb, depth=seen["depth"], opacity=opacity)
 
+    @anywhere(folder="output")
     def export_nerfstudio(
         self,
         output: str | os.PathLike[str],
@@ -411,13 +416,14 @@ class Run(TrainedRun):
         return nerfstudio.export_run(
             self.captures,
             model,
-            self.record.data_path,
+            local(self.record.data_path),
             output,
             images=images,
             options=self.experiment.capture,
             about={"recipe": self.experiment.recipe, "settings": to_plain(self.experiment), **about},
         )
 
+    @anywhere(output="output")
     def export_vdb(
         self,
         output: str | os.PathLike[str],
@@ -472,6 +478,7 @@ class Run(TrainedRun):
     export_html = field_page.export_html
     """See `voxfield.api.field_page.export_html`."""
 
+    @anywhere(output="output")
     def export_mesh(
         self,
         output: str | os.PathLike[str],
@@ -515,6 +522,7 @@ class Run(TrainedRun):
         check_surface_path(output)
         return self._surfaces(space).write_mesh(output, config, quiet=quiet)
 
+    @anywhere(output="output")
     def export_pointcloud(
         self,
         output: str | os.PathLike[str],
@@ -545,6 +553,7 @@ class Run(TrainedRun):
         """What writes the run's meshes and points."""
         return SurfaceExporter(model=self.model, captures=self.captures, device=self.placement.device, space=space)
 
+    @anywhere(output="output")
     def export_cameras(
         self, output: str | os.PathLike[str], *, split: CameraSplit = "all", space: Space = "world"
     ) -> CamerasExport:

@@ -10,6 +10,7 @@ from typing import Any, Final, cast
 import torch
 
 from voxfield.api.film import Filmed, FilmOptions, Shoot, rendered, seen_by_rig
+from voxfield.api.places import anywhere
 from voxfield.api.runs import Run
 from voxfield.checks import check_choice
 from voxfield.colour import ToneMap, display, linear_from_srgb
@@ -91,6 +92,7 @@ class Scene:
         with kernels_own_the_cores():
             return self.field.render_image(cameras, i, background=behind)
 
+    @anywhere(alone=("kind",), folder="output", back="self")
     def render_path(
         self,
         kind: PathKind | str | os.PathLike[str],

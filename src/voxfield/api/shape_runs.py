@@ -9,9 +9,9 @@ from typing import Any, cast
 import torch
 
 from voxfield.api.books import Aftermath, TrainingTask, train_model
+from voxfield.api.places import anywhere
 from voxfield.api.trained_run import TrainedRun
 from voxfield.checks import check_choice
-from voxfield.data.capture import Skipped
 from voxfield.data.shape_batches import ShapeRayBatches, open_ray_split, resolve_options
 from voxfield.data.shape_rays import HierarchicalVoxelRayDataset
 from voxfield.distributed.devices import reset_peak_memory
@@ -21,9 +21,11 @@ from voxfield.models.raynet import Raynet
 from voxfield.recipes.raynet import ShapeExperiment
 from voxfield.render.image import write_png
 from voxfield.storage.atomic import write_json
+from voxfield.storage.remote import local
 from voxfield.storage.shape_dataset import ShapeDataset, open_shapes
 from voxfield.storage.shape_rays import RayBlock
 from voxfield.storage.shape_splits import read_splits
+from voxfield.storage.skipped import Skipped
 from voxfield.training.evaluate_rays import evaluate_rays
 from voxfield.training.progress import Progress
 
@@ -95,7 +97,7 @@ class ShapeRun(TrainedRun):
     """Where the dataset is, when it is no longer where the run found it."""
 
     def _dataset(self) -> Path:
-        folder = self._moved_to or Path(self.record.data_path)
+        folder = self._moved_to or local(self.record.data_path)
         if not folder.exists():
             raise MissingFileError(f"{folder}: the dataset of this run is not there. Name it with --data.")
         return folder
@@ -105,6 +107,7 @@ class ShapeRun(TrainedRun):
         assert level is not None
         return Raynet(self.experiment.model, about.base_resolution >> level, self.record.seed)
 
+    @anywhere("data", back="self")
     def evaluate(
         self, *, split: str = "test", data: str | os.PathLike[str] | None = None, quiet: bool = False
     ) -> dict[str, Any]:
@@ -127,7 +130,7 @@ class ShapeRun(TrainedRun):
         if data is not None:
             self._moved_to = Path(data)
         folder, options = self._dataset(), self.experiment.data
-        if options.rays is None or not Path(options.rays).is_dir():
+        if options.rays is None or not local(options.rays).is_dir():
             options = resolve_options(folder, dataclasses.replace(options, rays=None))
         model, about = self.model, self._loaded[1]
         seen = open_ray_split(folder, options, "train", held_out=True) if options.held_out else None
@@ -150,6 +153,7 @@ class ShapeRun(TrainedRun):
         write_json(self.path / "eval" / split / "metrics.json", metrics)
         return metrics
 
+    @anywhere(folder="output", back="self")
     def render_shapes(
         self,
         *,

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from voxfield.api.places import anywhere
 from voxfield.checks import check_choice, check_range, nearest_names
 from voxfield.distributed.executors import ExecutorKind, ExecutorSettings
 from voxfield.errors import InputError
@@ -24,6 +25,7 @@ from voxfield.training.progress import Progress
 from voxfield.voxels.voxelise import Coverage
 
 
+@anywhere("meshes", folder="output")
 def build_shapes(
     meshes: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     output: str | os.PathLike[str],
@@ -94,6 +96,7 @@ def build_shapes(
         )
 
 
+@anywhere("dataset", folder="output")
 def trace_shapes(
     dataset: str | os.PathLike[str],
     output: str | os.PathLike[str],
@@ -158,6 +161,7 @@ def trace_shapes(
         return trace_blocks(Path(dataset), Path(output), settings=settings, progress=progress)
 
 
+@anywhere("dataset", back="dataset")
 def split_shapes(
     dataset: str | os.PathLike[str],
     *,
@@ -187,6 +191,7 @@ def split_shapes(
     return write_splits(open_shapes(Path(dataset)), Path(dataset), ratios)
 
 
+@anywhere("dataset")
 def verify_shapes(dataset: str | os.PathLike[str], *, quiet: bool = False) -> CheckedShapes:
     """Verify a dataset: checksums of files, names of blocks, lossless reassembly at every level, counts.
 
@@ -204,6 +209,7 @@ def verify_shapes(dataset: str | os.PathLike[str], *, quiet: bool = False) -> Ch
         return check_shapes(Path(dataset), progress=progress)
 
 
+@anywhere("dataset", folder="output")
 def convert_shapes(dataset: str | os.PathLike[str], output: str | os.PathLike[str], *, layout: Layout) -> int:
     """Write a dataset, or traced rays, in another layout; nothing is lost, and converting back gives the same bytes.
 
@@ -223,6 +229,7 @@ def convert_shapes(dataset: str | os.PathLike[str], output: str | os.PathLike[st
     return convert(Path(dataset), Path(output), layout)
 
 
+@anywhere("dataset", output="output")
 def view_shapes(
     dataset: str | os.PathLike[str],
     output: str | os.PathLike[str],

@@ -11,14 +11,16 @@ from typing import Any
 
 import torch
 
-from voxfield.data.capture import Skipped
+from voxfield.api.places import anywhere
 from voxfield.distributed.devices import Placement, cpu_name, device_name, place
 from voxfield.errors import FormatError
 from voxfield.export.report import write_report
 from voxfield.kernels.threads import kernel_threads
 from voxfield.recipes import load_recipe
 from voxfield.storage.checkpoint import list_checkpoints, load_latest
+from voxfield.storage.remote import shown
 from voxfield.storage.run_log import read_log
+from voxfield.storage.skipped import Skipped
 from voxfield.training.experiment import Experiment, RunRecord, read_experiment
 
 
@@ -65,6 +67,7 @@ class TrainedRun(ABC):
         """Which weights are loaded: ``step``, ``train_seconds`` and the name of the ``checkpoint``."""
         return self._loaded[1]
 
+    @anywhere(back="self")
     def report(self) -> Path:
         """Write ``report.html`` and return its path."""
         return write_report(self.path)
@@ -81,7 +84,7 @@ class TrainedRun(ABC):
             if name not in told and not name.startswith("num_")
         }
         return {
-            "path": str(self.path),
+            "path": shown(self.path),
             "recipe": self.record.experiment.recipe,
             "data": self.record.data_path,
             "created": self.record.created,

@@ -12,12 +12,14 @@ import torch
 import voxfield
 from voxfield.api.books import TrainingTask, default_run_dir, refuse_to_overwrite, resume_state
 from voxfield.api.kinds import kind_of
+from voxfield.api.places import anywhere
 from voxfield.api.trained_run import TrainedRun
 from voxfield.checks import check_bytes
 from voxfield.distributed.devices import Placement, place
 from voxfield.distributed.ranks import Ranks, joined, launched
 from voxfield.errors import InputError
 from voxfield.recipes import ON_A_CPU, data_kind, for_device, load_recipe, read_settings
+from voxfield.storage.remote import local
 from voxfield.training.experiment import EXPERIMENT_NAME, Experiment, RunRecord, read_experiment, resolve
 from voxfield.training.progress import Progress
 from voxfield.training.settings import load_config_file, parse_overrides
@@ -28,6 +30,7 @@ _TYPICAL_STEP_SECONDS = 0.1
 """A training step on two cores, measured on lego with the sizes for one minute; those for five took 0.2."""
 
 
+@anywhere("data", alone=("config", "start"), folder="output", live=True)
 def train(
     recipe: str,
     data: str | os.PathLike[str] | None = None,
@@ -192,9 +195,9 @@ def _source(
     if data is not None:
         return Path(data)
     if named is not None:
-        return Path(named)
+        return local(named)
     if record is not None:
-        return Path(record.data_path)
+        return local(record.data_path)
     raise InputError(f"missing DATA: what shall {recipe} learn from? voxfield train {recipe} DATA")
 
 
@@ -205,7 +208,7 @@ def _starting_grid(start: str | os.PathLike[str] | None, record: RunRecord[Exper
     if start is not None:
         raise InputError("start: a run that is resumed goes on from its own checkpoint. Leave out one of the two.")
     begun = record.extra.get("start")
-    return None if begun is None else Path(str(begun))
+    return None if begun is None else local(str(begun))
 
 
 def _stand_in(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from voxfield.api.places import anywhere
 from voxfield.api.runs import Run
 from voxfield.api.scenes import Scene
 from voxfield.data.scene_file import is_scene
@@ -20,6 +21,7 @@ from voxfield.viewer.showcase import Showcase
 from voxfield.viewer.viewer import Viewer
 
 
+@anywhere("path")
 def view(
     path: str | os.PathLike[str],
     *,

@@ -9,12 +9,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from voxfield.api.places import anywhere
 from voxfield.checks import check_choice, check_range
 from voxfield.errors import InputError
 from voxfield.render.image import write_png
 from voxfield.storage.dense_files import DenseVolume, dense_ending, read_dense, write_dense
 from voxfield.storage.json_values import json_values
 from voxfield.storage.nanovdb import write_nanovdb
+from voxfield.storage.remote import shown
 from voxfield.storage.vdb import VdbFile, VdbGrid, VdbHeader, read_vdb, write_vdb
 from voxfield.storage.vdb.layout import Compression, compression_text
 from voxfield.voxels.sparse import SparseVolume
@@ -25,6 +27,7 @@ from voxfield.voxels.vdb_tree import COORDINATE_MAX, COORDINATE_MIN
 SameNames = Literal["error", "keep", "over", "sum", "max", "min"]
 
 
+@anywhere("path")
 def read_volume(path: str | os.PathLike[str], name: str | None = None) -> VdbGrid:
     """Load one grid of an OpenVDB file, whatever the size of the others.
 
@@ -47,6 +50,7 @@ def read_volume(path: str | os.PathLike[str], name: str | None = None) -> VdbGri
     return file.read(name)
 
 
+@anywhere(output="path")
 def write_volume(
     path: str | os.PathLike[str],
     grids: VdbGrid | Sequence[VdbGrid],
@@ -60,6 +64,7 @@ def write_volume(
     return write_vdb(path, listed, compression=compression, level=level, metadata=metadata)
 
 
+@anywhere("path")
 def volume_info(path: str | os.PathLike[str], *, values: bool = False) -> dict[str, Any]:
     """What an OpenVDB file holds, in the types JSON has.
 
@@ -81,7 +86,7 @@ def volume_info(path: str | os.PathLike[str], *, values: bool = False) -> dict[s
     grids = [_describe(file, header, values) for header in file.grids]
     own = [one for one in grids if one["read"] and one["shares_tree_of"] is None]
     return {
-        "file": str(file.path),
+        "file": shown(file.path),
         "file_size_mb": file.path.stat().st_size / 1e6,
         "version": file.version,
         "library": ".".join(map(str, file.library)),
@@ -93,6 +98,7 @@ def volume_info(path: str | os.PathLike[str], *, values: bool = False) -> dict[s
     }
 
 
+@anywhere("path", output="png")
 def slice_volume(
     path: str | os.PathLike[str],
     name: str | None = None,
@@ -125,6 +131,7 @@ def slice_volume(
     return cut
 
 
+@anywhere("source", output="output")
 def convert_volume(
     source: str | os.PathLike[str],
     output: str | os.PathLike[str],
@@ -177,6 +184,7 @@ def convert_volume(
     return grids
 
 
+@anywhere("sources", output="output")
 def merge_volumes(
     sources: Sequence[str | os.PathLike[str]],
     output: str | os.PathLike[str],
@@ -225,6 +233,7 @@ def merge_volumes(
     return merged
 
 
+@anywhere("source", output="output")
 def crop_volume(
     source: str | os.PathLike[str],
     output: str | os.PathLike[str],

@@ -137,6 +137,8 @@ def _parse(verb: str, command: Callable[..., int], example: str, arguments: list
     """Parse ``arguments`` by the types of ``command``; return the call to make, or the exit code when there is none."""
     import tyro
 
+    from voxfield.cli.options import places
+
     # tyro parses and calls in one go. Handing it a function that only takes the values keeps parse errors, which are
     # reworded below, apart from whatever the verb itself does.
     taken: dict[str, object] = {}
@@ -158,6 +160,7 @@ def _parse(verb: str, command: Callable[..., int], example: str, arguments: list
                 description=description,
                 args=arguments,
                 config=(tyro.conf.FlagCreatePairsOff,),
+                registry=places(),
             )
     except SystemExit as exit_:
         if exit_.code in {0, None}:

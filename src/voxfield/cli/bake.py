@@ -40,6 +40,7 @@ def command(
         settings: change one setting of the new run; give the option again for more.
     """
     import voxfield
+    from voxfield.storage.remote import shown
 
     baked = voxfield.bake(
         run,
@@ -59,8 +60,9 @@ def command(
     for name, psnr in (("Source", baked.source_psnr), ("Sampled", baked.sampled_psnr), ("Trained", baked.psnr)):
         if psnr is not None:
             print(f"{name:<7}  {psnr:.2f} dB")
-    print(f"Run      {baked.run.path}")
+    run_dir = shown(baked.run.path)
+    print(f"Run      {run_dir}")
     if baked.run.outcome == "interrupted":
-        print(f"Interrupted and saved. Continue: voxfield train plenoxels DATA --output {baked.run.path} --resume")
+        print(f"Interrupted and saved. Continue: voxfield train plenoxels DATA --output {run_dir} --resume")
         return 130
     return 1 if baked.run.left_out else 0

@@ -35,6 +35,7 @@ def command(
         allow_outside: let the capture name files outside its folder. Only for files you trust.
     """
     import voxfield
+    from voxfield.storage.remote import shown
 
     conversion = voxfield.convert_capture(
         data,
@@ -47,9 +48,9 @@ def command(
     )
     counts = ", ".join(f"{count} {split}" for split, count in conversion.pictures.items())
     print(f"Read   {conversion.frames} pictures ({conversion.format}): {counts}")
-    print(f"Wrote  {conversion.file}")
+    print(f"Wrote  {shown(conversion.file)}")
     for file, pictures in conversion.subsets.items():
-        print(f"Wrote  {file}: {pictures} pictures")
+        print(f"Wrote  {shown(file)}: {pictures} pictures")
     for item in conversion.left_out:
         print(f"Left out {item.path}: {item.reason}")
     return 1 if conversion.left_out else 0

@@ -43,9 +43,10 @@ def command(
         quiet: no progress bar.
     """
     import voxfield
-    from voxfield.jobs.fetch import format_bytes
     from voxfield.jobs.fetch_eyefultower import FAILURES_FILE, SOURCE
-    from voxfield.jobs.sources import FetchOptions
+    from voxfield.storage.remote import shown
+    from voxfield.storage.remote.fetch import format_bytes
+    from voxfield.storage.remote.sources import FetchOptions
 
     done = voxfield.download_eyefultower(
         capture_name,
@@ -60,7 +61,7 @@ def command(
     elif not done.failures:
         print(f"Nothing to download: all {done.present} files are there.")
     for folder in done.folders:
-        print(f"Ready      {folder}")
+        print(f"Ready      {shown(folder)}")
     for item in done.failures[:MOST_SHOWN]:
         print(f"Failed     {item.path}: {item.reason}")
     if len(done.failures) > MOST_SHOWN:

@@ -32,12 +32,13 @@ def command(
         quiet: no progress bar.
     """
     import voxfield
+    from voxfield.storage.remote import shown
 
     done = voxfield.make_multiscale(data, output, scales=scales, near=near, far=far, quiet=quiet)
     counts = ", ".join(f"{count} {split}" for split, count in done.images.items())
     print(f"Images {counts}, each at {len(scales)} scales")
     print(f"Wrote  {done.written} pictures; {done.present} were there already")
-    print(f"Wrote  {done.file}")
+    print(f"Wrote  {shown(done.file)}")
     for item in done.left_out:
         print(f"Left out {item.path}: {item.reason}")
     return 1 if done.left_out else 0

@@ -91,6 +91,8 @@ def command(
 
 
 def _summary(processed: "ProcessedPhotos") -> str:
+    from voxfield.storage.remote import shown
+
     lens = processed.cameras[0]
     focal = lens["parameters"][0] / lens["size"][0]
     count = len(processed.registered)
@@ -112,7 +114,8 @@ def _summary(processed: "ProcessedPhotos") -> str:
         shares = [f"{name} ({share:.0%} of the median)" for name, share in processed.blurred.items()]
         lines.append(f"{what}: {_some(shares)}")
     lines += [f"Left out {item.path}: {item.reason}" for item in processed.skipped]
-    lines.append(f"Wrote {processed.output / 'transforms.json'}; the rest is in {processed.output / 'process.json'}")
+    transforms, report = (shown(processed.output / name) for name in ("transforms.json", "process.json"))
+    lines.append(f"Wrote {transforms}; the rest is in {report}")
     return "\n".join(lines)
 
 

@@ -16,9 +16,11 @@ def command(dataset: Annotated[Positional[Path], arg(metavar="DATASET")], /) -> 
     Args:
         dataset: its folder.
     """
-    from voxfield.jobs.fetch import format_bytes
+    from voxfield.storage.remote import local
+    from voxfield.storage.remote.fetch import format_bytes
     from voxfield.storage.shapes import read_about
 
+    dataset = local(dataset)
     about, content = read_about(dataset)
     turned = about.symmetry
     rows = [

@@ -29,7 +29,8 @@ def command(
         size: pixels along each side of a picture.
     """
     import voxfield
+    from voxfield.storage.remote import shown
 
     written = voxfield.view_shapes(dataset, output, objects=objects, count=count, columns=columns, size=size)
-    print(f"Wrote  {written}")
+    print(f"Wrote  {shown(written)}")
     return 0

@@ -49,6 +49,7 @@ def command(
         quiet: no progress bar.
     """
     import voxfield
+    from voxfield.storage.remote import shown
 
     done = voxfield.export_blender(
         source,
@@ -66,10 +67,10 @@ def command(
         quiet=quiet,
     )
     for file in done.files:
-        print(f"Wrote  {file}: {file.stat().st_size / 1e6:.1f} MB")
-    print(f"Wrote  {done.script}: {done.cameras} cameras, {done.frames} frames")
+        print(f"Wrote  {shown(file)}: {file.stat().st_size / 1e6:.1f} MB")
+    print(f"Wrote  {shown(done.script)}: {done.cameras} cameras, {done.frames} frames")
     if done.blend is not None:
-        print(f"Wrote  {done.blend}")
+        print(f"Wrote  {shown(done.blend)}")
     for sentence in done.left_out:
         print(f"Left out: {sentence[0].lower()}{sentence[1:]}")
     return 0

@@ -28,7 +28,8 @@ def command(
     """
     import voxfield
     from voxfield.cli.run_kinds import require_photographs
+    from voxfield.storage.remote import shown
 
     done = require_photographs(voxfield.open(run), "export cameras").export_cameras(output, split=split, space=space)
-    print(f"Wrote  {done.file}: {', '.join(f'{count} {name}' for name, count in done.cameras.items())}")
+    print(f"Wrote  {shown(done.file)}: {', '.join(f'{count} {name}' for name, count in done.cameras.items())}")
     return 0

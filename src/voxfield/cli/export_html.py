@@ -41,6 +41,7 @@ def command(
     """
     import voxfield
     from voxfield.cli.run_kinds import require_photographs
+    from voxfield.storage.remote import shown
 
     done = require_photographs(voxfield.open(run), "export pages").export_html(
         output,
@@ -52,8 +53,8 @@ def command(
         background=background,
         title=title,
     )
-    size, megabytes = " x ".join(map(str, done.resolution)), done.bytes / 1e6
-    print(f"Wrote  {done.file}: {done.voxels:,} voxels of {size}, harmonics to {done.sh_degree}, {megabytes:.1f} MB")
+    file, size, megabytes = shown(done.file), " x ".join(map(str, done.resolution)), done.bytes / 1e6
+    print(f"Wrote  {file}: {done.voxels:,} voxels of {size}, harmonics to {done.sh_degree}, {megabytes:.1f} MB")
     if done.left_out:
         print(f"Left out {done.left_out}, which the page does not show.")
     return 0

@@ -41,6 +41,7 @@ def command(
     """
     import voxfield
     from voxfield.cli.run_kinds import require_photographs
+    from voxfield.storage.remote import shown
 
     done = require_photographs(voxfield.open(run), "export meshes").export_mesh(
         output,
@@ -52,6 +53,6 @@ def command(
         texture=texture,
         space=space,
     )
-    files = ", ".join(str(file) for file in (done.file, *done.beside))
+    files = ", ".join(shown(file) for file in (done.file, *done.beside))
     print(f"Wrote  {files}: {done.vertices:,} vertices, {done.faces:,} triangles, {done.bytes / 1e6:.1f} MB")
     return 0

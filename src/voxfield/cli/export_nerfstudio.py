@@ -28,11 +28,12 @@ def command(
     """
     import voxfield
     from voxfield.cli.run_kinds import require_photographs
+    from voxfield.storage.remote import shown
 
     done = require_photographs(voxfield.open(run), "export cameras").export_nerfstudio(output, images=images)
     counts = ", ".join(f"{count} {split}" for split, count in done.capture.pictures.items())
-    print(f"Wrote  {done.capture.file}: {counts}")
-    print(f"Wrote  {done.weights.file}: {done.weights.tensors} tensors, {done.weights.bytes / 1e6:.1f} MB")
+    print(f"Wrote  {shown(done.capture.file)}: {counts}")
+    print(f"Wrote  {shown(done.weights.file)}: {done.weights.tensors} tensors, {done.weights.bytes / 1e6:.1f} MB")
     print(f"Wrote  {done.weights.listing}")
     print(f"Wrote  {done.world}")
     for item in done.capture.left_out:

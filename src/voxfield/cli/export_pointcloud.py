@@ -32,9 +32,10 @@ def command(
     """
     import voxfield
     from voxfield.cli.run_kinds import require_photographs
+    from voxfield.storage.remote import shown
 
     done = require_photographs(voxfield.open(run), "export points").export_pointcloud(
         output, points=points, min_opacity=min_opacity, space=space, seed=seed
     )
-    print(f"Wrote  {done.file}: {done.vertices:,} points, {done.bytes / 1e6:.1f} MB")
+    print(f"Wrote  {shown(done.file)}: {done.vertices:,} points, {done.bytes / 1e6:.1f} MB")
     return 0

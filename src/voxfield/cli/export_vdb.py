@@ -41,6 +41,7 @@ def command(
     """
     import voxfield
     from voxfield.cli.run_kinds import require_photographs
+    from voxfield.storage.remote import shown
 
     done = require_photographs(voxfield.open(run), "export volumes").export_vdb(
         output,
@@ -53,7 +54,7 @@ def command(
         level=level,
     )
     size = " x ".join(map(str, done.resolution))
-    print(f"Wrote  {done.file}: {done.voxels:,} voxels of {size}, {done.bytes / 1e6:.1f} MB")
+    print(f"Wrote  {shown(done.file)}: {done.voxels:,} voxels of {size}, {done.bytes / 1e6:.1f} MB")
     if done.left_out:
         print(f"Left out {done.left_out}, which no volume holds.")
     return 0

@@ -86,6 +86,7 @@ def command(
     """
     import voxfield
     from voxfield.storage.prerendered import FAILURES
+    from voxfield.storage.remote import shown
 
     done = voxfield.prerender(
         [*points, *([input_h5] if input_h5 is not None else [])],
@@ -119,7 +120,7 @@ def command(
     for item in done.failures[:_SHOWN]:
         print(f"Failed: sample {item.index}, {item.name}: {item.reason}")
     if len(done.failures) > _SHOWN:
-        print(f"{len(done.failures) - _SHOWN} more failed: see {done.output / FAILURES}")
+        print(f"{len(done.failures) - _SHOWN} more failed: see {shown(done.output / FAILURES)}")
     print(
         f"Not 0: {about['share_not_zero']:.2%} of the voxels, {about['share_not_zero_before_threshold']:.2%} before "
         f"the threshold. A threshold of {about['suggested_threshold']:.3g} leaves "
@@ -132,6 +133,6 @@ def command(
     failed = f", {len(done.failures)} failed" if done.failures else ""
     print(
         f"Pre-rendering is complete: {done.samples:,} samples ({done.made:,} made now{failed}) in {done.batches:,} "
-        f"batches: {done.output}"
+        f"batches: {shown(done.output)}"
     )
     return 1 if done.failures else 0

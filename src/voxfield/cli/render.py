@@ -77,6 +77,7 @@ def command(
     from voxfield.cli.eval import print_metrics
     from voxfield.cli.run_kinds import refuse_photographic, require_photographs
     from voxfield.errors import InputError
+    from voxfield.storage.remote import shown
 
     if compute_metrics and path != "dataset":
         raise InputError("--compute-metrics: only --path dataset has photographs to compare with.")
@@ -97,7 +98,7 @@ def command(
         refuse_photographic(opened, photographic)
         pictures = opened.render_shapes(split=split, views=frames or 1, size=width or 256, output=output, quiet=quiet)
         for file in pictures:
-            print(f"Wrote  {file}")
+            print(f"Wrote  {shown(file)}")
         return 0
     options: dict[str, Any] = {}
     if isinstance(opened, voxfield.Scene):
@@ -127,7 +128,7 @@ def command(
         **options,
     )
     for file in written:
-        print(f"Wrote  {file}")
+        print(f"Wrote  {shown(file)}")
     if compute_metrics and isinstance(opened, voxfield.Run):
         return print_metrics(
             opened.path, split, opened.evaluate(split=split, executor=executor, scheduler=scheduler, quiet=quiet)

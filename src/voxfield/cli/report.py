@@ -18,6 +18,7 @@ def command(run: Annotated[Positional[Path], arg(metavar="RUN")], /) -> int:
     """
     import voxfield
     from voxfield.cli.run_kinds import require_run
+    from voxfield.storage.remote import shown
 
-    print(f"Wrote  {require_run(voxfield.open(run), 'have reports').report()}")
+    print(f"Wrote  {shown(require_run(voxfield.open(run), 'have reports').report())}")
     return 0

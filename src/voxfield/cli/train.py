@@ -65,6 +65,7 @@ def command(
     """
     import voxfield
     from voxfield.distributed.ranks import launched
+    from voxfield.storage.remote import shown
 
     run = voxfield.train(
         recipe,
@@ -88,14 +89,14 @@ def command(
     )
     if not launched().leads:
         return 130 if run.outcome == "interrupted" else int(bool(run.left_out))
-    print(f"Run:     {run.path}")
-    print(f"Report:  {run.path / 'report.html'}")
+    print(f"Run:     {shown(run.path)}")
+    print(f"Report:  {shown(run.path / 'report.html')}")
     if run.outcome == "interrupted":
         named = recipe if data is None else f"{recipe} {data}"
-        print(f"Interrupted and saved. Continue: voxfield train {named} --output {run.path} --resume")
+        print(f"Interrupted and saved. Continue: voxfield train {named} --output {shown(run.path)} --resume")
         return 130
     if run.left_out:
         what = "pictures" if isinstance(run, voxfield.Run) else "examples"
-        print(f"Trained without {len(run.left_out)} {what} that could not be used: {run.path / 'failures.json'}")
+        print(f"Trained without {len(run.left_out)} {what} that could not be used: {shown(run.path / 'failures.json')}")
         return 1
     return 0

@@ -42,6 +42,7 @@ def command(
     """
     import voxfield
     from voxfield.cli.tables import format_table
+    from voxfield.storage.remote import local
 
     config = voxfield.CompressionConfig(
         codec=codec, max_error=max_error, relative_error=relative_error, nodes=nodes, steps=steps
@@ -64,6 +65,6 @@ def command(
             ("grid", "codec", "active voxels", "bytes", "allowed error", "largest error", "RMSE of range"), rows
         )
     )
-    before, after = file.stat().st_size, output.stat().st_size
+    before, after = local(file).stat().st_size, local(output).stat().st_size
     print(f"Wrote  {output}: {after:,} bytes, 1/{before / after:.1f} of {file}")
     return 0

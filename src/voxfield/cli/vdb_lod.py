@@ -36,6 +36,7 @@ def command(
         level: effort of the compression.
     """
     import voxfield
+    from voxfield.storage.remote import shown
 
     for path in voxfield.make_levels(
         file,
@@ -46,5 +47,5 @@ def command(
         compression=compression,
         level=level,
     ):
-        print(f"Wrote  {path}: {path.stat().st_size / 1e6:.3f} MB")
+        print(f"Wrote  {shown(path)}: {path.stat().st_size / 1e6:.3f} MB")
     return 0

@@ -32,6 +32,7 @@ def command(
         level: effort of the compression.
     """
     import voxfield
+    from voxfield.storage.remote import shown
 
     done = voxfield.optimise_volume(
         file,
@@ -42,7 +43,7 @@ def command(
         level=level,
     )
     print(
-        f"Wrote  {done.file}: {done.bytes_before / 1e6:.3f} MB before, {done.bytes_after / 1e6:.3f} now; "
+        f"Wrote  {shown(done.file)}: {done.bytes_before / 1e6:.3f} MB before, {done.bytes_after / 1e6:.3f} now; "
         f"{done.voxels_before:,} active voxels before, {done.voxels_after:,} now"
     )
     return 0

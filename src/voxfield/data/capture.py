@@ -22,6 +22,7 @@ from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.camera import CameraModel
 from voxfield.geometry.distortion import Coefficients, largest_radius
 from voxfield.geometry.pose import Centre, Orientation, SceneTransform
+from voxfield.storage.skipped import Skipped
 
 Split = Literal["train", "val", "test"]
 SPLITS: Final = ("train", "val", "test")
@@ -151,16 +152,6 @@ class CaptureOptions:
             check_range("max_images", self.max_images, minimum=1)
         if self.scene_bounds is not None and len(self.scene_bounds) != 6:
             raise InputError(f"scene_bounds: expected 6 numbers x0 y0 z0 x1 y1 z1, got {self.scene_bounds}.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Skipped:
-    """A picture that was left out."""
-
-    path: str
-    """The picture, as the capture names it."""
-    reason: str
-    """Why, in words that say what to do where something can be done."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from voxfield.data.batches import Batches
-from voxfield.data.capture import DepthOptions, Skipped
+from voxfield.data.capture import DepthOptions
 from voxfield.data.decode import read_depth
 from voxfield.data.posed_images import DepthImages, PosedImages
 from voxfield.data.ray_batches import DepthTargets, RayBatch
@@ -25,6 +25,7 @@ from voxfield.distributed.ranks import ALONE, Ranks
 from voxfield.errors import FormatError, InputError
 from voxfield.geometry.camera import Cameras
 from voxfield.geometry.rays import Rays
+from voxfield.storage.skipped import Skipped
 
 _STEEPEST: Final = 1e-3
 """Cosine to the optical axis below which a depth along it says nothing of the distance."""

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from voxfield.checks import check_choice, check_dtype
-from voxfield.data.capture import Skipped
 from voxfield.data.decode import Size, read_image, read_linear, read_mask
 from voxfield.data.scales import area_reduced
 from voxfield.errors import FormatError, InputError
+from voxfield.storage.skipped import Skipped
 
 DECODE_THREADS: Final = 2
 """Decoding an 800x800 PNG takes about 10 ms of one core; two threads keep up with training on two cores."""

@@ -19,7 +19,6 @@ from voxfield.data.capture import (
     Capture,
     CaptureOptions,
     Frame,
-    Skipped,
     Split,
     check_size,
     digest,
@@ -48,8 +47,9 @@ from voxfield.geometry.camera import CameraModel, Cameras
 from voxfield.geometry.distortion import Coefficients, undistort
 from voxfield.geometry.ndc import NdcFrame
 from voxfield.geometry.pose import SceneTransform, focus, normalise
+from voxfield.storage.skipped import Skipped
 
-__all__ = ["CaptureOptions", "PosedImages", "Skipped", "Split", "open_capture", "read_capture"]
+__all__ = ["CaptureOptions", "PosedImages", "Split", "open_capture", "read_capture"]
 
 FEWEST_POINTS: Final = 100
 """Fewer sparse points than these do not set the region of interest by themselves."""

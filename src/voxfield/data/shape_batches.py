@@ -13,8 +13,10 @@ from voxfield.checks import check_bytes, check_range
 from voxfield.data.shape_rays import HierarchicalVoxelRayDataset, RayRequest
 from voxfield.distributed.ranks import ALONE, Ranks
 from voxfield.errors import FormatError, InputError, MissingFileError
+from voxfield.storage.remote import local, shown, url_of
 from voxfield.storage.shape_dataset import open_shapes
 
+_RAYS = "ray_dataset_hierarchical"
 _LARGEST_BLOCK = 16
 """Voxels along an axis of the blocks that a training takes when nobody chooses a level."""
 
@@ -82,7 +84,10 @@ def resolve_options(dataset: Path, options: ShapeRayOptions) -> ShapeRayOptions:
         InputError: a level that the dataset does not have.
     """
     about = open_shapes(dataset).about
-    rays = Path(options.rays) if options.rays else dataset.resolve().parent / "ray_dataset_hierarchical"
+    named, home = options.rays, shown(dataset)
+    if named is None and url_of(home) is not None:
+        named = f"{home.rsplit('/', 1)[0]}/{_RAYS}"
+    rays = dataset.resolve().parent / _RAYS if named is None else local(named)
     if not rays.is_dir():
         raise MissingFileError(
             f"{rays}: no rays there. Name their folder with --set data.rays=DIR, or trace them:\n"
@@ -94,9 +99,9 @@ def resolve_options(dataset: Path, options: ShapeRayOptions) -> ShapeRayOptions:
         level = next(fine, about.num_levels - 1)
     if level >= about.num_levels:
         raise InputError(f"data.level: {dataset} has levels 0 to {about.num_levels - 1}, got {level}.")
-    return ShapeRayOptions(
-        rays=str(rays.resolve()), level=level, held_out=options.held_out, cache_bytes=options.cache_bytes
-    )
+    if named is None or url_of(named) is None:
+        named = str(rays.resolve())
+    return ShapeRayOptions(rays=named, level=level, held_out=options.held_out, cache_bytes=options.cache_bytes)
 
 
 def open_ray_split(

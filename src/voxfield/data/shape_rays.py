@@ -41,6 +41,7 @@ from voxfield.data.sparse_voxels import Connectivity, neighbour_edges, occupied_
 from voxfield.errors import FormatError, InputError
 from voxfield.kernels.cube_symmetry import symmetry_matrix
 from voxfield.kernels.voxel_words import unpack_blocks
+from voxfield.storage.remote import local
 from voxfield.storage.shape_dataset import ShapeDataset, open_shapes
 from voxfield.storage.shape_rays import PackedRays, RayBlock, ShapeRays, open_rays
 from voxfield.storage.shape_splits import read_splits
@@ -81,8 +82,8 @@ class HierarchicalVoxelRayDataset(Dataset[Sample]):
     """A split's blocks, each with its rays.
 
     Args:
-        dataset_dir: the voxel dataset.
-        ray_dataset_dir: its traced rays, in either layout; ``packed`` is many times quicker.
+        dataset_dir: the voxel dataset, or its URL.
+        ray_dataset_dir: its traced rays, or their URL, in either layout; ``packed`` is many times quicker.
         split: ``train``, ``val`` or ``test``.
         levels: only blocks of these levels; None: all that were traced.
         samples_per_subvolume: draw as many rays of a block each time; None: all.
@@ -137,7 +138,7 @@ class HierarchicalVoxelRayDataset(Dataset[Sample]):
             raise InputError(f"ray_range: expected from < to in [0, 1], got {ray_range}.")
         check_choice("sparse_mode", sparse_mode, get_args(SparseMode))
         check_choice("sparse_connectivity", sparse_connectivity, get_args(Connectivity))
-        self.dataset_dir, self.ray_dataset_dir = Path(dataset_dir), Path(ray_dataset_dir)
+        self.dataset_dir, self.ray_dataset_dir = local(dataset_dir), local(ray_dataset_dir)
         self.split, self.transform, self.seed, self.epoch = split, transform, int(seed), 0
         self.samples_per_subvolume, self.ray_range = samples_per_subvolume, ray_range
         self.uniform_batches, self.sparse_voxels = uniform_batches, sparse_voxels

@@ -25,6 +25,7 @@ from voxfield.checks import check_choice, check_range
 from voxfield.data.point_clouds import PointClouds
 from voxfield.errors import FormatError, InputError, MissingFileError, VoxfieldError
 from voxfield.storage.prerendered import METADATA, PATTERN, BatchAbout, find_batches, read_batch_about, read_metadata
+from voxfield.storage.remote import local
 from voxfield.voxels.point_grid import (
     PointGridSettings,
     ValueRange,
@@ -199,7 +200,7 @@ class PrerenderedVoxelDataset(VoxelDataset):
         train_ratio: float = 0.8,
         seed: int = 42,
     ) -> None:
-        self.folder = Path(folder)
+        self.folder = local(folder)
         self.metadata = read_metadata(self.folder)
         self._batches = _checked_batches(self.folder, self.metadata)
         self.shape = self._batches[0].shape

@@ -23,7 +23,7 @@ from typing import Any, Final, Protocol
 import torch
 
 from voxfield.checks import check_range
-from voxfield.data.capture import SPLITS, CaptureOptions, Skipped, Split, is_file
+from voxfield.data.capture import SPLITS, CaptureOptions, Split, is_file
 from voxfield.data.formats import blender
 from voxfield.data.formats.pynerf import FILE_NAME
 from voxfield.data.posed_images import PosedImages, read_capture
@@ -31,6 +31,7 @@ from voxfield.data.scales import check_scales
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.render.image import write_png
 from voxfield.storage.atomic import write_json
+from voxfield.storage.skipped import Skipped
 
 RECORD_NAME: Final = "multiscale.json"
 SCENE_RADIUS: Final = 1.5

@@ -32,7 +32,6 @@ from voxfield.data.capture import (
     Capture,
     CaptureOptions,
     Frame,
-    Skipped,
     Split,
     check_size,
     is_file,
@@ -49,6 +48,7 @@ from voxfield.export.weights import Weights, write_weights
 from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.pose import SceneTransform
 from voxfield.storage.atomic import replacing, write_bytes, write_json
+from voxfield.storage.skipped import Skipped
 
 Placement = Literal["copy", "link"]
 HALF: Final = "half"

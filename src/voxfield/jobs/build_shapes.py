@@ -24,7 +24,7 @@ from typing import Any, Final, get_args
 import numpy as np
 
 from voxfield.checks import check_choice, check_range
-from voxfield.data.capture import Skipped, digest
+from voxfield.data.capture import digest
 from voxfield.data.formats.meshes import find_meshes, read_mesh
 from voxfield.distributed.executors import ExecutorSettings, open_executor
 from voxfield.errors import InputError, VoxfieldError
@@ -35,6 +35,7 @@ from voxfield.storage.atomic import write_bytes, write_json
 from voxfield.storage.npz import npz_bytes, read_npz
 from voxfield.storage.shape_dataset import ShapeDataset, open_shapes, write_shapes
 from voxfield.storage.shapes import METADATA, SPLITS, DatasetAbout, Layout, ShapeObject, read_about
+from voxfield.storage.skipped import Skipped
 from voxfield.voxels.hierarchy import BlockLevel, BlockTree, build_tree, check_resolutions
 from voxfield.voxels.voxelise import Coverage, voxelise
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from voxfield.data.capture import Skipped
 from voxfield.errors import VoxfieldError
 from voxfield.jobs.reporter import Reporter
 from voxfield.storage.shape_dataset import open_shapes
 from voxfield.storage.shape_packed import PackedShapes
 from voxfield.storage.shapes import METADATA, BlockCounts
+from voxfield.storage.skipped import Skipped
 from voxfield.voxels.hierarchy import check_tree
 
 

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Final
 
 from voxfield.checks import nearest_names
-from voxfield.data.capture import Skipped
 from voxfield.data.formats.eyefultower import KRT_FILE, SPLITS_FILE, XML_FILE
 from voxfield.errors import FormatError, InputError, MissingFileError
-from voxfield.jobs.fetch import Display, Fetched, fetch
-from voxfield.jobs.sources import FetchOptions, RemoteFile, Source
 from voxfield.storage.atomic import write_json
+from voxfield.storage.remote.fetch import Fetched, fetch
+from voxfield.storage.remote.sources import FetchOptions, RemoteFile, Source
+from voxfield.storage.remote.transfers import Display
+from voxfield.storage.skipped import Skipped
 
 SOURCE: Final = "s3://fb-baas-f32eacb9-8abb-11eb-b2b8-4857dd089e15/EyefulTower"
 CAPTURES: Final = (
@@ -90,7 +91,7 @@ def download(
         prepare: called with each folder of pictures that is there, and whether something of it is new.
         display: shows the transfer.
         say: takes a line for the person who waits.
-        source: where the captures are, see ``jobs.sources``.
+        source: where the captures are, see ``storage.remote.sources``.
         options: see ``FetchOptions``.
 
     Returns:
@@ -102,7 +103,8 @@ def download(
     """
     chosen_captures = _choose("capture_name", captures, CAPTURES)
     folders = [RESOLUTIONS[name] for name in _choose("resolution_name", resolutions, RESOLUTIONS)]
-    remote = Source(source, options or FetchOptions())
+    # What is public is asked for as such: credentials for something else may be refused.
+    remote = Source(source, dataclasses.replace(options or FetchOptions(), anonymous=True))
     files: list[RemoteFile] = []
     failures: list[Skipped] = []
     to_prepare: list[str] = []

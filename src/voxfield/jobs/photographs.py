@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from voxfield.data.capture import Skipped
 from voxfield.data.decode import Header, read_header, read_image
 from voxfield.errors import FormatError
 from voxfield.jobs.sharpness import measure_sharpness
 from voxfield.storage.atomic import replacing, write_bytes
+from voxfield.storage.skipped import Skipped
 
 PHOTOGRAPH_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif")
 """Endings, in any case, of what is taken as a photograph."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from voxfield.checks import check_choice, check_range
-from voxfield.data.capture import Skipped, digest
+from voxfield.data.capture import digest
 from voxfield.errors import InputError, MissingFileError
 from voxfield.jobs.photographs import (
     PHOTOGRAPH_SUFFIXES,
@@ -36,6 +36,7 @@ from voxfield.jobs.reporter import Reporter
 from voxfield.jobs.sharpness import find_blurred
 from voxfield.jobs.stage_ledger import StageLedger
 from voxfield.jobs.video_frames import FrameSchedule, place_frames, plan_frames, require_video_reading
+from voxfield.storage.skipped import Skipped
 
 Kind = Literal["images", "video"]
 CameraModelName = Literal[

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import voxfield
-from voxfield.data.capture import Skipped
 from voxfield.jobs.photographs import PlacedPicture
 from voxfield.jobs.reconstruct import Matching
 from voxfield.storage.atomic import write_json
+from voxfield.storage.skipped import Skipped
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 
 from voxfield.checks import check_choice, check_range
-from voxfield.data.capture import Skipped
 from voxfield.distributed.executors import ExecutorSettings, open_executor
 from voxfield.errors import InputError, VoxfieldError
 from voxfield.geometry.voxel_views import RayStart, sample_views
@@ -40,6 +39,7 @@ from voxfield.storage.shape_rays import (
     write_packed_rays,
 )
 from voxfield.storage.shapes import Layout, read_json_object
+from voxfield.storage.skipped import Skipped
 from voxfield.voxels.hierarchy import hash_blocks
 
 SUMMARY: Final = "processing_summary.json"

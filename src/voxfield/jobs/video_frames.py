@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from voxfield.data.capture import Skipped
 from voxfield.errors import FormatError, MissingExtraError
 from voxfield.jobs.photographs import JPEG_QUALITY, PlacedPicture
 from voxfield.jobs.sharpness import measure_sharpness
 from voxfield.storage.atomic import replacing
+from voxfield.storage.skipped import Skipped
 
 _LARGEST_FRAME: Final = 89_000_000
 """Pixels, as for photographs."""

@@ -29,7 +29,6 @@ from voxfield.data.capture import (
     CaptureOptions,
     Frame,
     Intrinsics,
-    Skipped,
     Split,
     digest,
     reduced_only,
@@ -53,6 +52,7 @@ from voxfield.errors import FormatError, MissingFileError
 from voxfield.geometry.camera import CameraModel
 from voxfield.geometry.ndc import is_forward_facing
 from voxfield.geometry.rotations import rotations_from_quaternions
+from voxfield.storage.skipped import Skipped
 
 MODEL_FOLDERS: Final = ("sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse")
 _LENSES: Final[dict[str, tuple[CameraModel, str]]] = {

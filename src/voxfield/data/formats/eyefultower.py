@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import torch
 
-from voxfield.data.capture import Capture, CaptureOptions, Frame, Intrinsics, Skipped, Split, digest, resolve_inside
+from voxfield.data.capture import Capture, CaptureOptions, Frame, Intrinsics, Split, digest, resolve_inside
 from voxfield.data.decode import Size, read_header
 from voxfield.data.formats.metashape_xml import looks_like_export, read_export
 from voxfield.data.formats.photo_capture import mentions, photo_capture
@@ -28,6 +28,7 @@ from voxfield.data.formats.poses import Pose, from_opencv, rigid_pose
 from voxfield.data.formats.transforms_json import MOST_PIXELS_A_SIDE, Table, read_table
 from voxfield.errors import FormatError, MissingFileError
 from voxfield.geometry.camera import CameraModel
+from voxfield.storage.skipped import Skipped
 
 KRT_FILE: Final = "cameras.json"
 XML_FILE: Final = "cameras.xml"

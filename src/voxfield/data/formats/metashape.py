@@ -19,7 +19,6 @@ from voxfield.data.capture import (
     Capture,
     CaptureOptions,
     Frame,
-    Skipped,
     Split,
     digest,
     resolve_inside,
@@ -28,6 +27,7 @@ from voxfield.data.formats import eyefultower
 from voxfield.data.formats.metashape_xml import AlignedCamera, looks_like_export, read_export
 from voxfield.data.formats.photo_capture import find_mask, mask_names, photo_capture
 from voxfield.errors import FormatError, MissingFileError
+from voxfield.storage.skipped import Skipped
 
 PICTURES: Final = "images"
 _NOT_PICTURES: Final = re.compile(r"\..*|masks?|depths?")

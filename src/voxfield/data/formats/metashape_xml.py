@@ -22,13 +22,14 @@ from xml.etree import ElementTree
 import torch
 from torch import Tensor
 
-from voxfield.data.capture import Intrinsics, Skipped
+from voxfield.data.capture import Intrinsics
 from voxfield.data.formats.photo_capture import mentions
 from voxfield.data.formats.poses import LARGEST_NUMBER, Pose, from_opencv, rigid_pose
 from voxfield.data.formats.transforms_json import MOST_PIXELS_A_SIDE
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.geometry.camera import CameraModel
 from voxfield.geometry.pose import SceneTransform
+from voxfield.storage.skipped import Skipped
 
 MOST_BYTES: Final = 1 << 28
 """A camera takes about 2 kB: this is more than 100,000 of them."""

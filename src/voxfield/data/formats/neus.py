@@ -24,7 +24,6 @@ from voxfield.data.capture import (
     CaptureOptions,
     Frame,
     Intrinsics,
-    Skipped,
     Split,
     digest,
     resolve_inside,
@@ -35,6 +34,7 @@ from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.pose import SceneTransform, normalise
 from voxfield.storage.npz import read_npz
+from voxfield.storage.skipped import Skipped
 
 FILE_NAMES: Final = ("cameras_sphere.npz", "cameras.npz")
 NEAR: Final = 0.05

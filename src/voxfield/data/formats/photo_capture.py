@@ -15,7 +15,6 @@ from voxfield.data.capture import (
     Capture,
     CaptureOptions,
     Frame,
-    Skipped,
     Split,
     every_nth,
     is_file,
@@ -24,6 +23,7 @@ from voxfield.data.capture import (
 )
 from voxfield.errors import FormatError
 from voxfield.geometry.bounds import Bounds
+from voxfield.storage.skipped import Skipped
 
 NEAR: Final = 0.05
 """World units; all cameras lie in [-1, 1]^3."""

@@ -20,7 +20,6 @@ from voxfield.data.capture import (
     CaptureOptions,
     Frame,
     Intrinsics,
-    Skipped,
     Split,
     digest,
     is_file,
@@ -30,6 +29,7 @@ from voxfield.data.formats.photo_capture import photo_capture
 from voxfield.data.formats.poses import rigid_pose
 from voxfield.data.formats.transforms_json import MOST_PIXELS_A_SIDE, Table, read_table
 from voxfield.errors import FormatError, MissingFileError
+from voxfield.storage.skipped import Skipped
 
 KEYFRAMES: Final = "keyframes"
 PAIRS: Final = (("corrected_images", "corrected_cameras"), ("images", "cameras"))

@@ -14,12 +14,13 @@ from typing import Final
 
 import torch
 
-from voxfield.data.capture import Capture, CaptureOptions, Frame, Intrinsics, Skipped, Split, digest, resolve_inside
+from voxfield.data.capture import Capture, CaptureOptions, Frame, Intrinsics, Split, digest, resolve_inside
 from voxfield.data.formats.photo_capture import mentions, photo_capture
 from voxfield.data.formats.poses import rigid_pose
 from voxfield.data.formats.transforms_json import MOST_PIXELS_A_SIDE, Table, read_table
 from voxfield.errors import FormatError
 from voxfield.geometry.rotations import rotations_from_quaternions
+from voxfield.storage.skipped import Skipped
 
 FILE_NAMES: Final = ("metadata.json", "metadata")
 FOLDERS: Final = ("rgb", "rgbd")

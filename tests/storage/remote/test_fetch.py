@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 from voxfield.errors import InputError, MissingExtraError, TransferError
-from voxfield.jobs.fetch import fetch, format_bytes
-from voxfield.jobs.sources import FetchOptions, Source, name_fault
+from voxfield.storage.remote.fetch import fetch, format_bytes
+from voxfield.storage.remote.sources import FetchOptions, Source, name_fault
 
 
 def content(size, seed=0):
@@ -190,7 +190,7 @@ class TestFaults:
 
     def test_what_is_not_public_says_so(self, bucket, tmp_path):
         bucket.put("a.jpg", b"1", public=False)
-        done = run(bucket.url, tmp_path, endpoint_url=bucket.endpoint_url)
+        done = run(bucket.url, tmp_path, endpoint_url=bucket.endpoint_url, anonymous=True)
         assert "Forbidden" in done.failures[0].reason
 
     def test_a_source_that_fails_throughout_is_left(self, web, tmp_path):
@@ -201,7 +201,7 @@ class TestFaults:
         done = fetch(remote, files, tmp_path, display=no_display)
         assert len(done.failures) == 60
         reasons = [item.reason for item in done.failures]
-        assert sum("not tried: 16 files in a row could not be had" in reason for reason in reasons) > 30
+        assert sum("not tried: 16 files in a row failed" in reason for reason in reasons) > 30
 
     @pytest.mark.parametrize(("code", "tried"), [(errno.ENOSPC, 0), (errno.EACCES, 2)])
     def test_a_disk_that_refuses(self, web, tmp_path, monkeypatch, code, tried):
@@ -295,7 +295,7 @@ class TestSources:
         with pytest.raises(TransferError, match="bucket does not exist"):
             Source("s3://no-such-bucket/x", FetchOptions(endpoint_url=bucket.endpoint_url)).files("", lambda name: True)
 
-    @pytest.mark.parametrize("url", ["riverview", "ftp://host/x", "s3:x", "s3://", ""])
+    @pytest.mark.parametrize("url", ["riverview", "nosuch://host/x", "simplecache::s3://b/x", "s3:x", "s3://", ""])
     def test_other_addresses_are_errors(self, url):
         with pytest.raises(InputError, match="expected an s3://"):
             Source(url, FetchOptions())

@@ -1,16 +1,23 @@
-"""Remote folders that files are fetched from: ``s3://`` without credentials, web pages that list files, local ones."""
+"""Remote folders: ``s3://``, ``gs://`` and whatever else fsspec reaches, and web pages that list files (to read).
 
+``s3://`` uses the credentials that Amazon's own tools would (environment, profile, role), or none if there are none.
+"""
+
+import base64
 import hashlib
+import shutil
 import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, Literal
 
 from voxfield.checks import check_range
-from voxfield.data.capture import Skipped
 from voxfield.errors import InputError, MissingExtraError, TransferError
+from voxfield.storage.atomic import replacing
+from voxfield.storage.skipped import Skipped
 
 CHUNK_BYTES: Final = 1 << 22
 """Most bytes asked for at once; a transfer holds no more in memory, and stops no later when interrupted."""
@@ -20,15 +27,25 @@ LONGEST_NAME: Final = 200
 """Bytes of a file's name; file systems take 255, and a transfer's name adds to it."""
 CONNECT_SECONDS: Final = 10.0
 """How long a server may take to accept a connection."""
+PART_BYTES: Final = 16 << 20
+"""Objects of S3 twice as large are sent in parts of this size, which their ETag then depends on."""
+_MOST_PARTS: Final = 9000
+_DRIVERS: Final = {"gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "abfss": "adlfs", "sftp": "paramiko"}
+"""What fsspec needs beside the extra."""
+_NO_CREDENTIALS: Final = (
+    "No credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile with AWS_PROFILE."
+)
 _FORBIDDEN: Final = frozenset('\\:*?"<>|\x7f')
 
 
 @dataclass(frozen=True, kw_only=True)
 class FetchOptions:
-    """How files are fetched."""
+    """How files are fetched, and sent."""
 
     endpoint_url: str | None = None
-    """Server that speaks S3 in place of Amazon's, e.g. ``http://127.0.0.1:9000``."""
+    """Server that speaks S3 in place of Amazon's, e.g. ``http://127.0.0.1:9000``; None: see ``AWS_ENDPOINT_URL``."""
+    anonymous: bool = False
+    """Use no credentials of S3, even where there are some."""
     transfers: int = 8
     """Files transferred at the same time (1 to 64)."""
     attempts: int = 4
@@ -69,28 +86,36 @@ class Source:
     """A remote folder.
 
     Args:
-        url: ``s3://``, ``https://``, ``http://`` or ``file://``.
-        options: ``endpoint_url``, ``transfers`` and ``timeout`` are used.
+        url: ``s3://``, ``gs://``, ``https://``, ``http://``, ``file://``, or another address that fsspec knows.
+        options: ``endpoint_url``, ``anonymous``, ``transfers`` and ``timeout`` are used.
 
     Raises:
-        InputError: another kind of address. MissingExtraError: fsspec, or what it needs for this kind, is missing.
+        InputError: another kind of address, or a profile of credentials that there is not.
+        MissingExtraError: fsspec, or what it needs for this kind, is missing.
     """
 
     def __init__(self, url: str, options: FetchOptions) -> None:
         self.url = url.rstrip("/")
         self.options = options
         self.protocol, colon, rest = self.url.partition("://")
-        if not colon or not rest or self.protocol not in {"s3", "http", "https", "file"}:
-            raise InputError(f"source: expected an s3://, https:// or file:// address, got {url!r}.")
-        self._web = self.protocol in {"http", "https"}
+        if not colon or not rest or "::" in url or not self.protocol.islower():
+            raise InputError(f"source: expected an s3://, gs://, https:// or file:// address, got {url!r}.")
+        self.is_web = self.protocol in {"http", "https"}
+        self._anonymous = options.anonymous
         try:
             import fsspec
 
+            if self.protocol not in fsspec.available_protocols():
+                raise InputError(
+                    f"{url}: expected an s3://, gs://, https:// or file:// address; {self.protocol}:// is none that "
+                    "fsspec knows."
+                )
             self._fs: Any = fsspec.filesystem(self.protocol, **self._settings())
         except ImportError as error:
+            driver = f" {_DRIVERS[self.protocol]}" if self.protocol in _DRIVERS else ""
             raise MissingExtraError(
-                f"Fetching from {self.protocol}:// needs fsspec with its drivers ({error.name or error} is missing). "
-                'Install them with: pip install "voxfield[remote]".'
+                f"{self.protocol}:// needs fsspec with its drivers ({said(error)}). Install them with: pip install "
+                f'"voxfield[remote]"{driver}.'
             ) from error
         self._root: str = self._fs._strip_protocol(self.url).rstrip("/")
 
@@ -105,14 +130,56 @@ class Source:
                 "retries": {"max_attempts": 0},
                 "max_pool_connections": self.options.transfers + 2,
             }
-            return {"anon": True, "endpoint_url": self.options.endpoint_url, "config_kwargs": config, **fresh}
-        if self._web:
+            self._anonymous = self._anonymous or not _has_credentials()
+            return {
+                "anon": self._anonymous,
+                "endpoint_url": self.options.endpoint_url,
+                "config_kwargs": config,
+                **fresh,
+            }
+        if self.is_web:
             import aiohttp
 
             # Without limit in all: big files take long.
             limits = aiohttp.ClientTimeout(total=None, sock_connect=min(CONNECT_SECONDS, timeout), sock_read=timeout)
             return {"client_kwargs": {"timeout": limits}, **fresh}
         return {"skip_instance_cache": True}
+
+    def kind(self) -> Literal["file", "folder"] | None:
+        """What the address names; None where there is nothing.
+
+        Raises:
+            TransferError: the source cannot be reached, or refuses.
+        """
+        entry = self._ask(self._fs.info, self._root)
+        if entry is None:
+            return None
+        # Of a web server, pages are what lists a folder.
+        page = self.is_web and "html" in str(entry.get("mimetype", "")) and not self.url.endswith((".html", ".htm"))
+        return "folder" if entry["type"] == "directory" or page else "file"
+
+    def file(self, name: str, query: str = "") -> RemoteFile | None:
+        """One file, without listing its folder (which may not be allowed); None where there is none.
+
+        Args:
+            name: path below the source.
+            query: what follows it in the address: the signature of a file that is shared for a while.
+
+        Raises:
+            InputError: a name that would lead outside, or a server that does not state the file's size.
+            TransferError: the source cannot be reached, or refuses.
+        """
+        fault = name_fault(name)
+        if fault is not None:
+            raise InputError(f"{self.url}/{name}: {fault}.")
+        address = self._address(name) + query
+        entry = self._ask(self._fs.info, address)
+        if entry is None or entry["type"] == "directory":
+            return None
+        size = entry.get("size")
+        if not isinstance(size, int) or size < 0:
+            raise InputError(f"{self.url}/{name}: the server does not state its size.")
+        return self._described_as(name, {**entry, "name": address})
 
     def folders(self) -> list[str]:
         """Names of the folders directly below the source; for messages, so empty where they cannot be listed.
@@ -161,7 +228,7 @@ class Source:
         Returns:
             Where the content really starts (0 where a server sends only whole files), and its pieces.
         """
-        if not self._web:
+        if not self.is_web:
             return offset, self._ranges(file, offset)
         headers = {"Accept-Encoding": "identity"}
         if offset:
@@ -173,6 +240,52 @@ class Source:
     def is_unchanged(self, file: RemoteFile) -> bool:
         """Whether the source still has the version that was listed."""
         return _version(self._fs.info(file.address)) == file.version
+
+    def has_own_tags(self, file: RemoteFile) -> bool:
+        """Whether a server of S3 keeps a file encrypted with a key, so that its ETag is no checksum."""
+        if self.protocol != "s3":
+            return False
+        bucket, _, key = file.address.partition("/")
+        head = self._fs.call_s3("head_object", Bucket=bucket, Key=key)
+        kept_as = head.get("ServerSideEncryption", "")
+        return bool(kept_as.startswith("aws:kms") or head.get("SSECustomerAlgorithm"))
+
+    def part_bytes(self, size: int) -> int:
+        """Size of the parts in which a file of so many bytes is sent."""
+        return max(PART_BYTES, -(-size // _MOST_PARTS))
+
+    def send(self, path: Path, name: str) -> RemoteFile:
+        """Put a local file there, whole or not at all.
+
+        Returns:
+            What the source then says of it.
+
+        Raises:
+            Whatever the libraries below raise.
+        """
+        address = self._address(name)
+        if self.protocol == "file":
+            with replacing(address) as temporary:
+                shutil.copyfile(path, temporary)
+        elif self.protocol == "s3":
+            size = path.stat().st_size
+            # Few parts at once: several files are under way, and each part is held in memory.
+            self._fs.put_file(str(path), address, chunksize=self.part_bytes(size), max_concurrency=2)
+        else:
+            self._fs.put_file(str(path), address)
+        return self._described_as(name, {**self._fs.info(address), "name": address})
+
+    def remove(self, name: str) -> None:
+        """Remove a file, where there is one.
+
+        Raises:
+            TransferError: the source cannot be reached, or refuses.
+        """
+        self._ask(self._fs.rm_file, self._address(name))
+
+    def _address(self, name: str) -> str:
+        quoted = urllib.parse.quote(name) if self.is_web else name
+        return f"{self._root}/{quoted}"
 
     def _ranges(self, file: RemoteFile, offset: int) -> Iterator[bytes]:
         while offset < file.size:
@@ -187,6 +300,8 @@ class Source:
             # One listing of all keys, in place of one a folder.
             found: dict[str, dict[str, Any]] = self._ask(self._fs.find, where + "/", detail=True, withdirs=False) or {}
             return list(found.values())
+        if not self.is_web and self.protocol != "file":
+            return list((self._ask(self._fs.find, where, detail=True, withdirs=False) or {}).values())
         entries, folders = [], [where]
         for _ in range(DEEPEST_FOLDER):
             listed = [entry for folder in folders for entry in self._entries(folder)]
@@ -201,7 +316,7 @@ class Source:
     def _entries(self, where: str) -> list[dict[str, Any]]:
         """What lies directly in a folder; nothing where there is none."""
         # Web servers redirect to the address that ends in a slash, against which the page's links are meant.
-        return self._ask(self._fs.ls, where + "/" if self._web else where, detail=True) or []
+        return self._ask(self._fs.ls, where + "/" if self.is_web else where, detail=True) or []
 
     def _ask(self, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
         """What the source answers; None where it has no such thing. Asked twice: one broken connection is no fault."""
@@ -213,7 +328,7 @@ class Source:
                     raise TransferError(f"{self.url}: {said(error)}. Check the source's address.") from error
                 return None
             except PermissionError as error:
-                raise TransferError(f"{self.url}: may not be listed ({said(error)}).") from error
+                raise TransferError(f"{self.url}: {self.refusal(error)}") from error
             except Exception as error:  # (libraries below raise their own kinds)
                 if last:
                     raise TransferError(
@@ -222,13 +337,20 @@ class Source:
                     ) from error
         return None
 
+    def refusal(self, error: BaseException) -> str:
+        """What to say where the source does not let somebody in."""
+        advice = "Check what your credentials allow."
+        if self.protocol == "s3" and self._anonymous:
+            advice = "It is asked without credentials." if self.options.anonymous else _NO_CREDENTIALS
+        return f"access is refused ({said(error)}). {advice}"
+
     def _name(self, entry: dict[str, Any]) -> str:
         name = str(entry["name"]).removeprefix(self._root).removeprefix("/")
-        return urllib.parse.unquote(name) if self._web else name
+        return urllib.parse.unquote(name) if self.is_web else name
 
     def _described(self, entries: Sequence[dict[str, Any]]) -> tuple[list[RemoteFile], list[Skipped]]:
         """The entries with sizes and versions, for which web servers are asked file by file."""
-        if self._web:
+        if self.is_web:
             with ThreadPoolExecutor(max_workers=self.options.transfers) as pool:
                 entries = list(pool.map(self._web_entry, entries))
         files, unsized = [], []
@@ -237,10 +359,12 @@ class Source:
             if not isinstance(size, int) or size < 0:
                 unsized.append(Skipped(path=f"{self.url}/{name}", reason="the server does not state its size"))
                 continue
-            md5 = _plain_md5(entry) if self.protocol == "s3" else None
-            version = _version(entry)
-            files.append(RemoteFile(name=name, address=entry["name"], size=size, version=version, md5=md5))
+            files.append(self._described_as(name, entry))
         return files, unsized
+
+    def _described_as(self, name: str, entry: dict[str, Any]) -> RemoteFile:
+        md5 = _plain_md5(entry) if self.protocol == "s3" else _stated_md5(entry)
+        return RemoteFile(name=name, address=entry["name"], size=entry["size"], version=_version(entry), md5=md5)
 
     def _web_entry(self, entry: dict[str, Any]) -> dict[str, Any]:
         return {**(self._ask(self._fs.info, entry["name"]) or {}), "name": entry["name"]}
@@ -266,7 +390,7 @@ def _pieces(stream: Any) -> Iterator[bytes]:
 
 def _version(entry: dict[str, Any]) -> str:
     """ETag, else the time of the last change; empty where the source states neither."""
-    for key in ("ETag", "Last-Modified", "LastModified", "mtime"):
+    for key in ("ETag", "etag", "Last-Modified", "LastModified", "mtime", "updated", "last_modified", "created"):
         if entry.get(key):
             return str(entry[key])
     return ""
@@ -276,6 +400,27 @@ def _plain_md5(entry: dict[str, Any]) -> str | None:
     """S3's ETag where it is an MD5: of objects uploaded in parts it ends in their number."""
     tag = str(entry.get("ETag", "")).strip('"').lower()
     return tag if len(tag) == 32 and set(tag) <= set("0123456789abcdef") else None
+
+
+def _stated_md5(entry: dict[str, Any]) -> str | None:
+    """The checksum that Google's storage states."""
+    stated = entry.get("md5Hash")
+    return base64.b64decode(stated).hex() if isinstance(stated, str) else None
+
+
+def _has_credentials() -> bool:
+    """Whether there are any for S3, wherever Amazon's tools would look.
+
+    Raises:
+        InputError: settings name a profile that there is not.
+    """
+    import botocore.session
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        return botocore.session.Session().get_credentials() is not None
+    except BotoCoreError as error:
+        raise InputError(f"s3: the credentials cannot be read ({said(error)}). Check AWS_PROFILE.") from error
 
 
 def said(error: BaseException) -> str:
