@@ -1,5 +1,6 @@
 """Runs trained on photographs: rendering, measuring, exporting."""
 
+import copy
 import dataclasses
 import functools
 import os
@@ -12,6 +13,7 @@ import torch
 from voxfield.api import field_page
 from voxfield.api.field_subject import field_subject
 from voxfield.api.film import Filmed, Shoot, make_film, render_options, seen_by_rig
+from voxfield.api.levels import read_voxels
 from voxfield.api.surface_exports import SurfaceExporter
 from voxfield.api.trained_run import TrainedRun
 from voxfield.checks import check_choice
@@ -29,6 +31,7 @@ from voxfield.geometry.pose import similarity_between
 from voxfield.geometry.rigs import Rig, RigKind
 from voxfield.kernels.threads import kernels_own_the_cores
 from voxfield.models.base import Model
+from voxfield.models.plenoxels import Plenoxels
 from voxfield.recipes import build_model
 from voxfield.recipes.rehearsal import compile_kernels
 from voxfield.render.image import colour_from_name, write_linear
@@ -72,6 +75,39 @@ class Run(TrainedRun):
     def model(self) -> Model:
         """The model of the newest readable checkpoint, with averaged parameters if the run kept an average."""
         return cast(Model, self._loaded[0])
+
+    def with_volume(self, volume: str | os.PathLike[str]) -> "Run":
+        """This plenoxels run with the voxel grid of an OpenVDB file in place of its own: to see what a volume that was
+        thinned, made coarser, compressed and unpacked, or edited elsewhere looks like, and to measure it.
+
+        Spheres around the grid stay as they are. What the result measures goes to ``eval/<split>-<name of the file>``.
+
+        Args:
+            volume: what `export_vdb`, `voxfield.make_levels`, `voxfield.optimise_volume` or
+                `voxfield.decompress_volume` wrote of this run's grid; any resolution.
+
+        Raises:
+            InputError: the run is of another recipe, or the grid's harmonics of another degree.
+            MissingFileError, FormatError: the file is absent, damaged, or holds no voxel grid.
+        """
+        if not isinstance(self.model, Plenoxels):
+            raise InputError(
+                f"{volume}: takes the place of a voxel grid, and {self.path} is a run of {self.experiment.recipe}. "
+                "Bake it first: voxfield bake."
+            )
+        grid = read_voxels(volume)[0].grid
+        shown = copy.deepcopy(self.model)
+        try:
+            shown.show(grid)
+        except InputError as error:
+            raise InputError(f"{volume}: {error}") from None
+        run = Run(self.path, outcome=self.outcome, left_out=self.left_out, device=str(self.placement.device))
+        run._volume = Path(volume)
+        run.__dict__["_loaded"] = (shown, {**self.weights, "volume": str(volume)})
+        return run
+
+    _volume: Path | None = None
+    """The file whose grid is shown in place of the run's own."""
 
     def _build_model(self) -> torch.nn.Module:
         model = build_model(self.experiment.recipe, self.experiment.model, self.captures, self.record.seed)
@@ -167,7 +203,8 @@ class Run(TrainedRun):
             kinds = ("sRGB", "linear") if captures.tone is None else ("linear", "sRGB")
             raise InputError(f"{data}: holds {kinds[0]} pictures, but the run was trained on {kinds[1]} ones.")
         model, about = self.model, self._loaded[1]
-        count, folder = len(chosen_pictures(captures, settings)), self.path / "eval" / split
+        count = len(chosen_pictures(captures, settings))
+        folder = self.path / "eval" / (split if self._volume is None else f"{split}-{self._volume.stem}")
         with Progress(quiet=quiet) as progress:
             compile_kernels(self.experiment.recipe, self.placement, progress, training=False)
             with progress.stage(f"Evaluating {split}", count, "images") as stage, kernels_own_the_cores():
@@ -272,7 +309,8 @@ class Run(TrainedRun):
             target=torch.tensor(self.captures.bounds.centre),
             unbounded=self.captures.unbounded,
         )
-        name = film.name if other is None else f"{film.name}-beside-{other.path.resolve().name}"
+        name = film.name if self._volume is None else f"{film.name}-{self._volume.stem}"
+        name += "" if other is None else f"-beside-{other.path.resolve().name}"
         folder = Path(output) if output is not None else self.path / "renders" / name
         return Shoot(
             film=film,

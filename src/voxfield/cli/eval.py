@@ -22,6 +22,7 @@ def command(
     background: Annotated[str | None, optional("COLOUR")] = None,
     align_poses: bool = False,
     scales: Annotated[tuple[int, ...], arg(metavar="N ...")] = (),
+    volume: Annotated[Path | None, optional("FILE.vdb")] = None,
     quiet: bool = False,
 ) -> int:
     """Measure a run on what it was not trained on: of photographs PSNR, SSIM, LPIPS, speed, and what is wrong.
@@ -41,6 +42,8 @@ def command(
             seconds per photograph. The plain figures stay as they are.
         scales: measure each photograph reduced by these factors, such as 1 2 4 8, whatever the run was trained on; the
             run's own when not given. A table has the figures of each.
+        volume: measure this voxel grid in place of the run's own, of plenoxels: one that was made coarser, thinned, or
+            compressed and unpacked. Writes to eval/SPLIT-NAME.
         quiet: no progress bar.
     """
     import voxfield
@@ -54,10 +57,13 @@ def command(
             "--background": background,
             "--align-poses": align_poses,
             "--scales": scales,
+            "--volume": volume,
         }
         refuse_photographic(opened, photographic)
         metrics = opened.evaluate(split=split, data=data, quiet=quiet)
         return print_measures(opened.path, split, metrics)
+    if volume is not None:
+        opened = opened.with_volume(volume)
     metrics = opened.evaluate(
         split=split,
         data=data,
@@ -68,7 +74,7 @@ def command(
         scales=scales,
         quiet=quiet,
     )
-    return print_metrics(opened.path, split, metrics)
+    return print_metrics(opened.path, split if volume is None else f"{split}-{volume.stem}", metrics)
 
 
 def print_measures(run: Path, split: str, metrics: Mapping[str, Any]) -> int:
