@@ -130,13 +130,11 @@ def shapes(home: Path, meshes: Path, sizes: Sizes, table: Table) -> voxfield.Sha
     voxfield.voxelise_mesh(first, fine, resolution=2 * sizes.resolution, coverage="solid")
     table.add("shapes", "voxels against twice as many", iou=voxfield.compare_volumes(fine, coarse).iou)
 
-    traced = voxfield.trace_shapes(
-        built.output, home / "rays", min_level=2, samples_per_view=300, layout="packed", quiet=True
-    )
+    # Where raynet looks for the rays of a dataset.
+    rays = home / "ray_dataset_hierarchical"
+    traced = voxfield.trace_shapes(built.output, rays, min_level=2, samples_per_view=300, layout="packed", quiet=True)
     table.add("shapes", "blocks traced", failures=len(traced.failures))
-    limits = sizes.limits("raynet")
-    limits["overrides"] = (*limits["overrides"], f"data.rays={home / 'rays'}")
-    run = voxfield.train("raynet", built.output, output=home / "raynet", **limits)
+    run = voxfield.train("raynet", built.output, output=home / "raynet", **sizes.limits("raynet"))
     measured = run.evaluate(split="val", quiet=True)
     for name in ("seen", "unseen"):
         if measured[name] is not None:

@@ -205,9 +205,9 @@ def test_volumes_are_seen_in_place_of_the_grid(
     path = trained.export_vdb(tmp_path / "grid.vdb").file
     own, again = trained.evaluate(quiet=True), trained.with_volume(path).evaluate(quiet=True)
     assert again["psnr"] == pytest.approx(own["psnr"], abs=1e-3)
-    assert again["volume"] == str(path)
+    assert again["protocol"]["volume"] == str(path)
     assert (trained.path / "eval/test-grid/metrics.json").is_file()
-    assert "volume" not in own
+    assert "volume" not in own["protocol"]
     # An odd resolution: coarser levels reach beyond the region.
     write_voxel_vdb(tmp_path / "odd.vdb", trained.model.world_grid().resample(21))
     odd, half = voxfield.make_levels(tmp_path / "odd.vdb", tmp_path / "levels", levels=2)
