@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from voxfield.api import VoxelGrid as VoxelGrid
     from voxfield.api import bake as bake
     from voxfield.api import build_shapes as build_shapes
+    from voxfield.api import compare_volumes as compare_volumes
     from voxfield.api import compress_volume as compress_volume
     from voxfield.api import convert_capture as convert_capture
     from voxfield.api import convert_shapes as convert_shapes
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from voxfield.api import make_levels as make_levels
     from voxfield.api import make_multiscale as make_multiscale
     from voxfield.api import merge_volumes as merge_volumes
+    from voxfield.api import mesh_volume as mesh_volume
     from voxfield.api import open as open  # noqa: A004  (the public name reads voxfield.open)
     from voxfield.api import optimise_volume as optimise_volume
     from voxfield.api import prerender as prerender
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from voxfield.api import view_shapes as view_shapes
     from voxfield.api import volume_info as volume_info
     from voxfield.api import voxel_dataset as voxel_dataset
+    from voxfield.api import voxelise_mesh as voxelise_mesh
     from voxfield.api import write_volume as write_volume
 
 __version__ = "0.1.0"
@@ -61,6 +64,7 @@ __all__ = [
     "__version__",
     "bake",
     "build_shapes",
+    "compare_volumes",
     "compress_volume",
     "convert_capture",
     "convert_shapes",
@@ -72,6 +76,7 @@ __all__ = [
     "make_levels",
     "make_multiscale",
     "merge_volumes",
+    "mesh_volume",
     "open",
     "optimise_volume",
     "prerender",
@@ -86,6 +91,7 @@ __all__ = [
     "view_shapes",
     "volume_info",
     "voxel_dataset",
+    "voxelise_mesh",
     "write_volume",
 ]
 

@@ -11,6 +11,7 @@ from PIL import Image
 import voxfield
 from voxfield.api.shape_runs import ShapeRun
 from voxfield.cli.__main__ import main
+from voxfield.data.shape_batches import ShapeRayOptions, resolve_options
 from voxfield.errors import InputError, MissingFileError
 from voxfield.export.shape_pictures import predicted_view, shape_cameras, traced_view
 from voxfield.models.raynet import RayPrediction
@@ -50,6 +51,16 @@ def test_training_writes_what_every_run_has(run, shape_rays):
     assert 0 < measured["hit_f1"] <= 1
     assert run.experiment.data.rays == str(shape_rays["packed"].resolve())
     assert "chord mae" in (run.path / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_level_is_one_that_has_rays(shape_dataset, shape_rays, tmp_path):
+    everything = resolve_options(shape_dataset, ShapeRayOptions(rays=str(shape_rays["packed"])))
+    assert everything.level == 1
+    voxfield.trace_shapes(shape_dataset, tmp_path, min_level=2, samples_per_view=30, workers=1, quiet=True)
+    assert resolve_options(shape_dataset, ShapeRayOptions(rays=str(tmp_path))).level == 2
+    coarse = tmp_path / "coarse"
+    voxfield.trace_shapes(shape_dataset, coarse, max_level=0, samples_per_view=30, workers=1, quiet=True)
+    assert resolve_options(shape_dataset, ShapeRayOptions(rays=str(coarse))).level == 0
 
 
 def test_seen_and_unseen_blocks_are_measured_apart(run):

@@ -10,7 +10,7 @@ import torch
 import voxfield
 from voxfield.cli.__main__ import main
 from voxfield.data.synthetic import posed_images, write_nerfstudio
-from voxfield.errors import InputError
+from voxfield.errors import FormatError, InputError
 from voxfield.recipes import build_model
 from voxfield.render.metrics import psnr
 from voxfield.storage.checkpoint import list_checkpoints, load_checkpoint
@@ -197,6 +197,50 @@ def test_coarser_grids_are_refined_to_the_first_stage(trained: voxfield.Run, tin
     assert (model.grid.resolution, int(model.stage)) == ((12, 12, 12), 0)
     model.start_from(trained.model.world_grid().resample(30))
     assert (model.grid.resolution, int(model.stage)) == ((30, 30, 30), 1)
+
+
+def test_volumes_are_seen_in_place_of_the_grid(
+    trained: voxfield.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = trained.export_vdb(tmp_path / "grid.vdb").file
+    own, again = trained.evaluate(quiet=True), trained.with_volume(path).evaluate(quiet=True)
+    assert again["psnr"] == pytest.approx(own["psnr"], abs=1e-3)
+    assert again["protocol"]["volume"] == str(path)
+    assert (trained.path / "eval/test-grid/metrics.json").is_file()
+    assert "volume" not in own["protocol"]
+    # An odd resolution: coarser levels reach beyond the region.
+    write_voxel_vdb(tmp_path / "odd.vdb", trained.model.world_grid().resample(21))
+    odd, half = voxfield.make_levels(tmp_path / "odd.vdb", tmp_path / "levels", levels=2)
+    finer, coarser = (trained.with_volume(level).evaluate(quiet=True)["psnr"] for level in (odd, half))
+    assert own["psnr"] > coarser > own["psnr"] - 8
+    assert finer > coarser
+    assert main(["eval", str(trained.path), "--volume", str(path), "--quiet"]) == 0
+    assert "test-grid" in capsys.readouterr().out
+    film = ["render", str(trained.path), "--volume", str(path), "--frames", "1", "--width", "16", "--format", "images"]
+    assert main([*film, "--quiet"]) == 0
+    assert list((trained.path / "renders/orbit-grid").glob("*.png"))
+
+
+def test_volumes_that_are_no_such_grid_are_not_shown(
+    trained: voxfield.Run, tiny_capture: Path, tiny: tuple[str, ...], tmp_path: Path
+) -> None:
+    write_voxel_vdb(tmp_path / "other.vdb", VoxelGrid(8, (-1, -1, -1, 1, 1, 1), 2))
+    with pytest.raises(InputError, match=r"other\.vdb: .*band 2, the model's at 1"):
+        trained.with_volume(tmp_path / "other.vdb")
+    voxfield.voxelise_mesh(_wedge(tmp_path), tmp_path / "mesh.vdb", resolution=8)
+    with pytest.raises(FormatError, match="holds no voxel grid"):
+        trained.with_volume(tmp_path / "mesh.vdb")
+    field = voxfield.train(
+        "grid-ngp", tiny_capture, output=tmp_path / "field", steps=2, device="cpu", quiet=True, overrides=tiny
+    )
+    with pytest.raises(InputError, match="voxfield bake"):
+        field.with_volume(tmp_path / "other.vdb")
+
+
+def _wedge(folder: Path) -> Path:
+    file = folder / "wedge.obj"
+    file.write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 3 2\nf 1 2 4\nf 2 3 4\nf 1 4 3\n", encoding="utf-8")
+    return file
 
 
 def test_grids_that_do_not_fit_are_not_begun_from(

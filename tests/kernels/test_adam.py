@@ -134,3 +134,10 @@ def test_a_negative_zero_is_a_zero_gradient(implementation: Implementation) -> N
     adam_step(*tensors, step=3, rule=AdamRule(skip_zero=True), implementation=implementation)
     for tensor in (tensors[0], tensors[2], tensors[3]):
         assert torch.equal(tensor, torch.ones(40))
+
+
+def test_there_is_no_triton_kernel_to_ask_for(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    values = [torch.zeros(3) for _ in range(4)]
+    with pytest.raises(UnavailableError, match="there is no Triton kernel"):
+        adam_step(*values, step=1, rule=AdamRule(learning_rate=0.1), implementation="triton")

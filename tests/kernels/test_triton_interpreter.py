@@ -13,26 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
+import voxfield
+
 HERE = Path(__file__).parent
-OPS = [
-    "composite",
-    "dense_composite",
-    "distortion",
-    "hash_encode",
-    "interlevel",
-    "march_grid",
-    "pdf_resample",
-    "ray_box",
-    "row_update",
-    "scan_fill",
-    "scatter_points",
-    "sh_grid",
-    "sphere_layers",
-    "spherical_harmonics",
-    "total_variation",
-    "traverse_voxels",
-    "triangle_box",
-]
+KERNELS = Path(voxfield.__file__).parent / "kernels"
+OPS = sorted(path.parent.name for path in KERNELS.glob("*/triton_gpu.py"))
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="Triton is installed on Linux only"),
@@ -57,3 +42,8 @@ def test_triton_parity(op):
     assert passed, "no test of the triton implementation was found"
     assert int(passed[1]) >= 5
     assert "skipped" not in result.stdout
+
+
+def test_every_triton_kernel_is_compiled_in_a_test():
+    compiled = (HERE / "test_triton_compiles.py").read_text(encoding="utf-8")
+    assert [op for op in OPS if f'compile_kernels_of("{op}"' not in compiled] == []

@@ -75,3 +75,8 @@ def test_parts_are_told_apart() -> None:
 def test_other_values_are_refused(values: np.ndarray) -> None:
     with pytest.raises(InputError, match="values: expected"):
         isosurface(values, 0.5)
+
+
+@pytest.mark.parametrize("level", [100.0, -100.0, 1e6])
+def test_what_lies_below_a_large_level_has_no_surface(level):
+    assert len(isosurface(np.full((3, 3, 3), level - abs(level) / 2, np.float32), level).faces) == 0

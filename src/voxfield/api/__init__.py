@@ -17,6 +17,7 @@ from voxfield.api.shapes import build_shapes, convert_shapes, split_shapes, trac
 from voxfield.api.trained_run import machine
 from voxfield.api.training import train
 from voxfield.api.viewing import view
+from voxfield.api.volume_shapes import compare_volumes, mesh_volume, voxelise_mesh
 from voxfield.api.volumes import (
     convert_volume,
     crop_volume,
@@ -41,6 +42,7 @@ __all__ = [
     "VoxelGrid",
     "bake",
     "build_shapes",
+    "compare_volumes",
     "compress_volume",
     "convert_capture",
     "convert_shapes",
@@ -53,6 +55,7 @@ __all__ = [
     "make_levels",
     "make_multiscale",
     "merge_volumes",
+    "mesh_volume",
     "open",
     "optimise_volume",
     "prerender",
@@ -67,5 +70,6 @@ __all__ = [
     "view_shapes",
     "volume_info",
     "voxel_dataset",
+    "voxelise_mesh",
     "write_volume",
 ]

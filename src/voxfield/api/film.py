@@ -434,9 +434,21 @@ class Shoot:
 
 
 def rendered(
-    subject: Any, path: Path, shoot: Shoot, asked: FilmOptions, executor: ExecutorKind, scheduler: str | None
+    shoot: Shoot,
+    opening: Callable[[Path], Any],
+    path: Path,
+    asked: FilmOptions,
+    executor: ExecutorKind,
+    scheduler: str | None,
 ) -> list[Path]:
-    """The files of a film of ``subject``, the run or scene at ``path``, once they are rendered: see `Shoot.run`.
+    """The files of a film once they are rendered: see `Shoot.run`.
+
+    Args:
+        shoot: the film.
+        opening: opens what it is of, with a method ``shoot``, in other processes; picklable and hashable.
+        path: what it opens.
+        asked: what is asked of the film.
+        executor, scheduler: see `ExecutorSettings`.
 
     Raises:
         InputError: a scheduler is missing or unused. As `voxfield.distributed.executors.open_executor`.
@@ -444,15 +456,14 @@ def rendered(
     where = ExecutorSettings(executor=executor, scheduler=scheduler)
     if where.executor == "local":
         return shoot.run()
-    kind: Callable[[Path], Any] = type(subject)
-    make = functools.partial(made_again, kind, path.absolute(), asked.elsewhere(shoot.folder))
+    make = functools.partial(made_again, opening, path.absolute(), asked.elsewhere(shoot.folder))
     return shoot.run(make, where)
 
 
 @functools.lru_cache(maxsize=1)
-def made_again(kind: Callable[[Path], Any], path: Path, asked: FilmOptions) -> Shoot:
-    """What films ``path``, a run's or a scene's as ``kind`` opens it, in another process; kept there for its frames."""
-    return kind(path).shoot(asked)
+def made_again(opening: Callable[[Path], Any], path: Path, asked: FilmOptions) -> Shoot:
+    """What films ``path``, a run's or a scene's, in another process; kept there for its frames."""
+    return opening(path).shoot(asked)
 
 
 def render_frame(make: Callable[[], Shoot], film: str, index: int) -> None:

@@ -67,7 +67,7 @@ def make_levels(
     single = Path(output).suffix.lower() == ".vdb"
     if METADATA_NAME not in VdbFile(source).metadata:
         return _volume_levels(source, Path(output), single, levels, half, compression, level)
-    stored, own_half = _read(source)
+    stored, own_half = read_voxels(source)
     half = own_half if half is None else half
     made = grid_levels(stored.grid, levels)
     if single:
@@ -147,7 +147,7 @@ def _optimise_voxels(
     level: int,
 ) -> tuple[int, int]:
     """`optimise_volume` of a voxel grid; how many voxels there were, and are."""
-    stored, own_half = _read(source)
+    stored, own_half = read_voxels(source)
     half = own_half if half is None else half
     lighter = stored.grid.prune(keep=stored.grid.density.detach().abs() > tolerance)
     if stored.layout == LAYOUT:
@@ -210,8 +210,12 @@ def _halved(grids: list[VdbGrid]) -> list[VdbGrid]:
     ]
 
 
-def _read(source: str | os.PathLike[str]) -> tuple[StoredVoxels, bool]:
-    """The voxel grid of a file of any layout (of several levels the finest), and whether it is in 16 bits."""
+def read_voxels(source: str | os.PathLike[str]) -> tuple[StoredVoxels, bool]:
+    """The voxel grid of a file of any layout (of several levels the finest), and whether it is in 16 bits.
+
+    Raises:
+        MissingFileError: there is no such file. VolumeFormatError: it holds no voxel grid, or is damaged.
+    """
     _, about = read_description(VdbFile(source))
     if about.get("layout") == LAYOUT:
         pyramid = VoxelPyramid(source)

@@ -143,7 +143,7 @@ class Scene:
             chunk_size=chunk_size,
             quiet=quiet,
         )
-        return rendered(self, self.path, self.shoot(asked), asked, executor, scheduler)
+        return rendered(self.shoot(asked), Scene, self.path, asked, executor, scheduler)
 
     def shoot(self, asked: FilmOptions) -> Shoot:
         """What renders a film."""

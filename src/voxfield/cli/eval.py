@@ -24,6 +24,7 @@ def command(
     scales: Annotated[tuple[int, ...], arg(metavar="N ...")] = (),
     executor: Literal["local", "dask"] = "local",
     scheduler: Annotated[str | None, optional("ADDRESS")] = None,
+    volume: Annotated[Path | None, optional("FILE.vdb")] = None,
     quiet: bool = False,
 ) -> int:
     """Measure a run on what it was not trained on: of photographs PSNR, SSIM, LPIPS, speed, and what is wrong.
@@ -45,6 +46,8 @@ def command(
             run's own when not given. A table has the figures of each.
         executor: this process, or the workers of a Dask cluster.
         scheduler: of Dask: tcp://HOST:8786, or the file that it wrote.
+        volume: measure this voxel grid in place of the run's own, of plenoxels: one that was made coarser, thinned, or
+            compressed and unpacked. Writes to eval/SPLIT-NAME.
         quiet: no progress bar.
     """
     import voxfield
@@ -59,10 +62,13 @@ def command(
             "--align-poses": align_poses,
             "--scales": scales,
             "--executor": executor != "local",
+            "--volume": volume,
         }
         refuse_photographic(opened, photographic)
         metrics = opened.evaluate(split=split, data=data, quiet=quiet)
         return print_measures(opened.path, split, metrics)
+    if volume is not None:
+        opened = opened.with_volume(volume)
     metrics = opened.evaluate(
         split=split,
         data=data,
@@ -75,7 +81,7 @@ def command(
         scheduler=scheduler,
         quiet=quiet,
     )
-    return print_metrics(opened.path, split, metrics)
+    return print_metrics(opened.path, split if volume is None else f"{split}-{volume.stem}", metrics)
 
 
 def print_measures(run: Path, split: str, metrics: Mapping[str, Any]) -> int:

@@ -30,6 +30,7 @@ def command(
     tone_map: Literal["none", "filmic"] = "none",
     split: Literal["test", "val", "train"] = "test",
     beside: Annotated[Path | None, optional("RUN")] = None,
+    volume: Annotated[Path | None, optional("FILE.vdb")] = None,
     save_depth: bool = False,
     compute_metrics: bool = False,
     chunk_size: Annotated[int | None, optional("RAYS")] = None,
@@ -66,6 +67,8 @@ def command(
         tone_map: how they show what is brighter than white: none clips it, filmic rolls off.
         split: whose photographs' views --path dataset renders.
         beside: another run of the same capture, shown to the right of this one in the same pictures.
+        volume: show this voxel grid in place of the run's own, of plenoxels: one that was made coarser, thinned, or
+            compressed and unpacked.
         save_depth: also write each frame's depth, as numbers (.npy, world units) and as a picture.
         compute_metrics: with --path dataset, also measure the split, as voxfield eval does.
         chunk_size: rays looked at together; fewer take less memory.
@@ -91,6 +94,7 @@ def command(
             "--exposure": exposure,
             "--tone-map": tone_map != "none",
             "--beside": beside,
+            "--volume": volume,
             "--save-depth": save_depth,
             "--chunk-size": chunk_size,
             "--executor": executor != "local",
@@ -102,10 +106,11 @@ def command(
         return 0
     options: dict[str, Any] = {}
     if isinstance(opened, voxfield.Scene):
-        if beside is not None or compute_metrics:
-            raise InputError("--beside, --compute-metrics: for runs, and this is a scene. Leave them out.")
+        if beside is not None or compute_metrics or volume is not None:
+            raise InputError("--beside, --compute-metrics, --volume: for runs, and this is a scene. Leave them out.")
     else:
         opened, options["beside"] = require_photographs(opened, "render camera paths"), beside
+        opened = opened if volume is None else opened.with_volume(volume)
     written = opened.render_path(
         path,
         camera=camera,
@@ -130,7 +135,7 @@ def command(
     for file in written:
         print(f"Wrote  {shown(file)}")
     if compute_metrics and isinstance(opened, voxfield.Run):
-        return print_metrics(
-            opened.path, split, opened.evaluate(split=split, executor=executor, scheduler=scheduler, quiet=quiet)
-        )
+        measured = split if volume is None else f"{split}-{volume.stem}"
+        metrics = opened.evaluate(split=split, executor=executor, scheduler=scheduler, quiet=quiet)
+        return print_metrics(opened.path, measured, metrics)
     return 0

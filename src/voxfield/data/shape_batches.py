@@ -15,6 +15,7 @@ from voxfield.distributed.ranks import ALONE, Ranks
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.storage.remote import local, shown, url_of
 from voxfield.storage.shape_dataset import open_shapes
+from voxfield.storage.shape_rays import open_rays
 
 _RAYS = "ray_dataset_hierarchical"
 _LARGEST_BLOCK = 16
@@ -29,7 +30,7 @@ class ShapeRayOptions:
     """Folder of traced rays; None: ``ray_dataset_hierarchical`` beside the dataset, where ``voxfield dataset trace``
     writes by default."""
     level: int | None = None
-    """Level of the blocks; None: the first whose blocks have at most 16 voxels along an axis."""
+    """Level of the blocks; None: the first traced one whose blocks have at most 16 voxels along an axis."""
     held_out: float = 0.1
     """Share of every block's rays that training never sees, 0 to below 1, to measure it on."""
     cache_bytes: int = 1 << 29
@@ -95,8 +96,9 @@ def resolve_options(dataset: Path, options: ShapeRayOptions) -> ShapeRayOptions:
         )
     level = options.level
     if level is None:
-        fine = (level for level in range(about.num_levels) if about.base_resolution >> level <= _LARGEST_BLOCK)
-        level = next(fine, about.num_levels - 1)
+        traced = {block.level for block in open_rays(rays).blocks() if block.level < about.num_levels}
+        fine = [level for level in sorted(traced) if about.base_resolution >> level <= _LARGEST_BLOCK]
+        level = fine[0] if fine else max(traced, default=about.num_levels - 1)
     if level >= about.num_levels:
         raise InputError(f"data.level: {dataset} has levels 0 to {about.num_levels - 1}, got {level}.")
     if named is None or url_of(named) is None:

@@ -293,6 +293,21 @@ class Plenoxels(torch.nn.Module):
         return (points - self.centre) * self.scale
 
     @torch.no_grad()
+    def show(self, grid: VoxelGrid) -> None:
+        """Render a grid in the region's own units, of whatever resolution and box, in place of the own: to be looked
+        at, not trained on.
+
+        Raises:
+            InputError: a grid of another degree.
+        """
+        self._check_degree(grid)
+        ends = self.in_grid(grid.scene_bounds.tensor().to(self.device)).cpu()
+        low, high = (cast(Vector, tuple(end)) for end in ends.tolist())
+        self.grid = VoxelGrid.from_values(
+            grid.links, grid.density.float() / self.scale, grid.sh.float(), Bounds(minimum=low, maximum=high)
+        ).to(self.device)
+
+    @torch.no_grad()
     def start_from(self, grid: VoxelGrid) -> None:
         """Continue from a grid in the region's own units, as `world_grid` gives it, in place of a fresh one.
 
@@ -302,11 +317,7 @@ class Plenoxels(torch.nn.Module):
         Raises:
             InputError: a grid of another region or degree.
         """
-        if grid.sh_degree != self.config.sh_degree:
-            raise InputError(
-                f"The grid's harmonics end at band {grid.sh_degree}, the model's at {self.config.sh_degree}. Set "
-                f"model.sh_degree={grid.sh_degree}."
-            )
+        self._check_degree(grid)
         own, given = self.world_bounds.tensor(), grid.scene_bounds.tensor()
         if float((own - given).abs().max()) > 1e-4 * max(self.world_bounds.size):
             raise InputError(
@@ -324,6 +335,13 @@ class Plenoxels(torch.nn.Module):
         self.grid.adopt(inside.to(self.device))
         if self.spheres is not None:
             self.spheres_stage.copy_(self.stage)
+
+    def _check_degree(self, grid: VoxelGrid) -> None:
+        if grid.sh_degree != self.config.sh_degree:
+            raise InputError(
+                f"The grid's harmonics end at band {grid.sh_degree}, the model's at {self.config.sh_degree}. Set "
+                f"model.sh_degree={grid.sh_degree}."
+            )
 
     def _inside(self, rays: Rays) -> tuple[torch.Tensor, torch.Tensor]:
         """Origins and unit directions in the grid's space; rays that mean nothing in it start at infinity."""

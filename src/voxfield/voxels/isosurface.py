@@ -51,7 +51,8 @@ def isosurface(values: np.ndarray, level: float) -> Isosurface:
         raise InputError(f"values: expected (D, H, W) of at most {MOST_NODES:,} nodes, got shape {values.shape}.")
     if not (np.isfinite(level) and np.isfinite(values).all()):
         raise InputError("values: expected finite ones and a finite level, got NaN or infinity among them.")
-    outside = level - max(float(values.max(initial=level)) - level, 1e-6)
+    # As far below the level as float32 tells apart from it, at least.
+    outside = level - max(float(values.max(initial=level)) - level, 1e-6 * max(1.0, abs(level)))
     padded = np.pad(np.asarray(values, np.float32), 1, constant_values=outside)
     cells, cases = _crossed_cells(padded >= level)
     table, counts = _table()

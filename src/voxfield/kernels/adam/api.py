@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from voxfield.checks import check_dtype, check_range, check_same_device, check_shape
-from voxfield.errors import InputError
+from voxfield.errors import InputError, UnavailableError
 from voxfield.kernels.dispatch import Implementation, load_backend, resolve
 
 
@@ -97,6 +97,8 @@ def adam_step(
     device = check_same_device(**tensors)
     chosen = resolve(implementation, device, "adam", dtype=parameter.dtype)
     if chosen == "triton":
+        if implementation == "triton":
+            raise UnavailableError("adam: there is no Triton kernel. Use implementation=None or 'reference'.")
         # Elementwise and memory-bound: torch's own fused kernels are as fast on a GPU.
         chosen = "reference"
     with torch.no_grad():

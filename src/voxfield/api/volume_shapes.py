@@ -1,0 +1,202 @@
+"""Volumes as shapes: meshes to volumes, volumes to meshes, and how far two volumes are from each other."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from voxfield.api.compression import open_volumes
+from voxfield.api.levels import read_voxels
+from voxfield.checks import check_range
+from voxfield.data.formats.meshes import read_mesh
+from voxfield.errors import InputError
+from voxfield.export.surfaces import SurfaceExport, write_surface_of
+from voxfield.export.volume_surfaces import inside_level, surface_of_volume
+from voxfield.geometry.pose import SceneTransform
+from voxfield.kernels.scan_fill import Inside
+from voxfield.storage.surface_files import check_surface_path
+from voxfield.storage.vdb import VdbFile, VdbGrid, write_vdb
+from voxfield.storage.vdb.layout import VALUE_TYPES, Compression
+from voxfield.storage.vdb.transform import matrix_of_bounds
+from voxfield.storage.voxel_vdb import METADATA_NAME
+from voxfield.viewer.volume_subject import COLOURS
+from voxfield.voxels.sparse import SparseVolume, Tiles
+from voxfield.voxels.volume_difference import PlacedVolume, VolumeDifference, volume_difference
+from voxfield.voxels.voxel_blocks import blocks_of_links
+from voxfield.voxels.voxel_grid import VoxelGrid
+from voxfield.voxels.voxelise import Coverage, voxelise
+
+
+def voxelise_mesh(
+    mesh: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    resolution: int = 128,
+    coverage: Coverage = "conservative",
+    inside: Inside = "parity",
+    compression: Compression = "blosc",
+) -> VdbGrid:
+    """Fill the voxels of one mesh, and write them as an OpenVDB volume that stands where the mesh does.
+
+    Args:
+        mesh: a mesh file: PLY, OBJ, STL, OFF, GLB, glTF, 3MF, or a ZIP with one. Its coordinates are taken as they are.
+        output: the ``.vdb`` file.
+        resolution: voxels along the longest side, 1 to 1024.
+        coverage, inside: see `voxfield.build_shapes`.
+        compression: ``blosc``, ``zip`` or ``none``.
+
+    Returns:
+        The fog volume ``density`` as it was written: 1 in voxels that are set, which are the active ones.
+
+    Raises:
+        InputError: options out of range, or a mesh without a size.
+        MissingFileError, FormatError, MissingExtraError: the mesh is not there, damaged, or needs another package.
+    """
+    if Path(output).suffix.lower() != ".vdb":
+        raise InputError(f"{output}: expected a file that ends in .vdb.")
+    found = read_mesh(Path(mesh))
+    try:
+        filled = voxelise(found.vertices, found.faces, resolution, coverage=coverage, inside=inside)
+    except InputError as error:
+        raise InputError(f"{mesh}: {error}") from None
+    marked = SparseVolume.from_dense(filled.dense().numpy())
+    if not marked.active_count:
+        raise InputError(f"{mesh}: no voxel is set with coverage {coverage!r}. Choose conservative, or a finer grid.")
+    nothing = np.zeros((), np.float32)
+    volume = SparseVolume(
+        origins=marked.origins,
+        values=marked.values.astype(np.float32),
+        active=marked.active,
+        background=nothing,
+        tiles=Tiles.none(nothing),
+    )
+    low = np.array(filled.origin)
+    matrix = matrix_of_bounds(low, low + filled.pitch * resolution, np.full(3, resolution))
+    grid = VdbGrid(name="density", volume=volume, index_to_world=matrix, grid_class="fog volume", half=True)
+    write_vdb(output, [grid], compression=compression)
+    return grid
+
+
+def mesh_volume(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    level: float | None = None,
+) -> SurfaceExport:
+    """Write the surface of a volume as a triangle mesh with normals and coloured vertices.
+
+    Surfaces are closed: they end where the volume does. Colours are those of the grid ``color`` (``Cd``, ``rgb``,
+    ``albedo``), or of volumes that Voxfield wrote the mean over all directions; grey without one.
+
+    Args:
+        source: a ``.vdb`` file, or a compressed volume.
+        output: the file, ``.glb``, ``.ply`` or ``.obj``; of a GLB +Y is up, of others +Z.
+        name: which grid; None: ``density``, else the only one of numbers.
+        level: the value on the surface; None: 0 of level sets, of fields that Voxfield exported the density at which a
+            voxel stops half of the light, else half the greatest value.
+
+    Raises:
+        InputError: options that do not fit, a grid of vectors or one that cannot be told, no surface, or more than
+            2^28 voxels in the box around it.
+        MissingFileError, FormatError, MissingExtraError: as `voxfield.read_volume`.
+    """
+    check_surface_path(output)
+    if level is not None:
+        check_range("level", level, minimum=-1e30, maximum=1e30)
+    grids = _Grids(source)
+    grid, at = _shape_of(grids, source, name, level)
+    painted = [one for one in grids.names if one in (*COLOURS, "sh_coeff_0") and one != grid.name]
+    colours = grids.read(painted[0]) if painted else None
+    try:
+        surface = surface_of_volume(grid, at, colours)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
+    return write_surface_of(output, surface, SceneTransform.identity())
+
+
+def compare_volumes(
+    first: str | os.PathLike[str],
+    second: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    level: float | None = None,
+) -> VolumeDifference:
+    """Say how far a volume is from another: what a copy that was thinned, compressed or made again has lost.
+
+    Args:
+        first: a ``.vdb`` file, or a compressed volume: the truth.
+        second: the other.
+        name: which grid of both; None: ``density``, else the only one of numbers.
+        level: values of at least this are inside; None: of each its own, as `voxfield.mesh_volume` chooses it.
+
+    Returns:
+        Differences of values, and the intersection over union of what is inside.
+
+    Raises:
+        InputError: grids that cannot be told or compared: see `voxfield.voxels.volume_difference.volume_difference`.
+        MissingFileError, FormatError, MissingExtraError: as `voxfield.read_volume`.
+    """
+    if level is not None:
+        check_range("level", level, minimum=-1e30, maximum=1e30)
+    placed = []
+    for source in (first, second):
+        grid, at = _shape_of(_Grids(source), source, name, level)
+        inverted = grid.grid_class == "level set"
+        placed.append(PlacedVolume(volume=grid.volume, index_to_world=grid.index_to_world, level=at, inverted=inverted))
+    try:
+        return volume_difference(*placed)
+    except InputError as error:
+        raise InputError(f"{second}: {error}") from None
+
+
+def _shape_of(
+    grids: "_Grids", source: str | os.PathLike[str], name: str | None, level: float | None
+) -> tuple[VdbGrid, float]:
+    """A file's grid, and the value on its surface."""
+    if name is None:
+        if "density" not in grids.numbers and len(grids.numbers) != 1:
+            listed = ", ".join(grids.numbers) or "none"
+            raise InputError(f"{source}: which grid? Name one of its grids of numbers: {listed}.")
+        name = "density" if "density" in grids.numbers else grids.numbers[0]
+    grid = grids.read(name)
+    if level is None and not grid.volume.channels:
+        level = inside_level(grid, is_density=grids.is_field and name == "density")
+    return grid, 0.0 if level is None else level
+
+
+class _Grids:
+    """The grids of a file of any kind: of a compact one that Voxfield wrote those that other programs would see."""
+
+    def __init__(self, source: str | os.PathLike[str]) -> None:
+        self._file = open_volumes(source)
+        self.is_field = METADATA_NAME in self._file.metadata
+        """Whether the file is of a `voxfield.VoxelGrid`."""
+        kinds = {header.name: VALUE_TYPES.get(header.type_name) for header in self._file.grids}
+        self._own: dict[str, VdbGrid] = {}
+        if self.is_field and "density" not in kinds and isinstance(self._file, VdbFile):
+            self._own = _grids_of(read_voxels(source)[0].grid)
+        self.numbers = [name for name, kind in kinds.items() if kind is not None and kind.channels == ()]
+        self.names = list(kinds)
+        if self._own:
+            self.numbers, self.names = ["density"], list(self._own)
+
+    def read(self, name: str) -> VdbGrid:
+        """One of them; errors as `voxfield.read_volume`."""
+        return self._own[name] if name in self._own else self._file.read(name)
+
+
+def _grids_of(grid: VoxelGrid) -> dict[str, VdbGrid]:
+    """Density and mean colour of a voxel grid."""
+    origins, rows = blocks_of_links(grid.links.numpy())
+    active, at = rows >= 0, rows.clip(min=0)
+    low, high = (np.array(end, np.float64) for end in (grid.scene_bounds.minimum, grid.scene_bounds.maximum))
+    matrix = matrix_of_bounds(low, high, np.array(grid.resolution))
+    found = {}
+    for name, values in (("density", grid.density), ("sh_coeff_0", grid.sh[:, :, 0])):
+        # Links are (D, H, W), blocks [x, y, z]: so are the rows that they hold.
+        blocks = values.detach().float().numpy()[at]
+        blocks[~active] = 0.0
+        volume = SparseVolume.from_blocks(origins, blocks, active, background=np.zeros(blocks.shape[4:]).tolist())
+        found[name] = VdbGrid(name=name, volume=volume, index_to_world=matrix, grid_class="fog volume")
+    return found
