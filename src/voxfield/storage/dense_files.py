@@ -14,7 +14,6 @@ import json
 import math
 import os
 import shutil
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any, Final
 import numpy as np
 
 from voxfield.errors import FormatError, InputError, MissingExtraError, MissingFileError
-from voxfield.storage.atomic import replacing, write_json
+from voxfield.storage.atomic import replacing, temporary_beside, write_json
 
 MOST_BYTES: Final = 16 << 30
 """Largest array that is read."""
@@ -132,15 +131,19 @@ def _read_zarr(file: Path) -> DenseVolume:
 def _write_zarr(file: Path, volume: DenseVolume) -> None:
     zarr = _package("zarr", "zarr")
     values = volume.values
-    temporary = file.parent / f".{file.name[:100]}.{uuid.uuid4().hex[:12]}.partial"
+    temporary = temporary_beside(file)
     try:
         chunks = tuple(max(1, min(_CHUNK, side)) for side in values.shape)
         array = zarr.create_array(store=temporary, shape=values.shape, dtype=values.dtype, chunks=chunks)
         array[...] = values
         array.attrs.update(_place_json(volume))
         if file.is_dir() and (file / "zarr.json").exists():
-            shutil.rmtree(file)
-        temporary.replace(file)
+            # Removed only when the new one has its name.
+            before = file.replace(temporary_beside(file))
+            temporary.replace(file)
+            shutil.rmtree(before)
+        else:
+            temporary.replace(file)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -178,12 +181,13 @@ def _write_nifti(file: Path, volume: DenseVolume) -> None:
         image.header.set_intent("vector")
     # The library chooses the format by the name, so its file needs the right ending.
     ending = dense_ending(file)
-    temporary = file.parent / f".{file.name[:100]}.{uuid.uuid4().hex[:12]}{ending}"
-    try:
-        nibabel.save(image, temporary)
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(file) as temporary:
+        named = temporary.with_name(f"{temporary.name}{ending}")
+        try:
+            nibabel.save(image, named)
+            named.replace(temporary)
+        finally:
+            named.unlink(missing_ok=True)
 
 
 def _read_raw(file: Path) -> DenseVolume:

@@ -23,8 +23,8 @@ from typing import Any, BinaryIO, Final, Protocol
 
 import numpy as np
 
-from voxfield.errors import FormatError, InputError, MissingFileError
-from voxfield.storage.atomic import write_bytes, write_json
+from voxfield.errors import FormatError, MissingFileError
+from voxfield.storage.atomic import new_folder, write_bytes, write_json
 from voxfield.storage.mapped_arrays import INDEX, file_checksum, map_array, place_array, save_array
 from voxfield.storage.npz import npz_bytes, read_npz
 from voxfield.storage.shapes import METADATA, Layout, read_json_object
@@ -429,23 +429,13 @@ def convert_rays(source: Path, target: Path, layout: Layout) -> int:
         InputError: ``target`` is not empty. MissingFileError, FormatError: no rays, or damaged.
     """
     rays = open_rays(source)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError(f"{target}: exists already. Name a new or empty folder.")
-    if isinstance(rays, PackedRays):
-        rays.check_files()
-    # Under another name until it is whole: half of the files would look like a smaller dataset.
-    work = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(work, ignore_errors=True)
-    try:
-        work.mkdir(parents=True)
+    # Half of the files would look like a smaller dataset.
+    with new_folder(target) as work:
+        if isinstance(rays, PackedRays):
+            rays.check_files()
         count = write_packed_rays(work, [rays]) if layout == "packed" else write_ray_files(work, rays)
         for path in sorted(source.glob("*.json")):
             shutil.copyfile(path, work / path.name)
-        if target.exists():
-            target.rmdir()
-        work.replace(target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return count
 
 
