@@ -8,6 +8,7 @@ file follows from its number, so that a finding can be had again: ``--only FORMA
 """
 
 import argparse
+import faulthandler
 import json
 import os
 import random
@@ -105,9 +106,8 @@ def work() -> None:
     orders = [json.loads(line) for line in sys.stdin]
     voice = os.fdopen(os.dup(1), "w", buffering=1)
     # Libraries print what they think of a file.
-    silence = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silence, 1)
-    os.dup2(silence, 2)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    faulthandler.enable()
     sys.path.insert(0, str(HOME))
     import warnings
 
@@ -209,10 +209,12 @@ def campaign(orders: list[tuple[str, int, int]], folder: Path, *, say=lambda tex
 
 def _one_worker(orders, folder: Path, tally: Tally, say) -> list[tuple[str, int, int]]:
     """Have one worker read until it is done or lost; returns what is left."""
+    complaints = folder / "complaints.txt"
     worker = subprocess.Popen(
         [sys.executable, str(HOME / "mutations.py"), "--worker", str(folder)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=complaints.open("w"),
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
@@ -224,7 +226,9 @@ def _one_worker(orders, folder: Path, tally: Tally, say) -> list[tuple[str, int,
         while True:
             line = _line(worker)
             if line is None:
-                return _lost(worker, at, orders, tally, say)
+                finding, left = _lost(worker, at, orders, complaints)
+                _note(finding, tally, say)
+                return left
             name, number, outcome, said = json.loads(line)
             if outcome == "done":
                 return []
@@ -262,19 +266,20 @@ def _cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _lost(worker, at, orders, tally: Tally, say) -> list[tuple[str, int, int]]:
-    """Note how a worker ended; returns what is left to read after the file that ended it."""
+def _lost(worker, at, orders, complaints: Path) -> tuple[Finding, list[tuple[str, int, int]]]:
+    """How a worker ended, and what is left to read after the file that ended it."""
     code = worker.returncode if worker.returncode is not None else worker.wait()
+    said = complaints.read_text(errors="replace")
     if at is None:
-        raise RuntimeError(f"a worker ended with {code} before it read anything; try: --worker with its orders")
+        raise RuntimeError(f"a worker ended with {code} before it read anything:\n{said[-3000:]}")
     name, number = at
+    ours = [line.strip() for line in said.splitlines() if "voxfield/" in line]
     kind = "hang" if code == -signal.SIGALRM else "crash"
-    said = "stood still" if kind == "hang" else f"ended with {code}"
-    _note(Finding(name, number, kind, said), tally, say)
+    finding = Finding(name, number, kind, f"ended with {code}; {' '.join(ours[:2])}")
     names = [order[0] for order in orders]
     place = names.index(name)
     rest = [(name, number + 1, orders[place][2])] if number + 1 < orders[place][2] else []
-    return rest + list(orders[place + 1 :])
+    return finding, rest + list(orders[place + 1 :])
 
 
 def _note(finding: Finding, tally: Tally, say) -> None:

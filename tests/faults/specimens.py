@@ -57,12 +57,12 @@ def some_grids():
     from voxfield.storage.vdb import VdbGrid
     from voxfield.voxels.sparse import SparseVolume
 
-    dense = np.random.default_rng(1).normal(size=(9, 9, 9, 3)).astype(np.float32)
+    dense = np.random.default_rng(1).normal(size=(3, 9, 9, 9)).astype(np.float32)
     volume = fog()
     return [
         VdbGrid(name="density", volume=volume, metadata={"note": "x", "number": 2}),
         VdbGrid(name="again", volume=volume),
-        VdbGrid(name="flags", volume=SparseVolume.from_dense(dense[..., 0] > 0)),
+        VdbGrid(name="flags", volume=SparseVolume.from_dense(dense[0] > 0)),
         VdbGrid(name="colour", volume=SparseVolume.from_dense(dense), half=True),
     ]
 
@@ -610,7 +610,7 @@ def scene(home: Path) -> Path:
         "colour": [0.5, 0.5, 0.5],
         "density_factor": 2.0,
         "transform": {"translation": [0, 0, 1], "scale": 2.0},
-        "crop": [-1, -1, -1, 1, 1, 1],
+        "crop": {"minimum": [-1, -1, -1], "maximum": [1, 1, 1]},
     }
     content = {"format": "voxfield-scene", "version": 1, "background": "white", "members": [member]}
     (home / "scene.json").write_text(json.dumps(content))
