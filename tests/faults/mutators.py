@@ -3,6 +3,7 @@
 Every mutation follows from the generator it is given: the same seed spoils the same file in the same way.
 """
 
+import copy
 import io
 import json
 import random
@@ -87,7 +88,7 @@ def _changed(node, draw: random.Random):
     if blow < 0.06:
         del node[key]
     elif blow < 0.10 and isinstance(node, list):
-        node.extend([node[key]] * draw.choice((1, 3, 50)))
+        node.extend(copy.deepcopy(node[key]) for _ in range(draw.choice((1, 3, 50))))
     elif blow < 0.14 and isinstance(node, dict):
         node[draw.choice((*children, "extra", ""))] = node.pop(key)
     elif blow < 0.3:
@@ -100,14 +101,14 @@ def _changed(node, draw: random.Random):
 def _instead(value, draw: random.Random):
     """Another value: of the same kind, or any."""
     if isinstance(value, bool) or draw.random() < 0.5:
-        return draw.choice(VALUES)
+        return copy.deepcopy(draw.choice(VALUES))
     if isinstance(value, int):
         return value + draw.choice((-1, 1, 2, 1000, -1000, 2**31))
     if isinstance(value, float):
         return value * draw.choice((0.0, -1.0, 1e-30, 1e30)) + draw.choice((0.0, 1e-3))
     if isinstance(value, str):
         return draw.choice((value[1:], value + value, value.upper(), f"../{value}", f"/{value}", f"{value}\0"))
-    return draw.choice(VALUES)
+    return copy.deepcopy(draw.choice(VALUES))
 
 
 def as_zip(raw: bytes, draw: random.Random) -> bytes:
@@ -197,6 +198,16 @@ def as_safetensors(raw: bytes, draw: random.Random) -> bytes:
         return blind(raw, draw)
     header = as_json(raw[8 : 8 + length], draw)
     return struct.pack("<Q", len(header)) + header + raw[8 + length :]
+
+
+def as_vxv(raw: bytes, draw: random.Random) -> bytes:
+    """The directory of a compressed volume spoiled, with the length and the checksum it then must have."""
+    if draw.random() < 0.3:
+        return blind(raw, draw)
+    magic, version, length, _ = struct.unpack_from("<8sIII", raw)
+    directory = as_json(raw[20 : 20 + length], draw)
+    sections = raw[20 + length :]
+    return struct.pack("<8sIII", magic, version, len(directory), zlib.crc32(directory)) + directory + sections
 
 
 def as_text(raw: bytes, draw: random.Random) -> bytes:

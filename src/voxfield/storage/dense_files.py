@@ -23,6 +23,7 @@ import numpy as np
 
 from voxfield.errors import FormatError, InputError, MissingExtraError, MissingFileError
 from voxfield.storage.atomic import replacing, temporary_beside, write_json
+from voxfield.storage.npz import map_npy
 
 MOST_BYTES: Final = 16 << 30
 """Largest array that is read."""
@@ -106,8 +107,7 @@ def _check_size(file: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
 
 
 def _read_npy(file: Path) -> DenseVolume:
-    # Mapped, so that a header that lies takes no memory; NumPy checks it against the file's size.
-    mapped = np.load(file, mmap_mode="r", allow_pickle=False)
+    mapped = map_npy(file)
     _check_size(file, mapped.shape, mapped.dtype)
     return DenseVolume(values=np.array(mapped))
 
@@ -157,8 +157,10 @@ def _read_nifti(file: Path) -> DenseVolume:
         # The stored type unless the header scales it.
         scaled = image.dataobj.slope != 1 or image.dataobj.inter != 0
         values = np.asarray(image.dataobj) if scaled else np.asarray(image.dataobj.get_unscaled())
-    except nibabel.filebasedimages.ImageFileError as error:
-        raise FormatError(f"{file}: is no NIfTI image ({str(error)[:80]}).") from None
+    except FormatError:
+        raise
+    except Exception as error:  # noqa: BLE001  (nibabel raises errors of its own for every field of a header)
+        raise FormatError(f"{file}: is no NIfTI image ({' '.join(str(error).split())[:80]}).") from None
     values = values.reshape(shape[:3] + shape[4:]) if len(shape) == 5 and shape[3] == 1 else values
     affine = np.asarray(image.affine, dtype=np.float64)
     return DenseVolume(values=np.ascontiguousarray(values.T), index_to_world=affine)

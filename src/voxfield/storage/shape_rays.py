@@ -16,6 +16,7 @@ level stands in the index.
 import re
 import shutil
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ import numpy as np
 from voxfield.errors import FormatError, MissingFileError
 from voxfield.storage.atomic import new_folder, write_bytes, write_json
 from voxfield.storage.mapped_arrays import INDEX, file_checksum, map_array, place_array, save_array
-from voxfield.storage.npz import npz_bytes, read_npz
+from voxfield.storage.npz import npz_bytes, read_npy_header, read_npz
 from voxfield.storage.shapes import METADATA, Layout, read_json_object
 
 PACKED: Final = "packed"
@@ -142,14 +143,10 @@ class FileRays:
         path = self.folder / block.file
         try:
             with zipfile.ZipFile(path) as archive, archive.open("distances.npy") as member:
-                if np.lib.format.read_magic(member) != (1, 0):
-                    raise FormatError(f"{path}: distances are of an unknown version.")
-                (rays,), _, _ = np.lib.format.read_array_header_1_0(member)
+                (rays,), _, _ = read_npy_header(member)
         except FileNotFoundError as error:
             raise MissingFileError(f"{path}: no such file.") from error
-        except (zipfile.BadZipFile, KeyError, EOFError, OSError, ValueError) as error:
-            if isinstance(error, FormatError):
-                raise
+        except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, OSError, ValueError, RuntimeError) as error:
             raise FormatError(f"{path}: is damaged or cut short ({error}). Remove it and trace again.") from error
         return int(rays)
 
