@@ -259,7 +259,7 @@ def test_half_written_batches_are_named(folder, tmp_path):
     there = copy(folder, tmp_path / "d")
     path = there / "voxels_batch_0001.h5"
     path.write_bytes(path.read_bytes()[:4000])
-    with pytest.raises(FormatError, match=r"voxels_batch_0001\.h5: is damaged or half-written.*made anew"):
+    with pytest.raises(FormatError, match=r"voxels_batch_0001\.h5: cannot be read.*half-written.*made anew"):
         PrerenderedVoxelDataset(there)
     there = copy(folder, tmp_path / "e")
     with h5py.File(there / "voxels_batch_0000.h5", "r+") as file:

@@ -55,7 +55,7 @@ class FieldRun(TrainedRun):
     ) -> PosedImages:
         """A split of the run's capture, or of another one in the same world; at other ``scales`` than the run's."""
         source = local(self.record.data_path if data is None else data)
-        if not source.exists():
+        if not os.path.exists(source):  # noqa: PTH110  (names that the system refuses count as absent)
             raise MissingFileError(f"{source}: the capture of this run is not there. Name it with --data.")
         options = self.experiment.capture
         if scales:

@@ -3,7 +3,8 @@
 import dataclasses
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from voxfield.distributed.devices import Placement, place
 from voxfield.distributed.ranks import Ranks, joined, launched
 from voxfield.errors import InputError
 from voxfield.recipes import ON_A_CPU, data_kind, for_device, load_recipe, read_settings
+from voxfield.storage.one_writer import only_writer
 from voxfield.storage.remote import local
 from voxfield.training.experiment import EXPERIMENT_NAME, Experiment, RunRecord, read_experiment, resolve
 from voxfield.training.progress import Progress
@@ -87,7 +89,8 @@ def train(
         ``run.left_out`` which pictures could not be used (also in ``failures.json``).
 
     Raises:
-        InputError: bad settings, no such ``host``, or ``output`` holds a run already (or one of another recipe).
+        InputError: bad settings, no such ``host``, or ``output`` holds a run already (or one of another recipe), or is
+            trained into by another process.
         MissingFileError, FormatError: data, or the run to resume, that is absent or cannot be read.
         UnavailableError: the device or precision is not to be had here.
         TrainingDivergedError: the loss became NaN or infinite; checkpoints written before stay.
@@ -130,11 +133,8 @@ def train(
         source = _source(recipe, data, record, kind.data_of(experiment))
         if record is None:
             run_dir = Path(output) if output is not None else default_run_dir(recipe, source)
-            with ranks.all_or_none():
-                if ranks.leads:
-                    refuse_to_overwrite(run_dir)
-        state, notes = (None, []) if record is None else resume_state(run_dir, placement)
-        with Progress(quiet=quiet or not ranks.leads) as progress:
+        with _held(ranks, run_dir, new=record is None), Progress(quiet=quiet or not ranks.leads) as progress:
+            state, notes = (None, []) if record is None else resume_state(run_dir, placement)
             if state is not None and experiment.trainer.progress(state["step"], state["seconds"]) >= 1.0:
                 progress.say(f"{run_dir} is finished. To train it further, give a larger --steps or --minutes.")
                 return kind.open_run(run_dir, outcome="finished")
@@ -156,9 +156,21 @@ def train(
                     ranks=ranks,
                 )
             )
-        if ranks.leads:
-            run.report()
+            if ranks.leads:
+                run.report()
         return run
+
+
+@contextmanager
+def _held(ranks: Ranks, run_dir: Path, *, new: bool) -> Iterator[None]:
+    """Nobody else trains into ``run_dir`` inside; a new run finds none there. All ranks are refused, or none is."""
+    with ExitStack() as held:
+        with ranks.all_or_none():
+            if ranks.leads:
+                held.enter_context(only_writer(run_dir))
+                if new:
+                    refuse_to_overwrite(run_dir)
+        yield
 
 
 def _translated(recipe: str, source: str, said: list[str], values: dict[str, Any]) -> dict[str, Any]:

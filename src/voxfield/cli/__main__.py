@@ -8,6 +8,7 @@ verb's ``--help`` does not load torch either.
 
 import contextlib
 import difflib
+import errno
 import functools
 import importlib
 import inspect
@@ -67,6 +68,14 @@ VERBS = {
 }
 """Every verb with its summary: the file of the same name holds it (``capture_convert``), its docstring begins with the
 same words."""
+_OF_THE_PLACE = {
+    errno.ENOSPC: "Free some room on its disk, or write to another place. What is done is kept.",
+    errno.EROFS: "Write to another place.",
+    errno.EACCES: "Change its permissions, or name another place.",
+    errno.EPERM: "Change its permissions, or name another place.",
+    errno.EMFILE: "Raise the limit of open files: ulimit -n 4096.",
+}
+"""What a person can do about faults of the place that a file is at."""
 GROUPS = {verb.split()[0] for verb in VERBS if " " in verb}
 """First words of the verbs that have two."""
 
@@ -110,9 +119,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001  (the last line of defence: a person gets a sentence, --debug the rest)
         if debug:
             traceback.print_exc()
-        said = " ".join(str(error).split())[:300]
-        hint = "" if debug else "\nAdd --debug to see where."
-        return _fail(f"voxfield {verb}: failed with {type(error).__name__}: {said}{hint}", 1)
+        return _failed(verb, error, debug)
+
+
+def _failed(verb: str, error: Exception, debug: bool) -> int:
+    """Say what was not foreseen; of faults of the place that a file is at, what a person can do."""
+    if isinstance(error, OSError) and error.errno in _OF_THE_PLACE:
+        named = f"{error.filename}: " if error.filename else ""
+        return _fail(f"voxfield {verb}: {named}{error.strerror}. {_OF_THE_PLACE[error.errno]}", 2)
+    said = " ".join(str(error).split())[:300]
+    hint = "" if debug else "\nAdd --debug to see where."
+    return _fail(f"voxfield {verb}: failed with {type(error).__name__}: {said}{hint}", 1)
 
 
 def run() -> NoReturn:

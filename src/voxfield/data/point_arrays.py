@@ -19,11 +19,13 @@ import numpy as np
 
 from voxfield.checks import nearest_names
 from voxfield.data.formats.points import MAX_CLOUD_BYTES
-from voxfield.errors import FormatError, InputError, MissingFileError
-from voxfield.storage.npz import read_npz
+from voxfield.errors import FormatError, InputError
+from voxfield.storage.hdf5 import hdf5_faults, item_inside
+from voxfield.storage.npz import map_npy, read_npz
 
 ARRAY_SUFFIXES: Final = (".h5", ".hdf5", ".npy", ".npz")
 USUAL_KEYS: Final = ("pointclouds", "point_clouds", "data", "points")
+_ADVICE: Final = "Make it again, or leave it out."
 _MOST_CLOUDS: Final = 100_000_000
 
 _Layout = Literal["stack", "single", "offsets", "variable", "members"]
@@ -51,14 +53,8 @@ class PointArrays:
         self._layout: _Layout = "members"
         self._key = ""
         try:
-            if self._kind == "h5":
-                self._count = self._look_into_hdf5(data_key)
-            else:
-                self._count = self._look_into_arrays(data_key)
-        except OSError as error:
-            if isinstance(error, FileNotFoundError):
-                raise MissingFileError(f"{path}: no such file.") from error
-            raise FormatError(f"{path}: cannot be read ({_said(error)}). Is it damaged or cut short?") from error
+            with hdf5_faults(path, _ADVICE):
+                self._count = self._look_into_hdf5(data_key) if self._kind == "h5" else self._look_into_arrays(data_key)
         finally:
             self.close()
 
@@ -89,14 +85,8 @@ class PointArrays:
 
     def read(self, index: int) -> np.ndarray:
         """The (M, 3) x, y, z of a cloud, float32 or float64."""
-        try:
+        with hdf5_faults(self.name(index), _ADVICE):
             points = self._read_hdf5(index) if self._kind == "h5" else self._read_array(index)
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
-            if isinstance(error, FormatError):
-                raise
-            raise FormatError(f"{self.name(index)}: cannot be read ({_said(error)}). Is it damaged?") from error
-        except MemoryError as error:
-            raise FormatError(f"{self.name(index)}: needs more memory than there is.") from error
         return np.ascontiguousarray(points[:, :3], np.float32 if points.dtype == np.float32 else np.float64)
 
     # ---------------------------------------------------------------------------------------------------- HDF5
@@ -116,11 +106,11 @@ class PointArrays:
             raise FileNotFoundError
         file = self._file()
         self._key = _find_key(self.path, file, data_key)
-        found = _inside(self.path, file, self._key)
+        found = item_inside(self.path, file, self._key)
         if isinstance(found, h5py.Group):
             self._members = sorted(found, key=_natural)
             for member in self._members:
-                cloud = _inside(self.path, file, f"{self._key}/{member}")
+                cloud = item_inside(self.path, file, f"{self._key}/{member}")
                 _check_cloud(self.path, f"{self._key}/{member}", cloud)
                 _check_size(self.path, cloud.shape, cloud.dtype)
             return self._check_number(len(self._members))
@@ -138,7 +128,7 @@ class PointArrays:
         for name in (f"{self._key}_offsets", f"{self._key.rpartition('/')[0]}/offsets".lstrip("/")):
             if name in file:
                 self._layout = "offsets"
-                self._offsets = _read_offsets(self.path, name, _inside(self.path, file, name), len(found))
+                self._offsets = _read_offsets(self.path, name, item_inside(self.path, file, name), len(found))
                 return self._check_number(len(self._offsets) - 1)
         _check_size(self.path, found.shape, found.dtype)
         self._layout = "single"
@@ -152,8 +142,8 @@ class PointArrays:
     def _read_hdf5(self, index: int) -> np.ndarray:
         file = self._file()
         if self._layout == "members":
-            return _inside(self.path, file, f"{self._key}/{self._members[index]}")[:]
-        data = _inside(self.path, file, self._key)
+            return item_inside(self.path, file, f"{self._key}/{self._members[index]}")[:]
+        data = item_inside(self.path, file, self._key)
         if self._layout == "stack":
             return data[index]
         if self._layout == "single":
@@ -191,10 +181,7 @@ class PointArrays:
             if self.path.suffix.lower() == ".npz":
                 arrays = read_npz(self.path)
             else:
-                try:
-                    arrays = {self.path.stem: np.load(self.path, mmap_mode="r", allow_pickle=False)}
-                except (ValueError, EOFError) as error:
-                    raise FormatError(f"{self.path}: is no readable .npy file ({_said(error)}).") from error
+                arrays = {self.path.stem: map_npy(self.path)}
             self._open_in = os.getpid(), arrays
         return self._open_in[1]
 
@@ -216,22 +203,6 @@ def _find_key(path: Path, file: Any, data_key: str | None) -> str:
         return data_key
     wanted = " or ".join(USUAL_KEYS) if data_key is None else repr(data_key)
     raise InputError(f"{path}: expected {wanted}, holds {', '.join(sorted(file)) or 'nothing'}. Name one: --data-key.")
-
-
-def _inside(path: Path, file: Any, name: str) -> Any:
-    """A dataset or group, if it lies in this file and nowhere else."""
-    import h5py
-
-    walked = file
-    for part in name.strip("/").split("/"):
-        if not isinstance(walked, h5py.Group) or part not in walked:
-            raise FormatError(f"{path}: holds no {name!r}.")
-        if isinstance(walked.get(part, getlink=True), h5py.ExternalLink):
-            raise FormatError(f"{path}: {name!r} is a link to another file, which is not followed. Copy it in.")
-        walked = walked[part]
-    if isinstance(walked, h5py.Dataset) and (walked.external or walked.is_virtual):
-        raise FormatError(f"{path}: {name!r} lies in other files, which are not read. Copy it in.")
-    return walked
 
 
 def _check_cloud(path: Path, name: str, data: Any) -> None:
@@ -265,7 +236,3 @@ def _read_offsets(path: Path, name: str, data: Any, total: int) -> np.ndarray:
 def _natural(name: str) -> list[tuple[int, str]]:
     """So that cloud2 comes before cloud10."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
-
-
-def _said(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -18,7 +18,8 @@ from voxfield.data.shape_family import FAMILIES, procedural_shape
 from voxfield.data.voxel_datasets import PrerenderedVoxelDataset
 from voxfield.distributed.ranks import ALONE, Ranks
 from voxfield.errors import FormatError, InputError, MissingFileError
-from voxfield.storage.npz import read_npz
+from voxfield.storage.hdf5 import hdf5_faults, item_inside
+from voxfield.storage.npz import map_npy, read_npz
 
 PROCEDURAL: Final = "procedural"
 """Named in place of a path: shapes made by rule."""
@@ -245,12 +246,7 @@ def open_volumes(path: Path, options: VolumeOptions) -> VolumeSet:
     if path.is_dir():
         return PrerenderedVolumes(path)
     if path.suffix == ".npy":
-        try:
-            return ArrayVolumes(np.load(path, mmap_mode="r", allow_pickle=False), None, source=str(path))
-        except (ValueError, EOFError, OSError) as error:
-            if isinstance(error, FormatError):
-                raise
-            raise FormatError(f"{path}: is damaged or no array ({error}).") from None
+        return ArrayVolumes(map_npy(path), None, source=str(path))
     if path.suffix == ".npz":
         arrays: Any = read_npz(path)
     elif path.suffix in (".h5", ".hdf5"):
@@ -258,19 +254,19 @@ def open_volumes(path: Path, options: VolumeOptions) -> VolumeSet:
     else:
         raise FormatError(f"{path}: expected .npy, .npz, .h5 or .hdf5, got {path.suffix or 'no ending'}.")
     key = _key_of(arrays, options.key, path)
-    labels = np.asarray(arrays["labels"]) if "labels" in arrays else None
-    return ArrayVolumes(arrays[key], labels, source=f"{path}: {key}")
+    with hdf5_faults(path, "Make it again."):
+        labels = np.asarray(arrays["labels"]) if "labels" in arrays else None
+        return ArrayVolumes(arrays[key], labels, source=f"{path}: {key}")
 
 
 def _hdf5_arrays(path: Path) -> dict[str, Any]:
     """The datasets at the root of a file, which stays open for reading."""
     import h5py
 
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise FormatError(f"{path}: is no HDF5 file, or cut short ({error}). Make it again.") from None
-    return {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
+    with hdf5_faults(path, "Make it again."):
+        file = h5py.File(path, "r", locking=False)
+        found = {name: item_inside(path, file, name) for name in file}
+        return {name: item for name, item in found.items() if isinstance(item, h5py.Dataset)}
 
 
 def _key_of(arrays: dict[str, Any], asked: str | None, path: Path) -> str:

@@ -197,14 +197,30 @@ def _start_processes(workers: int, module: str) -> ProcessPoolExecutor:
     context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
     if sys.platform != "win32":
         context.set_forkserver_preload([module])
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread)
+    try:
+        return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
+    except OSError as error:
+        # The queues' semaphores are files in shared memory.
+        raise UnavailableError(
+            f"Processes cannot be started ({error.strerror or error}): perhaps /dev/shm is full, or too many files are "
+            "open. Free some room there, or run with --workers 1."
+        ) from error
 
 
-def _one_thread() -> None:
-    """Workers share the cores: each computes on one thread."""
+def _begin_worker() -> None:
+    """Workers share the cores: each computes on one thread. None outlives the process that it works for."""
     import torch
 
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for tasks for ever: it keeps its own queue open."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 # --------------------------------------------------------------------------------------------------------------- dask

@@ -33,6 +33,7 @@ from voxfield.jobs.split_shapes import SplitRatios, write_splits
 from voxfield.kernels.scan_fill import Inside
 from voxfield.storage.atomic import write_bytes, write_json
 from voxfield.storage.npz import npz_bytes, read_npz
+from voxfield.storage.one_writer import only_writer
 from voxfield.storage.shape_dataset import ShapeDataset, open_shapes, write_shapes
 from voxfield.storage.shapes import METADATA, SPLITS, DatasetAbout, Layout, ShapeObject, read_about
 from voxfield.storage.skipped import Skipped
@@ -135,7 +136,7 @@ def build_shapes(
         progress: told of everything.
 
     Raises:
-        InputError: ``output`` holds other files, or no mesh could be used.
+        InputError: ``output`` holds other files or is being written to, or no mesh could be used.
         MissingFileError: sources that do not exist.
     """
     # Absolute, as workers may be elsewhere.
@@ -146,6 +147,14 @@ def build_shapes(
         raise InputError(
             f"start_object: expected less than the number of meshes, {len(files)}, got {settings.start_object}."
         )
+    with only_writer(output):
+        return _build(chosen, files, output, settings, progress)
+
+
+def _build(
+    chosen: Sequence[Path], files: Sequence[Path], output: Path, settings: ShapeSettings, progress: Reporter
+) -> BuiltShapes:
+    """Those of ``files`` that were chosen, to a dataset."""
     _check_output(output)
     work = output / _WORK
     # Named from what all of them share, so that taking more of the same list changes no name.
@@ -199,9 +208,7 @@ def _result(output: Path, objects: int, made: int, failures: tuple[Skipped, ...]
 
 def _check_output(output: Path) -> None:
     """Raise InputError unless ``output`` is new, empty or ours."""
-    if output.exists() and not output.is_dir():
-        raise InputError(f"{output}: is a file. Name a folder.")
-    if (output / _WORK).is_dir() or not output.is_dir() or not any(output.iterdir()):
+    if (output / _WORK).is_dir() or not any(output.iterdir()):
         return
     try:
         # What is replaced must be a dataset, not whatever has such a file.

@@ -27,6 +27,7 @@ from voxfield.errors import InputError, UnavailableError, VoxfieldError
 from voxfield.jobs.reporter import Reporter
 from voxfield.jobs.value_tally import ValueTally
 from voxfield.storage.atomic import replacing, write_json
+from voxfield.storage.one_writer import only_writer
 from voxfield.storage.prerendered import (
     FAILURES,
     METADATA,
@@ -158,11 +159,15 @@ def prerender(clouds: PointClouds, output: Path, *, settings: PrerenderSettings,
         progress: told of everything.
 
     Raises:
-        InputError: the folder holds voxels of other parameters, or no sample could be rendered.
+        InputError: the folder holds voxels of other parameters or is being written to, or no sample could be
+            rendered.
         UnavailableError: the disk is full, or a process was killed. What is done is kept.
     """
-    if output.exists() and not output.is_dir():
-        raise InputError(f"{output}: is a file. Name a folder.")
+    with only_writer(output):
+        return _prerender(clouds, output, settings, progress)
+
+
+def _prerender(clouds: PointClouds, output: Path, settings: PrerenderSettings, progress: Reporter) -> Prerendered:
     total = min(len(clouds), settings.max_samples or len(clouds))
     job = _Job(clouds=clouds, grid=settings.grid, kind=settings.kind)
     with open_executor(settings.run_on, tasks=len(clouds), folders=_folders(clouds)) as executor:
@@ -175,7 +180,6 @@ def prerender(clouds: PointClouds, output: Path, *, settings: PrerenderSettings,
         if job.grid.voxelization_method == "gaussian" and not job.grid.blurs:
             sigma = " ".join(f"{one:g}" for one in job.grid.sigma_voxels)
             progress.say(f"sigma is {sigma} voxels: below 0.125 the gaussian blurs nothing.")
-        output.mkdir(parents=True, exist_ok=True)
         starts = range(0, total, settings.batch_size)
         pending = {at: range(at, min(at + settings.batch_size, total)) for at in starts if at not in done}
         if pending:

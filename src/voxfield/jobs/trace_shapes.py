@@ -28,6 +28,7 @@ from voxfield.kernels.traverse_voxels import traverse_voxels
 from voxfield.storage.atomic import write_bytes, write_json
 from voxfield.storage.mapped_arrays import INDEX
 from voxfield.storage.npz import npz_bytes, read_npz
+from voxfield.storage.one_writer import only_writer
 from voxfield.storage.shape_dataset import ShapeDataset, open_shapes
 from voxfield.storage.shape_rays import (
     PACKED,
@@ -131,7 +132,8 @@ def trace_shapes(folder: Path, output: Path, *, settings: TraceSettings, progres
         progress: told of everything.
 
     Raises:
-        InputError: levels that the dataset does not have, or ``output`` was made with other parameters or is not ours.
+        InputError: levels that the dataset does not have, or ``output`` was made with other parameters, is being
+            written to, or is not ours.
         MissingFileError, FormatError: no dataset, or a damaged one.
     """
     dataset = open_shapes(folder)
@@ -139,6 +141,15 @@ def trace_shapes(folder: Path, output: Path, *, settings: TraceSettings, progres
     top = last if settings.max_level is None else settings.max_level
     if settings.min_level > last or top > last:
         raise InputError(f"min_level, max_level: expected at most the dataset's last level, {last}.")
+    with only_writer(output):
+        return _trace_levels(dataset, output, settings, top, progress)
+
+
+def _trace_levels(
+    dataset: ShapeDataset, output: Path, settings: TraceSettings, top: int, progress: Reporter
+) -> TracedShapes:
+    """Trace the blocks of the levels from ``settings.min_level`` to ``top``."""
+    folder = dataset.folder
     _check_output(output, settings)
     packed = PackedRays(output) if (output / PACKED / INDEX).is_file() else None
     blocks = list(_blocks(dataset, settings.min_level, top))
@@ -205,7 +216,8 @@ def _check_output(output: Path, settings: TraceSettings) -> None:
                 f"{output}: its rays were traced with {differ}. Repeat that, or name another --output-dir."
             )
         return
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    # What a call that was killed here left is none of the other files.
+    if any(not path.name.endswith(".partial") for path in output.iterdir()):
         raise InputError(f"{output}: holds other files already. Name a new or empty folder.")
     write_json(file, settings.parameters())
 

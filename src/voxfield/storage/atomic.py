@@ -1,20 +1,31 @@
-"""Files appear whole or not at all: written beside their place under a temporary name, flushed, then renamed.
+"""Files, and folders of them, appear whole or not at all: written beside their place under a temporary name, flushed,
+then renamed.
 
 A reader therefore never sees half a file, and a crash, a full disk or Ctrl-C leaves the previous version in place.
+
+A process that is killed cannot remove what it was writing. Temporary names therefore say whose they are, and the first
+file that a process writes into a folder removes those there whose process is gone.
 """
 
 import errno
+import functools
+import hashlib
 import json
 import os
+import platform
+import re
+import shutil
+import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from voxfield.errors import DiskFullError
+from voxfield.errors import DiskFullError, InputError
 
 _FULL: Final = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_TEMPORARY: Final = re.compile(r"\..+\.(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{8}\.partial.*")
 
 
 @contextmanager
@@ -37,8 +48,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    # A leading dot keeps globs such as *.png from meeting a file in the making; the uuid keeps two writers apart.
-    temporary = target.parent / f".{target.name[:100]}.{uuid.uuid4().hex[:12]}.partial"
+    temporary = temporary_beside(target)
     try:
         yield temporary
         with temporary.open("rb+") as stream:
@@ -54,6 +64,76 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             full.errno = error.errno
             raise full from error
         raise
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Yield a temporary folder to fill; on leaving without an exception it becomes ``target``, else it is removed.
+
+    Raises:
+        InputError: ``target`` is there, and not an empty folder.
+        OSError: it cannot be made or written to.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"{target}: exists already. Name a new or empty folder.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work = temporary_beside(target)
+    try:
+        work.mkdir()
+        yield work
+        if target.exists():
+            target.rmdir()
+        work.replace(target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def temporary_beside(target: Path) -> Path:
+    """A name for what becomes ``target``, in its folder, which is there. What killed processes left is removed."""
+    _remove_abandoned(target.parent.absolute(), os.getpid())
+    # A leading dot keeps globs such as *.png from meeting a file in the making; the last part keeps threads apart. Of
+    # a long name, in whatever script, only so much that the file system takes what is added.
+    own = f"{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    return target.parent / f".{target.name[:50]}.{own}.partial"
+
+
+@functools.lru_cache(maxsize=1024)
+def _remove_abandoned(folder: Path, process: int) -> None:
+    """Remove temporary files of processes of this machine that are gone; once in each folder that ``process`` writes
+    to, as looking through a folder for every file in it would take as long as writing them.
+    """
+    if sys.platform == "win32":
+        # There os.kill is no question.
+        return
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            found = _TEMPORARY.fullmatch(entry.name)
+            if found is None or found["machine"] != _machine() or int(found["process"]) == process:
+                continue
+            try:
+                os.kill(int(found["process"]), 0)
+            except ProcessLookupError:
+                _remove(Path(entry.path))
+            except (OSError, OverflowError):
+                continue
+
+
+def _remove(path: Path) -> None:
+    # What stands for a folder, such as an array in chunks, is one.
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@functools.cache
+def _machine() -> str:
+    """Where process numbers mean what they do here: the same folder may be another machine's, or a container's, too."""
+    try:
+        space = str(Path("/proc/self/ns/pid").stat().st_ino)
+    except OSError:
+        space = ""
+    return hashlib.sha256(f"{platform.node()} {space}".encode()).hexdigest()[:8]
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:

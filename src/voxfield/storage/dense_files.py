@@ -14,7 +14,6 @@ import json
 import math
 import os
 import shutil
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,8 @@ from typing import Any, Final
 import numpy as np
 
 from voxfield.errors import FormatError, InputError, MissingExtraError, MissingFileError
-from voxfield.storage.atomic import replacing, write_json
+from voxfield.storage.atomic import replacing, temporary_beside, write_json
+from voxfield.storage.npz import map_npy
 
 MOST_BYTES: Final = 16 << 30
 """Largest array that is read."""
@@ -107,8 +107,7 @@ def _check_size(file: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
 
 
 def _read_npy(file: Path) -> DenseVolume:
-    # Mapped, so that a header that lies takes no memory; NumPy checks it against the file's size.
-    mapped = np.load(file, mmap_mode="r", allow_pickle=False)
+    mapped = map_npy(file)
     _check_size(file, mapped.shape, mapped.dtype)
     return DenseVolume(values=np.array(mapped))
 
@@ -132,15 +131,19 @@ def _read_zarr(file: Path) -> DenseVolume:
 def _write_zarr(file: Path, volume: DenseVolume) -> None:
     zarr = _package("zarr", "zarr")
     values = volume.values
-    temporary = file.parent / f".{file.name[:100]}.{uuid.uuid4().hex[:12]}.partial"
+    temporary = temporary_beside(file)
     try:
         chunks = tuple(max(1, min(_CHUNK, side)) for side in values.shape)
         array = zarr.create_array(store=temporary, shape=values.shape, dtype=values.dtype, chunks=chunks)
         array[...] = values
         array.attrs.update(_place_json(volume))
         if file.is_dir() and (file / "zarr.json").exists():
-            shutil.rmtree(file)
-        temporary.replace(file)
+            # Removed only when the new one has its name.
+            before = file.replace(temporary_beside(file))
+            temporary.replace(file)
+            shutil.rmtree(before)
+        else:
+            temporary.replace(file)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -154,8 +157,10 @@ def _read_nifti(file: Path) -> DenseVolume:
         # The stored type unless the header scales it.
         scaled = image.dataobj.slope != 1 or image.dataobj.inter != 0
         values = np.asarray(image.dataobj) if scaled else np.asarray(image.dataobj.get_unscaled())
-    except nibabel.filebasedimages.ImageFileError as error:
-        raise FormatError(f"{file}: is no NIfTI image ({str(error)[:80]}).") from None
+    except FormatError:
+        raise
+    except Exception as error:  # noqa: BLE001  (nibabel raises errors of its own for every field of a header)
+        raise FormatError(f"{file}: is no NIfTI image ({' '.join(str(error).split())[:80]}).") from None
     values = values.reshape(shape[:3] + shape[4:]) if len(shape) == 5 and shape[3] == 1 else values
     affine = np.asarray(image.affine, dtype=np.float64)
     return DenseVolume(values=np.ascontiguousarray(values.T), index_to_world=affine)
@@ -178,12 +183,13 @@ def _write_nifti(file: Path, volume: DenseVolume) -> None:
         image.header.set_intent("vector")
     # The library chooses the format by the name, so its file needs the right ending.
     ending = dense_ending(file)
-    temporary = file.parent / f".{file.name[:100]}.{uuid.uuid4().hex[:12]}{ending}"
-    try:
-        nibabel.save(image, temporary)
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(file) as temporary:
+        named = temporary.with_name(f"{temporary.name}{ending}")
+        try:
+            nibabel.save(image, named)
+            named.replace(temporary)
+        finally:
+            named.unlink(missing_ok=True)
 
 
 def _read_raw(file: Path) -> DenseVolume:

@@ -13,6 +13,7 @@ import numpy as np
 
 from voxfield.errors import FormatError, MissingFileError
 from voxfield.storage.atomic import replacing
+from voxfield.storage.npz import map_npy
 
 INDEX: Final = "index.json"
 """The file that lists the arrays, for messages."""
@@ -57,7 +58,7 @@ def map_array(home: Path, entry: Mapping[str, Any], dtype: np.dtype, shape: tupl
         raise FormatError(f"{path}: has {path.stat().st_size:,} bytes, expected {entry['bytes']:,}: it is cut short.")
     if 0 in entry["shape"]:
         return np.zeros(entry["shape"], dtype)
-    array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    array = map_npy(path)
     fits = len(shape) == array.ndim and all(want in {None, got} for want, got in zip(shape, array.shape, strict=True))
     if array.dtype != dtype or not fits or list(array.shape) != entry["shape"]:
         raise FormatError(f"{path}: expected {dtype} of shape {entry['shape']}, got {array.dtype} {array.shape}.")

@@ -1,13 +1,18 @@
-"""Named arrays in one ``.npz`` file: the same arrays give the same bytes, and a file is not believed what it claims.
+"""Arrays in NumPy's files: the same arrays give the same ``.npz``, and no file is believed what it claims.
 
 No pickles are read. An array's stated shape must match the bytes that are there before memory is taken for it.
 """
 
 import io
+import lzma
+import math
+import os
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import IO, Final, Literal
 
 import numpy as np
 
@@ -15,6 +20,25 @@ from voxfield.errors import FormatError, MissingFileError
 
 MOST_BYTES: Final = 8 << 30
 """Largest array that is read."""
+
+
+_FAULTS: Final = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    tokenize.TokenError,
+    SyntaxError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    OverflowError,
+    MemoryError,
+)
+"""What NumPy and the archives' decoders raise on damaged files."""
 
 
 def npz_bytes(arrays: Mapping[str, np.ndarray], *, compress: bool = True) -> bytes:
@@ -53,7 +77,7 @@ def read_npz(
             }
     except FileNotFoundError as error:
         raise MissingFileError(f"{path}: no such file.") from error
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError, ValueError, MemoryError) as error:
+    except _FAULTS as error:
         if isinstance(error, FormatError):
             raise
         raise FormatError(
@@ -61,22 +85,68 @@ def read_npz(
         ) from error
 
 
+def map_npy(path: str | os.PathLike[str]) -> np.ndarray:
+    """The array of a ``.npy`` file, mapped into memory, read-only.
+
+    Raises:
+        MissingFileError: there is none.
+        FormatError: no such file, damaged, cut short, or holding Python objects.
+    """
+    try:
+        with Path(path).open("rb") as stream:
+            shape, fortran, dtype = read_npy_header(stream)
+            at, length = stream.tell(), os.fstat(stream.fileno()).st_size
+        if dtype.hasobject:
+            raise FormatError(f"{path}: holds Python objects, which are not read.")
+        needed = math.prod(shape) * dtype.itemsize
+        if any(size < 0 for size in shape) or needed > length - at:
+            raise FormatError(f"{path}: states {shape} of {dtype}, more than it holds: it is cut short.")
+        order: Literal["F", "C"] = "F" if fortran else "C"
+        if needed == 0:
+            return np.empty(shape, dtype, order)
+        return np.memmap(path, dtype, "r", at, shape, order)
+    except FileNotFoundError as error:
+        raise MissingFileError(f"{path}: no such file.") from error
+    except _FAULTS as error:
+        if isinstance(error, FormatError):
+            raise
+        said = " ".join(str(error).split())[:150]
+        raise FormatError(f"{path}: is no readable .npy file ({said}). Copy it again, or make it anew.") from error
+
+
+def read_npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether by columns, and type of the array that follows in ``stream``.
+
+    Raises:
+        ValueError: there is no such header; its shape is not believed by anyone yet.
+    """
+    version = np.lib.format.read_magic(stream)
+    if version not in _HEADERS:
+        raise ValueError(f"version {version} is not known")
+    try:
+        return _HEADERS[version](stream)
+    except (tokenize.TokenError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError) as error:
+        # NumPy has the header parsed as Python, which gives up in many ways.
+        raise ValueError(f"its header is damaged ({type(error).__name__})") from error
+
+
+_HEADERS: Final = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
 def _read_member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, most_bytes: int) -> np.ndarray:
     if entry.file_size > most_bytes + 4096:
         raise FormatError(f"{path}: {entry.filename} states {entry.file_size:,} bytes, more than {most_bytes:,}.")
     with archive.open(entry) as member:
         content = io.BytesIO(member.read(entry.file_size + 1))
-    version = np.lib.format.read_magic(content)
-    if version != (1, 0):
-        raise FormatError(f"{path}: {entry.filename} is of an unknown version.")
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(content)
+    shape, fortran, dtype = read_npy_header(content)
     if dtype.hasobject:
         raise FormatError(f"{path}: {entry.filename} holds Python objects, which are not read.")
     body = content.getbuffer()[content.tell() :]
-    count = 1
-    for size in shape:
-        count *= size
-    if count * dtype.itemsize != len(body):
+    count = math.prod(shape)
+    if any(size < 0 for size in shape) or count * dtype.itemsize != len(body):
         raise FormatError(
             f"{path}: {entry.filename} has {len(body)} bytes for shape {shape} of {dtype}: it is damaged."
         )

@@ -28,6 +28,7 @@ import yaml
 from voxfield.checks import check_choice
 from voxfield.errors import FormatError, InputError, MissingExtraError, MissingFileError
 from voxfield.storage.atomic import write_text
+from voxfield.storage.hdf5 import hdf5_faults, item_inside
 
 Compression = Literal["gzip", "lzf", "blosc", "zstd", "none"]
 """``gzip``, ``lzf`` and ``none`` are read by every HDF5 program, ``blosc`` and ``zstd`` with the plugin only."""
@@ -244,18 +245,11 @@ class BatchAbout:
 def _reading(path: Path) -> Iterator[Any]:
     import h5py
 
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            yield file
-    except FileNotFoundError as error:
-        raise MissingFileError(f"{path}: no such file.") from error
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        if isinstance(error, FormatError | MissingExtraError):
-            raise
-        said = " ".join(str(error).split())[:150]
-        raise FormatError(
-            f"{path}: is damaged or half-written ({said}). Run the same `voxfield prerender` again: it is made anew."
-        ) from error
+    with (
+        hdf5_faults(path, "Run the same `voxfield prerender` again: it is made anew."),
+        h5py.File(path, "r", locking=False) as file,
+    ):
+        yield file
 
 
 def read_batch_about(path: Path) -> BatchAbout:
@@ -268,8 +262,8 @@ def read_batch_about(path: Path) -> BatchAbout:
     import h5py
 
     with _reading(path) as file:
-        voxels = file["voxels"]
-        if voxels.ndim != 4 or voxels.external or voxels.is_virtual or voxels.dtype.kind not in "fu":
+        voxels = item_inside(path, file, "voxels")
+        if voxels.ndim != 4 or voxels.dtype.kind not in "fu":
             raise FormatError(f"{path}: expected voxels (N, D, H, W), got {voxels.shape} of {voxels.dtype}.")
         made_by = voxels.id.get_create_plist()
         # Numbers from 32,000 on are registered by plugins, but for h5py's own LZF.

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from voxfield.errors import InputError
+from voxfield.storage.atomic import new_folder
 from voxfield.storage.shape_files import FileShapes, remove_files, write_files
 from voxfield.storage.shape_packed import PACKED, PackedShapes, write_packed
 from voxfield.storage.shapes import SPLITS, Layout, Shapes, read_about
@@ -34,7 +34,7 @@ def write_shapes(folder: Path, shapes: Shapes, layout: Layout) -> None:
 
 
 def convert_shapes(source: Path, target: Path, layout: Layout) -> int:
-    """Write a dataset in another layout to another folder, its splits too. Nothing is lost.
+    """Write a dataset in another layout to another folder, its splits too. Nothing is lost; it appears whole or not.
 
     Returns:
         How many objects.
@@ -43,9 +43,8 @@ def convert_shapes(source: Path, target: Path, layout: Layout) -> int:
         InputError: ``target`` is ``source`` or not empty. MissingFileError, FormatError: no dataset, or damaged.
     """
     shapes = open_shapes(source)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError(f"{target}: exists already. Name a new or empty folder.")
-    write_shapes(target, shapes, layout)
-    if (source / SPLITS).is_file():
-        shutil.copyfile(source / SPLITS, target / SPLITS)
+    with new_folder(target) as work:
+        write_shapes(work, shapes, layout)
+        if (source / SPLITS).is_file():
+            shutil.copyfile(source / SPLITS, work / SPLITS)
     return len(shapes)

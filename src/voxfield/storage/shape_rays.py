@@ -16,6 +16,7 @@ level stands in the index.
 import re
 import shutil
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +24,10 @@ from typing import Any, BinaryIO, Final, Protocol
 
 import numpy as np
 
-from voxfield.errors import FormatError, InputError, MissingFileError
-from voxfield.storage.atomic import write_bytes, write_json
+from voxfield.errors import FormatError, MissingFileError
+from voxfield.storage.atomic import new_folder, write_bytes, write_json
 from voxfield.storage.mapped_arrays import INDEX, file_checksum, map_array, place_array, save_array
-from voxfield.storage.npz import npz_bytes, read_npz
+from voxfield.storage.npz import npz_bytes, read_npy_header, read_npz
 from voxfield.storage.shapes import METADATA, Layout, read_json_object
 
 PACKED: Final = "packed"
@@ -142,14 +143,10 @@ class FileRays:
         path = self.folder / block.file
         try:
             with zipfile.ZipFile(path) as archive, archive.open("distances.npy") as member:
-                if np.lib.format.read_magic(member) != (1, 0):
-                    raise FormatError(f"{path}: distances are of an unknown version.")
-                (rays,), _, _ = np.lib.format.read_array_header_1_0(member)
+                (rays,), _, _ = read_npy_header(member)
         except FileNotFoundError as error:
             raise MissingFileError(f"{path}: no such file.") from error
-        except (zipfile.BadZipFile, KeyError, EOFError, OSError, ValueError) as error:
-            if isinstance(error, FormatError):
-                raise
+        except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, OSError, ValueError, RuntimeError) as error:
             raise FormatError(f"{path}: is damaged or cut short ({error}). Remove it and trace again.") from error
         return int(rays)
 
@@ -429,23 +426,13 @@ def convert_rays(source: Path, target: Path, layout: Layout) -> int:
         InputError: ``target`` is not empty. MissingFileError, FormatError: no rays, or damaged.
     """
     rays = open_rays(source)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError(f"{target}: exists already. Name a new or empty folder.")
-    if isinstance(rays, PackedRays):
-        rays.check_files()
-    # Under another name until it is whole: half of the files would look like a smaller dataset.
-    work = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(work, ignore_errors=True)
-    try:
-        work.mkdir(parents=True)
+    # Half of the files would look like a smaller dataset.
+    with new_folder(target) as work:
+        if isinstance(rays, PackedRays):
+            rays.check_files()
         count = write_packed_rays(work, [rays]) if layout == "packed" else write_ray_files(work, rays)
         for path in sorted(source.glob("*.json")):
             shutil.copyfile(path, work / path.name)
-        if target.exists():
-            target.rmdir()
-        work.replace(target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return count
 
 

@@ -239,11 +239,11 @@ def read_experiment(
         experiment=experiment,
         seed=_expect(path, content, "seed", int),
         data_path=_expect(path, content, "data_path", str),
-        data_hash=content.get("data_hash"),
+        data_hash=None if content.get("data_hash") is None else _expect(path, content, "data_hash", str),
         created=str(content.get("created", "")),
-        versions=content.get("versions") or {},
-        git=content.get("git"),
-        extra=content.get("extra") or {},
+        versions=_mapping(path, content, "versions") or {},
+        git=_mapping(path, content, "git"),
+        extra=_mapping(path, content, "extra") or {},
     )
 
 
@@ -270,6 +270,11 @@ def _expect(path: Path, content: Mapping[str, Any], key: str, kind: type) -> Any
         kinds = {str: "text", int: "a whole number", dict: "an object"}
         raise FormatError(f"{path}: expected {key!r} to be {kinds[kind]}, got {value!r}. Restore it or train again.")
     return value
+
+
+def _mapping(path: Path, content: Mapping[str, Any], key: str) -> dict[str, Any] | None:
+    """What a file need not say, or says with null."""
+    return None if content.get(key) is None else _expect(path, content, key, dict)
 
 
 def package_versions() -> dict[str, str]:

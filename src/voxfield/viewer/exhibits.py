@@ -16,6 +16,8 @@ from voxfield.data.voxel_datasets import PrerenderedVoxelDataset
 from voxfield.errors import FormatError, MissingFileError, VoxfieldError
 from voxfield.kernels.voxel_words import unpack_voxels
 from voxfield.render.image import level_colours, to_uint8
+from voxfield.storage.hdf5 import hdf5_faults, item_inside
+from voxfield.storage.npz import map_npy
 from voxfield.storage.prerendered import METADATA as PRERENDERED
 from voxfield.storage.shape_dataset import open_shapes
 from voxfield.storage.shapes import METADATA
@@ -179,18 +181,14 @@ class SamplesExhibit:
         """How many volumes there are, and one of them."""
         import h5py
 
-        try:
-            with h5py.File(self._path, "r", locking=False) as file:
-                voxels = file["voxels"]
-                if not isinstance(voxels, h5py.Dataset) or voxels.ndim != 4 or voxels.dtype.kind not in "biuf":
-                    raise FormatError(f"{self._path}: expected numbers (N, D, H, W) as 'voxels'.")
-                if math.prod(voxels.shape[1:]) * 8 > MOST_ARRAY_BYTES:
-                    raise FormatError(f"{self._path}: volumes of {voxels.shape[1:]} voxels are too large.")
-                found = np.zeros(0) if number is None else np.asarray(voxels[number], dtype=np.float64)
-                return len(voxels), found
-        except (OSError, KeyError, ValueError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise FormatError(f"{self._path}: expected an HDF5 file of volumes ({reason}).") from None
+        with hdf5_faults(self._path, "Make it again."), h5py.File(self._path, "r", locking=False) as file:
+            voxels = item_inside(self._path, file, "voxels")
+            if not isinstance(voxels, h5py.Dataset) or voxels.ndim != 4 or voxels.dtype.kind not in "biuf":
+                raise FormatError(f"{self._path}: expected numbers (N, D, H, W) as 'voxels'.")
+            if math.prod(voxels.shape[1:]) * 8 > MOST_ARRAY_BYTES:
+                raise FormatError(f"{self._path}: volumes of {voxels.shape[1:]} voxels are too large.")
+            found = np.zeros(0) if number is None else np.asarray(voxels[number], dtype=np.float64)
+            return len(voxels), found
 
 
 class ArrayExhibit:
@@ -218,8 +216,8 @@ class ArrayExhibit:
         try:
             if self._path.stat().st_size > MOST_ARRAY_BYTES:
                 raise FormatError(f"{self._path}: larger than {MOST_ARRAY_BYTES >> 30} GiB.")
-            array = np.load(self._path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
+            array = map_npy(self._path)
+        except OSError as error:
             reason = " ".join(str(error).split())[:200]
             raise FormatError(f"{self._path}: expected a .npy array of numbers ({reason}).") from None
         if array.dtype.kind not in "biuf" or array.size == 0:

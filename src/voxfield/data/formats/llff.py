@@ -37,14 +37,11 @@ from voxfield.data.formats.transforms_json import MOST_PIXELS_A_SIDE
 from voxfield.errors import FormatError, MissingFileError
 from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.ndc import is_forward_facing
+from voxfield.storage.npz import read_npy_header
 
 FILE_NAME: Final = "poses_bounds.npy"
 NEARER: Final = 0.9
 """Sampling starts at this share of the nearest bound, which leaves out a thousandth of the points."""
-_HEADERS: Final = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
 _LARGEST_FILE: Final = 1 << 28
 """Bytes: 256 MiB are two million pictures."""
 
@@ -116,9 +113,8 @@ def _read_table(file: Path) -> tuple[NDArray[np.float64], bytes]:
     # numpy's own reader allocates what the header asks for before it looks at how much follows.
     stream = io.BytesIO(raw)
     try:
-        read_header = _HEADERS[np.lib.format.read_magic(stream)]
-        shape, by_columns, dtype = read_header(stream)
-    except (ValueError, KeyError, SyntaxError, OverflowError) as error:
+        shape, by_columns, dtype = read_npy_header(stream)
+    except (ValueError, OverflowError) as error:
         raise FormatError(f"{file}: not a .npy file of numbers. Copy or make the file again.") from error
     if len(shape) != 2 or shape[1] != 17 or dtype.kind not in "fiu":
         raise FormatError(f"{file}: expected an N x 17 array of numbers, got {shape} of {dtype}. Make the poses again.")

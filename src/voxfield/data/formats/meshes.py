@@ -5,7 +5,10 @@ Materials and textures are not read.
 """
 
 import io
+import json
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -93,7 +96,9 @@ def _unzip(path: Path) -> tuple[str, bytes]:
                 content = member.read(meshes[0].file_size + 1)
             if len(content) != meshes[0].file_size:
                 raise FormatError(f"{path}: the archive is damaged (its mesh is longer than it states).")
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, ValueError, EOFError) as error:
+        if isinstance(error, FormatError):
+            raise
         raise FormatError(f"{path}: the archive cannot be read ({error}).") from error
     return PurePosixPath(meshes[0].filename).suffix.lower().removeprefix("."), content
 
@@ -107,6 +112,8 @@ def _load(path: Path, source: Path | io.BytesIO, kind: str) -> TriangleMesh:
     import trimesh
 
     try:
+        if kind == "glb":
+            _check_glb(source.getvalue() if isinstance(source, io.BytesIO) else source.read_bytes())
         mesh = trimesh.load_mesh(source, file_type=kind, process=False, skip_materials=True)
     except ImportError as error:
         raise MissingExtraError(
@@ -122,6 +129,26 @@ def _load(path: Path, source: Path | io.BytesIO, kind: str) -> TriangleMesh:
     if vertices is None or faces is None or not len(faces):
         raise FormatError(f"{path}: holds no triangles.")
     return TriangleMesh(vertices=_array(vertices, np.float64), faces=_array(faces, np.int64))
+
+
+def _check_glb(content: bytes) -> None:
+    """Raise ValueError unless a binary glTF file has the bytes that it counts: memory is taken for what it says."""
+    at, document = 12, {}
+    while at + 8 <= len(content):
+        length, kind = struct.unpack_from("<II", content, at)
+        if length > len(content) - at - 8:
+            raise ValueError(f"it states a chunk of {length:,} bytes and is cut short")
+        if kind == _JSON_CHUNK:
+            document = json.loads(content[at + 8 : at + 8 + length])
+        at += 8 + length
+    accessors = document.get("accessors", []) if isinstance(document, dict) else []
+    for accessor in accessors:
+        # Numbers have one byte at least. Those of an accessor without a buffer are all 0, as in no mesh.
+        if int(accessor["count"]) > len(content):
+            raise ValueError(f"it states {accessor['count']:,} values and is cut short")
+
+
+_JSON_CHUNK: Final = 0x4E4F534A
 
 
 def _array(values: Iterable[object], dtype: type) -> np.ndarray:

@@ -10,8 +10,9 @@ from typing import Final
 
 import numpy as np
 
+from voxfield.data.formats.las import read_las
 from voxfield.data.formats.pcd import read_pcd
-from voxfield.errors import FormatError, MissingExtraError, MissingFileError
+from voxfield.errors import FormatError, MissingFileError
 
 TEXT_SUFFIXES: Final = (".xyz", ".csv", ".txt", ".pts", ".pwn")
 CLOUD_SUFFIXES: Final = (".ply", ".pcd", ".las", ".laz", *TEXT_SUFFIXES)
@@ -37,7 +38,7 @@ def read_points(path: Path) -> np.ndarray:
             return read_pcd(path)
         if suffix == ".ply":
             return _read_ply(path)
-        return _read_las(path) if suffix in {".las", ".laz"} else _read_text(path)
+        return read_las(path, most_bytes=MAX_CLOUD_BYTES) if suffix in {".las", ".laz"} else _read_text(path)
     except FileNotFoundError as error:
         raise MissingFileError(f"{path}: no such file.") from error
     except OSError as error:
@@ -60,27 +61,6 @@ def _read_ply(path: Path) -> np.ndarray:
     if vertices.ndim != 2 or vertices.shape[1] != 3:
         raise FormatError(f"{path}: holds no vertices with x, y and z.")
     return _floating(vertices)
-
-
-def _read_las(path: Path) -> np.ndarray:
-    try:
-        import laspy
-    except ImportError as error:
-        raise MissingExtraError(
-            f'{path}: reading LAS needs laspy, which is not installed. Install it with: pip install "voxfield[points]".'
-        ) from error
-    try:
-        with laspy.open(path) as reader:
-            needed = reader.header.point_count * reader.header.point_format.size
-            if needed > MAX_CLOUD_BYTES:
-                raise FormatError(f"{path}: states {reader.header.point_count:,} points, more than are read.")
-            points = reader.read().xyz
-    except (OSError, MemoryError, FormatError):
-        raise
-    except Exception as error:  # laspy and its decompressors raise errors of their own
-        said = " ".join(str(error).split())[:200] or type(error).__name__
-        raise FormatError(f"{path}: is no readable LAS file ({said}).") from error
-    return np.ascontiguousarray(points, np.float64)
 
 
 def _read_text(path: Path) -> np.ndarray:

@@ -81,7 +81,7 @@ class CompressedFile:
             self.metadata = read_metadata(self._cursor(directory["metadata"]))
             entries = directory["grids"]
             self._entries = [_Entry(self, number, entries) for number in range(len(entries))]
-        except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError, AttributeError) as error:
             if isinstance(error, FormatError):
                 raise
             raise damaged(str(self.path)) from None
