@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -23,6 +23,8 @@ MESH_SUFFIXES: Final = (".ply", ".obj", ".stl", ".off", ".glb", ".gltf", ".3mf")
 """Endings of mesh files, in any case."""
 MAX_MESH_BYTES: Final = 4 << 30
 """Largest file that is read, and largest one inside an archive."""
+_JSON_CHUNK: Final = 0x4E4F534A
+"""What binary glTF calls its description."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +135,8 @@ def _load(path: Path, source: Path | io.BytesIO, kind: str) -> TriangleMesh:
 
 def _check_glb(content: bytes) -> None:
     """Raise ValueError unless a binary glTF file has the bytes that it counts: memory is taken for what it says."""
-    at, document = 12, {}
+    at = 12
+    document: Any = {}
     while at + 8 <= len(content):
         length, kind = struct.unpack_from("<II", content, at)
         if length > len(content) - at - 8:
@@ -146,9 +149,6 @@ def _check_glb(content: bytes) -> None:
         # Numbers have one byte at least. Those of an accessor without a buffer are all 0, as in no mesh.
         if int(accessor["count"]) > len(content):
             raise ValueError(f"it states {accessor['count']:,} values and is cut short")
-
-
-_JSON_CHUNK: Final = 0x4E4F534A
 
 
 def _array(values: Iterable[object], dtype: type) -> np.ndarray:
