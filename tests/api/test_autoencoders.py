@@ -22,6 +22,7 @@ SMALL = (*DATA, "model.channels=8,8", "model.norm_groups=4", "model.latent_chann
 DIFFUSION = (
     *DATA,
     "model.channels=8,8",
+    "model.attention=false,true",
     "model.norm_groups=4",
     "model.head_channels=8",
     "model.batch_size=2",

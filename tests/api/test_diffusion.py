@@ -17,6 +17,7 @@ from voxfield.storage.run_log import read_log
 
 SMALL = (
     "model.channels=8,8",
+    "model.attention=false,true",
     "model.norm_groups=4",
     "model.head_channels=8",
     "model.batch_size=2",

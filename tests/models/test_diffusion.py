@@ -136,7 +136,7 @@ def test_weights_decay_and_biases_do_not() -> None:
 
 
 def test_volumes_that_cannot_be_halved_are_refused() -> None:
-    with pytest.raises(InputError, match="multiples of 8"):
+    with pytest.raises(InputError, match="multiples of 16"):
         DiffusionConfig().of_volumes((32, 32, 36))
     with pytest.raises(InputError, match=r"expected volumes of \(8, 8, 8\)"):
         DiffusionConfig(volume_shape=(8, 8, 8)).of_volumes((16, 16, 16))

@@ -32,9 +32,9 @@ Projection = Literal["none", "z", "y", "x"]
 class DiffusionConfig:
     """A voxel diffusion."""
 
-    channels: tuple[int, ...] = (64, 128)
+    channels: tuple[int, ...] = (32, 64, 128)
     """Of the U-Net's levels, each half as wide as the one before; multiples of ``norm_groups``."""
-    attention: tuple[bool, ...] = (False, True)
+    attention: tuple[bool, ...] = (False, True, True)
     """Which levels attend to all of their voxels: memory grows with the square of their number."""
     residual_blocks: int = 1
     """A level, 1 to 8."""
