@@ -29,7 +29,7 @@ from voxfield.storage.atomic import write_text
 from voxfield.storage.checkpoint import list_checkpoints
 from voxfield.storage.remote.fetch import fetch
 from voxfield.storage.remote.ledger import Entry, Ledger
-from voxfield.storage.remote.publish import LocalFile, is_list, publish, same_content, tag_of
+from voxfield.storage.remote.publish import LocalFile, is_list, outdated_lists, publish, same_content, tag_of
 from voxfield.storage.remote.sources import FetchOptions, RemoteFile, Source, name_fault
 from voxfield.storage.remote.transfers import Display, Watch
 from voxfield.storage.skipped import Skipped
@@ -322,12 +322,13 @@ class Mirror:
                 if fault is not None:
                     raise TransferError(f"{self.folder / name}: {fault}")
             there = self._there(source, wanted, whole=since is None)
-            to_send = [file for name, file in wanted.items() if not self._is_there(ledger, file, there.get(name))]
-            self._check_nobody_else(source, ledger, to_send, there)
+            to_send = self._changed(source, ledger, wanted, there)
+            withdrawn = outdated_lists(to_send, there) if since is None else []
+            again = [files[name] for name in withdrawn if name in files and files[name] not in to_send]
             done = publish(
                 source,
-                to_send,
-                there=there,
+                [*to_send, *again],
+                withdrawn=withdrawn,
                 display=_WATCHING.get().display,
                 leaving=lambda file: self._leaving(source, ledger, file),
                 arrived=ledger.agree,
@@ -400,20 +401,27 @@ class Mirror:
         found = {name: source.file(name) for name in wanted}
         return {name: file for name, file in found.items() if file is not None}
 
-    def _is_there(self, ledger: Ledger, file: LocalFile, remote: RemoteFile | None) -> bool:
-        entry = ledger.entries.get(file.name)
-        return remote is not None and entry is not None and entry.is_of(file) and entry.version == remote.version
+    def _changed(
+        self, source: Source, ledger: Ledger, wanted: Mapping[str, LocalFile], there: Mapping[str, RemoteFile]
+    ) -> list[LocalFile]:
+        """The files that are not there as they are here.
 
-    def _check_nobody_else(
-        self, source: Source, ledger: Ledger, to_send: list[LocalFile], there: Mapping[str, RemoteFile]
-    ) -> None:
-        """Raise TransferError where another machine has published a file since it was last the same here and there."""
-        for file in to_send:
-            entry, remote = ledger.entries.get(file.name), there.get(file.name)
-            if entry is None or remote is None or is_list(file.name) or not entry.version:
-                continue
-            if source.protocol == "s3" and not entry.knows(remote) and not same_content(source, file.path, remote):
-                raise TransferError(f"{self.url}/{file.name}: was changed by somebody else since it was read here.")
+        Raises:
+            TransferError: another machine has changed one since it was last the same here and there.
+        """
+        changed = []
+        for name, file in wanted.items():
+            entry, remote = ledger.entries.get(name), there.get(name)
+            if remote is not None:
+                if entry is not None and entry.is_of(file) and entry.version == remote.version:
+                    continue
+                if same_content(source, file.path, remote):
+                    ledger.agree(file, remote)
+                    continue
+                if entry is not None and entry.version and not entry.knows(remote) and not is_list(name):
+                    raise TransferError(f"{self.url}/{name}: was changed by somebody else since it was read here.")
+            changed.append(file)
+        return changed
 
     def _leaving(self, source: Source, ledger: Ledger, file: LocalFile) -> None:
         entry = ledger.entries.get(file.name) or Entry(size=-1, modified=-1, version="")
@@ -456,6 +464,7 @@ class _Follower(AbstractContextManager[None]):
         self._mirror, self._onlooker = mirror, _WATCHING.get()
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._seen = self._checkpoints()
         self._told = ""
 
     def __enter__(self) -> None:
@@ -468,12 +477,14 @@ class _Follower(AbstractContextManager[None]):
             self._push()
 
     def _follow(self) -> None:
-        seen = [path.name for path in list_checkpoints(self._mirror.folder)]
         while not self._ends.wait(_LOOKS):
-            now = [path.name for path in list_checkpoints(self._mirror.folder)]
-            if now and now != seen:
-                seen = now
+            now = self._checkpoints()
+            if now and now != self._seen:
+                self._seen = now
                 self._push()
+
+    def _checkpoints(self) -> list[str]:
+        return [path.name for path in list_checkpoints(self._mirror.folder)]
 
     def _push(self) -> None:
         try:

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 from voxfield.checks import check_range
 from voxfield.errors import InputError, MissingExtraError, TransferError
@@ -323,16 +324,21 @@ class Source:
         for last in (False, True):
             try:
                 return call(*args, **options)
-            except FileNotFoundError as error:
-                if "bucket does not exist" in str(error):
-                    raise TransferError(f"{self.url}: {said(error)}. Check the source's address.") from error
-                return None
-            except PermissionError as error:
-                raise TransferError(f"{self.url}: {self.refusal(error)}") from error
             except Exception as error:  # (libraries below raise their own kinds)
+                fault = error
+                if self.is_web and isinstance(error, FileNotFoundError) and error.__cause__ is not None:
+                    # Whatever a web server says is called a missing file.
+                    fault = cast(Exception, error.__cause__)
+                status = getattr(fault, "status", None)
+                if isinstance(fault, FileNotFoundError) or status in {404, 410}:
+                    if "bucket does not exist" in str(fault):
+                        raise TransferError(f"{self.url}: {said(fault)}. Check the source's address.") from error
+                    return None
+                if isinstance(fault, PermissionError) or status in {401, 403}:
+                    raise TransferError(f"{self.url}: {self.refusal(fault)}") from error
                 if last:
                     raise TransferError(
-                        f"{self.options.endpoint_url or self.url}: cannot be reached ({said(error)}). Check the "
+                        f"{self.options.endpoint_url or self.url}: cannot be reached ({said(fault)}). Check the "
                         "address and the connection."
                     ) from error
         return None
@@ -391,8 +397,9 @@ def _pieces(stream: Any) -> Iterator[bytes]:
 def _version(entry: dict[str, Any]) -> str:
     """ETag, else the time of the last change; empty where the source states neither."""
     for key in ("ETag", "etag", "Last-Modified", "LastModified", "mtime", "updated", "last_modified", "created"):
-        if entry.get(key):
-            return str(entry[key])
+        value = entry.get(key)
+        if value:
+            return str(value.timestamp()) if isinstance(value, datetime) else str(value)
     return ""
 
 
