@@ -4,7 +4,9 @@
 """
 
 import base64
+import functools
 import hashlib
+import os
 import shutil
 import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +38,7 @@ _DRIVERS: Final = {"gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"
 _NO_CREDENTIALS: Final = (
     "No credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile with AWS_PROFILE."
 )
+Settings = tuple[tuple[str, str], ...]
 _FORBIDDEN: Final = frozenset('\\:*?"<>|\x7f')
 
 
@@ -102,49 +105,9 @@ class Source:
         if not colon or not rest or "::" in url or not self.protocol.islower():
             raise InputError(f"source: expected an s3://, gs://, https:// or file:// address, got {url!r}.")
         self.is_web = self.protocol in {"http", "https"}
-        self._anonymous = options.anonymous
-        try:
-            import fsspec
-
-            if self.protocol not in fsspec.available_protocols():
-                raise InputError(
-                    f"{url}: expected an s3://, gs://, https:// or file:// address; {self.protocol}:// is none that "
-                    "fsspec knows."
-                )
-            self._fs: Any = fsspec.filesystem(self.protocol, **self._settings())
-        except ImportError as error:
-            driver = f" {_DRIVERS[self.protocol]}" if self.protocol in _DRIVERS else ""
-            raise MissingExtraError(
-                f"{self.protocol}:// needs fsspec with its drivers ({said(error)}). Install them with: pip install "
-                f'"voxfield[remote]"{driver}.'
-            ) from error
+        settings = tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
+        self._fs, self._anonymous = _connected(self.protocol, options, settings)
         self._root: str = self._fs._strip_protocol(self.url).rstrip("/")
-
-    def _settings(self) -> dict[str, Any]:
-        fresh: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
-        timeout = self.options.timeout
-        if self.protocol == "s3":
-            config = {
-                "connect_timeout": min(CONNECT_SECONDS, timeout),
-                "read_timeout": timeout,
-                # Attempts are counted here, in one place.
-                "retries": {"max_attempts": 0},
-                "max_pool_connections": self.options.transfers + 2,
-            }
-            self._anonymous = self._anonymous or not _has_credentials()
-            return {
-                "anon": self._anonymous,
-                "endpoint_url": self.options.endpoint_url,
-                "config_kwargs": config,
-                **fresh,
-            }
-        if self.is_web:
-            import aiohttp
-
-            # Without limit in all: big files take long.
-            limits = aiohttp.ClientTimeout(total=None, sock_connect=min(CONNECT_SECONDS, timeout), sock_read=timeout)
-            return {"client_kwargs": {"timeout": limits}, **fresh}
-        return {"skip_instance_cache": True}
 
     def kind(self) -> Literal["file", "folder"] | None:
         """What the address names; None where there is nothing.
@@ -413,6 +376,56 @@ def _stated_md5(entry: dict[str, Any]) -> str | None:
     """The checksum that Google's storage states."""
     stated = entry.get("md5Hash")
     return base64.b64decode(stated).hex() if isinstance(stated, str) else None
+
+
+@functools.lru_cache(maxsize=16)
+def _connected(protocol: str, options: FetchOptions, settings: Settings) -> tuple[Any, bool]:  # noqa: ARG001  (a key)
+    """What reaches a kind of source, and whether without credentials; kept, as clients of S3 take long to make.
+
+    Args:
+        protocol: of the URL.
+        options: see `Source`.
+        settings: variables of the environment that clients of S3 look at: others need another client.
+
+    Raises:
+        InputError, MissingExtraError: see `Source`.
+    """
+    try:
+        import fsspec
+
+        if protocol not in fsspec.available_protocols():
+            raise InputError(
+                f"{protocol}://: is none that fsspec knows. Expected an s3://, gs://, https:// or file:// address."
+            )
+        fresh: dict[str, Any] = {"skip_instance_cache": True}
+        if protocol == "s3":
+            anonymous = options.anonymous or not _has_credentials()
+            return fsspec.filesystem("s3", **_s3_settings(options), anon=anonymous, **fresh), anonymous
+        if protocol in {"http", "https"}:
+            import aiohttp
+
+            # Without limit in all: big files take long.
+            connect = min(CONNECT_SECONDS, options.timeout)
+            limits = aiohttp.ClientTimeout(total=None, sock_connect=connect, sock_read=options.timeout)
+            fresh |= {"client_kwargs": {"timeout": limits}, "use_listings_cache": False}
+        return fsspec.filesystem(protocol, **fresh), False
+    except ImportError as error:
+        driver = f" {_DRIVERS[protocol]}" if protocol in _DRIVERS else ""
+        raise MissingExtraError(
+            f"{protocol}:// needs fsspec with its drivers ({said(error)}). Install them with: pip install "
+            f'"voxfield[remote]"{driver}.'
+        ) from error
+
+
+def _s3_settings(options: FetchOptions) -> dict[str, Any]:
+    config = {
+        "connect_timeout": min(CONNECT_SECONDS, options.timeout),
+        "read_timeout": options.timeout,
+        # Attempts are counted here, in one place.
+        "retries": {"max_attempts": 0},
+        "max_pool_connections": options.transfers + 2,
+    }
+    return {"endpoint_url": options.endpoint_url, "config_kwargs": config, "use_listings_cache": False}
 
 
 def _has_credentials() -> bool:
