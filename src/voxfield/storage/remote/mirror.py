@@ -27,16 +27,14 @@ from typing import Final
 from voxfield.errors import InputError, MissingFileError, TransferError, VoxfieldError
 from voxfield.storage.atomic import write_text
 from voxfield.storage.checkpoint import list_checkpoints
-from voxfield.storage.remote.fetch import fetch
+from voxfield.storage.remote.fetch import fetch, md5_of
 from voxfield.storage.remote.ledger import Entry, Ledger
 from voxfield.storage.remote.publish import LocalFile, is_list, outdated_lists, publish, same_content, tag_of
 from voxfield.storage.remote.sources import FetchOptions, RemoteFile, Source, name_fault
 from voxfield.storage.remote.transfers import Display, Watch
 from voxfield.storage.skipped import Skipped
+from voxfield.storage.urls import url_of
 
-_URL: Final = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+)://")
-_FLATTENED: Final = re.compile(r"(s3|s3a|gs|gcs|az|abfs|abfss|https?|memory|file|sftp|hdfs):/(?=[^/])")
-"""What `Path` makes of a URL."""
 _FILE: Final = re.compile(r"[^/]\.[A-Za-z][A-Za-z0-9]{0,5}$")
 """How a name ends that is a file's."""
 _MOST_TOLD: Final = 5
@@ -78,17 +76,6 @@ def watched_by(onlooker: Onlooker) -> Iterator[None]:
         yield
     finally:
         _WATCHING.reset(before)
-
-
-def url_of(place: object) -> str | None:
-    """The URL that a place is; None of a path on this machine, and of what is no place at all."""
-    if not isinstance(place, str | os.PathLike):
-        return None
-    text = os.fspath(place)
-    if not isinstance(text, str):
-        return None
-    text = _FLATTENED.sub(r"\1://", text) if _FLATTENED.match(text) else text
-    return text if _URL.match(text) else None
 
 
 def cache_folder() -> Path:
@@ -425,7 +412,7 @@ class Mirror:
 
     def _leaving(self, source: Source, ledger: Ledger, file: LocalFile) -> None:
         entry = ledger.entries.get(file.name) or Entry(size=-1, modified=-1, version="")
-        tag = tag_of(file.path, source.part_bytes(file.size)) if source.protocol == "s3" else ""
+        tag = tag_of(file.path, source.part_bytes(file.size)) if source.protocol == "s3" else md5_of(file.path)
         ledger.note(file.name, replace(entry, sending=tag))
 
     @contextmanager
