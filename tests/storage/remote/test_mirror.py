@@ -299,6 +299,37 @@ class TestWriting:
         assert traffic[2] == "send blocks/a.bin"
         assert sorted(traffic[3:]) == ["send metadata.json", "send splits.json"]
 
+    def test_withdrawn_lists_are_not_forgotten(self, home, monkeypatch):
+        with published(home, folder=True) as here:
+            write(here, DATASET)
+        time.sleep(0.01)
+
+        def failing(self, path, name):
+            raise OSError("500 InternalError")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Source, "send", failing)
+            with contextlib.suppress(TransferError), published(home, folder=True) as here:
+                write(here, {"blocks/a.bin": b"other"})
+        with published(home, folder=True) as here:
+            assert tree(here) == {**DATASET, "blocks/a.bin": b"other"}
+        names = [file.name for file in Source(home, FetchOptions()).files("", lambda name: True)[0]]
+        assert names == sorted(DATASET)
+
+    def test_a_file_that_is_written_anew_replaces_whatever_is_there(self, bucket):
+        url = f"{bucket.root}/a.vdb"
+        with published(url) as path:
+            path.write_bytes(b"first")
+        bucket.write("a.vdb", b"somebody else's")
+        with published(url) as path:
+            path.write_bytes(b"again")
+        assert bucket.read("a.vdb") == b"again"
+
+    def test_servers_are_told_apart(self, monkeypatch):
+        one = Mirror.of("s3://bucket/x").folder
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+        assert Mirror.of("s3://bucket/x").folder != one
+
     def test_a_runs_list_stays(self, home, traffic):
         run = {"experiment.json": b"{}", "log.jsonl": b"1\n"}
         with published(home, folder=True) as here:

@@ -30,7 +30,7 @@ from voxfield.storage.checkpoint import list_checkpoints
 from voxfield.storage.remote.fetch import fetch, md5_of
 from voxfield.storage.remote.ledger import Entry, Ledger
 from voxfield.storage.remote.publish import LocalFile, is_list, outdated_lists, publish, same_content, tag_of
-from voxfield.storage.remote.sources import FetchOptions, RemoteFile, Source, name_fault
+from voxfield.storage.remote.sources import FetchOptions, RemoteFile, Source, endpoint_of_s3, name_fault
 from voxfield.storage.remote.transfers import Display, Watch
 from voxfield.storage.skipped import Skipped
 from voxfield.storage.urls import url_of
@@ -222,7 +222,10 @@ class Mirror:
     def of(cls, url: str) -> "Mirror":
         """The mirror of a folder's URL."""
         url = url.rstrip("/")
-        home = cache_folder().absolute() / "remote" / hashlib.sha256(url.encode()).hexdigest()[:16]
+        # Buckets of one name at different servers are different.
+        server = endpoint_of_s3() if url.startswith("s3://") else ""
+        key = hashlib.sha256(f"{server}{url}".encode()).hexdigest()[:16]
+        home = cache_folder().absolute() / "remote" / key
         mirror = cls(url=url, home=home)
         return _OPEN.setdefault(mirror.folder, mirror)
 
@@ -309,9 +312,12 @@ class Mirror:
                 if fault is not None:
                     raise TransferError(f"{self.folder / name}: {fault}")
             there = self._there(source, wanted, whole=since is None)
-            to_send = self._changed(source, ledger, wanted, there)
+            to_send = self._changed(source, ledger, wanted, there, continued=since is None)
             withdrawn = outdated_lists(to_send, there) if since is None else []
             again = [files[name] for name in withdrawn if name in files and files[name] not in to_send]
+            for name in withdrawn:
+                # From now on it is a file of ours alone, whenever this ends.
+                ledger.note(name, None)
             done = publish(
                 source,
                 [*to_send, *again],
@@ -389,12 +395,18 @@ class Mirror:
         return {name: file for name, file in found.items() if file is not None}
 
     def _changed(
-        self, source: Source, ledger: Ledger, wanted: Mapping[str, LocalFile], there: Mapping[str, RemoteFile]
+        self,
+        source: Source,
+        ledger: Ledger,
+        wanted: Mapping[str, LocalFile],
+        there: Mapping[str, RemoteFile],
+        *,
+        continued: bool,
     ) -> list[LocalFile]:
         """The files that are not there as they are here.
 
         Raises:
-            TransferError: another machine has changed one since it was last the same here and there.
+            TransferError: what is there was ``continued`` here, and by another machine since.
         """
         changed = []
         for name, file in wanted.items():
@@ -405,7 +417,8 @@ class Mirror:
                 if same_content(source, file.path, remote):
                     ledger.agree(file, remote)
                     continue
-                if entry is not None and entry.version and not entry.knows(remote) and not is_list(name):
+                ours = entry is None or not entry.version or entry.knows(remote) or is_list(name)
+                if continued and not ours:
                     raise TransferError(f"{self.url}/{name}: was changed by somebody else since it was read here.")
             changed.append(file)
         return changed

@@ -428,6 +428,11 @@ def _s3_settings(options: FetchOptions) -> dict[str, Any]:
     return {"endpoint_url": options.endpoint_url, "config_kwargs": config, "use_listings_cache": False}
 
 
+def endpoint_of_s3() -> str:
+    """The server that the environment names in place of Amazon's; empty where it names none."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+
+
 def _has_credentials() -> bool:
     """Whether there are any for S3, wherever Amazon's tools would look.
 
