@@ -21,7 +21,7 @@ class Bucket:
         backend.create_bucket(name, "us-east-1")
         return cls(endpoint_url, backend, name)
 
-    def keys(self):
+    def names(self):
         """Names of all objects."""
         return sorted(self.backend.buckets[self.name].keys)
 

@@ -1,10 +1,11 @@
 import errno
 import json
 import os
+from pathlib import Path
 
 import pytest
 
-from voxfield.errors import DiskFullError
+from voxfield.errors import DiskFullError, InputError
 from voxfield.storage.atomic import replacing, write_bytes, write_json, write_text
 
 
@@ -67,3 +68,11 @@ def test_a_full_disk_is_named(tmp_path, code):
     assert (tmp_path / "note.txt").read_text() == "old"
     with pytest.raises(PermissionError), replacing(tmp_path / "note.txt"):
         raise PermissionError(errno.EACCES, "Permission denied")
+
+
+@pytest.mark.parametrize("place", ["s3://bucket/a.json", Path("s3://bucket/a.json")])
+def test_urls_do_not_become_folders_of_that_name(tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"s3://bucket/a\.json: this call writes to this machine only"):
+        write_json(place, {})
+    assert not list(tmp_path.iterdir())

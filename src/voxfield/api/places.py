@@ -43,16 +43,15 @@ def anywhere(
         @functools.wraps(call)
         def reach(*args: P.args, **kwargs: P.kwargs) -> R:
             bound = signature.bind(*args, **kwargs)
-            given, leads = bound.arguments, launched().leads
-            quiet = bool(given.get("quiet", False)) or not leads
+            given = bound.arguments
             with ExitStack() as stack:
-                stack.enter_context(watched_by(_onlooker(quiet)))
+                stack.enter_context(watched_by(_onlooker(bool(given.get("quiet", False)))))
                 for name in (*inputs, *alone):
                     if name in given:
                         given[name] = _fetched(given[name], name in alone)
                 if target is not None and url_of(given.get(target)) is not None:
                     whole = True if folder is not None else None
-                    place = published(given[target], folder=whole, live=live, leads=leads)
+                    place = published(given[target], folder=whole, live=live, leads=launched().leads)
                     given[target] = stack.enter_context(place)
                 if back is not None:
                     home = given[back]
@@ -66,14 +65,15 @@ def anywhere(
 
 
 def _onlooker(quiet: bool) -> Onlooker:
-    """Shows transfers as a command shows what it does."""
+    """Shows transfers as a command shows what it does; of several ranks only rank 0."""
 
     @contextmanager
     def display(description: str, total_bytes: int, total_files: int) -> Iterator[Watch]:
-        with Progress(quiet=quiet) as progress, progress.transfer(description, total_bytes, total_files) as watch:
+        unseen = quiet or not launched().leads
+        with Progress(quiet=unseen) as progress, progress.transfer(description, total_bytes, total_files) as watch:
             yield watch
 
-    return Onlooker(display=display, say=lambda message: Progress(quiet=quiet).say(message))
+    return Onlooker(display=display, say=lambda message: Progress(quiet=quiet or not launched().leads).say(message))
 
 
 def _fetched(value: Any, alone: bool) -> Any:

@@ -189,7 +189,7 @@ def voxel_dataset(
         raise InputError(f"{where}: without use_prerendered, data.h5_file_path must name the point clouds.")
     settings = prerender_settings(grid_values, source=where)
     cache = int(data.get("max_cache_size", 32)) if data.get("cache_voxels", False) else 0
-    clouds = [local(one) for one in ([named] if isinstance(named, str) else named)]
+    clouds = [local(one) for one in ([named] if isinstance(named, str | os.PathLike) else named)]
     return PointCloudVoxelDataset(clouds, settings.grid, data_key=data.get("data_key"), cache=cache, **options)
 
 

@@ -39,8 +39,10 @@ def command(
     from voxfield.errors import MissingFileError
     from voxfield.jobs.doctor import examine
     from voxfield.storage.atomic import write_json
+    from voxfield.storage.remote import local, published
 
-    if data is not None and not data.exists():
+    capture = None if data is None else local(data)
+    if capture is not None and not capture.exists():
         raise MissingFileError(f"--data {data}: there is no such capture.")
     if sys.stderr.isatty():
         print("Measuring kernels, about half a minute ...", file=sys.stderr)
@@ -49,14 +51,15 @@ def command(
     print()
     print(format_kernel_speeds(found.kernels))
     measured = asdict(found)
-    if data is not None:
-        measured["training"] = training = _train(recipe, data, steps, device)
+    if capture is not None:
+        measured["training"] = training = _train(recipe, capture, steps, device)
         print()
         print(f"{recipe} on {data}, the last {training['steps_measured']} of {steps} steps:")
         rays, samples = format_rate(training["rays_per_second"]), training["samples_per_ray"]
         print(f"  {rays} training rays, {samples:.1f} samples a ray")
     if output is not None:
-        write_json(output, measured)
+        with published(output) as file:
+            write_json(file, measured)
         print(f"\nWrote  {output}")
     return 0 if found.healthy else 1
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from voxfield.errors import DiskFullError, InputError
+from voxfield.storage.urls import url_of
 
 _FULL: Final = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _TEMPORARY: Final = re.compile(r"\..+\.(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{8}\.partial.*")
@@ -43,9 +44,14 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         that guess it from the ending.
 
     Raises:
+        InputError: ``path`` is a URL. Calls that take those hand on paths, see `voxfield.storage.remote.published`.
         DiskFullError: there is no room for the file.
         OSError: the folder cannot be made or written to.
     """
+    url = url_of(path)
+    if url is not None:
+        # A path made of it would quietly be a local folder of that name.
+        raise InputError(f"{url}: this call writes to this machine only. Write to a path, and copy the file there.")
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(target)

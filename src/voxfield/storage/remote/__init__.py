@@ -8,8 +8,8 @@ from voxfield.storage.remote.mirror import (
     publishing_back,
     shown,
     told_by_url,
-    url_of,
     watched_by,
 )
+from voxfield.storage.urls import url_of
 
 __all__ = ["Onlooker", "Place", "local", "published", "publishing_back", "shown", "told_by_url", "url_of", "watched_by"]

@@ -21,7 +21,7 @@ class Entry:
     version: str
     """What the source called its version; empty before it had one."""
     sending: str = ""
-    """ETag of what was on its way there since. A process that is killed cannot say whether it arrived."""
+    """ETag or MD5 of what was on its way there since. A process that is killed cannot say whether it arrived."""
 
     def is_of(self, file: LocalFile) -> bool:
         """Whether the local file is as it was then."""
@@ -29,7 +29,8 @@ class Entry:
 
     def knows(self, file: RemoteFile) -> bool:
         """Whether the remote file is as it was then, or as it was sent from here."""
-        return file.version != "" and file.version.strip('"') in {self.version.strip('"'), self.sending or None}
+        theirs = {file.version.strip('"'), file.md5} - {"", None}
+        return bool(theirs & {self.version.strip('"'), self.sending})
 
 
 class Ledger:

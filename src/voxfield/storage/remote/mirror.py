@@ -27,16 +27,14 @@ from typing import Final
 from voxfield.errors import InputError, MissingFileError, TransferError, VoxfieldError
 from voxfield.storage.atomic import write_text
 from voxfield.storage.checkpoint import list_checkpoints
-from voxfield.storage.remote.fetch import fetch
+from voxfield.storage.remote.fetch import fetch, md5_of
 from voxfield.storage.remote.ledger import Entry, Ledger
-from voxfield.storage.remote.publish import LocalFile, is_list, publish, same_content, tag_of
-from voxfield.storage.remote.sources import FetchOptions, RemoteFile, Source, name_fault
+from voxfield.storage.remote.publish import LocalFile, is_list, outdated_lists, publish, same_content, tag_of
+from voxfield.storage.remote.sources import FetchOptions, RemoteFile, Source, endpoint_of_s3, name_fault
 from voxfield.storage.remote.transfers import Display, Watch
 from voxfield.storage.skipped import Skipped
+from voxfield.storage.urls import url_of
 
-_URL: Final = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+)://")
-_FLATTENED: Final = re.compile(r"(s3|s3a|gs|gcs|az|abfs|abfss|https?|memory|file|sftp|hdfs):/(?=[^/])")
-"""What `Path` makes of a URL."""
 _FILE: Final = re.compile(r"[^/]\.[A-Za-z][A-Za-z0-9]{0,5}$")
 """How a name ends that is a file's."""
 _MOST_TOLD: Final = 5
@@ -78,17 +76,6 @@ def watched_by(onlooker: Onlooker) -> Iterator[None]:
         yield
     finally:
         _WATCHING.reset(before)
-
-
-def url_of(place: object) -> str | None:
-    """The URL that a place is; None of a path on this machine, and of what is no place at all."""
-    if not isinstance(place, str | os.PathLike):
-        return None
-    text = os.fspath(place)
-    if not isinstance(text, str):
-        return None
-    text = _FLATTENED.sub(r"\1://", text) if _FLATTENED.match(text) else text
-    return text if _URL.match(text) else None
 
 
 def cache_folder() -> Path:
@@ -235,7 +222,10 @@ class Mirror:
     def of(cls, url: str) -> "Mirror":
         """The mirror of a folder's URL."""
         url = url.rstrip("/")
-        home = cache_folder().absolute() / "remote" / hashlib.sha256(url.encode()).hexdigest()[:16]
+        # Buckets of one name at different servers are different.
+        server = endpoint_of_s3() if url.startswith("s3://") else ""
+        key = hashlib.sha256(f"{server}{url}".encode()).hexdigest()[:16]
+        home = cache_folder().absolute() / "remote" / key
         mirror = cls(url=url, home=home)
         return _OPEN.setdefault(mirror.folder, mirror)
 
@@ -322,12 +312,16 @@ class Mirror:
                 if fault is not None:
                     raise TransferError(f"{self.folder / name}: {fault}")
             there = self._there(source, wanted, whole=since is None)
-            to_send = [file for name, file in wanted.items() if not self._is_there(ledger, file, there.get(name))]
-            self._check_nobody_else(source, ledger, to_send, there)
+            to_send = self._changed(source, ledger, wanted, there, continued=since is None)
+            withdrawn = outdated_lists(to_send, there) if since is None else []
+            again = [files[name] for name in withdrawn if name in files and files[name] not in to_send]
+            for name in withdrawn:
+                # From now on it is a file of ours alone, whenever this ends.
+                ledger.note(name, None)
             done = publish(
                 source,
-                to_send,
-                there=there,
+                [*to_send, *again],
+                withdrawn=withdrawn,
                 display=_WATCHING.get().display,
                 leaving=lambda file: self._leaving(source, ledger, file),
                 arrived=ledger.agree,
@@ -400,24 +394,38 @@ class Mirror:
         found = {name: source.file(name) for name in wanted}
         return {name: file for name, file in found.items() if file is not None}
 
-    def _is_there(self, ledger: Ledger, file: LocalFile, remote: RemoteFile | None) -> bool:
-        entry = ledger.entries.get(file.name)
-        return remote is not None and entry is not None and entry.is_of(file) and entry.version == remote.version
+    def _changed(
+        self,
+        source: Source,
+        ledger: Ledger,
+        wanted: Mapping[str, LocalFile],
+        there: Mapping[str, RemoteFile],
+        *,
+        continued: bool,
+    ) -> list[LocalFile]:
+        """The files that are not there as they are here.
 
-    def _check_nobody_else(
-        self, source: Source, ledger: Ledger, to_send: list[LocalFile], there: Mapping[str, RemoteFile]
-    ) -> None:
-        """Raise TransferError where another machine has published a file since it was last the same here and there."""
-        for file in to_send:
-            entry, remote = ledger.entries.get(file.name), there.get(file.name)
-            if entry is None or remote is None or is_list(file.name) or not entry.version:
-                continue
-            if source.protocol == "s3" and not entry.knows(remote) and not same_content(source, file.path, remote):
-                raise TransferError(f"{self.url}/{file.name}: was changed by somebody else since it was read here.")
+        Raises:
+            TransferError: what is there was ``continued`` here, and by another machine since.
+        """
+        changed = []
+        for name, file in wanted.items():
+            entry, remote = ledger.entries.get(name), there.get(name)
+            if remote is not None:
+                if entry is not None and entry.is_of(file) and entry.version == remote.version:
+                    continue
+                if same_content(source, file.path, remote):
+                    ledger.agree(file, remote)
+                    continue
+                ours = entry is None or not entry.version or entry.knows(remote) or is_list(name)
+                if continued and not ours:
+                    raise TransferError(f"{self.url}/{name}: was changed by somebody else since it was read here.")
+            changed.append(file)
+        return changed
 
     def _leaving(self, source: Source, ledger: Ledger, file: LocalFile) -> None:
         entry = ledger.entries.get(file.name) or Entry(size=-1, modified=-1, version="")
-        tag = tag_of(file.path, source.part_bytes(file.size)) if source.protocol == "s3" else ""
+        tag = tag_of(file.path, source.part_bytes(file.size)) if source.protocol == "s3" else md5_of(file.path)
         ledger.note(file.name, replace(entry, sending=tag))
 
     @contextmanager
@@ -456,6 +464,7 @@ class _Follower(AbstractContextManager[None]):
         self._mirror, self._onlooker = mirror, _WATCHING.get()
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._seen = self._checkpoints()
         self._told = ""
 
     def __enter__(self) -> None:
@@ -468,12 +477,14 @@ class _Follower(AbstractContextManager[None]):
             self._push()
 
     def _follow(self) -> None:
-        seen = [path.name for path in list_checkpoints(self._mirror.folder)]
         while not self._ends.wait(_LOOKS):
-            now = [path.name for path in list_checkpoints(self._mirror.folder)]
-            if now and now != seen:
-                seen = now
+            now = self._checkpoints()
+            if now and now != self._seen:
+                self._seen = now
                 self._push()
+
+    def _checkpoints(self) -> list[str]:
+        return [path.name for path in list_checkpoints(self._mirror.folder)]
 
     def _push(self) -> None:
         try:

@@ -8,7 +8,7 @@ transfer must leave a run that can be resumed.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Final
@@ -59,7 +59,7 @@ def publish(
     source: Source,
     files: Sequence[LocalFile],
     *,
-    there: Mapping[str, RemoteFile],
+    withdrawn: Sequence[str] = (),
     display: Display,
     leaving: Callable[[LocalFile], None],
     arrived: Callable[[LocalFile, RemoteFile], None],
@@ -68,8 +68,8 @@ def publish(
 
     Args:
         source: where.
-        files: which; those that the source has with the same content are not sent.
-        there: what the source has by now, as far as known.
+        files: which.
+        withdrawn: names of lists of contents that are removed there before anything is sent.
         display: shows the transfer.
         leaving: told each file before it is sent.
         arrived: told each file that is there, and what the source says of it.
@@ -84,13 +84,10 @@ def publish(
         return Published(files=(), transferred=0, failures=())
     lists = [file for file in files if is_list(file.name)]
     content = [file for file in files if not is_list(file.name)]
-    if _RUN not in there and any(file.name in there for file in content):
-        for name in there:
-            if is_list(name):
-                source.remove(name)
-        there = {name: file for name, file in there.items() if not is_list(name)}
+    for name in withdrawn:
+        source.remove(name)
     total = sum(file.size for file in files)
-    uploads = _Uploads(source=source, there=there, leaving=leaving, arrived=arrived)
+    uploads = _Uploads(source=source, leaving=leaving, arrived=arrived)
     with display("Publishing", total, len(files)) as watch:
         for part in (content, lists):
             if not uploads.failures:
@@ -100,6 +97,13 @@ def publish(
         transferred=uploads.transferred,
         failures=tuple(sorted(uploads.failures, key=lambda item: item.path)),
     )
+
+
+def outdated_lists(files: Sequence[LocalFile], there: Iterable[str]) -> list[str]:
+    """Names of the lists of contents there that are wrong once ``files`` replace what is there."""
+    names = set(there)
+    replaced = any(file.name in names and not is_list(file.name) for file in files)
+    return sorted(filter(is_list, names)) if replaced and _RUN not in names else []
 
 
 def is_list(name: str) -> bool:
@@ -136,25 +140,19 @@ def tag_of(path: Path, part_bytes: int = PART_BYTES) -> str:
 class _Uploads(Transfers[LocalFile]):
     """Files on their way there."""
 
-    there: Mapping[str, RemoteFile]
     leaving: Callable[[LocalFile], None]
     arrived: Callable[[LocalFile, RemoteFile], None]
 
     DISK_FAULT: ClassVar[str] = "cannot be read"
 
     def _attempt(self, file: LocalFile) -> None:
-        """Send a file, unless the source has it.
+        """Send a file.
 
         Raises:
             BrokenOffError: the source refused or failed. OSError: the file cannot be read.
         """
         if not file.path.exists():
             # Removed meanwhile, as old checkpoints are: the next transfer removes it there too.
-            return
-        known = self.there.get(file.name)
-        if known is not None and self._ask(lambda: same_content(self.source, file.path, known)):
-            self._count(file.size)
-            self.arrived(file, known)
             return
         self.leaving(file)
         sent = self._ask(lambda: self.source.send(file.path, file.name))

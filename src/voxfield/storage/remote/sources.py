@@ -4,15 +4,18 @@
 """
 
 import base64
+import functools
 import hashlib
+import os
 import shutil
 import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 from voxfield.checks import check_range
 from voxfield.errors import InputError, MissingExtraError, TransferError
@@ -35,6 +38,7 @@ _DRIVERS: Final = {"gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"
 _NO_CREDENTIALS: Final = (
     "No credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile with AWS_PROFILE."
 )
+Settings = tuple[tuple[str, str], ...]
 _FORBIDDEN: Final = frozenset('\\:*?"<>|\x7f')
 
 
@@ -101,49 +105,9 @@ class Source:
         if not colon or not rest or "::" in url or not self.protocol.islower():
             raise InputError(f"source: expected an s3://, gs://, https:// or file:// address, got {url!r}.")
         self.is_web = self.protocol in {"http", "https"}
-        self._anonymous = options.anonymous
-        try:
-            import fsspec
-
-            if self.protocol not in fsspec.available_protocols():
-                raise InputError(
-                    f"{url}: expected an s3://, gs://, https:// or file:// address; {self.protocol}:// is none that "
-                    "fsspec knows."
-                )
-            self._fs: Any = fsspec.filesystem(self.protocol, **self._settings())
-        except ImportError as error:
-            driver = f" {_DRIVERS[self.protocol]}" if self.protocol in _DRIVERS else ""
-            raise MissingExtraError(
-                f"{self.protocol}:// needs fsspec with its drivers ({said(error)}). Install them with: pip install "
-                f'"voxfield[remote]"{driver}.'
-            ) from error
+        settings = tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
+        self._fs, self._anonymous = _connected(self.protocol, options, settings)
         self._root: str = self._fs._strip_protocol(self.url).rstrip("/")
-
-    def _settings(self) -> dict[str, Any]:
-        fresh: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
-        timeout = self.options.timeout
-        if self.protocol == "s3":
-            config = {
-                "connect_timeout": min(CONNECT_SECONDS, timeout),
-                "read_timeout": timeout,
-                # Attempts are counted here, in one place.
-                "retries": {"max_attempts": 0},
-                "max_pool_connections": self.options.transfers + 2,
-            }
-            self._anonymous = self._anonymous or not _has_credentials()
-            return {
-                "anon": self._anonymous,
-                "endpoint_url": self.options.endpoint_url,
-                "config_kwargs": config,
-                **fresh,
-            }
-        if self.is_web:
-            import aiohttp
-
-            # Without limit in all: big files take long.
-            limits = aiohttp.ClientTimeout(total=None, sock_connect=min(CONNECT_SECONDS, timeout), sock_read=timeout)
-            return {"client_kwargs": {"timeout": limits}, **fresh}
-        return {"skip_instance_cache": True}
 
     def kind(self) -> Literal["file", "folder"] | None:
         """What the address names; None where there is nothing.
@@ -323,16 +287,21 @@ class Source:
         for last in (False, True):
             try:
                 return call(*args, **options)
-            except FileNotFoundError as error:
-                if "bucket does not exist" in str(error):
-                    raise TransferError(f"{self.url}: {said(error)}. Check the source's address.") from error
-                return None
-            except PermissionError as error:
-                raise TransferError(f"{self.url}: {self.refusal(error)}") from error
             except Exception as error:  # (libraries below raise their own kinds)
+                fault = error
+                if self.is_web and isinstance(error, FileNotFoundError) and error.__cause__ is not None:
+                    # Whatever a web server says is called a missing file.
+                    fault = cast(Exception, error.__cause__)
+                status = getattr(fault, "status", None)
+                if isinstance(fault, FileNotFoundError) or status in {404, 410}:
+                    if "bucket does not exist" in str(fault):
+                        raise TransferError(f"{self.url}: {said(fault)}. Check the source's address.") from error
+                    return None
+                if isinstance(fault, PermissionError) or status in {401, 403}:
+                    raise TransferError(f"{self.url}: {self.refusal(fault)}") from error
                 if last:
                     raise TransferError(
-                        f"{self.options.endpoint_url or self.url}: cannot be reached ({said(error)}). Check the "
+                        f"{self.options.endpoint_url or self.url}: cannot be reached ({said(fault)}). Check the "
                         "address and the connection."
                     ) from error
         return None
@@ -391,8 +360,9 @@ def _pieces(stream: Any) -> Iterator[bytes]:
 def _version(entry: dict[str, Any]) -> str:
     """ETag, else the time of the last change; empty where the source states neither."""
     for key in ("ETag", "etag", "Last-Modified", "LastModified", "mtime", "updated", "last_modified", "created"):
-        if entry.get(key):
-            return str(entry[key])
+        value = entry.get(key)
+        if value:
+            return str(value.timestamp()) if isinstance(value, datetime) else str(value)
     return ""
 
 
@@ -406,6 +376,61 @@ def _stated_md5(entry: dict[str, Any]) -> str | None:
     """The checksum that Google's storage states."""
     stated = entry.get("md5Hash")
     return base64.b64decode(stated).hex() if isinstance(stated, str) else None
+
+
+@functools.lru_cache(maxsize=16)
+def _connected(protocol: str, options: FetchOptions, settings: Settings) -> tuple[Any, bool]:  # noqa: ARG001  (a key)
+    """What reaches a kind of source, and whether without credentials; kept, as clients of S3 take long to make.
+
+    Args:
+        protocol: of the URL.
+        options: see `Source`.
+        settings: variables of the environment that clients of S3 look at: others need another client.
+
+    Raises:
+        InputError, MissingExtraError: see `Source`.
+    """
+    try:
+        import fsspec
+
+        if protocol not in fsspec.available_protocols():
+            raise InputError(
+                f"{protocol}://: is none that fsspec knows. Expected an s3://, gs://, https:// or file:// address."
+            )
+        fresh: dict[str, Any] = {"skip_instance_cache": True}
+        if protocol == "s3":
+            anonymous = options.anonymous or not _has_credentials()
+            return fsspec.filesystem("s3", **_s3_settings(options), anon=anonymous, **fresh), anonymous
+        if protocol in {"http", "https"}:
+            import aiohttp
+
+            # Without limit in all: big files take long.
+            connect = min(CONNECT_SECONDS, options.timeout)
+            limits = aiohttp.ClientTimeout(total=None, sock_connect=connect, sock_read=options.timeout)
+            fresh |= {"client_kwargs": {"timeout": limits}, "use_listings_cache": False}
+        return fsspec.filesystem(protocol, **fresh), False
+    except ImportError as error:
+        driver = f" {_DRIVERS[protocol]}" if protocol in _DRIVERS else ""
+        raise MissingExtraError(
+            f"{protocol}:// needs fsspec with its drivers ({said(error)}). Install them with: pip install "
+            f'"voxfield[remote]"{driver}.'
+        ) from error
+
+
+def _s3_settings(options: FetchOptions) -> dict[str, Any]:
+    config = {
+        "connect_timeout": min(CONNECT_SECONDS, options.timeout),
+        "read_timeout": options.timeout,
+        # Attempts are counted here, in one place.
+        "retries": {"max_attempts": 0},
+        "max_pool_connections": options.transfers + 2,
+    }
+    return {"endpoint_url": options.endpoint_url, "config_kwargs": config, "use_listings_cache": False}
+
+
+def endpoint_of_s3() -> str:
+    """The server that the environment names in place of Amazon's; empty where it names none."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
 
 
 def _has_credentials() -> bool:
