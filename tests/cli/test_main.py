@@ -275,6 +275,7 @@ def test_defaults_are_the_librarys() -> None:
     from voxfield.cli import eval as eval_verb
     from voxfield.cli import render, train
 
+    exempt = {"path", "data", "compute_metrics", "volume"}  # of the verbs alone
     for command, call, renamed in (
         (train.command, api.train, {"settings": "overrides"}),
         (eval_verb.command, api.Run.evaluate, {}),
@@ -282,7 +283,7 @@ def test_defaults_are_the_librarys() -> None:
     ):
         library = inspect.signature(call).parameters
         for name, parameter in inspect.signature(command).parameters.items():
-            if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in {"path", "data", "compute_metrics"}:
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in exempt:
                 assert library[renamed.get(name, name)].default == parameter.default, (command.__module__, name)
 
 
@@ -374,3 +375,13 @@ def test_a_reader_that_leaves_is_no_error() -> None:
         process.stdout.close()
         assert process.stderr.read() == ""
         assert process.wait() == 1
+
+
+def test_a_reader_that_leaves_sees_no_traceback() -> None:
+    code = "import sys; from voxfield.cli.__main__ import main; sys.stdin.read(); sys.exit(main([]))"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as process:
+        process.stdout.close()
+        process.stdin.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1

@@ -74,6 +74,24 @@ def test_commands_in_the_documents_exist(repository: Path) -> None:
     assert named <= set(VERBS)
 
 
+def test_runs_are_named_as_training_names_them(repository: Path) -> None:
+    """Where commands train without --output, what follows in the same block goes on with the run they make."""
+    from voxfield.api.books import default_run_dir
+
+    wrong = []
+    for page in pages(repository):
+        for text in blocks(page, "console"):
+            made: set[str] = set()
+            for words in map(shlex.split, commands(text)):
+                if words[:2] == ["voxfield", "train"] and "--output" not in words and len(words) > 3:
+                    made.add(default_run_dir(words[2], words[3]).as_posix())
+                elif "--output" in words:
+                    made.add(words[words.index("--output") + 1])
+                elif made and (run := next((word for word in words if word.startswith("runs/")), None)):
+                    wrong += [] if run in made else [f"{page.relative_to(repository)}: {run}, of {sorted(made)}"]
+    assert not wrong
+
+
 def test_the_command_pages_table_is_complete(repository: Path) -> None:
     page = (repository / "docs" / "cli.md").read_text(encoding="utf-8")
     for verb, summary in VERBS.items():

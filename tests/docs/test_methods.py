@@ -17,7 +17,7 @@ BUDGETS = (1.0, 5.0, 20.0, None)
 def test_the_settings_of_a_page_have_their_defaults(recipe: str, repository: Path) -> None:
     page = (repository / "docs" / "methods" / f"{recipe}.md").read_text(encoding="utf-8")
     rows = ROW.findall(page)
-    assert len(rows) > 10
+    assert rows
     experiments = [load_recipe(recipe, minutes) for minutes in BUDGETS]
     wrong = []
     for path, shown in rows:

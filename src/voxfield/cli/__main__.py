@@ -89,22 +89,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
-    if not arguments or arguments[0] in {"-h", "--help", "help"}:
-        print(_overview())
-        return 0
-    if arguments[0] in {"-V", "--version"}:
-        print(f"voxfield {voxfield.__version__}")
-        return 0
-    verb, *rest = arguments
-    if verb in GROUPS:
-        if rest and rest[0] in {"-h", "--help", "help"}:
-            print(_overview(verb))
-            return 0
-        verb, rest = " ".join([verb, *rest[:1]]), rest[1:]
-    if verb not in VERBS:
-        return _fail(_unknown(verb), 2)
+    verb = " ".join(arguments[: 2 if arguments[:1] and arguments[0] in GROUPS else 1])
     try:
-        return _run_verb(verb, rest)
+        return _dispatch(arguments)
     except KeyboardInterrupt:
         return _fail(f"voxfield {verb}: interrupted.", 130)
     except BrokenPipeError:
@@ -145,6 +132,25 @@ def _unknown(verb: str) -> str:
     advice = f"Did you mean {' or '.join(close)}?" if close else f"Known: {', '.join(known.values())}."
     kind = "option" if verb.startswith("-") else "verb"
     return f"voxfield: unknown {kind} {verb!r}. {advice}"
+
+
+def _dispatch(arguments: list[str]) -> int:
+    """Print what was asked about the command itself, or run the verb; the exit code."""
+    if not arguments or arguments[0] in {"-h", "--help", "help"}:
+        print(_overview(), flush=True)
+        return 0
+    if arguments[0] in {"-V", "--version"}:
+        print(f"voxfield {voxfield.__version__}", flush=True)
+        return 0
+    verb, *rest = arguments
+    if verb in GROUPS:
+        if rest and rest[0] in {"-h", "--help", "help"}:
+            print(_overview(verb), flush=True)
+            return 0
+        verb, rest = " ".join([verb, *rest[:1]]), rest[1:]
+    if verb not in VERBS:
+        return _fail(_unknown(verb), 2)
+    return _run_verb(verb, rest)
 
 
 def _run_verb(verb: str, arguments: list[str]) -> int:
