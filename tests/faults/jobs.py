@@ -83,12 +83,12 @@ def build(material: Path) -> Job:
     )
 
 
-def trace(material: Path) -> Job:
+def trace(material: Path, workers: int = 2) -> Job:
     """Rays of a dataset, packed at the end."""
     write_meshes(material / "traced meshes", 3)
     dataset = material / "dataset"
     voxfield.build_shapes(material / "traced meshes", dataset, resolution=32, min_resolution=8, workers=1, quiet=True)
-    options = ["--sphere-divisions", 2, "--samples-per-view", 90, "--layout", "packed", "--workers", 2, "--quiet"]
+    options = ["--sphere-divisions", 2, "--samples-per-view", 90, "--layout", "packed", "--workers", workers, "--quiet"]
     return Job(
         name="dataset trace",
         arguments=lambda folder: ["dataset", "trace", dataset, "--output-dir", folder, *options],
@@ -96,10 +96,10 @@ def trace(material: Path) -> Job:
     )
 
 
-def prerender(material: Path) -> Job:
-    """Clouds to voxels, in several batches, on two processes."""
+def prerender(material: Path, workers: int = 2) -> Job:
+    """Clouds to voxels, in several batches."""
     np.save(material / "clouds.npy", np.random.default_rng(0).random((24, 200, 3)).astype(np.float32))
-    options = ["--voxel-size", 24, "--volume-dims", 1, 1, 1, "--batch-size", 5, "--workers", 2, "--quiet"]
+    options = ["--voxel-size", 24, "--volume-dims", 1, 1, 1, "--batch-size", 5, "--workers", workers, "--quiet"]
     return Job(
         name="prerender",
         arguments=lambda folder: ["prerender", material / "clouds.npy", "--output-dir", folder, *options],

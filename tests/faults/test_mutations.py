@@ -1,6 +1,6 @@
 """Spoiled files of every format: each is read, or refused with an error of ours, in bounded time and memory.
 
-The quick test reads some 2,000, the slow one 100,000, or ``VOXFIELD_MUTATIONS``.
+The quick test reads some 1,500, the slow one 100,000, or ``VOXFIELD_MUTATIONS``.
 """
 
 import os
@@ -16,11 +16,11 @@ def said_of(tally):
 
 @pytest.mark.timeout(600)
 def test_some_spoiled_files(mutations, tmp_path):
-    tally = mutations.campaign(mutations.orders_for(2000), tmp_path)
+    tally = mutations.campaign(mutations.orders_for(1500), tmp_path)
     assert not tally.findings, said_of(tally)
     # Spoiled, but not beyond recognition: most formats let some of them through.
     assert sum(tally.read.values()) > 200
-    assert sum(tally.refused.values()) > 1000
+    assert sum(tally.refused.values()) > 700
 
 
 @pytest.mark.slow
