@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -133,7 +133,8 @@ def _load(path: Path, source: Path | io.BytesIO, kind: str) -> TriangleMesh:
 
 def _check_glb(content: bytes) -> None:
     """Raise ValueError unless a binary glTF file has the bytes that it counts: memory is taken for what it says."""
-    at, document = 12, {}
+    document: Any = {}
+    at = 12
     while at + 8 <= len(content):
         length, kind = struct.unpack_from("<II", content, at)
         if length > len(content) - at - 8:
