@@ -11,6 +11,8 @@ import struct
 import zipfile
 import zlib
 
+SECRET = "/etc/passwd"
+"""What no file may lead to."""
 WORDS = [
     *(struct.pack("<I", word) for word in (0, 1, 0x7F, 0xFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0x00010000)),
     *(struct.pack(">I", word) for word in (1, 0x7FFFFFFF, 0x80000001, 0x10000)),
@@ -22,8 +24,8 @@ WORDS = [
 """Counts, sizes and numbers that no file means."""
 VALUES = [
     None, True, False, 0, 1, -1, 2, 255, 2**31, -(2**31), 2**63, 10**30, 1e308, -1e308, 5e-324, float("nan"),
-    float("inf"), "", "0", "nan", "\0", "x" * 5000, "../outside/secret.png", "/etc/passwd", "../../outside", ".", "..",
-    "~", "file:///etc/passwd", "\ud800", [], [[]], {}, {"a": 1}, [0, 1, 2], [None], [1e400] * 3,
+    float("inf"), "", "0", "nan", "\0", "x" * 5000, "../outside/secret.png", SECRET, "../../outside", ".", "..",
+    "~", f"file://{SECRET}", "\ud800", [], [[]], {}, {"a": 1}, [0, 1, 2], [None], [1e400] * 3,
 ]  # fmt: skip
 """What may stand where something else is expected."""
 
@@ -228,7 +230,7 @@ def as_xml(raw: bytes, draw: random.Random) -> bytes:
         bomb = b'<!DOCTYPE d [<!ENTITY a "aaaaaaaaaa">' + b"".join(
             f'<!ENTITY {chr(98 + i)} "{f"&{chr(97 + i)};" * 10}">'.encode() for i in range(9)
         )
-        leak = b'<!DOCTYPE d [<!ENTITY j SYSTEM "file:///etc/passwd">'
+        leak = f'<!DOCTYPE d [<!ENTITY j SYSTEM "file://{SECRET}">'.encode()
         start = raw.find(b"<", raw.find(b"?>") + 1)
         middle = raw.find(b">", len(raw) // 2) + 1
         return raw[:start] + draw.choice((bomb, leak)) + b"]>" + raw[start:middle] + b"&j;" + raw[middle:]

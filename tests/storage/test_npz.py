@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from voxfield.errors import FormatError, MissingFileError
-from voxfield.storage.npz import npz_bytes, read_npz
+from voxfield.storage.npz import map_npy, npz_bytes, read_npz
 
 ARRAYS = {"voxels": np.eye(4, dtype=bool), "hash": np.array("ab12"), "none": np.zeros((0, 3), np.float32)}
 
@@ -71,3 +71,39 @@ def test_large_claims_are_refused(tmp_path):
     path.write_bytes(npz_bytes({"voxels": np.zeros(1 << 16, bool)}))
     with pytest.raises(FormatError, match="more than 1,000"):
         read_npz(path, most_bytes=1000)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("shape", [(3, 4, 5), (0, 3), ()])
+def test_npy_files_are_mapped_as_numpy_wrote_them(tmp_path, shape, order):
+    array = np.asarray(np.random.default_rng(0).random(shape), order=order)
+    np.save(tmp_path / "a.npy", array)
+    found = map_npy(tmp_path / "a.npy")
+    assert np.array_equal(found, array)
+    assert found.shape == shape
+
+
+HEADERS = (
+    b"{'descr': '<f4', 'fortran_order': False, 'shape': (3,",
+    b"{'descr': '<f4', 'fortran_order': False, 'shape': (-3,), }",
+    b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,), }",
+    b"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }",
+    b"{'descr': __import__('os'), 'fortran_order': False, 'shape': (1,), }",
+    b"(" * 3000,
+    b"",
+    b"\xff\xfe",
+)
+
+
+@pytest.mark.parametrize("header", HEADERS)
+def test_headers_of_npy_files_that_lie(tmp_path, header):
+    text = header + b"\n"
+    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(12))
+    with pytest.raises(FormatError, match=r"a\.npy"):
+        map_npy(tmp_path / "a.npy")
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.write(tmp_path / "a.npy", "a.npy")
+    with pytest.raises(FormatError, match=r"a\.npz"):
+        read_npz(tmp_path / "a.npz")
+    with pytest.raises(MissingFileError, match="no such file"):
+        map_npy(tmp_path / "b.npy")

@@ -185,6 +185,8 @@ class Intrinsics:
             if stated is None and angle is not None:
                 # Equidistant lenses and panoramas map angles linearly; a perspective lens maps tangents.
                 half = math.tan(angle / 2) if self.model == "perspective" else angle / 2
+                if not half > 0:
+                    raise FormatError(f"a field of view of {angle:g}, expected more than 0. Correct the camera angle.")
                 stated = size[axis] / 2 / half
             focal.append(stated)
         fx, fy = focal[0] or focal[1], focal[1] or focal[0]

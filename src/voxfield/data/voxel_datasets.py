@@ -8,6 +8,7 @@ Both give the same items, with the same values for the same parameters:
 seed, epoch and index only, not on workers or order. Datasets may be pickled, and used in forked and spawned workers.
 """
 
+import math
 import os
 from abc import ABC, abstractmethod
 from collections import OrderedDict
@@ -215,6 +216,8 @@ class PrerenderedVoxelDataset(VoxelDataset):
     def _find_value_range(self) -> ValueRange:
         stated = self.metadata.get("value_range")
         if isinstance(stated, list) and len(stated) == 2:
+            if not all(isinstance(one, int | float) and math.isfinite(one) for one in stated):
+                raise FormatError(f"{self.folder / METADATA}: value_range: expected two finite numbers, got {stated}.")
             return float(stated[0]), float(stated[1])
         grids = (self._load(at) for at in range(int(self._ends[-1]) if self._normalise else 0))
         ranges = [(float(grid.min()), float(grid.max())) for grid in grids]

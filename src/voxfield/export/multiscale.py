@@ -159,11 +159,12 @@ def _check_record(
     try:
         there = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        if folder.is_dir() and any(folder.iterdir()):
+        # What a call that was killed here left is none of the other files.
+        if folder.is_dir() and any(not path.name.endswith(".partial") for path in folder.iterdir()):
             raise InputError(f"{folder}: holds other files. Name a new folder.") from None
         write_json(path, {"source": str(data), "made_of": made_of})
         return
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise FormatError(f"{path}: cannot be read ({error}). Remove the folder, or name another.") from None
     if not isinstance(there, dict) or there.get("made_of") != made_of:
         raise InputError(

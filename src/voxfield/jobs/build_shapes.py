@@ -42,6 +42,8 @@ from voxfield.voxels.voxelise import Coverage, voxelise
 
 FAILURES_FILE: Final = "failures.json"
 _WORK: Final = ".build"
+_LATEST: Final = 253_402_300_799.0
+"""Seconds from 1970 to the end of 9999."""
 _REVISION: Final = 1
 """Raised when the same mesh and settings give other objects than before."""
 
@@ -185,7 +187,8 @@ def _build(
     # From here on the dataset is not the old one any more.
     for name in (METADATA, SPLITS):
         (output / name).unlink(missing_ok=True)
-    newest = max(task.source.stat().st_mtime for task in made)
+    # Clocks may have been anywhere: years from 1970 to 9999 have a name.
+    newest = min(max(0.0, *(task.source.stat().st_mtime for task in made)), _LATEST)
     about = DatasetAbout(
         base_resolution=settings.resolution,
         min_resolution=settings.min_resolution,

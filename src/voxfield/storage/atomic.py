@@ -22,10 +22,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from voxfield.errors import DiskFullError, InputError
+from voxfield.errors import DiskFullError, InputError, VoxfieldError
 from voxfield.storage.urls import url_of
 
 _FULL: Final = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_LEAST_FREE: Final = 1 << 16
+"""Bytes below which a disk is full."""
 _TEMPORARY: Final = re.compile(r"\..+\.(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{8}\.partial.*")
 
 
@@ -61,15 +63,29 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             os.fsync(stream.fileno())
         temporary.replace(target)
     except BaseException as error:
+        # Asked while what filled the disk is there.
+        is_full = _says_full(error, target.parent)
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in _FULL:
+        if is_full:
             full = DiskFullError(
                 f"{target}: there is no room left on its disk, or in your quota of it. What was there before stays. "
                 "Free some, or write to another place."
             )
-            full.errno = error.errno
+            full.errno = getattr(error, "errno", None) or errno.ENOSPC
             raise full from error
         raise
+
+
+def _says_full(error: BaseException, folder: Path) -> bool:
+    """Whether an error of writing to ``folder`` is that of a full disk: libraries have errors of their own for it."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in _FULL
+    if not isinstance(error, Exception) or isinstance(error, VoxfieldError):
+        return False
+    try:
+        return shutil.disk_usage(folder).free < _LEAST_FREE
+    except OSError:
+        return False
 
 
 @contextmanager

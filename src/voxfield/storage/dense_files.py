@@ -66,7 +66,7 @@ def read_dense(path: str | os.PathLike[str]) -> DenseVolume:
         raise MissingFileError(f"{file}: there is no such file.")
     try:
         found = read(file)
-    except (OSError, ValueError, EOFError, KeyError, TypeError, OverflowError, MemoryError) as error:
+    except (OSError, ValueError, EOFError, KeyError, TypeError, OverflowError, MemoryError, RecursionError) as error:
         if isinstance(error, FormatError | MissingFileError):
             raise
         raise FormatError(f"{file}: cannot be read ({' '.join(str(error).split())[:80]}). Write it again.") from None

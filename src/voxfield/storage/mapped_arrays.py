@@ -5,6 +5,7 @@ another version's files.
 """
 
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -22,9 +23,23 @@ INDEX: Final = "index.json"
 def save_array(home: Path, name: str, array: np.ndarray) -> dict[str, Any]:
     """Write an array to ``home``; returns its entry in the index."""
     path = home / f".{name}.partial"
-    with path.open("wb") as stream:
+    with replacing(path) as temporary, temporary.open("wb") as stream:
         np.lib.format.write_array(stream, array, allow_pickle=False)
     return place_array(home, name, path, array.shape)
+
+
+def new_array(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+    """A new file of zeros, mapped to be written to.
+
+    Raises:
+        DiskFullError: there is no room for it. Known now: a mapped page that has no room ends the process.
+    """
+    with replacing(path) as temporary:
+        array: np.ndarray = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
+        if hasattr(os, "posix_fallocate"):
+            with temporary.open("r+b") as stream:
+                os.posix_fallocate(stream.fileno(), 0, temporary.stat().st_size)
+    return array
 
 
 def place_array(home: Path, name: str, written: Path, shape: tuple[int, ...]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import numpy as np
 from voxfield.errors import FormatError, MissingFileError
 from voxfield.kernels.voxel_words import word_count
 from voxfield.storage.atomic import write_json
-from voxfield.storage.mapped_arrays import INDEX, file_checksum, map_array, place_array, save_array
+from voxfield.storage.mapped_arrays import INDEX, file_checksum, map_array, new_array, place_array, save_array
 from voxfield.storage.shapes import (
     METADATA,
     BlockCounts,
@@ -111,7 +111,7 @@ class _LevelWriter:
         for number, start in enumerate(range(0, len(names), self.rows_per_shard)):
             path = home / f".level_{level}.words.{number}.partial"
             rows = min(self.rows_per_shard, len(names) - start)
-            shard = np.lib.format.open_memmap(path, mode="w+", dtype=np.int64, shape=(rows, width))
+            shard = new_array(path, np.dtype(np.int64), (rows, width))
             self.shards.append((path, shard))
 
     def add(self, blocks: BlockLevel) -> np.ndarray:

@@ -301,7 +301,10 @@ def _constant(name: str, value: Any) -> np.ndarray:
     dtype, shape = CONSTANTS[name]
     if dtype == "U" and not isinstance(value, str):
         raise ValueError(f"{name} is no text")
-    array = np.array(value, dtype)
+    try:
+        array = np.array(value, dtype)
+    except OverflowError as error:
+        raise ValueError(f"{name} is {value!r}") from error
     if array.shape != shape:
         raise ValueError(f"{name} has shape {array.shape}")
     return array

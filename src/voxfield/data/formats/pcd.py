@@ -16,6 +16,12 @@ from voxfield.errors import FormatError
 _MOST_HEADER_LINES: Final = 64
 _MOST_LINE: Final = 1 << 16
 _MOST_POINTS: Final = 1 << 30
+_KINDS: Final = {
+    (kind, str(size)): np.dtype(f"<{kind}{size}")
+    for kind, sizes in {"f": (4, 8), "i": (1, 2, 4, 8), "u": (1, 2, 4, 8)}.items()
+    for size in sizes
+}
+"""Types by their letter and bytes."""
 _MOST_RATIO: Final = 300
 """LZF cannot shrink anything by more than 264 / 3."""
 
@@ -59,7 +65,7 @@ def _read_header(path: Path, stream: BinaryIO) -> _Header:
     try:
         fields = tuple(word.lower() for word in said["FIELDS"])
         counts = [int(word) for word in said.get("COUNT", ["1"] * len(fields))]
-        kinds = [np.dtype(f"<{kind.lower()}{int(size)}") for kind, size in zip(said["TYPE"], said["SIZE"], strict=True)]
+        kinds = [_KINDS[kind.lower(), size] for kind, size in zip(said["TYPE"], said["SIZE"], strict=True)]
         points = int(said["POINTS"][0]) if "POINTS" in said else int(said["WIDTH"][0]) * int(said["HEIGHT"][0])
         data = said["DATA"][0].lower()
         if not all(1 <= count <= 4096 for count in counts) or not 0 <= points <= _MOST_POINTS:

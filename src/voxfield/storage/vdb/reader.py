@@ -222,9 +222,12 @@ class VdbFile:
                 f"{self.path}: grid {header.name!r} is of type {header.type_name[:60]}, which is not read. Read the "
                 f"others by name, or convert it. Types that are: {', '.join(VALUE_TYPES)}."
             )
-        with self.path.open("rb") as stream:
-            stream.seek(header.start)
-            cursor = Cursor(stream.read(stop - header.start), self.path, header.start)
+        try:
+            with self.path.open("rb") as stream:
+                stream.seek(header.start)
+                cursor = Cursor(stream.read(stop - header.start), self.path, header.start)
+        except FileNotFoundError:
+            raise MissingFileError(f"{self.path}: is not there any more; it was when it was opened.") from None
         start = _read_start(cursor)
         return start, cursor, ValueCodec(kind=kind, flags=start.compression, half=header.half and kind.real)
 
