@@ -210,14 +210,15 @@ def campaign(orders: list[tuple[str, int, int]], folder: Path, *, say=lambda tex
 def _one_worker(orders, folder: Path, tally: Tally, say) -> list[tuple[str, int, int]]:
     """Have one worker read until it is done or lost; returns what is left."""
     complaints = folder / "complaints.txt"
-    worker = subprocess.Popen(
-        [sys.executable, str(HOME / "mutations.py"), "--worker", str(folder)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=complaints.open("w"),
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    with complaints.open("w") as stderr:
+        worker = subprocess.Popen(
+            [sys.executable, str(HOME / "mutations.py"), "--worker", str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
     listed = [{"specimen": name, "first": first, "stop": stop} for name, first, stop in orders]
     worker.stdin.write("".join(json.dumps(order) + "\n" for order in listed))
     worker.stdin.close()

@@ -52,14 +52,14 @@ class TrainedRun(ABC):
         module = self._build_model().to(self.placement.device)
         try:
             module.load_state_dict(state["model"])
-        except (RuntimeError, KeyError, FormatError) as error:
+            if state.get("average") is not None:
+                with torch.no_grad():
+                    for parameter, value in zip(module.parameters(), state["average"]["values"], strict=True):
+                        parameter.copy_(value)
+            about = {"step": int(state["step"]), "train_seconds": float(state["seconds"]), "checkpoint": path.name}
+        except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
             reason = " ".join(str(error).split())[:240]
             raise FormatError(f"{path}: does not fit {self.path / 'experiment.json'} ({reason}).") from None
-        if state.get("average") is not None:
-            with torch.no_grad():
-                for parameter, value in zip(module.parameters(), state["average"]["values"], strict=True):
-                    parameter.copy_(value)
-        about = {"step": int(state["step"]), "train_seconds": float(state["seconds"]), "checkpoint": path.name}
         return module.eval(), about
 
     @property

@@ -56,6 +56,8 @@ def load_checkpoint(path: str | os.PathLike[str], *, device: torch.device | str 
         raise FormatError(f"{path}: is not a checkpoint of Voxfield.")
     if not isinstance(state.get("version"), int) or state["version"] > VERSION:
         raise FormatError(f"{path}: was written by a newer Voxfield. Update it: pip install --upgrade voxfield.")
+    if not isinstance(state.get("step"), int):
+        raise FormatError(f"{path}: does not say its step: it is damaged. Delete it; the one before it is used.")
     return state
 
 

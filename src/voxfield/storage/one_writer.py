@@ -28,8 +28,10 @@ def only_writer(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise InputError(f"{folder}: is a file, or lies in one. Name a folder.") from error
+    except FileExistsError as error:
+        raise InputError(f"{folder}: is a file. Name a folder.") from error
+    except NotADirectoryError as error:
+        raise InputError(f"{folder}: lies in a file. Name a folder elsewhere.") from error
     held = _lock(folder)
     try:
         yield

@@ -189,18 +189,18 @@ class Trainer(Generic[BatchT]):
             # Voxel grids take the size of what they load.
             self._follow(None)
             self.optimiser.load_state_dict(state["optimiser"])
-        except (RuntimeError, KeyError, FormatError) as error:
+            if self._average is not None:
+                if state.get("average") is not None:
+                    self._average.load_state_dict(state["average"])
+                else:  # averaging was switched on since: it starts here, not at the parameters of a fresh model
+                    self._average = MovingAverage(self._module, self.config.ema_decay)
+            self.step, self.seconds = int(state["step"]), float(state["seconds"])
+        except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
             reason = " ".join(str(error).split())[:240]
             raise FormatError(
                 f"{self.run_dir}: the checkpoint does not fit the settings ({reason}).\n"
                 "Resume with the settings the run was made with, or train into another --output."
             ) from None
-        if self._average is not None:
-            if state.get("average") is not None:
-                self._average.load_state_dict(state["average"])
-            else:  # averaging was switched on since: it starts here, not at the parameters of a fresh model
-                self._average = MovingAverage(self._module, self.config.ema_decay)
-        self.step, self.seconds = int(state["step"]), float(state["seconds"])
         self._next_checkpoint = self.seconds + self.config.checkpoint_every
         while self._next_evaluation <= self.seconds:
             self._schedule_evaluation()
