@@ -41,7 +41,7 @@ def jobs(harness: ModuleType) -> ModuleType:
 @pytest.fixture(scope="session")
 def web_servers() -> type:
     """The web server of the tests of downloading."""
-    return load("job_fixtures", HERE.parent / "jobs" / "conftest.py").Web
+    return load("servers", HERE.parent / "servers.py").Web
 
 
 @pytest.fixture(scope="session")

@@ -135,9 +135,24 @@ def test_weights_decay_and_biases_do_not() -> None:
     assert sum(len(group.parameters) for group in groups.values()) == len(list(model().parameters()))
 
 
+@pytest.mark.parametrize(
+    ("shape", "channels"),
+    [((32, 32, 32), (32, 64, 128)), ((32, 24, 40), (32, 64)), ((4, 8, 12), (32,)), ((128, 64, 64), (32, 64, 128))],
+)
+def test_levels_are_as_many_as_volumes_can_be_halved_for(
+    shape: tuple[int, int, int], channels: tuple[int, ...]
+) -> None:
+    config = DiffusionConfig().of_volumes(shape)
+    assert config.channels == channels
+    assert config.attending == (False, True, True)[: len(channels)]
+    assert config.of_volumes(shape) == config
+
+
 def test_volumes_that_cannot_be_halved_are_refused() -> None:
-    with pytest.raises(InputError, match="multiples of 16"):
-        DiffusionConfig().of_volumes((32, 32, 36))
+    with pytest.raises(InputError, match="multiples of 8"):
+        DiffusionConfig(channels=(32, 64)).of_volumes((32, 32, 36))
+    with pytest.raises(InputError, match="multiples of 4"):
+        DiffusionConfig().of_volumes((32, 32, 30))
     with pytest.raises(InputError, match=r"expected volumes of \(8, 8, 8\)"):
         DiffusionConfig(volume_shape=(8, 8, 8)).of_volumes((16, 16, 16))
 
@@ -145,10 +160,10 @@ def test_volumes_that_cannot_be_halved_are_refused() -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"channels": ()},
-        {"channels": (64,)},
+        {"attention": (True,)},
+        {"channels": (64,), "attention": (False, True)},
         {"channels": (60, 128)},
-        {"head_channels": 48},
+        {"channels": (32, 64), "head_channels": 48},
         {"patch": 0},
         {"prediction": "noise"},
         {"projection": "w"},

@@ -445,7 +445,7 @@ def rendered(
 
     Args:
         shoot: the film.
-        opening: opens what it is of, with a method ``shoot``, in other processes; picklable and hashable.
+        opening: opens what it is of, with a method ``_shoot``, in other processes; picklable and hashable.
         path: what it opens.
         asked: what is asked of the film.
         executor, scheduler: see `ExecutorSettings`.
@@ -463,7 +463,7 @@ def rendered(
 @functools.lru_cache(maxsize=1)
 def made_again(opening: Callable[[Path], Any], path: Path, asked: FilmOptions) -> Shoot:
     """What films ``path``, a run's or a scene's, in another process; kept there for its frames."""
-    return opening(path).shoot(asked)
+    return opening(path)._shoot(asked)
 
 
 def render_frame(make: Callable[[], Shoot], film: str, index: int) -> None:

@@ -34,7 +34,7 @@ def score_elsewhere(
 
     Args:
         open_run: opens ``path`` in the other processes; picklable. It returns something with ``weights`` and
-            ``picture_scorer(asked)``, as a `voxfield.Run` has.
+            ``_picture_scorer(asked)``, as a `voxfield.Run` has.
         path: of the run, absolute.
         asked: what is measured, its paths absolute.
         step: of the weights.
@@ -57,7 +57,7 @@ def _opened(open_run: Callable[[Path], Any], path: Path, asked: Measurement, ste
             f"A worker on {platform.node()} reads other weights of {path} than this process. Wait until its training "
             "has ended, and let all workers see the same files."
         )
-    scorer: ImageScorer = run.picture_scorer(asked)
+    scorer: ImageScorer = run._picture_scorer(asked)
     return scorer
 
 

@@ -159,7 +159,7 @@ class Run(FieldRun):
             write_focus(folder, title=f"{self.path.resolve().name}, {split}")
         return metrics
 
-    def picture_scorer(self, asked: Measurement) -> ImageScorer:
+    def _picture_scorer(self, asked: Measurement) -> ImageScorer:
         """What scores the pictures of a split one by one, as `evaluate` does."""
         return picture_scorer(
             self.model.render_image,
@@ -269,10 +269,10 @@ class Run(FieldRun):
             beside=None if beside is None else os.fspath(beside.path if isinstance(beside, Run) else beside),
             quiet=quiet,
         )
-        shoot = self.shoot(asked, beside if isinstance(beside, Run) else None)
+        shoot = self._shoot(asked, beside if isinstance(beside, Run) else None)
         return rendered(shoot, self._opening, self.path, asked, executor, scheduler)
 
-    def shoot(self, asked: FilmOptions, beside: "Run | None" = None) -> Shoot:
+    def _shoot(self, asked: FilmOptions, beside: "Run | None" = None) -> Shoot:
         """What renders a film; ``beside``: the run that ``asked`` names, where it is open already."""
         asked.renderer()
         other = self._other(asked, beside)

@@ -143,9 +143,9 @@ class Scene:
             chunk_size=chunk_size,
             quiet=quiet,
         )
-        return rendered(self.shoot(asked), Scene, self.path, asked, executor, scheduler)
+        return rendered(self._shoot(asked), Scene, self.path, asked, executor, scheduler)
 
-    def shoot(self, asked: FilmOptions) -> Shoot:
+    def _shoot(self, asked: FilmOptions) -> Shoot:
         """What renders a film."""
         asked.renderer()
         film = asked.film(

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -26,16 +26,20 @@ from voxfield.models.noise_schedule import NoiseSchedule, NoiseScheduleConfig, P
 from voxfield.models.voxel_autoencoder import AutoencoderConfig, VoxelAutoencoder
 
 Projection = Literal["none", "z", "y", "x"]
+CHANNELS: Final = (32, 64, 128)
+"""Of a U-Net whose settings name none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionConfig:
     """A voxel diffusion."""
 
-    channels: tuple[int, ...] = (32, 64, 128)
-    """Of the U-Net's levels, each half as wide as the one before; multiples of ``norm_groups``."""
-    attention: tuple[bool, ...] = (False, True, True)
-    """Which levels attend to all of their voxels: memory grows with the square of their number."""
+    channels: tuple[int, ...] = ()
+    """Of the U-Net's levels, each half as wide as the one before; multiples of ``norm_groups``. None named: as many of
+    `CHANNELS` as the volumes can be halved for."""
+    attention: tuple[bool, ...] = ()
+    """Which levels attend to all of their voxels: memory grows with the square of their number. None named: all but the
+    first."""
     residual_blocks: int = 1
     """A level, 1 to 8."""
     head_channels: int = 32
@@ -70,13 +74,12 @@ class DiffusionConfig:
     """The autoencoder whose latents are learnt in place of voxels; filled in from ``data.autoencoder``."""
 
     def __post_init__(self) -> None:
-        if not self.channels or len(self.channels) != len(self.attention):
+        if self.attention and len(self.channels) != len(self.attention):
             raise InputError(
-                f"channels and attention: expected as many of each, at least one, got {len(self.channels)} and "
-                f"{len(self.attention)}."
+                f"channels and attention: expected as many of each, got {len(self.channels)} and {len(self.attention)}."
             )
         check_range("norm_groups", self.norm_groups, minimum=1)
-        for width, attends in zip(self.channels, self.attention, strict=True):
+        for width, attends in zip(self.channels, self.attending, strict=True):
             if width < 1 or width % self.norm_groups:
                 raise InputError(f"channels: expected multiples of norm_groups={self.norm_groups}, got {width}.")
             if attends and (self.head_channels < 1 or width % self.head_channels):
@@ -94,10 +97,18 @@ class DiffusionConfig:
             raise InputError("projection: volumes are shown by their voxels, not by latents. Leave one of them out.")
 
     @property
+    def attending(self) -> tuple[bool, ...]:
+        """Which levels attend, as many as there are channels."""
+        return self.attention or tuple(level > 0 for level in range(len(self.channels)))
+
+    @property
     def stride(self) -> int:
         """What the sides of volumes must be multiples of."""
+        return self._stride(max(1, len(self.channels)))
+
+    def _stride(self, levels: int) -> int:
         latents = 1 if self.latent is None else self.latent.stride
-        return int(latents * self.patch * 2 ** (len(self.channels) - 1))
+        return int(latents * self.patch * 2 ** (levels - 1))
 
     @property
     def channels_in(self) -> int:
@@ -112,9 +123,12 @@ class DiffusionConfig:
         """
         if self.volume_shape is not None and self.volume_shape != shape:
             raise InputError(f"data: expected volumes of {self.volume_shape} voxels as the settings say, got {shape}.")
+        if not self.channels:
+            fitting = [n for n in range(1, len(CHANNELS) + 1) if not any(side % self._stride(n) for side in shape)]
+            return dataclasses.replace(self, channels=CHANNELS[: max(fitting, default=1)]).of_volumes(shape)
         if any(side % self.stride for side in shape):
             raise InputError(
-                f"data: volumes of {shape} voxels, but patch={self.patch} and {len(self.channels)} levels"
+                f"data: volumes of {shape} voxels, but patch={self.patch} and {len(self.channels)} level(s)"
                 f"{'' if self.latent is None else ' over latents'} need multiples of {self.stride}. Make them such, or "
                 "set fewer model.channels or another model.patch."
             )
@@ -419,7 +433,7 @@ def _make_network(config: DiffusionConfig) -> torch.nn.Module:
         out_channels=config.channels_in * config.patch**3,
         num_res_blocks=config.residual_blocks,
         channels=config.channels,
-        attention_levels=config.attention,
+        attention_levels=config.attending,
         norm_num_groups=config.norm_groups,
         num_head_channels=config.head_channels,
         num_class_embeds=config.classes + 1 if config.classes else None,
