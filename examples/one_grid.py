@@ -22,7 +22,7 @@ import numpy as np
 import trimesh
 
 import voxfield
-from voxfield.errors import MissingExtraError
+from voxfield.errors import InputError, MissingExtraError
 
 SCENE = Path(__file__).parent / "scenes" / "workbench"
 
@@ -124,11 +124,16 @@ def shapes(home: Path, meshes: Path, sizes: Sizes, table: Table) -> voxfield.Sha
     table.add("shapes", "dataset taken apart and put together", faults=len(checked.faults))
 
     failed = {Path(item.path).name for item in built.failures}
-    first = min(path for path in meshes.rglob("*.*") if path.suffix in {".ply", ".obj"} and path.name not in failed)
+    found = [path for path in meshes.rglob("*.*") if path.suffix in {".ply", ".obj"} and path.name not in failed]
     coarse, fine = home / "shape.vdb", home / "shape-fine.vdb"
-    voxfield.voxelise_mesh(first, coarse, resolution=sizes.resolution, coverage="solid")
-    voxfield.voxelise_mesh(first, fine, resolution=2 * sizes.resolution, coverage="solid")
-    table.add("shapes", "voxels against twice as many", iou=voxfield.compare_volumes(fine, coarse).iou)
+    for mesh in sorted(found):
+        try:
+            voxfield.voxelise_mesh(mesh, coarse, resolution=sizes.resolution, coverage="solid")
+            voxfield.voxelise_mesh(mesh, fine, resolution=2 * sizes.resolution, coverage="solid")
+        except InputError:
+            continue  # it encloses nothing
+        table.add("shapes", "voxels against twice as many", iou=voxfield.compare_volumes(fine, coarse).iou)
+        break
 
     # Where raynet looks for the rays of a dataset.
     rays = home / "ray_dataset_hierarchical"
