@@ -337,12 +337,12 @@ class Shoot:
     """Of the renderer."""
     quiet: bool
 
-    def run(self, make: "Callable[[], Shoot] | None" = None, where: ExecutorSettings | None = None) -> list[Path]:
+    def run(self, make: "Callable[[str], Shoot] | None" = None, where: ExecutorSettings | None = None) -> list[Path]:
         """Render, and return the film's files.
 
         Args:
-            make, where: other processes render the frames: what makes this very film there, picklable, and which they
-                are. None: this one.
+            make, where: other processes render the frames: what makes the film with a hash there, picklable, and which
+                they are. None: this one.
 
         Raises:
             UnavailableError: where they are to be rendered, they cannot be.
@@ -379,7 +379,9 @@ class Shoot:
         identity = film_identity(self.film.rig, looks)
         return Reel(self.folder, identity, suffix=suffix, keep=self.format != "video")
 
-    def _render_elsewhere(self, reel: Reel, make: "Callable[[], Shoot]", where: ExecutorSettings, stage: Stage) -> None:
+    def _render_elsewhere(
+        self, reel: Reel, make: "Callable[[str], Shoot]", where: ExecutorSettings, stage: Stage
+    ) -> None:
         missing = [index for index in range(len(self.film.rig)) if not self._is_there(reel, index)]
         stage.advance(len(self.film.rig) - len(missing))
         folders = [reel.folder.absolute()]
@@ -461,30 +463,26 @@ def rendered(
 
 
 @functools.lru_cache(maxsize=1)
-def made_again(opening: Callable[[Path], Any], path: Path, asked: FilmOptions) -> Shoot:
-    """What films ``path``, a run's or a scene's, in another process; kept there for its frames."""
-    return opening(path)._shoot(asked)
-
-
-def render_frame(make: Callable[[], Shoot], film: str, index: int) -> None:
-    """A task: render a frame of the film that ``make`` makes here.
+def made_again(opening: Callable[[Path], Any], path: Path, asked: FilmOptions, film: str) -> Shoot:
+    """What films ``path``, a run's or a scene's, in another process; kept there for the frames of this ``film``.
 
     Raises:
         UnavailableError: it is not the ``film`` that was asked for, as files are others here.
     """
-    shoot = make()
-    reel = shoot.reel()
-    if reel.film != film:
-        made_again.cache_clear()
-        shoot = make()
-        reel = shoot.reel()
-    if reel.film != film:
+    shoot: Shoot = opening(path)._shoot(asked)
+    if shoot.reel().film != film:
         raise UnavailableError(
             f"A worker on {platform.node()} reads another state of what is rendered. Wait until its training has "
             "ended, and let all workers see the same files."
         )
+    return shoot
+
+
+def render_frame(make: Callable[[str], Shoot], film: str, index: int) -> None:
+    """A task: render a frame of the film with this hash, which ``make`` makes here."""
+    shoot = make(film)
     with kernels_own_the_cores():
-        shoot.make_frame(reel, index)
+        shoot.make_frame(shoot.reel(), index)
 
 
 def seen_by_rig(
