@@ -64,6 +64,11 @@ def command(
         quiet: no progress bar.
     """
     import voxfield
+    from voxfield.distributed.worker_server import begin_server
+
+    if executor == "local" and workers != 1:
+        # Loads what workers need while this process does.
+        begin_server("voxfield.jobs.build_shapes")
     from voxfield.jobs.build_shapes import FAILURES_FILE
     from voxfield.jobs.split_shapes import SplitRatios
 

@@ -54,6 +54,11 @@ def command(
         quiet: no progress bar.
     """
     import voxfield
+    from voxfield.distributed.worker_server import begin_server
+
+    if executor == "local" and workers != 1:
+        # Loads what workers need while this process does.
+        begin_server("voxfield.jobs.trace_shapes")
 
     traced = voxfield.trace_shapes(
         dataset,

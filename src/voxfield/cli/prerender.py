@@ -85,6 +85,11 @@ def command(
         quiet: no progress bar.
     """
     import voxfield
+    from voxfield.distributed.worker_server import begin_server
+
+    if executor != "dask" and workers != 1:
+        # Loads what workers need while this process does.
+        begin_server("voxfield.jobs.prerender")
     from voxfield.storage.prerendered import FAILURES
     from voxfield.storage.remote import shown
 

@@ -10,7 +10,6 @@ import importlib.metadata
 import multiprocessing
 import os
 import platform
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, get_args
 
 from voxfield.checks import check_choice, check_range
+from voxfield.distributed.worker_server import main_left_out, worker_context
 from voxfield.errors import InputError, MissingExtraError, MissingFileError, UnavailableError, VoxfieldError
 
 ExecutorKind = Literal["local", "dask"]
@@ -130,7 +130,9 @@ class Executor:
             inner = function.func if isinstance(function, functools.partial) else function
             self._pool = self._start(inner.__module__)
         try:
-            return self._pool.submit(function, item)
+            # A task may start a process.
+            with main_left_out():
+                return self._pool.submit(function, item)
         except BrokenProcessPool as error:
             # Killed just now: seen with the tasks that were under way.
             failed: Future[_Result] = Future()
@@ -192,13 +194,8 @@ def open_executor(settings: ExecutorSettings, *, tasks: int, folders: Sequence[P
 
 
 def _start_processes(workers: int, module: str) -> ProcessPoolExecutor:
-    # A server that has imported what is needed forks the workers: quicker than starting each anew, and free of the
-    # threads of this process, whose locks a child forked from it could wait for forever.
-    context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
-    if sys.platform != "win32":
-        context.set_forkserver_preload([module])
     try:
-        return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
+        return ProcessPoolExecutor(workers, mp_context=worker_context(module), initializer=_begin_worker)
     except OSError as error:
         # The queues' semaphores are files in shared memory.
         raise UnavailableError(
