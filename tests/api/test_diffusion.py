@@ -83,6 +83,7 @@ def test_the_command_writes_every_format_and_metrics(
         assert (tmp_path / name).is_file()
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert set(metrics["baselines"]) == {"mean_shape", "noise"}
+    assert metrics["training"].keys() == metrics["generated"].keys()
     assert 0 < metrics["generated"]["coverage"] <= 1
     assert len(metrics["nearest_training"]["generated"]["each"]) == 3
     assert metrics["protocol"]["training"] == 18

@@ -79,7 +79,7 @@ def command(
         quiet=quiet,
     )
     if "metrics" in made:
-        shown = {name: made["metrics"][name] for name in ("generated", "baselines", "reference")}
+        shown = {name: made["metrics"][name] for name in ("generated", "training", "baselines", "reference")}
         print(format_nested(shown))
     print(f"Wrote  {len(made['files'])} files in {folder}")
     return 0

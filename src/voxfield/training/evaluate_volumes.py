@@ -28,28 +28,29 @@ def evaluate_volumes(
     threshold: float = 0.5,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Every measure of `voxfield.voxels.set_metrics`, of the generated volumes and of two baselines.
+    """Every measure of `voxfield.voxels.set_metrics`: of generated volumes, two baselines and those trained on.
 
     Args:
         generated: (N, D, H, W), 0 to 1, two or more.
         reference: two or more real volumes, best as many, that were not trained on.
-        learnt: those that were; the baselines are made of them.
+        learnt: those that were, two or more; the baselines are made of them.
         threshold: least value of an occupied voxel, above 0 to 1.
         seed: of points on surfaces and of the noise baseline.
 
     Returns:
-        ``generated``, ``baselines`` (``mean_shape``, ``noise``) with the same measures each, ``reference`` with those
-        of occupancy, ``nearest_training``: one minus the intersection over union with the most similar training
-        volume, of the generated and of the reference volumes, and ``protocol``.
+        ``generated``, ``baselines`` (``mean_shape``, ``noise``) and ``training``, as many volumes that were trained on,
+        with the same measures each, ``reference`` with those of occupancy, ``nearest_training``: one minus the
+        intersection over union with the most similar training volume, of the generated and of the reference volumes,
+        and ``protocol``.
 
     Raises:
         InputError: too few volumes, or of different shapes.
     """
     check_range("threshold", threshold, above=0.0, maximum=1.0)
-    if min(len(generated), len(reference)) < 2 or not learnt:
+    if min(len(generated), len(reference), len(learnt)) < 2:
         raise InputError(
-            f"expected two or more generated and reference volumes and some trained on, got {len(generated)}, "
-            f"{len(reference)} and {len(learnt)}. Give more, or leave the reference out."
+            "expected two or more volumes each: generated, reference and trained on; got "
+            f"{len(generated)}, {len(reference)} and {len(learnt)}. Give more, or leave the reference out."
         )
     real, known = torch.stack(list(reference)), torch.stack(list(learnt))
     if not generated.shape[1:] == real.shape[1:] == known.shape[1:]:
@@ -66,9 +67,12 @@ def evaluate_volumes(
         name: ShapeSet.of(volumes, threshold=threshold, points=_POINTS, seed=seed + 1)
         for name, volumes in simple.items()
     }
+    chosen = torch.randperm(len(known), generator=torch.Generator().manual_seed(seed))[: len(generated)]
+    learnt_shapes = ShapeSet.of(known[chosen], threshold=threshold, points=_POINTS, seed=seed + 1)
     return {
         "generated": compare_sets(shapes, references, own),
         "baselines": {name: compare_sets(one, references, own) for name, one in sets.items()},
+        "training": compare_sets(learnt_shapes, references, own),
         "reference": occupancy_statistics(references),
         "nearest_training": {
             "generated": _nearness(shapes, training),

@@ -9,6 +9,8 @@ units of the longest side of the volume. For sets G (generated) and R (reference
 - 1-NN accuracy (Lopez-Paz and Oquab 2017, https://arxiv.org/abs/1610.06545): how often a volume's nearest other one is
   of its own set: 0.5 for sets that cannot be told apart, 1 for sets that have nothing in common;
 - JSD: the Jensen-Shannon divergence, base 2, of where the sets' occupied voxels lie, 0 to 1;
+- nearest IoU: the mean over R of the greatest intersection over union with some member of G. Not the mean over G: the
+  mean shape of a set has more in common with its nearest member than another real shape has;
 - Frechet distance of features (Heusel et al. 2017, https://arxiv.org/abs/1706.08500), of the encoder `encode`.
 """
 
@@ -220,7 +222,7 @@ def compare_sets(generated: ShapeSet, reference: ShapeSet, reference_own: torch.
         "one_nn_accuracy": nearest_neighbour_accuracy(own, between, other),
         "jsd": occupancy_divergence(generated, reference),
         "frechet": frechet_distance(encode(generated.volumes), encode(reference.volumes)),
-        "iou_nearest": float(intersection_over_union(generated, reference).amax(1).mean()),
+        "iou_nearest": float(intersection_over_union(generated, reference).amax(0).mean()),
         **occupancy_statistics(generated),
     }
 
