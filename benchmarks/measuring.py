@@ -70,7 +70,7 @@ def time_call(
 
 def describe_machine() -> dict[str, Any]:
     """What a result must say about where and when it was measured."""
-    from voxfield.api import machine
+    from voxfield.api.trained_run import machine
     from voxfield.training.experiment import git_state
 
     return {

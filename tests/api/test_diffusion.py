@@ -197,8 +197,6 @@ def test_monai_is_not_loaded_until_a_network_is_made() -> None:
     import subprocess
     import sys
 
-    code = (
-        "import sys, voxfield.api, voxfield.api.diffusion, voxfield.cli.sample_diffusion; print('monai' in sys.modules)"
-    )
+    code = "import sys, voxfield.api.diffusion, voxfield.cli.sample_diffusion; print('monai' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=100)
     assert said.stdout.strip() == "False"

@@ -88,8 +88,8 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         return record.run
 
     others = dict.fromkeys(("ShapeRun", "Scene"), type(None))
-    library = SimpleNamespace(train=train, open=lambda path: record.run, Run=FakeRun, **others)
-    monkeypatch.setitem(sys.modules, "voxfield.api", library)  # type: ignore[arg-type]
+    for name, stand_in in {"train": train, "open": lambda path: record.run, "Run": FakeRun, **others}.items():
+        monkeypatch.setattr(voxfield, name, stand_in, raising=False)
     return record
 
 
@@ -270,16 +270,14 @@ def test_pictures_left_out_make_exit_1(fake: SimpleNamespace, capsys: pytest.Cap
 
 
 def test_defaults_are_the_librarys() -> None:
-    # Imported here: these tests otherwise do without torch.
-    from voxfield import api
     from voxfield.cli import eval as eval_verb
     from voxfield.cli import render, train
 
     exempt = {"path", "data", "compute_metrics", "volume"}  # of the verbs alone
     for command, call, renamed in (
-        (train.command, api.train, {"settings": "overrides"}),
-        (eval_verb.command, api.Run.evaluate, {}),
-        (render.command, api.Run.render_path, {"path": "kind"}),
+        (train.command, voxfield.train, {"settings": "overrides"}),
+        (eval_verb.command, voxfield.Run.evaluate, {}),
+        (render.command, voxfield.Run.render_path, {"path": "kind"}),
     ):
         library = inspect.signature(call).parameters
         for name, parameter in inspect.signature(command).parameters.items():

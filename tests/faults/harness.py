@@ -128,9 +128,11 @@ def nurse() -> None:
     import numba  # noqa: F401
     import torch  # noqa: F401
 
-    import voxfield.api  # noqa: F401
+    import voxfield
     from voxfield.cli.__main__ import main
 
+    for name in voxfield.__all__:
+        getattr(voxfield, name)
     voice = os.fdopen(os.dup(1), "w", buffering=1)
     ended: dict[int, int] = {}
     for line in sys.stdin:

@@ -35,8 +35,9 @@ def test_what_is_predicted_gives_the_clean_volume_back(prediction: str) -> None:
     torch.testing.assert_close(schedule.clean_of(prediction, target, noisy, times), clean, atol=1e-4, rtol=1e-4)  # type: ignore[arg-type]
 
 
-def test_min_snr_weighs_every_prediction_alike() -> None:
-    schedule = NoiseSchedule(NoiseScheduleConfig(timesteps=100))
+@pytest.mark.parametrize("scale", [1.0, 0.125])
+def test_min_snr_weighs_every_prediction_alike(scale: float) -> None:
+    schedule = NoiseSchedule(NoiseScheduleConfig(timesteps=100, snr_scale=scale))
     generator = torch.Generator().manual_seed(0)
     clean, noise, wrong = torch.randn((3, 5, 1, 2, 2, 2), generator=generator)
     times = torch.tensor([1, 20, 50, 80, 95])
@@ -54,9 +55,25 @@ def test_min_snr_weighs_every_prediction_alike() -> None:
     assert bool((schedule.loss_weights("v", times, 0.0) == 1).all())
 
 
+def test_the_scale_multiplies_the_ratio_of_signal_to_noise_and_leaves_weights() -> None:
+    plain, scaled = (NoiseSchedule(NoiseScheduleConfig(timesteps=50, snr_scale=one)) for one in (1.0, 0.125))
+    ratios = [one.survival / (1.0 - one.survival) for one in (plain, scaled)]
+    torch.testing.assert_close(ratios[1], ratios[0] * 0.125)
+    times = torch.tensor([1, 20, 48])
+    torch.testing.assert_close(scaled.loss_weights("x0", times, 5.0), plain.loss_weights("x0", times, 5.0))
+    a, s = scaled.signal_and_noise(times)
+    torch.testing.assert_close(a.square() + s.square(), torch.ones_like(a))
+
+
 @pytest.mark.parametrize(
     "settings",
-    [{"kind": "square"}, {"timesteps": 1}, {"beta_start": 0.0}, {"beta_start": 0.5, "beta_end": 0.1}],
+    [
+        {"kind": "square"},
+        {"snr_scale": 0.0},
+        {"timesteps": 1},
+        {"beta_start": 0.0},
+        {"beta_start": 0.5, "beta_end": 0.1},
+    ],
 )
 def test_settings_that_make_no_schedule_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(InputError):

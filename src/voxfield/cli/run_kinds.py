@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from voxfield.api import Run, Scene
+    from voxfield import Run, Scene
     from voxfield.api.trained_run import TrainedRun
 
 

@@ -30,12 +30,17 @@ class NoiseScheduleConfig:
     """First beta of ``linear``, above 0. It suits 1000 steps: fewer want greater betas."""
     beta_end: float = 2e-2
     """Last beta of ``linear``, ``beta_start`` to below 1."""
+    snr_scale: float = 1.0
+    """What the ratio of signal to noise, ``a_t^2 / s_t^2``, is multiplied by at every time, above 0. Neighbouring
+    voxels say the same, so a large volume shows through noise in which a small one is lost; less than 1 drowns it for
+    as long (Hoogeboom et al. 2023, https://arxiv.org/abs/2301.11093, section 3.1)."""
 
     def __post_init__(self) -> None:
         check_choice("kind", self.kind, ("linear", "cosine"))
         check_range("timesteps", self.timesteps, minimum=2, maximum=10_000)
         check_range("beta_start", self.beta_start, above=0.0, maximum=0.9999)
         check_range("beta_end", self.beta_end, minimum=self.beta_start, maximum=0.9999)
+        check_range("snr_scale", self.snr_scale, above=0.0, maximum=1e6)
 
 
 class NoiseSchedule:
@@ -44,7 +49,11 @@ class NoiseSchedule:
     def __init__(self, config: NoiseScheduleConfig) -> None:
         """Compute the schedule, in float64."""
         self.config = config
-        self.survival = torch.cumprod(1.0 - _betas(config), 0)
+        survival = torch.cumprod(1.0 - _betas(config), 0)
+        self._snr = survival / (1.0 - survival)
+        """(T,) float64: before it is scaled."""
+        scaled = self._snr * config.snr_scale
+        self.survival = survival if config.snr_scale == 1.0 else scaled / (1.0 + scaled)
         """(T,) float64: a_t^2."""
         # Rounded before they move: not every device knows float64.
         self._signal, self._noise = self.survival.sqrt().float(), (1.0 - self.survival).sqrt().float()
@@ -89,7 +98,7 @@ class NoiseSchedule:
     def loss_weights(self, prediction: Prediction, times: torch.Tensor, gamma: float) -> torch.Tensor:
         """Weights (B,) float32 of the squared error at ``times``: min-SNR (Hang et al. 2023,
         https://arxiv.org/abs/2303.09556, section 3.4): of x0's error ``min(SNR, gamma)``, and for the other predictions
-        the weights that mean the same.
+        the weights that mean the same. The ratio is that before ``snr_scale``.
 
         Args:
             prediction: what the network predicts.
@@ -100,8 +109,7 @@ class NoiseSchedule:
         if gamma == 0.0:
             return torch.ones(len(times), device=times.device)
         survival = self.survival[times.cpu()]
-        snr = survival / (1.0 - survival)
-        capped = snr.clamp(max=gamma)
+        snr, capped = survival / (1.0 - survival), self._snr[times.cpu()].clamp(max=gamma)
         weights = {"x0": capped, "epsilon": capped / snr, "v": capped / (snr + 1.0)}[prediction]
         return weights.float().to(times.device)
 
