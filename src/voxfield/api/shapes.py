@@ -43,6 +43,7 @@ def build_shapes(
     executor: ExecutorKind = "local",
     scheduler: str | None = None,
     workers: int | None = None,
+    memory: int | str | None = None,
     quiet: bool = False,
 ) -> building.BuiltShapes:
     """Turn meshes into a hierarchical voxel dataset in which every different block is kept once.
@@ -66,13 +67,15 @@ def build_shapes(
         executor: ``local``: processes of this machine; ``dask``: the workers of a Dask cluster.
         scheduler: of Dask: its address (``tcp://host:8786``), or scheduler file.
         workers: local processes; one for each core if absent.
+        memory: most memory, in bytes or as ``"8GB"``: fewer workers run where more do not fit; what there is to spare
+            if absent.
         quiet: no progress bar.
 
     Returns:
         What was done; ``failures`` says which meshes could not be used, and why (also in ``failures.json``).
 
     Raises:
-        InputError: bad settings, ``output`` holds other files, or no mesh could be used.
+        InputError: bad settings, ``output`` holds other files, no mesh could be used, or too little memory.
         MissingFileError: sources that do not exist.
         UnavailableError: workers were killed, or the cluster is not there. What is done is kept.
     """
@@ -88,6 +91,7 @@ def build_shapes(
         start_object=start_object,
         splits=splits or SplitRatios(),
         run_on=ExecutorSettings(executor=executor, scheduler=scheduler, workers=workers),
+        memory=memory,
     )
     sources = [meshes] if isinstance(meshes, str | os.PathLike) else list(meshes)
     with Progress(quiet=quiet) as progress:
@@ -113,6 +117,7 @@ def trace_shapes(
     executor: ExecutorKind = "local",
     scheduler: str | None = None,
     workers: int | None = None,
+    memory: int | str | None = None,
     quiet: bool = False,
 ) -> TracedShapes:
     """Trace rays through every block of a dataset that is not empty: what each meets first, how much matter it crosses.
@@ -135,13 +140,15 @@ def trace_shapes(
         executor: ``local``: processes of this machine; ``dask``: the workers of a Dask cluster.
         scheduler: of Dask: its address (``tcp://host:8786``), or scheduler file.
         workers: local processes; one for each core if absent.
+        memory: most memory, in bytes or as ``"8GB"``: fewer workers run where more do not fit; what there is to spare
+            if absent.
         quiet: no progress bar.
 
     Returns:
         What was done; ``failures`` says which blocks could not be traced.
 
     Raises:
-        InputError: bad settings, or ``output`` was made with others.
+        InputError: bad settings, ``output`` was made with others, or too little memory.
         MissingFileError, FormatError: no dataset, or a damaged one.
         UnavailableError: workers were killed, or the cluster is not there. What is done is kept.
     """
@@ -156,6 +163,7 @@ def trace_shapes(
         seed=seed,
         layout=layout,
         run_on=ExecutorSettings(executor=executor, scheduler=scheduler, workers=workers),
+        memory=memory,
     )
     with Progress(quiet=quiet) as progress:
         return trace_blocks(Path(dataset), Path(output), settings=settings, progress=progress)
