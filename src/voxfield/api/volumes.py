@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from voxfield.api.places import anywhere
+from voxfield.api.volume_memory import check_volumes
 from voxfield.checks import check_choice, check_range
 from voxfield.errors import InputError
 from voxfield.render.image import write_png
@@ -142,6 +143,8 @@ def convert_volume(
     half: bool | None = None,
     tolerance: float = 0.0,
     voxel_size: float = 1.0,
+    memory: int | str | None = None,
+    quiet: bool = True,
 ) -> list[VdbGrid]:
     """Write a volume anew: other compression or precision, fewer voxels, chosen grids; or to and from other formats.
 
@@ -156,6 +159,8 @@ def convert_volume(
         half: store floating-point values in 16 bits; as the source has them where left out.
         tolerance: active voxels within this of the background become background, and blocks constant within it tiles.
         voxel_size: of a grid made from an array whose file has no transform, in world units.
+        memory: most memory, in bytes or as ``"8GB"``; what there is to spare if None. What is needed is known before.
+        quiet: do not say that much is needed.
 
     Returns:
         The grids as they were written.
@@ -164,6 +169,8 @@ def convert_volume(
         InputError: other endings, names that are absent, or options that do not fit.
         MissingFileError, FormatError, MissingExtraError: as `read_volume`.
     """
+    if not _is_dense(source, ".vdb"):
+        check_volumes([source], memory, quiet=quiet, names=names, made=1.0)
     from_dense, to_dense = _is_dense(source, ".vdb"), _is_dense(output, ".vdb", ".nvdb")
     grids = [_grid_of_array(Path(source), voxel_size)] if from_dense else read_vdb(source, names or None)
     if half is not None:
@@ -191,6 +198,8 @@ def merge_volumes(
     *,
     same_names: SameNames = "error",
     compression: Compression = "blosc",
+    memory: int | str | None = None,
+    quiet: bool = True,
 ) -> list[VdbGrid]:
     """Bring the grids of several files into one.
 
@@ -201,6 +210,8 @@ def merge_volumes(
             one, where the later's active voxels lie ``over`` the earlier's, or both are brought together by ``sum``,
             ``max`` or ``min``. Such grids must have one type and transform.
         compression: ``blosc``, ``zip`` or ``none``.
+        memory: most memory, in bytes or as ``"8GB"``; what there is to spare if None. What is needed is known before.
+        quiet: do not say that much is needed.
 
     Returns:
         The grids as they were written.
@@ -209,6 +220,7 @@ def merge_volumes(
         InputError: unknown options, or grids of one name that cannot become one.
         MissingFileError, FormatError, MissingExtraError: as `read_volume`.
     """
+    check_volumes(sources, memory, quiet=quiet, made=1.0)
     check_choice("same_names", same_names, ("error", "keep", "over", "sum", "max", "min"))
     merged: list[VdbGrid] = []
     metadata: dict[str, Any] = {}
@@ -242,6 +254,8 @@ def crop_volume(
     *,
     world: bool = False,
     compression: Compression = "blosc",
+    memory: int | str | None = None,
+    quiet: bool = True,
 ) -> list[VdbGrid]:
     """Write the part of every grid that lies in a box; outside it everything becomes inactive background.
 
@@ -253,6 +267,8 @@ def crop_volume(
         world: the box is in world coordinates: voxels whose values lie in it, ends included, are kept. Of grids that
             are turned, the box around it along their axes.
         compression: ``blosc``, ``zip`` or ``none``.
+        memory: most memory, in bytes or as ``"8GB"``; what there is to spare if None. What is needed is known before.
+        quiet: do not say that much is needed.
 
     Returns:
         The grids as they were written.
@@ -261,6 +277,7 @@ def crop_volume(
         InputError: an empty box, or coordinates that are not finite or, of voxels, not whole.
         MissingFileError, FormatError, MissingExtraError: as `read_volume`.
     """
+    check_volumes([source], memory, quiet=quiet, made=1.0)
     low, high = np.asarray(lower, dtype=np.float64), np.asarray(upper, dtype=np.float64)
     if low.shape != (3,) or high.shape != (3,) or not np.isfinite([low, high]).all():
         raise InputError(f"box: expected three finite coordinates each, got {lower} and {upper}.")

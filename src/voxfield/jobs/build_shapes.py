@@ -82,7 +82,7 @@ class ShapeSettings:
     run_on: ExecutorSettings = ExecutorSettings()
     """Where meshes are voxelised."""
     memory: int | str | None = None
-    """Most memory, in bytes or as ``"8GB"``: fewer processes run where more do not fit. None: what there is to spare."""
+    """Most memory, in bytes or as ``"8GB"``: fewer processes run where more do not fit. None: what can be spared."""
 
     def __post_init__(self) -> None:
         check_resolutions(self.resolution, self.min_resolution)

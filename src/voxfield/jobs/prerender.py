@@ -88,7 +88,7 @@ class PrerenderSettings:
     workers: int | None = None
     """Local processes; None is one for each core."""
     memory: int | str | None = None
-    """Most memory, in bytes or as ``"8GB"``: fewer processes run where more do not fit. None: what there is to spare."""
+    """Most memory, in bytes or as ``"8GB"``: fewer processes run where more do not fit. None: what can be spared."""
 
     def __post_init__(self) -> None:
         if self.max_samples is not None:

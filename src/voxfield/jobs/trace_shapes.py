@@ -79,7 +79,7 @@ class TraceSettings:
     run_on: ExecutorSettings = ExecutorSettings()
     """Where blocks are traced."""
     memory: int | str | None = None
-    """Most memory, in bytes or as ``"8GB"``: fewer processes run where more do not fit. None: what there is to spare."""
+    """Most memory, in bytes or as ``"8GB"``: fewer processes run where more do not fit. None: what can be spared."""
     layout: Layout = "files"
     """``files``: a file a block. ``packed``: a few mapped arrays, from which loaders read many times as fast."""
 
@@ -164,8 +164,7 @@ def _within_memory(dataset: ShapeDataset, settings: TraceSettings, top: int, pro
     blocks = sum(len(dataset.block_names(level)) if level else len(dataset) for level in levels)
     cameras = settings.sphere_divisions**2
     each = max(
-        cameras * settings.samples_at(level) * _RAY_BYTES
-        + (dataset.about.base_resolution >> level) ** 3 * _VOXEL_BYTES
+        cameras * settings.samples_at(level) * _RAY_BYTES + (dataset.about.base_resolution >> level) ** 3 * _VOXEL_BYTES
         for level in levels
     )
     bound = memory_bound(settings.memory)
