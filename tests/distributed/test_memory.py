@@ -1,7 +1,5 @@
 """Needs, bounds, and as many workers as fit."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
@@ -24,11 +22,10 @@ GB = 10**9
 
 
 @pytest.fixture(autouse=True)
-def small_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _small_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with 4 GB to spare and a process that holds 0.1 GB."""
     known = DeviceMemory(total=8 * GB, free=4 * GB, allocated=GB // 10, peak=GB // 10)
     monkeypatch.setattr(memory, "device_memory", lambda _: known)
-    yield
 
 
 def test_a_need_reads_as_a_sentence_and_adds_up() -> None:
@@ -45,7 +42,7 @@ def test_a_need_reads_as_a_sentence_and_adds_up() -> None:
 
 def test_a_process_counts_what_it_holds() -> None:
     assert process_part().size == memory.PROCESS_BYTES
-    assert process_part(beside_workers=True).size < memory.PROCESS_BYTES
+    assert process_part(kernels=False).size < memory.PROCESS_BYTES
     assert process_part(torch.device("cuda")).size > process_part().size
 
 

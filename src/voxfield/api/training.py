@@ -15,6 +15,7 @@ from voxfield.api.books import TrainingTask, default_run_dir, refuse_to_overwrit
 from voxfield.api.kinds import kind_of
 from voxfield.api.places import anywhere
 from voxfield.api.trained_run import TrainedRun
+from voxfield.api.training_memory import training_process
 from voxfield.checks import check_bytes
 from voxfield.distributed.devices import Placement, place
 from voxfield.distributed.memory import memory_bound
@@ -112,6 +113,7 @@ def train(
         listen(host, port, or_next=True).close()
     bound, ranks = memory_bound(memory), launched()
     placement = place(device, precision, ranks)
+    process = training_process(placement.device)
     with joined(ranks, placement.device, versions=f"voxfield {voxfield.__version__}, torch {torch.__version__}"):
         record: RunRecord[Experiment] | None = None
         again = _begun_before(ranks, output, recipe, data)
@@ -159,6 +161,7 @@ def train(
                     progress=progress,
                     ranks=ranks,
                     bound=bound,
+                    process=process,
                 )
             )
             if ranks.leads:

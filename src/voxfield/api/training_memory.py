@@ -14,8 +14,10 @@ from voxfield.models.base import Trainable
 from voxfield.models.plenoxels_config import PlenoxelsConfig
 from voxfield.training.experiment import Experiment, PhotographExperiment
 
-_COPIES: Final = 4
-"""A parameter, its gradient and two moments."""
+_BOOKS_BYTES: Final = 120_000_000
+"""TensorBoard's writer, and pictures of the report."""
+_COPIES: Final = 5
+"""A parameter, its gradient and two moments, and one that the run's books make of it."""
 _REFINING: Final = 1.35
 """Times the voxels' own memory while they are divided: those before and those after, in parts."""
 _MEASURED_BYTES: Final = 500
@@ -24,10 +26,16 @@ _DECODING: Final = 20
 """Bytes of a pixel of a picture's file while it is decoded, on all threads that do."""
 
 
+def training_process(device: torch.device) -> MemoryPart:
+    """This process before it trains on ``device``, with what keeps the run's books."""
+    process = process_part(device)
+    return dataclasses.replace(process, size=process.size + _BOOKS_BYTES)
+
+
 def check_network(task: TrainingTask, model: Trainable[Any], data: MemoryPart, remedy: str) -> None:
     """Say what training a network of torch's operators needs, and raise InputError where that is beyond the bound."""
-    parts = [data] if task.placement.device.type != "cpu" else [data, *_model_parts(model, task.experiment)]
-    _state(task, need_of(*parts, process=process_part(task.placement.device)), remedy)
+    parts = [data] if task.placement.device.type != "cpu" else [data, *_model_parts(task, model, task.experiment)]
+    _state(task, need_of(*parts, process=task.process), remedy)
 
 
 def within_memory(
@@ -41,7 +49,7 @@ def within_memory(
     if not isinstance(config, PlenoxelsConfig) or task.placement.device.type != "cpu":
         return experiment
     store = captures.images
-    others = [process_part(), *_picture_parts(captures, held_out, experiment)[1:]]
+    others = [task.process, *_picture_parts(captures, held_out, experiment)[1:]]
     others.append(MemoryPart(what="a step", size=config.step_bytes()))
     left = task.bound.left(*others)
     if left is None:
@@ -68,11 +76,11 @@ def check_photographs(
     """
     pictures, *others = _picture_parts(captures, held_out, experiment)
     if task.placement.device.type == "cpu":
-        others += _model_parts(model, experiment)
-    process, store = process_part(task.placement.device), captures.images
+        others += _model_parts(task, model, experiment)
+    process, store = task.process, captures.images
     left = task.bound.left(process, *others)
     if left is not None and pictures.size > left:
-        store.cache_bytes = min(store.cache_bytes, left)
+        store.cache_bytes = max(1, min(store.cache_bytes, left))
         capture = dataclasses.replace(experiment.capture, cache_bytes=store.cache_bytes)
         experiment = dataclasses.replace(experiment, capture=capture)
         pictures = _picture_parts(captures, held_out, experiment)[0]
@@ -87,16 +95,29 @@ def _state(task: TrainingTask, need: MemoryNeed, remedy: str) -> None:
     task.progress.say(str(need))
 
 
-def _model_parts(model: Trainable[Any], experiment: Experiment) -> list[MemoryPart]:
+def _model_parts(task: TrainingTask, model: Trainable[Any], experiment: Experiment) -> list[MemoryPart]:
     """The field and what a step takes."""
     module = cast(torch.nn.Module, model)
     average = 1 if experiment.trainer.ema_decay else 0
-    held = sum(one.nbytes for one in module.parameters()) * (_COPIES + average)
+    # What a checkpoint holds is there until it is taken over.
+    resumed = 0 if task.state is None else _COPIES - 1
+    held = sum(one.nbytes for one in module.parameters()) * (_COPIES + average + resumed)
     held += sum(one.nbytes for one in module.buffers())
+    name = "field and optimiser"
     if isinstance(model.config, PlenoxelsConfig):
-        held = int(_REFINING * _most_voxels(model.config))
-    name = "voxels and their optimiser" if isinstance(model.config, PlenoxelsConfig) else "field and optimiser"
+        held, name = _voxel_bytes(task, model.config), "voxels and their optimiser, at most"
     return [MemoryPart(what=name, size=held), MemoryPart(what="a step", size=model.step_bytes())]
+
+
+def _voxel_bytes(task: TrainingTask, config: PlenoxelsConfig) -> int:
+    """Of voxels that may yet be divided, and of those that a run in its last stage goes on with."""
+    weights = {} if task.state is None else task.state["model"]
+    density, stage = weights.get("grid.density"), weights.get("stage")
+    if density is not None and stage is not None and int(stage) == len(config.resolutions) - 1:
+        spheres = config.spheres.bytes_of(config.spheres.height)
+        # Twice: what the checkpoint holds is there until it is taken over.
+        return 2 * config.bytes_of(config.resolutions[-1], len(density)) + spheres
+    return int(_REFINING * _most_voxels(config))
 
 
 def _picture_parts(

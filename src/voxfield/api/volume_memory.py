@@ -46,7 +46,7 @@ def check_volumes(
     """
     bound = memory_bound(memory)
     held = sum(volume_bytes(source, names) for source in sources)
-    listed = ", ".join(shown(source) for source in sources)
+    listed = ", ".join(shown(Path(source)) for source in sources)
     need = need_of(
         MemoryPart(what=f"grids of {listed}", size=held),
         MemoryPart(what="what is made of them", size=int(held * made) + besides),

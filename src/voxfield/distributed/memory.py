@@ -23,8 +23,8 @@ from voxfield.errors import InputError
 
 PROCESS_BYTES: Final = 500_000_000
 """Python, torch and our kernels, loaded and compiled."""
-_BESIDE_WORKERS: Final = 300_000_000
-"""The same of a process whose kernels run in workers only."""
+_WITHOUT_KERNELS: Final = 300_000_000
+"""The same without our kernels: they run in workers, or not at all."""
 _SERVER_BYTES: Final = 200_000_000
 """Of the process that workers are forked from: torch and the job's modules."""
 _WORKER_BYTES: Final = 150_000_000
@@ -112,14 +112,14 @@ def memory_bound(memory: int | str | None) -> MemoryBound:
     return MemoryBound(size=None if here.free is None else here.free + (here.allocated or 0), allowed=False)
 
 
-def process_part(device: torch.device | None = None, *, beside_workers: bool = False) -> MemoryPart:
+def process_part(device: torch.device | None = None, *, kernels: bool = True) -> MemoryPart:
     """This process, before it works on anything: what it holds already, where that is more than usual.
 
     Args:
         device: where it computes; None: the CPU.
-        beside_workers: whether others do its work.
+        kernels: whether it runs ours, rather than workers that do, or none.
     """
-    usual = _BESIDE_WORKERS if beside_workers else PROCESS_BYTES
+    usual = PROCESS_BYTES if kernels else _WITHOUT_KERNELS
     if device is not None and device.type != "cpu":
         usual += _CUDA_BYTES
     held = device_memory(torch.device("cpu")).allocated or 0
@@ -141,7 +141,7 @@ def workers_within(
     """
     if settings.executor != "local":
         here = MemoryPart(what="results under way", size=waiting * tasks)
-        return settings, MemoryNeed(parts=(process_part(beside_workers=True), here))
+        return settings, MemoryNeed(parts=(process_part(kernels=False), here))
     count = max(1, min(settings.workers or os.cpu_count() or 1, tasks))
     while True:
         need = _of_workers(count, each, waiting, what)
@@ -156,7 +156,7 @@ def _of_workers(count: int, each: int, waiting: int, what: str) -> MemoryNeed:
     around = _SERVER_BYTES + count * _WORKER_BYTES
     return MemoryNeed(
         parts=(
-            process_part(beside_workers=True),
+            process_part(kernels=False),
             MemoryPart(what=f"{count} workers", size=around),
             MemoryPart(what=what, size=count * (each + waiting)),
         )
