@@ -98,8 +98,8 @@ def bake(
         overrides: settings of the new run as ``"path=value"``, see the recipe ``plenoxels``.
 
     Raises:
-        InputError: bad settings, too little memory, a source that cannot be asked point by point or has no matter, or ``output`` holds a
-            run already.
+        InputError: bad settings, too little memory, a source that cannot be asked point by point or has no matter, or
+            ``output`` holds a run already.
         MissingFileError, FormatError: as opening ``run`` and its capture.
     """
     config = BakeConfig(resolution=resolution, sh_degree=sh_degree)

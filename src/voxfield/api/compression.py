@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
 from voxfield.api.places import anywhere
 from voxfield.api.volume_memory import check_volumes
@@ -18,6 +19,9 @@ from voxfield.storage.compressed import (
 from voxfield.storage.vdb import VdbFile, VdbGrid, write_vdb
 from voxfield.storage.vdb.layout import Compression
 from voxfield.training.progress import Progress
+
+_PACKED: Final = 1.0
+"""Bytes of what is packed, or unpacked, for each of a volume. Measured."""
 
 
 @anywhere("source", "warm_start", output="output")
@@ -50,7 +54,7 @@ def compress_volume(
         MissingFileError, FormatError, MissingExtraError: as `read_volume`.
         InputError: names that are absent.
     """
-    check_volumes([source], memory, quiet=quiet, names=names)
+    check_volumes([source], memory, quiet=quiet, names=names, made=_PACKED, kernels=True)
     file = open_volumes(source)
     grids = [file.read(one) for one in (names or file.grids)]  # type: ignore[arg-type]
     with ExitStack() as stack:
@@ -99,7 +103,15 @@ def decompress_volume(
     if lower is not None and upper is not None:
         grids = [file.read_box(one, lower, upper) for one in chosen]
     else:
-        check_volumes([source], memory, quiet=quiet, names=names, remedy="Take a box of it (--lower, --upper)")
+        check_volumes(
+            [source],
+            memory,
+            quiet=quiet,
+            names=names,
+            made=_PACKED,
+            kernels=True,
+            remedy="Take a box of it (--lower, --upper)",
+        )
         grids = [file.read(one) for one in chosen]
     write_vdb(output, grids, compression=compression, metadata=file.metadata)
     return grids

@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from voxfield.api.places import anywhere
 from voxfield.api.volume_memory import check_volumes
@@ -21,6 +22,9 @@ from voxfield.storage.voxel_vdb import (
 )
 from voxfield.voxels.lod import MOST_LEVELS, grid_levels, halved, halved_transform
 from voxfield.voxels.voxel_grid import VoxelGrid
+
+_LIGHTER: Final = 1.5
+"""Bytes of what is made of a volume for each of its own. Measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +72,7 @@ def make_levels(
     Raises:
         InputError: options that do not fit. MissingFileError, VolumeFormatError, MissingExtraError: as `read_volume`.
     """
-    check_volumes([source], memory, quiet=quiet, made=1.0)
+    check_volumes([source], memory, quiet=quiet, made=_LIGHTER)
     check_range("levels", levels, minimum=1, maximum=MOST_LEVELS)
     single = Path(output).suffix.lower() == ".vdb"
     if METADATA_NAME not in VdbFile(source).metadata:
@@ -130,7 +134,7 @@ def optimise_volume(
     Raises:
         InputError, MissingFileError, VolumeFormatError, MissingExtraError: as `make_levels`.
     """
-    check_volumes([source], memory, quiet=quiet, made=1.0)
+    check_volumes([source], memory, quiet=quiet, made=_LIGHTER)
     check_range("tolerance", tolerance, minimum=0.0)
     file = VdbFile(source)
     target, bytes_before = Path(source if output is None else output), file.path.stat().st_size

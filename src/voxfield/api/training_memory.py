@@ -56,7 +56,7 @@ def within_memory(
         return experiment
     # Pictures first, but never so many that voxels have less than twice as much.
     pictures = min(_pictures_bytes(store), store.cache_bytes, left // 3)
-    most = int((left - pictures) / _REFINING)
+    most = max(1, int((left - pictures) / _REFINING))
     if config.max_bytes is None or config.max_bytes > most:
         config = dataclasses.replace(config, max_bytes=min(most, _all_voxels(config)))
     return dataclasses.replace(experiment, model=config)

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from voxfield.distributed.memory import MemoryPart, memory_bound, need_of, say_if_large
+import numpy as np
+
+from voxfield.distributed.memory import MemoryPart, memory_bound, need_of, process_part, say_if_large
 from voxfield.storage.compressed import CompressedFile, is_compressed
 from voxfield.storage.remote import shown
 from voxfield.storage.vdb import VdbFile
@@ -25,8 +27,9 @@ def check_volumes(
     *,
     quiet: bool,
     names: Sequence[str] = (),
-    made: float = 1.0,
-    besides: int = 0,
+    made: float = 0.3,
+    box_bytes: int = 0,
+    kernels: bool = False,
     remedy: str = "Take fewer grids at a time",
 ) -> None:
     """Say what reading volumes and working on them needs, where it is much.
@@ -37,7 +40,8 @@ def check_volumes(
         quiet: say nothing.
         names: grids that are read; all where empty.
         made: bytes of what is made of the grids, for each byte of theirs.
-        besides: bytes of what else is made.
+        box_bytes: bytes of what is made for each voxel of the box around the largest grid, empty ones too.
+        kernels: whether our kernels run.
         remedy: what a person can lower.
 
     Raises:
@@ -46,13 +50,25 @@ def check_volumes(
     """
     bound = memory_bound(memory)
     held = sum(volume_bytes(source, names) for source in sources)
-    listed = ", ".join(shown(Path(source)) for source in sources)
+    box = max(box_voxels(source, names) for source in sources) if box_bytes else 0
     need = need_of(
-        MemoryPart(what=f"grids of {listed}", size=held),
-        MemoryPart(what="what is made of them", size=int(held * made) + besides),
+        MemoryPart(what=f"grids of {', '.join(shown(Path(source)) for source in sources)}", size=held),
+        MemoryPart(what="what is made of them", size=int(held * made) + box * box_bytes),
+        process=process_part(kernels=kernels),
     )
     bound.check(need, remedy)
     say_if_large(need, bound, Progress(quiet=quiet).say)
+
+
+def box_voxels(source: str | os.PathLike[str], names: Sequence[str] = ()) -> int:
+    """Voxels of the box around the active ones of a file's largest grid; of a compressed one, that its blocks fill."""
+    if is_compressed(Path(source)):
+        packed = CompressedFile(source)
+        return max((one.leaves * LEAF_VOXELS for one in packed.grids if not names or one.name in names), default=0)
+    file = VdbFile(source)
+    headers = [file.find(name) for name in names] if names else list(file.grids)
+    boxes = [file.summary(header).topology.active_bounds for header in headers if header.kind is not None]
+    return max((math.prod((box[1].astype(np.int64) - box[0]).tolist()) for box in boxes if box is not None), default=0)
 
 
 def volume_bytes(source: str | os.PathLike[str], names: Sequence[str] = ()) -> int:

@@ -33,6 +33,8 @@ from voxfield.voxels.voxelise import Coverage, voxelise
 
 _VOXEL_BYTES: Final = 8
 """Of a voxel of the box about the mesh while it is filled and made a volume. Measured."""
+_SURFACE_BYTES: Final = 16
+"""Of a voxel of the box around a volume while its surface is found. Measured."""
 _MESH_BYTES: Final = 40
 """Of a byte of the mesh's file while it is read and voxelised."""
 
@@ -133,7 +135,7 @@ def mesh_volume(
             2^28 voxels in the box around it.
         MissingFileError, FormatError, MissingExtraError: as `voxfield.read_volume`.
     """
-    check_volumes([source], memory, quiet=quiet)
+    check_volumes([source], memory, quiet=quiet, box_bytes=_SURFACE_BYTES, remedy="Crop it first (voxfield vdb crop)")
     check_surface_path(output)
     if level is not None:
         check_range("level", level, minimum=-1e30, maximum=1e30)

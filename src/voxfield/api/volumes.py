@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ import torch
 from voxfield.api.places import anywhere
 from voxfield.api.volume_memory import check_volumes
 from voxfield.checks import check_choice, check_range
+from voxfield.distributed.memory import MemoryPart, memory_bound, need_of, process_part, say_if_large
 from voxfield.errors import InputError
 from voxfield.render.image import write_png
 from voxfield.storage.dense_files import DenseVolume, dense_ending, read_dense, write_dense
@@ -20,11 +21,23 @@ from voxfield.storage.nanovdb import write_nanovdb
 from voxfield.storage.remote import shown
 from voxfield.storage.vdb import VdbFile, VdbGrid, VdbHeader, read_vdb, write_vdb
 from voxfield.storage.vdb.layout import Compression, compression_text
+from voxfield.training.progress import Progress
 from voxfield.voxels.sparse import SparseVolume
 from voxfield.voxels.sparse_edit import combine, crop, prune, sparsify
 from voxfield.voxels.sparse_slice import Axis, Slice, shades, slice_of
 from voxfield.voxels.vdb_tree import COORDINATE_MAX, COORDINATE_MIN
 
+_REWRITTEN: Final = 0.3
+"""Bytes besides each of a volume that is written as it is. This and the next: measured."""
+_THINNED: Final = 1.5
+"""Of one of which a part is kept."""
+_COMBINED: Final = 2.3
+"""Of volumes that become one."""
+_DENSE_BYTES: Final = 9
+"""Of a voxel of a dense array, for a grid of float32."""
+_OF_ARRAY: Final = {".npy": 2, ".raw": 2}
+"""Of a byte of an array's file, where it lies as it is; of one that is compressed `_OF_PACKED_ARRAY`."""
+_OF_PACKED_ARRAY: Final = 8
 SameNames = Literal["error", "keep", "over", "sum", "max", "min"]
 
 
@@ -169,9 +182,12 @@ def convert_volume(
         InputError: other endings, names that are absent, or options that do not fit.
         MissingFileError, FormatError, MissingExtraError: as `read_volume`.
     """
-    if not _is_dense(source, ".vdb"):
-        check_volumes([source], memory, quiet=quiet, names=names, made=1.0)
     from_dense, to_dense = _is_dense(source, ".vdb"), _is_dense(output, ".vdb", ".nvdb")
+    if from_dense:
+        _check_array(Path(source), memory, quiet=quiet)
+    else:
+        made = _THINNED if tolerance else _REWRITTEN
+        check_volumes([source], memory, quiet=quiet, names=names, made=made, box_bytes=_DENSE_BYTES if to_dense else 0)
     grids = [_grid_of_array(Path(source), voxel_size)] if from_dense else read_vdb(source, names or None)
     if half is not None:
         grids = [replace(grid, half=half) for grid in grids]
@@ -220,7 +236,7 @@ def merge_volumes(
         InputError: unknown options, or grids of one name that cannot become one.
         MissingFileError, FormatError, MissingExtraError: as `read_volume`.
     """
-    check_volumes(sources, memory, quiet=quiet, made=1.0)
+    check_volumes(sources, memory, quiet=quiet, made=_REWRITTEN if same_names in ("error", "keep") else _COMBINED)
     check_choice("same_names", same_names, ("error", "keep", "over", "sum", "max", "min"))
     merged: list[VdbGrid] = []
     metadata: dict[str, Any] = {}
@@ -277,7 +293,7 @@ def crop_volume(
         InputError: an empty box, or coordinates that are not finite or, of voxels, not whole.
         MissingFileError, FormatError, MissingExtraError: as `read_volume`.
     """
-    check_volumes([source], memory, quiet=quiet, made=1.0)
+    check_volumes([source], memory, quiet=quiet, made=_THINNED)
     low, high = np.asarray(lower, dtype=np.float64), np.asarray(upper, dtype=np.float64)
     if low.shape != (3,) or high.shape != (3,) or not np.isfinite([low, high]).all():
         raise InputError(f"box: expected three finite coordinates each, got {lower} and {upper}.")
@@ -296,6 +312,19 @@ def crop_volume(
         kept.append(replace(grid, volume=cropped[key]))
     write_vdb(output, kept, compression=compression, metadata=file.metadata)
     return kept
+
+
+def _check_array(path: Path, memory: int | str | None, *, quiet: bool) -> None:
+    """Say what a dense array and the volume made of it need; InputError where there is not as much."""
+    bound = memory_bound(memory)
+    files = [path] if path.is_file() else [one for one in path.rglob("*") if one.is_file()]
+    size = sum(one.stat().st_size for one in files) * _OF_ARRAY.get(path.suffix.lower(), _OF_PACKED_ARRAY)
+    need = need_of(
+        MemoryPart(what=f"{shown(path)} and a volume of it", size=size),
+        process=process_part(kernels=False),
+    )
+    bound.check(need, "Convert a part of the array")
+    say_if_large(need, bound, Progress(quiet=quiet).say)
 
 
 def _describe(file: VdbFile, header: VdbHeader, values: bool) -> dict[str, Any]:
