@@ -23,7 +23,7 @@ from voxfield.storage.voxel_vdb import (
 from voxfield.voxels.lod import MOST_LEVELS, grid_levels, halved, halved_transform
 from voxfield.voxels.voxel_grid import VoxelGrid
 
-_LIGHTER: Final = 1.5
+_LIGHTER: Final = 1.9
 """Bytes of what is made of a volume for each of its own. Measured."""
 
 

@@ -3,11 +3,12 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from voxfield.api.places import anywhere
 from voxfield.checks import check_choice, check_range, nearest_names
 from voxfield.distributed.executors import ExecutorKind, ExecutorSettings
+from voxfield.distributed.memory import MemoryPart, memory_bound, need_of, process_part, say_if_large
 from voxfield.errors import InputError
 from voxfield.export.shape_pictures import write_contact_sheet
 from voxfield.geometry.voxel_views import RayStart
@@ -23,6 +24,11 @@ from voxfield.storage.shape_rays import convert_rays, holds_rays
 from voxfield.storage.shapes import Layout
 from voxfield.training.progress import Progress
 from voxfield.voxels.voxelise import Coverage
+
+_OBJECT_BYTES: Final = 5
+"""Of a voxel of an object while it is read and taken apart. Measured."""
+_NAME_BYTES: Final = 600
+"""Of a different block: its name, and how often it comes. Measured."""
 
 
 @anywhere("meshes", folder="output")
@@ -200,41 +206,72 @@ def split_shapes(
 
 
 @anywhere("dataset")
-def verify_shapes(dataset: str | os.PathLike[str], *, quiet: bool = False) -> CheckedShapes:
+def verify_shapes(
+    dataset: str | os.PathLike[str], *, memory: int | str | None = None, quiet: bool = False
+) -> CheckedShapes:
     """Verify a dataset: checksums of files, names of blocks, lossless reassembly at every level, counts.
 
     Args:
         dataset: its folder.
+        memory: most memory, in bytes or as ``"8GB"``; what there is to spare if absent. What is needed is known before.
         quiet: no progress bar.
 
     Returns:
         What was found.
 
     Raises:
-        MissingFileError, FormatError: no dataset, or one that cannot be opened.
+        InputError: too little memory. MissingFileError, FormatError: no dataset, or one that cannot be opened.
     """
     with Progress(quiet=quiet) as progress:
+        _check_memory(Path(dataset), memory, progress)
         return check_shapes(Path(dataset), progress=progress)
 
 
+def _check_memory(dataset: Path, memory: int | str | None, progress: Progress) -> None:
+    """Say what reading a dataset object by object needs; InputError where there is not as much."""
+    shapes = open_shapes(dataset)
+    blocks = sum(len(shapes.block_names(level)) for level in range(1, shapes.about.num_levels))
+    bound = memory_bound(memory)
+    need = need_of(
+        MemoryPart(what="an object", size=shapes.about.base_resolution**3 * _OBJECT_BYTES),
+        MemoryPart(what="names of blocks", size=blocks * _NAME_BYTES),
+        process=process_part(kernels=False),
+    )
+    bound.check(need, "There is no smaller way to read this dataset")
+    say_if_large(need, bound, progress.say)
+
+
 @anywhere("dataset", folder="output")
-def convert_shapes(dataset: str | os.PathLike[str], output: str | os.PathLike[str], *, layout: Layout) -> int:
+def convert_shapes(
+    dataset: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    layout: Layout,
+    memory: int | str | None = None,
+    quiet: bool = True,
+) -> int:
     """Write a dataset, or traced rays, in another layout; nothing is lost, and converting back gives the same bytes.
 
     Args:
         dataset: its folder, or that of the rays.
         output: a new or empty folder.
         layout: ``packed`` or ``files``.
+        memory: most memory, in bytes or as ``"8GB"``; what there is to spare if absent. What is needed is known before.
+        quiet: do not say that much is needed.
 
     Returns:
         How many objects; of rays, how many blocks.
 
     Raises:
-        InputError: ``output`` is not empty. MissingFileError, FormatError: no dataset, or a damaged one.
+        InputError: ``output`` is not empty, or too little memory.
+        MissingFileError, FormatError: no dataset, or a damaged one.
     """
     check_choice("layout", layout, ("packed", "files"))
-    convert = convert_rays if holds_rays(Path(dataset)) else convert_layout
-    return convert(Path(dataset), Path(output), layout)
+    if holds_rays(Path(dataset)):
+        return convert_rays(Path(dataset), Path(output), layout)
+    with Progress(quiet=quiet) as progress:
+        _check_memory(Path(dataset), memory, progress)
+    return convert_layout(Path(dataset), Path(output), layout)
 
 
 @anywhere("dataset", output="output")

@@ -29,7 +29,7 @@ from voxfield.voxels.vdb_tree import COORDINATE_MAX, COORDINATE_MIN
 
 _REWRITTEN: Final = 0.3
 """Bytes besides each of a volume that is written as it is. This and the next: measured."""
-_THINNED: Final = 1.5
+_THINNED: Final = 1.9
 """Of one of which a part is kept."""
 _COMBINED: Final = 2.3
 """Of volumes that become one."""

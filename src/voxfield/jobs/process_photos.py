@@ -107,9 +107,9 @@ class PhotoSettings:
         check_range("seed", self.seed, minimum=0, maximum=2**31 - 1)
 
 
-_FEATURE_BYTES: Final = 400
+_FEATURE_BYTES: Final = 300
 """Of a pixel while COLMAP looks for features in a picture as large as they are looked for at. Measured."""
-_COLMAP_BYTES: Final = 400_000_000
+_COLMAP_BYTES: Final = 300_000_000
 """Of COLMAP's process: its libraries, the features that are compared and the model of some hundred pictures."""
 CaptureWriter = Callable[[Path, int], Sequence[Skipped]]
 """Writes ``transforms.json`` beside ``sparse/0`` in a folder, holding out every so many-th picture; returns what it had
