@@ -42,7 +42,7 @@ def extract(
     shared: bool,
     max_size: int,
     features: int,
-    threads: int,
+    threads: int = -1,
 ) -> dict[str, Any]:
     """SIFT features of pictures that have none yet, and a camera for every lens.
 
