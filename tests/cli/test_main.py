@@ -226,7 +226,7 @@ def test_debug_shows_the_traceback(
 def test_train_passes_every_option_on(fake: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = "train grid-ngp data/lego --output runs/a --steps 10 --minutes 2.5 --resume --seed 3 --device cpu"
     arguments += " --precision float32 --image-cache 4GB --max-memory 2GB --quiet --set model.a=1 --set model.b=x,y"
-    arguments += " --config c.yaml"
+    arguments += " --config c.yaml --memory 8GB"
     arguments += " --from g.vdb"
     arguments += " --view --host 0.0.0.0 --port 7008"
     assert main(arguments.split()) == 0
@@ -242,6 +242,7 @@ def test_train_passes_every_option_on(fake: SimpleNamespace, capsys: pytest.Capt
         "precision": "float32",
         "image_cache": "4GB",
         "max_memory": "2GB",
+        "memory": "8GB",
         "quiet": True,
         "view": True,
         "host": "0.0.0.0",

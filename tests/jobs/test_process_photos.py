@@ -300,7 +300,12 @@ def test_only_what_changed_is_done_again(
         voxfield.process_photos(photographs, tmp_path / "out", **options)
         return list(colmap.asked), capsys.readouterr().err
 
-    assert again() == (["extract", "match", "reconstruct"], "")
+    asked, said = again()
+    assert asked == ["extract", "match", "reconstruct"]
+    assert "changed" not in said
+    assert again(memory="16GB")[0] == []
+    with pytest.raises(InputError, match=r"--memory allows 500 MB\. Look for features in smaller pictures"):
+        again(memory="500MB")
     assert again()[0] == []
     asked, said = again(eval_every=4)
     assert asked == []

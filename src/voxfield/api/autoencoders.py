@@ -12,15 +12,18 @@ import torch
 from voxfield.api.books import TrainingTask, train_model
 from voxfield.api.places import anywhere
 from voxfield.api.trained_run import TrainedRun
+from voxfield.api.training_memory import check_network
 from voxfield.data.volume_batches import (
     Split,
     VolumeBatch,
     VolumeOptions,
     VolumeSampler,
     VolumeSet,
+    held_bytes,
     open_volumes,
     split_indices,
 )
+from voxfield.distributed.memory import MemoryPart
 from voxfield.errors import InputError
 from voxfield.export.volume_samples import write_samples
 from voxfield.models.diffusion import VoxelDiffusion
@@ -55,10 +58,12 @@ def train_on(task: TrainingTask) -> "AutoencoderRun":
     experiment = dataclasses.replace(experiment, model=experiment.model.of_volumes(volumes.shape))
     learnt, held_out = divided(task, volumes, experiment.data)
     device = task.placement.device
+    model = VoxelAutoencoder(experiment.model, seed=task.seed)
+    check_network(task, model, volumes_part(volumes), "Set a smaller model.batch_size, and trainer.accumulate for it")
     outcome, left_out = train_model(
         task,
         experiment,
-        VoxelAutoencoder(experiment.model, seed=task.seed),
+        model,
         VolumeSampler(volumes, learnt, seed=task.seed, augment=experiment.data.augment, device=device),
         data_hash=volumes.fingerprint,
         notes=task.notes,
@@ -66,6 +71,11 @@ def train_on(task: TrainingTask) -> "AutoencoderRun":
         threads_for_torch=True,
     )
     return AutoencoderRun(task.run_dir, outcome=outcome, left_out=left_out)
+
+
+def volumes_part(volumes: VolumeSet) -> MemoryPart:
+    """What a set of volumes keeps of memory."""
+    return MemoryPart(what="volumes", size=held_bytes(volumes))
 
 
 def divided(task: TrainingTask, volumes: VolumeSet, options: VolumeOptions) -> tuple[list[int], list[int]]:

@@ -11,6 +11,7 @@ import torch
 
 from voxfield.api.books import refuse_to_overwrite
 from voxfield.api.places import anywhere
+from voxfield.api.run_memory import VOLUME_BYTES, check_sampling
 from voxfield.api.runs import Run
 from voxfield.api.trained_run import machine
 from voxfield.api.training import train
@@ -72,6 +73,7 @@ def bake(
     max_images: int = 8,
     seed: int = 42,
     device: str = "auto",
+    memory: int | str | None = None,
     quiet: bool = False,
     overrides: Sequence[str] = (),
 ) -> Baked:
@@ -91,12 +93,13 @@ def bake(
         max_images: held-out pictures that source and grid are compared on, evenly spread, at least 1.
         seed: of the places that are sampled and the training.
         device: ``auto``, or a torch device.
+        memory: most memory, in bytes or as ``"8GB"``; what there is to spare if None. The training's is said apart.
         quiet: no progress bar.
         overrides: settings of the new run as ``"path=value"``, see the recipe ``plenoxels``.
 
     Raises:
-        InputError: bad settings, a source that cannot be asked point by point or has no matter, or ``output`` holds a
-            run already.
+        InputError: bad settings, too little memory, a source that cannot be asked point by point or has no matter, or
+            ``output`` holds a run already.
         MissingFileError, FormatError: as opening ``run`` and its capture.
     """
     config = BakeConfig(resolution=resolution, sh_degree=sh_degree)
@@ -107,6 +110,7 @@ def bake(
     refuse_to_overwrite(run_dir)
     experiment = _sized(source, config, resolve(_experiment(source, config, steps), overrides=overrides))
     held_out = _held_out(source, experiment)
+    check_sampling(source, memory, resolution=resolution, place_bytes=VOLUME_BYTES, quiet=quiet)
     with Progress(quiet=quiet) as progress:
         module = cast(torch.nn.Module, source.model).to(placement.device).eval()
         model = _sampled(source, experiment, config, placement, seed, progress)
@@ -117,10 +121,13 @@ def bake(
         _write_run(run_dir, source, dataclasses.replace(experiment, model=model.config), model, seed, placement)
         voxels = model.grid.num_voxels
         del model
-    done = cast(Run, train(RECIPE, source.record.data_path, output=run_dir, resume=True, device=device, quiet=quiet))
+    done = cast(
+        Run,
+        train(RECIPE, source.record.data_path, output=run_dir, resume=True, device=device, memory=memory, quiet=quiet),
+    )
     psnr = None
     if held_out is not None and done.outcome == "finished":
-        psnr = done.evaluate(split=held_out.split, max_images=max_images, quiet=quiet)["psnr"]
+        psnr = done.evaluate(split=held_out.split, max_images=max_images, memory=memory, quiet=quiet)["psnr"]
     baked = Baked(
         run=done,
         source_psnr=measured["source"],

@@ -14,6 +14,7 @@ import torch
 from voxfield.api.trained_run import machine
 from voxfield.data.batches import Batches
 from voxfield.distributed.devices import Placement, device_memory
+from voxfield.distributed.memory import MemoryBound, MemoryPart
 from voxfield.distributed.ranks import ALONE, Ranks
 from voxfield.errors import InputError
 from voxfield.models.base import Trainable
@@ -59,6 +60,10 @@ class TrainingTask:
     """Shows what is done."""
     ranks: Ranks = ALONE
     """Who trains together."""
+    bound: MemoryBound = MemoryBound(size=None, allowed=False)
+    """Main memory that it may take."""
+    process: MemoryPart = MemoryPart(what="this process", size=0)
+    """What this process needed before it worked on anything."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -154,6 +154,7 @@ def process_photos(
     reduced: int = 0,
     eval_every: int = 8,
     seed: int = 42,
+    memory: int | str | None = None,
     quiet: bool = False,
 ) -> ProcessedPhotos:
     """Make a capture with poses from plain photographs or a video, with COLMAP, on the CPU.
@@ -176,6 +177,8 @@ def process_photos(
         reduced: also write copies reduced by 2, 4, ... 2^``reduced`` into ``images_2``, ``images_4``, ...
         eval_every: hold out every so many-th picture (>= 2).
         seed: of every random choice.
+        memory: most memory, in bytes or as ``"8GB"``: features are looked for in fewer pictures at a time; what there
+            is to spare if None.
         quiet: no progress bar.
 
     Returns:
@@ -209,5 +212,11 @@ def process_photos(
 
     with Progress(quiet=quiet) as progress:
         return photos.process_photos(
-            Path(source), Path(output), kind=kind, settings=settings, write_capture=write_capture, progress=progress
+            Path(source),
+            Path(output),
+            kind=kind,
+            settings=settings,
+            write_capture=write_capture,
+            progress=progress,
+            memory=memory,
         )

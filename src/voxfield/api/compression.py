@@ -4,8 +4,10 @@ import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
 from voxfield.api.places import anywhere
+from voxfield.api.volume_memory import check_volumes
 from voxfield.errors import InputError
 from voxfield.storage.compressed import (
     CompressedFile,
@@ -18,6 +20,9 @@ from voxfield.storage.vdb import VdbFile, VdbGrid, write_vdb
 from voxfield.storage.vdb.layout import Compression
 from voxfield.training.progress import Progress
 
+_PACKED: Final = 1.0
+"""Bytes of what is packed, or unpacked, for each of a volume. Measured."""
+
 
 @anywhere("source", "warm_start", output="output")
 def compress_volume(
@@ -27,6 +32,7 @@ def compress_volume(
     *,
     names: Sequence[str] = (),
     warm_start: str | os.PathLike[str] | None = None,
+    memory: int | str | None = None,
     quiet: bool = True,
 ) -> list[CompressedGridReport]:
     """Compress grids of an OpenVDB file within a stated error.
@@ -38,6 +44,7 @@ def compress_volume(
         names: grids to keep; all where empty.
         warm_start: of the codec neural, a compressed volume whose networks training starts from, where they have the
             grid's name and box: the frame before of an animation.
+        memory: most memory, in bytes or as ``"8GB"``; what there is to spare if None. What is needed is known before.
         quiet: show no progress.
 
     Returns:
@@ -47,6 +54,7 @@ def compress_volume(
         MissingFileError, FormatError, MissingExtraError: as `read_volume`.
         InputError: names that are absent.
     """
+    check_volumes([source], memory, quiet=quiet, names=names, made=_PACKED, kernels=True)
     file = open_volumes(source)
     grids = [file.read(one) for one in (names or file.grids)]  # type: ignore[arg-type]
     with ExitStack() as stack:
@@ -64,6 +72,8 @@ def decompress_volume(
     lower: Sequence[int] | None = None,
     upper: Sequence[int] | None = None,
     compression: Compression = "blosc",
+    memory: int | str | None = None,
+    quiet: bool = True,
 ) -> list[VdbGrid]:
     """Write grids of a compressed volume as an OpenVDB file.
 
@@ -75,6 +85,8 @@ def decompress_volume(
             z); no others are decoded.
         upper: see ``lower``.
         compression: ``blosc``, ``zip`` or ``none``.
+        memory: most memory, in bytes or as ``"8GB"``; what there is to spare if None. What is needed is known before.
+        quiet: do not say that much is needed.
 
     Returns:
         The grids as they were written.
@@ -91,6 +103,15 @@ def decompress_volume(
     if lower is not None and upper is not None:
         grids = [file.read_box(one, lower, upper) for one in chosen]
     else:
+        check_volumes(
+            [source],
+            memory,
+            quiet=quiet,
+            names=names,
+            made=_PACKED,
+            kernels=True,
+            remedy="Take a box of it (--lower, --upper)",
+        )
         grids = [file.read(one) for one in chosen]
     write_vdb(output, grids, compression=compression, metadata=file.metadata)
     return grids

@@ -9,10 +9,11 @@ from typing import Any, Final, cast
 
 import torch
 
-from voxfield.api.autoencoders import AutoencoderRun, divided, held_out_loss
+from voxfield.api.autoencoders import AutoencoderRun, divided, held_out_loss, volumes_part
 from voxfield.api.books import TrainingTask, train_model
 from voxfield.api.places import anywhere
 from voxfield.api.trained_run import TrainedRun
+from voxfield.api.training_memory import check_network
 from voxfield.checks import check_range
 from voxfield.data.seeds import mix
 from voxfield.data.volume_batches import Split, VolumeSampler, open_volumes, split_indices
@@ -62,6 +63,8 @@ def train_on(task: TrainingTask) -> "DiffusionRun":
     learnt, held_out = divided(task, volumes, experiment.data)
     device = task.placement.device
     model = VoxelDiffusion(config, seed=task.seed)
+    remedy = "Set a smaller model.batch_size, and trainer.accumulate for it, or model.recompute=true"
+    check_network(task, model, volumes_part(volumes), remedy)
     if codec is not None:
         model.take_codec(codec, [volumes.volume(index) for index in learnt[:: max(1, len(learnt) // _MEASURED)]])
     outcome, left_out = train_model(

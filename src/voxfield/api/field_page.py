@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 
 from voxfield.api.places import anywhere
+from voxfield.api.run_memory import VOLUME_BYTES, check_sampling
 from voxfield.data.posed_images import PosedImages
 from voxfield.distributed.devices import Placement
 from voxfield.errors import InputError
@@ -54,6 +55,8 @@ def export_html(
     camera: int = 0,
     background: str | None = None,
     title: str | None = None,
+    memory: int | str | None = None,
+    quiet: bool = True,
 ) -> PageExport:
     """Write the run's field as one HTML file that shows it in a browser, without a server and without a network.
 
@@ -65,10 +68,12 @@ def export_html(
         output: the ``.html`` file.
         resolution, sh_degree, min_opacity, max_bytes, camera, background, title: see
             `voxfield.export.web_page.PageConfig`.
+        memory: most memory, in bytes or as ``"8GB"``; what there is to spare if None. What is needed is known before.
+        quiet: do not say that much is needed.
 
     Raises:
-        InputError: settings that do not fit, no matter, a field that does not fit into ``max_bytes``, or a run in
-            normalised device coordinates.
+        InputError: settings that do not fit, too little memory, no matter, a field that does not fit into
+            ``max_bytes``, or a run in normalised device coordinates.
     """
     config = PageConfig(
         resolution=resolution,
@@ -83,6 +88,7 @@ def export_html(
     captures, device = run.captures, run.placement.device
     if captures.ndc is not None:
         raise InputError("The run is in normalised device coordinates, which are no box in the world.")
+    check_sampling(run, memory, resolution=resolution, place_bytes=VOLUME_BYTES, quiet=quiet)
     model, given = run.model, captures.image_cameras
     with torch.no_grad():
         poses = model.refined_poses(given.camera_to_world.to(device)).cpu()

@@ -11,6 +11,7 @@ import torch
 from voxfield.api import field_page
 from voxfield.api.field_subject import field_subject
 from voxfield.api.places import anywhere
+from voxfield.api.run_memory import SURFACE_BYTES, VOLUME_BYTES, check_sampling
 from voxfield.api.surface_exports import SurfaceExporter
 from voxfield.api.trained_run import TrainedRun
 from voxfield.checks import check_choice
@@ -162,6 +163,8 @@ class FieldRun(TrainedRun):
         min_opacity: float = 0.01,
         compression: Compression = "blosc",
         level: int = 9,
+        memory: int | str | None = None,
+        quiet: bool = True,
     ) -> VolumeExport:
         """Write the run's field as an OpenVDB file, in the run's world (see `Run.captures`).
 
@@ -176,11 +179,15 @@ class FieldRun(TrainedRun):
             sh_degree, min_opacity: of fields that are sampled: highest band of their colours' harmonics, and how
                 opaque a voxel must be to be stored.
             compression, level: ``blosc``, ``zip`` or ``none``, and its effort, 0 to 9.
+            memory: most memory, in bytes or as ``"8GB"``; what there is to spare if None. What is needed is known
+                before.
+            quiet: do not say that much is needed.
 
         Raises:
-            InputError: options that do not fit, no resolution for a field without voxels, or one of normalised device
-                coordinates, which has no place in the world, unless it is a plenoxels run's.
+            InputError: options that do not fit, too little memory, no resolution for a field without voxels, or one of
+                normalised device coordinates, which has no place in the world, unless it is a plenoxels run's.
         """
+        check_sampling(self, memory, resolution=resolution, place_bytes=VOLUME_BYTES, quiet=quiet)
         about = self._loaded[1]
         with kernels_own_the_cores():
             bounds, origins = self.captures.bounds, self.captures.cameras.origins.to(self.placement.device)
@@ -217,6 +224,7 @@ class FieldRun(TrainedRun):
         triangles: int | None = None,
         texture: int | None = None,
         space: Space = "world",
+        memory: int | str | None = None,
         quiet: bool = False,
     ) -> SurfaceExport:
         """Write the surface of the run's field as a triangle mesh with normals, coloured vertices or a texture.
@@ -232,11 +240,14 @@ class FieldRun(TrainedRun):
             triangles: at most so many, at least 4; None: as many as are found, with a texture 50,000.
             texture: texels along a side of a texture, 64 to 8192; None: coloured vertices.
             space: coordinates of the run's ``world``, or those of its ``capture`` (see `Run.captures`).
+            memory: most memory, in bytes or as ``"8GB"``; what there is to spare if None. What is needed is known
+                before.
             quiet: no progress bar.
 
         Raises:
-            InputError: options that do not fit, no surface, one that cannot do with so few triangles, or a run in
-                normalised device coordinates. MissingExtraError: a texture is wanted and xatlas is missing.
+            InputError: options that do not fit, too little memory, no surface, one that cannot do with so few
+                triangles, or a run in normalised device coordinates. MissingExtraError: a texture is wanted and xatlas
+                is missing.
         """
         config = MeshConfig(
             resolution=resolution,
@@ -247,6 +258,7 @@ class FieldRun(TrainedRun):
             texture=texture,
         )
         check_surface_path(output)
+        check_sampling(self, memory, resolution=resolution, place_bytes=SURFACE_BYTES, quiet=quiet)
         return self._surfaces(space).write_mesh(output, config, quiet=quiet)
 
     @anywhere(output="output")

@@ -15,10 +15,12 @@ from typing import Any, Final, Literal, cast, get_args
 import numpy as np
 import torch
 
+from voxfield.api.run_memory import PIXEL_BYTES, RAY_BYTES, USUAL_RAYS, check_memory, field_part, rays_within
 from voxfield.checks import check_choice, check_range, nearest_names
 from voxfield.colour import ToneMap, display
 from voxfield.data.camera_path import CameraPath, read_camera_path
 from voxfield.distributed.executors import ExecutorKind, ExecutorSettings, open_executor
+from voxfield.distributed.memory import MemoryPart, process_part
 from voxfield.errors import InputError, UnavailableError
 from voxfield.geometry.camera import Cameras
 from voxfield.geometry.paths import PATH_KINDS, PathKind, camera_path
@@ -194,6 +196,22 @@ class FilmOptions:
     chunk_size: int | None
     beside: str | None = None
     quiet: bool = False
+    memory: int | str | None = None
+
+    def within_memory(self, film: Film, runs: Sequence[Path], device: torch.device) -> "FilmOptions":
+        """The same with as many rays at a time as ``memory`` leaves room for; what the film of ``runs`` needs is said.
+
+        Raises:
+            InputError: too little memory for one frame.
+        """
+        width, height = film.rig.size
+        pixels = MemoryPart(what=f"frames of {width} x {height} pixels", size=width * height * PIXEL_BYTES * len(runs))
+        fields = [field_part(run) for run in runs]
+        rays = rays_within(self.memory, self.chunk_size or 0, [process_part(device), *fields, pixels])
+        looked = MemoryPart(what="rays looked at together", size=(rays or USUAL_RAYS) * RAY_BYTES)
+        remedy = "Take smaller frames (--width, --height), or fewer rays at a time (--chunk-size)"
+        check_memory(self.memory, pixels, looked, held=fields, device=device, remedy=remedy, quiet=self.quiet)
+        return replace(self, chunk_size=rays or None)
 
     def film(self, *, base: Callable[[], Cameras], target: torch.Tensor, unbounded: bool) -> Film:
         """The film's cameras; the arguments are those of `make_film`."""

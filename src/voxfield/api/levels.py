@@ -3,8 +3,10 @@
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from voxfield.api.places import anywhere
+from voxfield.api.volume_memory import check_volumes
 from voxfield.api.volumes import convert_volume
 from voxfield.checks import check_range
 from voxfield.storage.vdb import VdbFile, VdbGrid, read_vdb, write_vdb
@@ -20,6 +22,9 @@ from voxfield.storage.voxel_vdb import (
 )
 from voxfield.voxels.lod import MOST_LEVELS, grid_levels, halved, halved_transform
 from voxfield.voxels.voxel_grid import VoxelGrid
+
+_LIGHTER: Final = 1.9
+"""Bytes of what is made of a volume for each of its own. Measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +49,8 @@ def make_levels(
     brick: int = 32,
     compression: Compression = "blosc",
     level: int = 9,
+    memory: int | str | None = None,
+    quiet: bool = True,
 ) -> list[Path]:
     """Write a volume at several resolutions, each half of the one before: see `voxfield.voxels.lod`.
 
@@ -56,6 +63,8 @@ def make_levels(
         half: values in 16 bits; as the source has them where left out.
         brick: of a voxel grid in one file, voxels along a brick's side: 8, 16, 32, 64 or 128.
         compression, level: ``blosc``, ``zip`` or ``none``, and its effort, 0 to 9.
+        memory: most memory, in bytes or as ``"8GB"``; what there is to spare if None. What is needed is known before.
+        quiet: do not say that much is needed.
 
     Returns:
         The files written.
@@ -63,6 +72,7 @@ def make_levels(
     Raises:
         InputError: options that do not fit. MissingFileError, VolumeFormatError, MissingExtraError: as `read_volume`.
     """
+    check_volumes([source], memory, quiet=quiet, made=_LIGHTER)
     check_range("levels", levels, minimum=1, maximum=MOST_LEVELS)
     single = Path(output).suffix.lower() == ".vdb"
     if METADATA_NAME not in VdbFile(source).metadata:
@@ -106,6 +116,8 @@ def optimise_volume(
     half: bool | None = None,
     compression: Compression = "blosc",
     level: int = 9,
+    memory: int | str | None = None,
+    quiet: bool = True,
 ) -> LighterVolume:
     """Write a volume anew without what does not matter: voxels near to nothing, constant blocks, bits, loose packing.
 
@@ -116,10 +128,13 @@ def optimise_volume(
             least 0; of other volumes blocks that are constant within it become tiles.
         half: values in 16 bits; as the source has them where left out.
         compression, level: ``blosc``, ``zip`` or ``none``, and its effort, 0 to 9.
+        memory: most memory, in bytes or as ``"8GB"``; what there is to spare if None. What is needed is known before.
+        quiet: do not say that much is needed.
 
     Raises:
         InputError, MissingFileError, VolumeFormatError, MissingExtraError: as `make_levels`.
     """
+    check_volumes([source], memory, quiet=quiet, made=_LIGHTER)
     check_range("tolerance", tolerance, minimum=0.0)
     file = VdbFile(source)
     target, bytes_before = Path(source if output is None else output), file.path.stat().st_size
@@ -127,7 +142,9 @@ def optimise_volume(
         before, after = _optimise_voxels(source, target, tolerance, half, compression, level)
     else:
         before = _active(read_vdb(source))
-        kept = convert_volume(source, target, half=half, tolerance=tolerance, compression=compression, level=level)
+        kept = convert_volume(
+            source, target, half=half, tolerance=tolerance, compression=compression, level=level, memory=memory
+        )
         after = _active(kept)
     return LighterVolume(
         file=target,

@@ -12,6 +12,7 @@ import torch
 from voxfield.api.books import Aftermath, TrainingTask, train_model
 from voxfield.api.field_subject import field_subject
 from voxfield.api.runs import Run
+from voxfield.api.training_memory import check_photographs, within_memory
 from voxfield.data.batches import Batches
 from voxfield.data.depth_targets import DepthSampler
 from voxfield.data.image_store import FaultyPixels
@@ -48,7 +49,7 @@ def open_run(path: Path, *, outcome: str | None = None, left_out: Sequence[Skipp
 
 def train_on(task: TrainingTask) -> Run:
     """Read the capture and train on it."""
-    experiment, notes, progress = cast(PhotographExperiment, task.experiment), list(task.notes), task.progress
+    experiment, notes = cast(PhotographExperiment, task.experiment), list(task.notes)
     if experiment.evaluation.lpips:
         # Weights that cannot be loaded are better found now than after an hour.
         load_lpips(experiment.evaluation.lpips)
@@ -66,11 +67,8 @@ def train_on(task: TrainingTask) -> Run:
         exposed = dataclasses.replace(experiment.capture, exposure=captures.tone.exposure)
         experiment = dataclasses.replace(experiment, capture=exposed)
         notes.append(f"Linear pictures, exposed by a factor of {captures.tone.exposure:.4g}.")
-    if not captures.images.fits:
-        notes.append(_sliding_line(captures, experiment.capture.rotate_every))
     held_out = _held_out(task.data, experiment, captures, notes)
-    for note in notes:
-        progress.say(note)
+    experiment = within_memory(task, experiment, captures, held_out)
     outcome, left_out = _train(task, experiment, captures, held_out, notes)
     return Run(task.run_dir, outcome=outcome, left_out=left_out)
 
@@ -84,10 +82,15 @@ def _train(
 ) -> tuple[str, tuple[Skipped, ...]]:
     """Train on ``captures``; how it ended, and the pictures that could not be used."""
     device, state = task.placement.device, task.state
+    model = build_model(experiment.recipe, experiment.model, captures, task.seed)
+    experiment = check_photographs(task, experiment, captures, held_out, model)
+    if not captures.images.fits:
+        notes.append(_sliding_line(captures, experiment.capture.rotate_every))
+    for note in notes:
+        task.progress.say(note)
     with task.ranks.one_first():
         compile_seconds = compile_kernels(experiment.recipe, task.placement, task.progress)
     reset_peak_memory(device)
-    model = build_model(experiment.recipe, experiment.model, captures, task.seed)
     if task.start is not None and state is None:
         _start_from(model, task.start, experiment.recipe)
     experiment = dataclasses.replace(experiment, model=model.config)

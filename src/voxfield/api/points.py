@@ -25,7 +25,7 @@ _GRID_KEYS: Final = (
 _VALUE_KEYS: Final = ("normalise", "threshold", "precision")
 _JOB_KEYS: Final = (
     "max_samples", "batch_size", "compression", "compression_level", "dtype", "overwrite", "executor", "scheduler",
-    "workers",
+    "workers", "memory",
 )  # fmt: skip
 _TRAINING_KEYS: Final = (
     "train_ratio", "use_prerendered", "prerendered_dir", "normalize", "augment", "cache_voxels", "max_cache_size",
@@ -57,7 +57,7 @@ def prerender(
         quiet: no progress bar.
         **parameters: fields of `voxfield.voxels.point_grid.PointGridSettings` (``voxel_size``, ``sigma``,
             ``volume_dims``, ...) and of `voxfield.jobs.prerender.PrerenderSettings` (``max_samples``, ``batch_size``,
-            ``compression``, ...). None stands for not given.
+            ``compression``, ``memory``, ...). None stands for not given.
 
     Returns:
         What was done; ``failures`` says which samples could not be rendered, and why (also in ``failures.json``).

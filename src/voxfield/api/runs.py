@@ -14,9 +14,11 @@ from voxfield.api.film import Filmed, FilmOptions, Shoot, rendered, seen_by_rig
 from voxfield.api.levels import read_voxels
 from voxfield.api.measuring import Measurement, score_elsewhere
 from voxfield.api.places import anywhere
+from voxfield.api.run_memory import MEASURED_BYTES, RAY_BYTES, USUAL_RAYS, check_memory, field_part
 from voxfield.colour import ToneMap, compared, linear_from_srgb
-from voxfield.data.posed_images import Split
+from voxfield.data.posed_images import PosedImages, Split
 from voxfield.distributed.executors import ExecutorKind, ExecutorSettings
+from voxfield.distributed.memory import MemoryPart
 from voxfield.errors import InputError
 from voxfield.export.focus import write_focus
 from voxfield.geometry.camera import Cameras
@@ -87,6 +89,7 @@ class Run(FieldRun):
         scales: Sequence[int] = (),
         executor: ExecutorKind = "local",
         scheduler: str | None = None,
+        memory: int | str | None = None,
         quiet: bool = False,
     ) -> dict[str, Any]:
         """Measure the run on a split; writes ``eval/<split>/metrics.json``, a panel per image, and ``focus.html``.
@@ -104,6 +107,8 @@ class Run(FieldRun):
             executor: ``local``: this process measures; ``dask``: the workers of a Dask cluster, which see the same
                 files. Their speed is what each of them renders at, on one thread.
             scheduler: of Dask: its address (``tcp://host:8786``), or scheduler file.
+            memory: most memory, in bytes or as ``"8GB"``; what there is to spare if None. What is needed is known
+                before.
             quiet: no progress bar.
 
         Returns:
@@ -121,6 +126,7 @@ class Run(FieldRun):
         if (captures.tone is None) != (self.captures.tone is None):
             kinds = ("sRGB", "linear") if captures.tone is None else ("linear", "sRGB")
             raise InputError(f"{data}: holds {kinds[0]} pictures, but the run was trained on {kinds[1]} ones.")
+        self._check_pictures(captures, memory, quiet)
         where = ExecutorSettings(executor=executor, scheduler=scheduler)
         count = len(chosen_pictures(captures, settings))
         named = split if self._volume is None else f"{split}-{self._volume.stem}"
@@ -158,6 +164,21 @@ class Run(FieldRun):
         if settings.focus:
             write_focus(folder, title=f"{self.path.resolve().name}, {split}")
         return metrics
+
+    def _check_pictures(self, captures: PosedImages, memory: int | str | None, quiet: bool) -> None:
+        """Say what measuring pictures needs; InputError where there is not as much."""
+        store = captures.images
+        pixels = max(height * width for height, width, _ in map(store.shape, range(len(store))))
+        check_memory(
+            memory,
+            MemoryPart(what="a picture, measured", size=pixels * MEASURED_BYTES),
+            MemoryPart(what="photographs", size=min(store.cache_bytes, store.total_bytes)),
+            MemoryPart(what="rays looked at together", size=USUAL_RAYS * RAY_BYTES),
+            held=[field_part(self.path)],
+            device=self.placement.device,
+            remedy="Measure smaller pictures (--scales 2), or give the run a smaller capture.cache_bytes",
+            quiet=quiet,
+        )
 
     def _picture_scorer(self, asked: Measurement) -> ImageScorer:
         """What scores the pictures of a split one by one, as `evaluate` does."""
@@ -212,6 +233,7 @@ class Run(FieldRun):
         chunk_size: int | None = None,
         executor: ExecutorKind = "local",
         scheduler: str | None = None,
+        memory: int | str | None = None,
         quiet: bool = False,
     ) -> list[Path]:
         """Render a camera path to PNGs, an MP4, or both, or to EXR files, into ``renders/<kind>``.
@@ -240,6 +262,8 @@ class Run(FieldRun):
             chunk_size: rays looked at together, at least 1, which bounds the memory; None: what suits the model.
             executor: ``local``: this process renders; ``dask``: a Dask cluster's workers, which see the same files.
             scheduler: of Dask: its address (``tcp://host:8786``), or scheduler file.
+            memory: most memory, in bytes or as ``"8GB"``: fewer rays are looked at together where they do not fit; what
+                there is to spare if None.
             quiet: no progress bar.
 
         Returns:
@@ -268,6 +292,7 @@ class Run(FieldRun):
             chunk_size=chunk_size,
             beside=None if beside is None else os.fspath(beside.path if isinstance(beside, Run) else beside),
             quiet=quiet,
+            memory=memory,
         )
         shoot = self._shoot(asked, beside if isinstance(beside, Run) else None)
         return rendered(shoot, self._opening, self.path, asked, executor, scheduler)
@@ -281,6 +306,7 @@ class Run(FieldRun):
             target=torch.tensor(self.captures.bounds.centre),
             unbounded=self.captures.unbounded,
         )
+        asked = asked.within_memory(film, [run.path for run in (self, other) if run is not None], self.placement.device)
         name = film.name if self._volume is None else f"{film.name}-{self._volume.stem}"
         name += "" if other is None else f"-beside-{other.path.resolve().name}"
         filmed = [run._filmed() for run in (self, other) if run is not None]

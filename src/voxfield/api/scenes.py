@@ -113,6 +113,7 @@ class Scene:
         chunk_size: int | None = None,
         executor: ExecutorKind = "local",
         scheduler: str | None = None,
+        memory: int | str | None = None,
         quiet: bool = False,
     ) -> list[Path]:
         """Render a camera path through the scene: see `voxfield.Run.render_path`, whose arguments these are.
@@ -142,6 +143,7 @@ class Scene:
             save_depth=save_depth,
             chunk_size=chunk_size,
             quiet=quiet,
+            memory=memory,
         )
         return rendered(self._shoot(asked), Scene, self.path, asked, executor, scheduler)
 
@@ -153,6 +155,7 @@ class Scene:
             target=torch.tensor(self.bounds.centre),
             unbounded=False,
         )
+        asked = asked.within_memory(film, [run.path for run in self.runs.values()], self.placement.device)
         return asked.shoot(film, [self._filmed()], self.path.parent / "renders", f"{self.path.stem}-{film.name}")
 
     def info(self) -> dict[str, Any]:

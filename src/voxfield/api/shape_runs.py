@@ -4,17 +4,19 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import torch
 
 from voxfield.api.books import Aftermath, TrainingTask, train_model
 from voxfield.api.places import anywhere
 from voxfield.api.trained_run import TrainedRun
+from voxfield.api.training_memory import check_network
 from voxfield.checks import check_choice
 from voxfield.data.shape_batches import ShapeRayBatches, open_ray_split, resolve_options
 from voxfield.data.shape_rays import HierarchicalVoxelRayDataset
 from voxfield.distributed.devices import reset_peak_memory
+from voxfield.distributed.memory import MemoryPart
 from voxfield.errors import InputError, MissingFileError
 from voxfield.export.shape_pictures import beside_truth, predicted_view, shape_cameras, traced_view
 from voxfield.models.raynet import Raynet
@@ -29,6 +31,8 @@ from voxfield.storage.skipped import Skipped
 from voxfield.training.evaluate_rays import evaluate_rays
 from voxfield.training.progress import Progress
 
+_BATCHES: Final = MemoryPart(what="batches", size=200_000_000)
+"""Rays are read as they are drawn, a few batches ahead."""
 _QUICK_BLOCKS, _QUICK_RAYS = 64, 256
 """What is measured while training."""
 
@@ -53,6 +57,7 @@ def train_on(task: TrainingTask) -> "ShapeRun":
     held_out = open_ray_split(task.data, options, "train", held_out=True) if options.held_out else None
     reset_peak_memory(device)
     model = Raynet(experiment.model, _resolution(dataset, options.level), task.seed)
+    check_network(task, model, _BATCHES, "Set a smaller model.blocks_per_batch or model.rays_per_batch")
     content = _content(open_shapes(task.data))
     notes = [*task.notes, f"{len(dataset):,} blocks of {model.resolution} voxels along each axis."]
     if task.recorded_hash not in (None, content):

@@ -3,11 +3,12 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from voxfield.api.places import anywhere
 from voxfield.checks import check_choice, check_range, nearest_names
 from voxfield.distributed.executors import ExecutorKind, ExecutorSettings
+from voxfield.distributed.memory import MemoryPart, memory_bound, need_of, process_part, say_if_large
 from voxfield.errors import InputError
 from voxfield.export.shape_pictures import write_contact_sheet
 from voxfield.geometry.voxel_views import RayStart
@@ -23,6 +24,11 @@ from voxfield.storage.shape_rays import convert_rays, holds_rays
 from voxfield.storage.shapes import Layout
 from voxfield.training.progress import Progress
 from voxfield.voxels.voxelise import Coverage
+
+_OBJECT_BYTES: Final = 5
+"""Of a voxel of an object while it is read and taken apart. Measured."""
+_NAME_BYTES: Final = 600
+"""Of a different block: its name, and how often it comes. Measured."""
 
 
 @anywhere("meshes", folder="output")
@@ -43,6 +49,7 @@ def build_shapes(
     executor: ExecutorKind = "local",
     scheduler: str | None = None,
     workers: int | None = None,
+    memory: int | str | None = None,
     quiet: bool = False,
 ) -> building.BuiltShapes:
     """Turn meshes into a hierarchical voxel dataset in which every different block is kept once.
@@ -66,13 +73,15 @@ def build_shapes(
         executor: ``local``: processes of this machine; ``dask``: the workers of a Dask cluster.
         scheduler: of Dask: its address (``tcp://host:8786``), or scheduler file.
         workers: local processes; one for each core if absent.
+        memory: most memory, in bytes or as ``"8GB"``: fewer workers run where more do not fit; what there is to spare
+            if absent.
         quiet: no progress bar.
 
     Returns:
         What was done; ``failures`` says which meshes could not be used, and why (also in ``failures.json``).
 
     Raises:
-        InputError: bad settings, ``output`` holds other files, or no mesh could be used.
+        InputError: bad settings, ``output`` holds other files, no mesh could be used, or too little memory.
         MissingFileError: sources that do not exist.
         UnavailableError: workers were killed, or the cluster is not there. What is done is kept.
     """
@@ -88,6 +97,7 @@ def build_shapes(
         start_object=start_object,
         splits=splits or SplitRatios(),
         run_on=ExecutorSettings(executor=executor, scheduler=scheduler, workers=workers),
+        memory=memory,
     )
     sources = [meshes] if isinstance(meshes, str | os.PathLike) else list(meshes)
     with Progress(quiet=quiet) as progress:
@@ -113,6 +123,7 @@ def trace_shapes(
     executor: ExecutorKind = "local",
     scheduler: str | None = None,
     workers: int | None = None,
+    memory: int | str | None = None,
     quiet: bool = False,
 ) -> TracedShapes:
     """Trace rays through every block of a dataset that is not empty: what each meets first, how much matter it crosses.
@@ -135,13 +146,15 @@ def trace_shapes(
         executor: ``local``: processes of this machine; ``dask``: the workers of a Dask cluster.
         scheduler: of Dask: its address (``tcp://host:8786``), or scheduler file.
         workers: local processes; one for each core if absent.
+        memory: most memory, in bytes or as ``"8GB"``: fewer workers run where more do not fit; what there is to spare
+            if absent.
         quiet: no progress bar.
 
     Returns:
         What was done; ``failures`` says which blocks could not be traced.
 
     Raises:
-        InputError: bad settings, or ``output`` was made with others.
+        InputError: bad settings, ``output`` was made with others, or too little memory.
         MissingFileError, FormatError: no dataset, or a damaged one.
         UnavailableError: workers were killed, or the cluster is not there. What is done is kept.
     """
@@ -156,6 +169,7 @@ def trace_shapes(
         seed=seed,
         layout=layout,
         run_on=ExecutorSettings(executor=executor, scheduler=scheduler, workers=workers),
+        memory=memory,
     )
     with Progress(quiet=quiet) as progress:
         return trace_blocks(Path(dataset), Path(output), settings=settings, progress=progress)
@@ -192,41 +206,72 @@ def split_shapes(
 
 
 @anywhere("dataset")
-def verify_shapes(dataset: str | os.PathLike[str], *, quiet: bool = False) -> CheckedShapes:
+def verify_shapes(
+    dataset: str | os.PathLike[str], *, memory: int | str | None = None, quiet: bool = False
+) -> CheckedShapes:
     """Verify a dataset: checksums of files, names of blocks, lossless reassembly at every level, counts.
 
     Args:
         dataset: its folder.
+        memory: most memory, in bytes or as ``"8GB"``; what there is to spare if absent. What is needed is known before.
         quiet: no progress bar.
 
     Returns:
         What was found.
 
     Raises:
-        MissingFileError, FormatError: no dataset, or one that cannot be opened.
+        InputError: too little memory. MissingFileError, FormatError: no dataset, or one that cannot be opened.
     """
     with Progress(quiet=quiet) as progress:
+        _check_memory(Path(dataset), memory, progress)
         return check_shapes(Path(dataset), progress=progress)
 
 
+def _check_memory(dataset: Path, memory: int | str | None, progress: Progress) -> None:
+    """Say what reading a dataset object by object needs; InputError where there is not as much."""
+    shapes = open_shapes(dataset)
+    blocks = sum(len(shapes.block_names(level)) for level in range(1, shapes.about.num_levels))
+    bound = memory_bound(memory)
+    need = need_of(
+        MemoryPart(what="an object", size=shapes.about.base_resolution**3 * _OBJECT_BYTES),
+        MemoryPart(what="names of blocks", size=blocks * _NAME_BYTES),
+        process=process_part(kernels=False),
+    )
+    bound.check(need, "There is no smaller way to read this dataset")
+    say_if_large(need, bound, progress.say)
+
+
 @anywhere("dataset", folder="output")
-def convert_shapes(dataset: str | os.PathLike[str], output: str | os.PathLike[str], *, layout: Layout) -> int:
+def convert_shapes(
+    dataset: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    layout: Layout,
+    memory: int | str | None = None,
+    quiet: bool = True,
+) -> int:
     """Write a dataset, or traced rays, in another layout; nothing is lost, and converting back gives the same bytes.
 
     Args:
         dataset: its folder, or that of the rays.
         output: a new or empty folder.
         layout: ``packed`` or ``files``.
+        memory: most memory, in bytes or as ``"8GB"``; what there is to spare if absent. What is needed is known before.
+        quiet: do not say that much is needed.
 
     Returns:
         How many objects; of rays, how many blocks.
 
     Raises:
-        InputError: ``output`` is not empty. MissingFileError, FormatError: no dataset, or a damaged one.
+        InputError: ``output`` is not empty, or too little memory.
+        MissingFileError, FormatError: no dataset, or a damaged one.
     """
     check_choice("layout", layout, ("packed", "files"))
-    convert = convert_rays if holds_rays(Path(dataset)) else convert_layout
-    return convert(Path(dataset), Path(output), layout)
+    if holds_rays(Path(dataset)):
+        return convert_rays(Path(dataset), Path(output), layout)
+    with Progress(quiet=quiet) as progress:
+        _check_memory(Path(dataset), memory, progress)
+    return convert_layout(Path(dataset), Path(output), layout)
 
 
 @anywhere("dataset", output="output")

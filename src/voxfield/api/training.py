@@ -15,8 +15,10 @@ from voxfield.api.books import TrainingTask, default_run_dir, refuse_to_overwrit
 from voxfield.api.kinds import kind_of
 from voxfield.api.places import anywhere
 from voxfield.api.trained_run import TrainedRun
+from voxfield.api.training_memory import training_process
 from voxfield.checks import check_bytes
 from voxfield.distributed.devices import Placement, place
+from voxfield.distributed.memory import memory_bound
 from voxfield.distributed.ranks import Ranks, joined, launched
 from voxfield.errors import InputError
 from voxfield.recipes import ON_A_CPU, data_kind, for_device, load_recipe, read_settings
@@ -46,6 +48,7 @@ def train(
     precision: str = "auto",
     image_cache: int | str | None = None,
     max_memory: int | str | None = None,
+    memory: int | str | None = None,
     quiet: bool = False,
     overrides: Sequence[str] = (),
     config: str | os.PathLike[str] | None = None,
@@ -72,6 +75,8 @@ def train(
             beyond it a changing part is kept.
         max_memory: most memory for the voxels of plenoxels recipes, their gradients and moments, in bytes or as
             ``"2GB"``: ``model.max_bytes``.
+        memory: most main memory for all of it, in bytes or as ``"8GB"``, of every process that trains; what there is to
+            spare when None. Fewer pictures and voxels are held where they do not fit. See docs/memory.md.
         quiet: no progress bar.
         overrides: settings as ``"path=value"``.
         config: a YAML file of settings, or the ``experiment.json`` of another run.
@@ -89,8 +94,8 @@ def train(
         ``run.left_out`` which pictures could not be used (also in ``failures.json``).
 
     Raises:
-        InputError: bad settings, no such ``host``, or ``output`` holds a run already (or one of another recipe), or is
-            trained into by another process.
+        InputError: bad settings, too little memory, no such ``host``, or ``output`` holds a run already (or one of
+            another recipe), or is trained into by another process.
         MissingFileError, FormatError: data, or the run to resume, that is absent or cannot be read.
         UnavailableError: the device or precision is not to be had here.
         TrainingDivergedError: the loss became NaN or infinite; checkpoints written before stay.
@@ -106,8 +111,9 @@ def train(
         # A page that cannot be is better known of now than when there is a run half begun.
         require_viser()
         listen(host, port, or_next=True).close()
-    ranks = launched()
+    bound, ranks = memory_bound(memory), launched()
     placement = place(device, precision, ranks)
+    process = training_process(placement.device)
     with joined(ranks, placement.device, versions=f"voxfield {voxfield.__version__}, torch {torch.__version__}"):
         record: RunRecord[Experiment] | None = None
         again = _begun_before(ranks, output, recipe, data)
@@ -154,6 +160,8 @@ def train(
                     notes=[*said, *notes],
                     progress=progress,
                     ranks=ranks,
+                    bound=bound,
+                    process=process,
                 )
             )
             if ranks.leads:

@@ -2,29 +2,41 @@
 
 import os
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
 from voxfield.api.compression import open_volumes
 from voxfield.api.levels import read_voxels
+from voxfield.api.volume_memory import check_volumes
 from voxfield.checks import check_range
 from voxfield.data.formats.meshes import read_mesh
+from voxfield.distributed.memory import MemoryPart, memory_bound, need_of, say_if_large
 from voxfield.errors import InputError
 from voxfield.export.surfaces import SurfaceExport, write_surface_of
 from voxfield.export.volume_surfaces import inside_level, surface_of_volume
 from voxfield.geometry.pose import SceneTransform
 from voxfield.kernels.scan_fill import Inside
+from voxfield.kernels.voxel_words import MAX_RESOLUTION
 from voxfield.storage.surface_files import check_surface_path
 from voxfield.storage.vdb import VdbFile, VdbGrid, write_vdb
 from voxfield.storage.vdb.layout import VALUE_TYPES, Compression
 from voxfield.storage.vdb.transform import matrix_of_bounds
 from voxfield.storage.voxel_vdb import METADATA_NAME
+from voxfield.training.progress import Progress
 from voxfield.viewer.volume_subject import COLOURS
 from voxfield.voxels.sparse import SparseVolume, Tiles
 from voxfield.voxels.volume_difference import PlacedVolume, VolumeDifference, volume_difference
 from voxfield.voxels.voxel_blocks import blocks_of_links
 from voxfield.voxels.voxel_grid import VoxelGrid
 from voxfield.voxels.voxelise import Coverage, voxelise
+
+_VOXEL_BYTES: Final = 8
+"""Of a voxel of the box about the mesh while it is filled and made a volume. Measured."""
+_SURFACE_BYTES: Final = 16
+"""Of a voxel of the box around a volume while its surface is found. Measured."""
+_MESH_BYTES: Final = 40
+"""Of a byte of the mesh's file while it is read and voxelised."""
 
 
 def voxelise_mesh(
@@ -35,6 +47,8 @@ def voxelise_mesh(
     coverage: Coverage = "conservative",
     inside: Inside = "parity",
     compression: Compression = "blosc",
+    memory: int | str | None = None,
+    quiet: bool = True,
 ) -> VdbGrid:
     """Fill the voxels of one mesh, and write them as an OpenVDB volume that stands where the mesh does.
 
@@ -44,6 +58,8 @@ def voxelise_mesh(
         resolution: voxels along the longest side, 1 to 1024.
         coverage, inside: see `voxfield.build_shapes`.
         compression: ``blosc``, ``zip`` or ``none``.
+        memory: most memory, in bytes or as ``"8GB"``; what there is to spare if None. What is needed is known before.
+        quiet: do not say that much is needed.
 
     Returns:
         The fog volume ``density`` as it was written: 1 in voxels that are set, which are the active ones.
@@ -54,6 +70,7 @@ def voxelise_mesh(
     """
     if Path(output).suffix.lower() != ".vdb":
         raise InputError(f"{output}: expected a file that ends in .vdb.")
+    _check_voxelising(Path(mesh), resolution, memory, quiet)
     found = read_mesh(Path(mesh))
     try:
         filled = voxelise(found.vertices, found.faces, resolution, coverage=coverage, inside=inside)
@@ -77,12 +94,27 @@ def voxelise_mesh(
     return grid
 
 
+def _check_voxelising(mesh: Path, resolution: int, memory: int | str | None, quiet: bool) -> None:
+    """Say what voxelising needs; InputError where there is not as much."""
+    check_range("resolution", resolution, minimum=1, maximum=MAX_RESOLUTION)
+    bound = memory_bound(memory)
+    size = mesh.stat().st_size if mesh.is_file() else 0
+    need = need_of(
+        MemoryPart(what="voxels", size=resolution**3 * _VOXEL_BYTES),
+        MemoryPart(what="the mesh", size=size * _MESH_BYTES),
+    )
+    bound.check(need, "Take a lower --resolution")
+    say_if_large(need, bound, Progress(quiet=quiet).say)
+
+
 def mesh_volume(
     source: str | os.PathLike[str],
     output: str | os.PathLike[str],
     *,
     name: str | None = None,
     level: float | None = None,
+    memory: int | str | None = None,
+    quiet: bool = True,
 ) -> SurfaceExport:
     """Write the surface of a volume as a triangle mesh with normals and coloured vertices.
 
@@ -95,12 +127,15 @@ def mesh_volume(
         name: which grid; None: ``density``, else the only one of numbers.
         level: the value on the surface; None: 0 of level sets, of fields that Voxfield exported the density at which a
             voxel stops half of the light, else half the greatest value.
+        memory: most memory, in bytes or as ``"8GB"``; what there is to spare if None. What is needed is known before.
+        quiet: do not say that much is needed.
 
     Raises:
         InputError: options that do not fit, a grid of vectors or one that cannot be told, no surface, or more than
             2^28 voxels in the box around it.
         MissingFileError, FormatError, MissingExtraError: as `voxfield.read_volume`.
     """
+    check_volumes([source], memory, quiet=quiet, box_bytes=_SURFACE_BYTES, remedy="Crop it first (voxfield vdb crop)")
     check_surface_path(output)
     if level is not None:
         check_range("level", level, minimum=-1e30, maximum=1e30)

@@ -4,13 +4,15 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
 
 from voxfield.api.places import anywhere
+from voxfield.api.volume_memory import check_volumes
 from voxfield.checks import check_choice, check_range
+from voxfield.distributed.memory import MemoryPart, memory_bound, need_of, process_part, say_if_large
 from voxfield.errors import InputError
 from voxfield.render.image import write_png
 from voxfield.storage.dense_files import DenseVolume, dense_ending, read_dense, write_dense
@@ -19,11 +21,23 @@ from voxfield.storage.nanovdb import write_nanovdb
 from voxfield.storage.remote import shown
 from voxfield.storage.vdb import VdbFile, VdbGrid, VdbHeader, read_vdb, write_vdb
 from voxfield.storage.vdb.layout import Compression, compression_text
+from voxfield.training.progress import Progress
 from voxfield.voxels.sparse import SparseVolume
 from voxfield.voxels.sparse_edit import combine, crop, prune, sparsify
 from voxfield.voxels.sparse_slice import Axis, Slice, shades, slice_of
 from voxfield.voxels.vdb_tree import COORDINATE_MAX, COORDINATE_MIN
 
+_REWRITTEN: Final = 0.3
+"""Bytes besides each of a volume that is written as it is. This and the next: measured."""
+_THINNED: Final = 1.9
+"""Of one of which a part is kept."""
+_COMBINED: Final = 2.3
+"""Of volumes that become one."""
+_DENSE_BYTES: Final = 9
+"""Of a voxel of a dense array, for a grid of float32."""
+_OF_ARRAY: Final = {".npy": 2, ".raw": 2}
+"""Of a byte of an array's file, where it lies as it is; of one that is compressed `_OF_PACKED_ARRAY`."""
+_OF_PACKED_ARRAY: Final = 8
 SameNames = Literal["error", "keep", "over", "sum", "max", "min"]
 
 
@@ -142,6 +156,8 @@ def convert_volume(
     half: bool | None = None,
     tolerance: float = 0.0,
     voxel_size: float = 1.0,
+    memory: int | str | None = None,
+    quiet: bool = True,
 ) -> list[VdbGrid]:
     """Write a volume anew: other compression or precision, fewer voxels, chosen grids; or to and from other formats.
 
@@ -156,6 +172,8 @@ def convert_volume(
         half: store floating-point values in 16 bits; as the source has them where left out.
         tolerance: active voxels within this of the background become background, and blocks constant within it tiles.
         voxel_size: of a grid made from an array whose file has no transform, in world units.
+        memory: most memory, in bytes or as ``"8GB"``; what there is to spare if None. What is needed is known before.
+        quiet: do not say that much is needed.
 
     Returns:
         The grids as they were written.
@@ -165,6 +183,11 @@ def convert_volume(
         MissingFileError, FormatError, MissingExtraError: as `read_volume`.
     """
     from_dense, to_dense = _is_dense(source, ".vdb"), _is_dense(output, ".vdb", ".nvdb")
+    if from_dense:
+        _check_array(Path(source), memory, quiet=quiet)
+    else:
+        made = _THINNED if tolerance else _REWRITTEN
+        check_volumes([source], memory, quiet=quiet, names=names, made=made, box_bytes=_DENSE_BYTES if to_dense else 0)
     grids = [_grid_of_array(Path(source), voxel_size)] if from_dense else read_vdb(source, names or None)
     if half is not None:
         grids = [replace(grid, half=half) for grid in grids]
@@ -191,6 +214,8 @@ def merge_volumes(
     *,
     same_names: SameNames = "error",
     compression: Compression = "blosc",
+    memory: int | str | None = None,
+    quiet: bool = True,
 ) -> list[VdbGrid]:
     """Bring the grids of several files into one.
 
@@ -201,6 +226,8 @@ def merge_volumes(
             one, where the later's active voxels lie ``over`` the earlier's, or both are brought together by ``sum``,
             ``max`` or ``min``. Such grids must have one type and transform.
         compression: ``blosc``, ``zip`` or ``none``.
+        memory: most memory, in bytes or as ``"8GB"``; what there is to spare if None. What is needed is known before.
+        quiet: do not say that much is needed.
 
     Returns:
         The grids as they were written.
@@ -209,6 +236,7 @@ def merge_volumes(
         InputError: unknown options, or grids of one name that cannot become one.
         MissingFileError, FormatError, MissingExtraError: as `read_volume`.
     """
+    check_volumes(sources, memory, quiet=quiet, made=_REWRITTEN if same_names in ("error", "keep") else _COMBINED)
     check_choice("same_names", same_names, ("error", "keep", "over", "sum", "max", "min"))
     merged: list[VdbGrid] = []
     metadata: dict[str, Any] = {}
@@ -242,6 +270,8 @@ def crop_volume(
     *,
     world: bool = False,
     compression: Compression = "blosc",
+    memory: int | str | None = None,
+    quiet: bool = True,
 ) -> list[VdbGrid]:
     """Write the part of every grid that lies in a box; outside it everything becomes inactive background.
 
@@ -253,6 +283,8 @@ def crop_volume(
         world: the box is in world coordinates: voxels whose values lie in it, ends included, are kept. Of grids that
             are turned, the box around it along their axes.
         compression: ``blosc``, ``zip`` or ``none``.
+        memory: most memory, in bytes or as ``"8GB"``; what there is to spare if None. What is needed is known before.
+        quiet: do not say that much is needed.
 
     Returns:
         The grids as they were written.
@@ -261,6 +293,7 @@ def crop_volume(
         InputError: an empty box, or coordinates that are not finite or, of voxels, not whole.
         MissingFileError, FormatError, MissingExtraError: as `read_volume`.
     """
+    check_volumes([source], memory, quiet=quiet, made=_THINNED)
     low, high = np.asarray(lower, dtype=np.float64), np.asarray(upper, dtype=np.float64)
     if low.shape != (3,) or high.shape != (3,) or not np.isfinite([low, high]).all():
         raise InputError(f"box: expected three finite coordinates each, got {lower} and {upper}.")
@@ -279,6 +312,19 @@ def crop_volume(
         kept.append(replace(grid, volume=cropped[key]))
     write_vdb(output, kept, compression=compression, metadata=file.metadata)
     return kept
+
+
+def _check_array(path: Path, memory: int | str | None, *, quiet: bool) -> None:
+    """Say what a dense array and the volume made of it need; InputError where there is not as much."""
+    bound = memory_bound(memory)
+    files = [path] if path.is_file() else [one for one in path.rglob("*") if one.is_file()]
+    size = sum(one.stat().st_size for one in files) * _OF_ARRAY.get(path.suffix.lower(), _OF_PACKED_ARRAY)
+    need = need_of(
+        MemoryPart(what=f"{shown(path)} and a volume of it", size=size),
+        process=process_part(kernels=False),
+    )
+    bound.check(need, "Convert a part of the array")
+    say_if_large(need, bound, Progress(quiet=quiet).say)
 
 
 def _describe(file: VdbFile, header: VdbHeader, values: bool) -> dict[str, Any]:

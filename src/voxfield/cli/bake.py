@@ -5,6 +5,8 @@ from typing import Annotated
 
 from tyro.conf import Positional, UseAppendAction, arg
 
+from voxfield.cli.options import optional
+
 EXAMPLE = "voxfield bake runs/lego-grid-ngp --output runs/lego-voxels --resolution 256"
 
 
@@ -19,6 +21,7 @@ def command(
     max_images: Annotated[int, arg(metavar="N")] = 8,
     seed: Annotated[int, arg(metavar="N")] = 42,
     device: Annotated[str, arg(metavar="NAME")] = "auto",
+    memory: Annotated[str | None, optional("SIZE")] = None,
     quiet: bool = False,
     settings: Annotated[tuple[str, ...], UseAppendAction, arg(name="set", metavar="PATH=VALUE")] = (),
 ) -> int:
@@ -36,6 +39,7 @@ def command(
         max_images: held-out pictures that both are measured on.
         seed: seed of every random choice.
         device: auto, cpu, cuda, cuda:1, xpu or mps.
+        memory: most memory, such as 8GB; what there is to spare if not given.
         quiet: no progress bar.
         settings: change one setting of the new run; give the option again for more.
     """
@@ -51,6 +55,7 @@ def command(
         max_images=max_images,
         seed=seed,
         device=device,
+        memory=memory,
         quiet=quiet,
         overrides=settings,
     )

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from voxfield.cli.options import optional
 from voxfield.cli.tables import format_table
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def command(
     reduced: Annotated[int, arg(metavar="N")] = 0,
     eval_every: Annotated[int, arg(metavar="N")] = 8,
     seed: int = 42,
+    memory: Annotated[str | None, optional("SIZE")] = None,
     quiet: bool = False,
 ) -> int:
     """Make a capture with poses from plain photographs or a video, with COLMAP, on the CPU.
@@ -66,6 +68,8 @@ def command(
         reduced: also write copies reduced by 2, 4, ... 2^N into images_2, images_4, ...
         eval_every: hold out every N-th picture.
         seed: of every random choice.
+        memory: most memory, such as 8GB: features are looked for in fewer pictures at a time; what there is to spare
+            if not given.
         quiet: no progress bar.
     """
     import voxfield
@@ -84,6 +88,7 @@ def command(
         reduced=reduced,
         eval_every=eval_every,
         seed=seed,
+        memory=memory,
         quiet=quiet,
     )
     print(_summary(processed))

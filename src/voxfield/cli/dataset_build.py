@@ -35,6 +35,7 @@ def command(
     executor: Literal["local", "dask"] = "local",
     scheduler: Annotated[str | None, optional("ADDRESS")] = None,
     workers: Annotated[int | None, optional("N")] = None,
+    memory: Annotated[str | None, optional("SIZE")] = None,
     quiet: bool = False,
 ) -> int:
     """Build a hierarchical voxel dataset from meshes, each different block kept once.
@@ -61,6 +62,7 @@ def command(
         executor: processes of this machine, or the workers of a Dask cluster.
         scheduler: of Dask: tcp://HOST:8786, or the file that it wrote.
         workers: local processes; without it one for each core.
+        memory: most memory, such as 8GB: fewer workers run where more do not fit; what there is to spare if not given.
         quiet: no progress bar.
     """
     import voxfield
@@ -88,6 +90,7 @@ def command(
         executor=executor,
         scheduler=scheduler,
         workers=workers,
+        memory=memory,
         quiet=quiet,
     )
     overall = built.stats["overall_stats"]

@@ -25,6 +25,7 @@ def command(
     executor: Literal["local", "dask"] = "local",
     scheduler: Annotated[str | None, optional("ADDRESS")] = None,
     volume: Annotated[Path | None, optional("FILE.vdb")] = None,
+    memory: Annotated[str | None, optional("SIZE")] = None,
     quiet: bool = False,
 ) -> int:
     """Measure a run on what it was not trained on: of photographs PSNR, SSIM, LPIPS, speed, and what is wrong.
@@ -48,6 +49,7 @@ def command(
         scheduler: of Dask: tcp://HOST:8786, or the file that it wrote.
         volume: measure this voxel grid in place of the run's own, of plenoxels: one that was made coarser, thinned, or
             compressed and unpacked. Writes to eval/SPLIT-NAME.
+        memory: most memory, such as 8GB; what there is to spare if not given.
         quiet: no progress bar.
     """
     import voxfield
@@ -62,6 +64,7 @@ def command(
             "--align-poses": align_poses,
             "--scales": scales,
             "--executor": executor != "local",
+            "--memory": memory,
             "--volume": volume,
         }
         refuse_photographic(opened, photographic)
@@ -79,6 +82,7 @@ def command(
         scales=scales,
         executor=executor,
         scheduler=scheduler,
+        memory=memory,
         quiet=quiet,
     )
     return print_metrics(opened.path, split if volume is None else f"{split}-{volume.stem}", metrics)

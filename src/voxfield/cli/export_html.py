@@ -22,6 +22,7 @@ def command(
     camera: Annotated[int, arg(metavar="N")] = 0,
     background: Annotated[str | None, optional("COLOUR")] = None,
     title: Annotated[str | None, optional("TEXT")] = None,
+    memory: Annotated[str | None, optional("SIZE")] = None,
 ) -> int:
     """Export a run's field as one HTML file that shows it in a browser, without a server.
 
@@ -38,6 +39,7 @@ def command(
         camera: the training camera that the page opens with, from 0.
         background: white, black, #rrggbb, r,g,b (0 to 1), or transparent; left out, the run's.
         title: of the page; left out, the run's name.
+        memory: most memory, such as 8GB; what there is to spare if not given.
     """
     import voxfield
     from voxfield.cli.run_kinds import require_photographs
@@ -52,6 +54,8 @@ def command(
         camera=camera,
         background=background,
         title=title,
+        memory=memory,
+        quiet=False,
     )
     file, size, megabytes = shown(done.file), " x ".join(map(str, done.resolution)), done.bytes / 1e6
     print(f"Wrote  {file}: {done.voxels:,} voxels of {size}, harmonics to {done.sh_degree}, {megabytes:.1f} MB")

@@ -22,6 +22,7 @@ def command(
     triangles: Annotated[int | None, optional("N")] = None,
     texture: Annotated[int | None, optional("SIZE")] = None,
     space: Literal["world", "capture"] = "world",
+    memory: Annotated[str | None, optional("SIZE")] = None,
 ) -> int:
     """Export a run's field as a triangle mesh with coloured vertices or a texture: GLB, PLY or OBJ.
 
@@ -38,6 +39,7 @@ def command(
         triangles: at most so many; none named: as many as are found, with a texture 50,000.
         texture: texels along a side of a texture, such as 2048, in place of coloured vertices; needs xatlas.
         space: coordinates of the run's world, or of the capture.
+        memory: most memory, such as 8GB; what there is to spare if not given.
     """
     import voxfield
     from voxfield.cli.run_kinds import require_photographs
@@ -52,6 +54,7 @@ def command(
         triangles=triangles,
         texture=texture,
         space=space,
+        memory=memory,
     )
     files = ", ".join(shown(file) for file in (done.file, *done.beside))
     print(f"Wrote  {files}: {done.vertices:,} vertices, {done.faces:,} triangles, {done.bytes / 1e6:.1f} MB")

@@ -22,6 +22,7 @@ def command(
     min_opacity: Annotated[float, arg(metavar="X")] = 0.01,
     compression: Literal["blosc", "zip", "none"] = "blosc",
     level: Annotated[int, arg(metavar="0-9")] = 9,
+    memory: Annotated[str | None, optional("SIZE")] = None,
 ) -> int:
     """Export a run's field as an OpenVDB file of density and colour.
 
@@ -38,6 +39,7 @@ def command(
         min_opacity: least opacity of a voxel that is stored, of fields that are sampled.
         compression: blosc as OpenVDB and Blender write, zip for smaller files, or none.
         level: effort of the compression.
+        memory: most memory, such as 8GB; what there is to spare if not given.
     """
     import voxfield
     from voxfield.cli.run_kinds import require_photographs
@@ -52,6 +54,8 @@ def command(
         min_opacity=min_opacity,
         compression=compression,
         level=level,
+        memory=memory,
+        quiet=False,
     )
     size = " x ".join(map(str, done.resolution))
     print(f"Wrote  {shown(done.file)}: {done.voxels:,} voxels of {size}, {done.bytes / 1e6:.1f} MB")

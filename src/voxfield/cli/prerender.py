@@ -47,6 +47,7 @@ def command(
     executor: Annotated[Literal["local", "dask"] | None, optional("")] = None,
     scheduler: Annotated[str | None, optional("ADDRESS")] = None,
     workers: Annotated[int | None, optional("N")] = None,
+    memory: Annotated[str | None, optional("SIZE")] = None,
     quiet: bool = False,
 ) -> int:
     """Render point clouds to voxels once, so that training reads them.
@@ -82,6 +83,7 @@ def command(
         executor: processes of this machine, or the workers of a Dask cluster; default local.
         scheduler: of Dask: tcp://HOST:8786, or the file that it wrote.
         workers: local processes; without it one for each core.
+        memory: most memory, such as 8GB: fewer workers run where more do not fit; what there is to spare if not given.
         quiet: no progress bar.
     """
     import voxfield
@@ -119,6 +121,7 @@ def command(
         executor=executor,
         scheduler=scheduler,
         workers=workers,
+        memory=memory,
         quiet=quiet,
     )
     about = done.metadata

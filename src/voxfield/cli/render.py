@@ -36,6 +36,7 @@ def command(
     chunk_size: Annotated[int | None, optional("RAYS")] = None,
     executor: Literal["local", "dask"] = "local",
     scheduler: Annotated[str | None, optional("ADDRESS")] = None,
+    memory: Annotated[str | None, optional("SIZE")] = None,
     quiet: bool = False,
 ) -> int:
     """Render a camera path through a run as a video or images.
@@ -74,6 +75,8 @@ def command(
         chunk_size: rays looked at together; fewer take less memory.
         executor: this process, or the workers of a Dask cluster.
         scheduler: of Dask: tcp://HOST:8786, or the file that it wrote.
+        memory: most memory, such as 8GB: fewer rays are looked at together where they do not fit; what there is to
+            spare if not given.
         quiet: no progress bar.
     """
     import voxfield
@@ -98,6 +101,7 @@ def command(
             "--save-depth": save_depth,
             "--chunk-size": chunk_size,
             "--executor": executor != "local",
+            "--memory": memory,
         }
         refuse_photographic(opened, photographic)
         pictures = opened.render_shapes(split=split, views=frames or 1, size=width or 256, output=output, quiet=quiet)
@@ -129,6 +133,7 @@ def command(
         chunk_size=chunk_size,
         executor=executor,
         scheduler=scheduler,
+        memory=memory,
         quiet=quiet,
         **options,
     )

@@ -24,6 +24,7 @@ def command(
     precision: Annotated[str, arg(metavar="NAME")] = "auto",
     image_cache: Annotated[str | None, optional("SIZE")] = None,
     max_memory: Annotated[str | None, optional("SIZE")] = None,
+    memory: Annotated[str | None, optional("SIZE")] = None,
     quiet: bool = False,
     settings: Annotated[tuple[str, ...], UseAppendAction, arg(name="set", metavar="PATH=VALUE")] = (),
     config: Annotated[Path | None, optional("FILE")] = None,
@@ -55,6 +56,8 @@ def command(
             a part that changes.
         max_memory: most memory for the voxels of plenoxels recipes, such as 2GB; the recipe's own limit when not given.
             The least visible voxels are dropped, or a lower resolution is taken, to stay within it.
+        memory: most memory for all of it, such as 8GB; what there is to spare when not given. Fewer pictures and voxels
+            are held to stay within it.
         quiet: no progress bar.
         settings: change one setting; give the option again for more.
         config: YAML file of settings, or the experiment.json of another run.
@@ -79,6 +82,7 @@ def command(
         precision=precision,
         image_cache=image_cache,
         max_memory=max_memory,
+        memory=memory,
         quiet=quiet,
         overrides=settings,
         config=config,

@@ -22,6 +22,7 @@ def command(
     nodes: Literal["leaf", "lower"] = "leaf",
     steps: Annotated[int, arg(metavar="N")] = 1000,
     warm_start: Annotated[Path | None, optional("FILE")] = None,
+    memory: Annotated[str | None, optional("SIZE")] = None,
     quiet: bool = False,
 ) -> int:
     """Compress an OpenVDB file within a stated error, many times smaller than blosc.
@@ -38,6 +39,7 @@ def command(
         nodes: of neural, what networks stand for: leaf for voxels, lower also for which leaves there are.
         steps: of neural, updates of the training; a quarter of them with --warm-start.
         warm_start: of neural, the compressed frame before, whose networks training starts from.
+        memory: most memory, such as 8GB; what there is to spare if not given.
         quiet: print no progress.
     """
     import voxfield
@@ -47,7 +49,9 @@ def command(
     config = voxfield.CompressionConfig(
         codec=codec, max_error=max_error, relative_error=relative_error, nodes=nodes, steps=steps
     )
-    reports = voxfield.compress_volume(file, output, config, names=grids, warm_start=warm_start, quiet=quiet)
+    reports = voxfield.compress_volume(
+        file, output, config, names=grids, warm_start=warm_start, quiet=quiet, memory=memory
+    )
     rows = [
         (
             one.name,

@@ -21,6 +21,7 @@ def command(
     precision: Annotated[Literal["half", "full"] | None, optional("half|full")] = None,
     tolerance: Annotated[float, arg(metavar="X")] = 0.0,
     voxel_size: Annotated[float, arg(metavar="X")] = 1.0,
+    memory: Annotated[str | None, optional("SIZE")] = None,
 ) -> int:
     """Write an OpenVDB file anew: compression, precision, fewer voxels; or to and from other formats.
 
@@ -33,6 +34,7 @@ def command(
         precision: bits of floating-point values: half for 16, full; as they are if left out.
         tolerance: voxels within this of the background become background, and constant blocks one value.
         voxel_size: of a grid made from an array without a transform, in world units.
+        memory: most memory, such as 8GB; what there is to spare if not given.
     """
     import voxfield
 
@@ -45,6 +47,8 @@ def command(
         half=None if precision is None else precision == "half",
         tolerance=tolerance,
         voxel_size=voxel_size,
+        memory=memory,
+        quiet=False,
     )
     print(f"Wrote  {output}: {', '.join(f'{grid.name} ({grid.volume.active_count:,} active)' for grid in written)}")
     return 0

@@ -20,6 +20,7 @@ def command(
     brick: Literal["8", "16", "32", "64", "128"] = "32",
     compression: Literal["blosc", "zip", "none"] = "blosc",
     level: Annotated[int, arg(metavar="0-9")] = 9,
+    memory: Annotated[str | None, optional("SIZE")] = None,
 ) -> int:
     """Write an OpenVDB file's volumes at several resolutions, each half of the one before.
 
@@ -34,6 +35,7 @@ def command(
         brick: of a voxel grid in one file, voxels along the side of a brick.
         compression: blosc as OpenVDB and Blender write, zip for smaller files, or none.
         level: effort of the compression.
+        memory: most memory, such as 8GB; what there is to spare if not given.
     """
     import voxfield
     from voxfield.storage.remote import shown
@@ -46,6 +48,8 @@ def command(
         brick=int(brick),
         compression=compression,
         level=level,
+        memory=memory,
+        quiet=False,
     ):
         print(f"Wrote  {shown(path)}: {path.stat().st_size / 1e6:.3f} MB")
     return 0

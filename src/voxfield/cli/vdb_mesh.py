@@ -17,6 +17,7 @@ def command(
     *,
     grid: Annotated[str | None, optional("NAME")] = None,
     level: Annotated[float | None, optional("X")] = None,
+    memory: Annotated[str | None, optional("SIZE")] = None,
 ) -> int:
     """Write the surface of a volume as a triangle mesh: GLB, PLY or OBJ.
 
@@ -29,9 +30,17 @@ def command(
         grid: which grid; density, else the only one of numbers.
         level: the value on the surface: 0 of level sets, of exported fields where a voxel stops half of the light, else
             half the greatest value.
+        memory: most memory, such as 8GB; what there is to spare if not given.
     """
     import voxfield
 
-    done = voxfield.mesh_volume(source, output, name=grid, level=level)
+    done = voxfield.mesh_volume(
+        source,
+        output,
+        name=grid,
+        level=level,
+        memory=memory,
+        quiet=False,
+    )
     print(f"Wrote  {done.file}: {done.vertices:,} vertices, {done.faces:,} triangles, {done.bytes / 1e6:.1f} MB")
     return 0

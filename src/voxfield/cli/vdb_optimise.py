@@ -19,6 +19,7 @@ def command(
     precision: Annotated[Literal["half", "full"] | None, optional("half|full")] = None,
     compression: Literal["blosc", "zip", "none"] = "blosc",
     level: Annotated[int, arg(metavar="0-9")] = 9,
+    memory: Annotated[str | None, optional("SIZE")] = None,
 ) -> int:
     """Write an OpenVDB file anew without what does not matter.
 
@@ -30,6 +31,7 @@ def command(
         precision: bits of floating-point values: half for 16, full; as they are if left out.
         compression: blosc as OpenVDB and Blender write, zip for smaller files, or none.
         level: effort of the compression.
+        memory: most memory, such as 8GB; what there is to spare if not given.
     """
     import voxfield
     from voxfield.storage.remote import shown
@@ -41,6 +43,8 @@ def command(
         half=None if precision is None else precision == "half",
         compression=compression,
         level=level,
+        memory=memory,
+        quiet=False,
     )
     print(
         f"Wrote  {shown(done.file)}: {done.bytes_before / 1e6:.3f} MB before, {done.bytes_after / 1e6:.3f} now; "

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from voxfield.cli.options import optional
+
 EXAMPLE = "voxfield voxelise bunny.ply bunny.vdb --resolution 256"
 
 
@@ -17,6 +19,7 @@ def command(
     coverage: Literal["conservative", "solid", "surface"] = "conservative",
     inside: Literal["parity", "winding"] = "parity",
     compression: Literal["blosc", "zip", "none"] = "blosc",
+    memory: Annotated[str | None, optional("SIZE")] = None,
 ) -> int:
     """Fill the voxels of one mesh: an OpenVDB volume that stands where the mesh does.
 
@@ -29,11 +32,19 @@ def command(
         coverage: surface: voxels that a triangle touches; solid: whose centre lies inside; conservative: both.
         inside: parity does not mind faces turned the wrong way, winding fills overlapping parts.
         compression: blosc as OpenVDB and Blender write, zip for smaller files, or none.
+        memory: most memory, such as 8GB; what there is to spare if not given.
     """
     import voxfield
 
     grid = voxfield.voxelise_mesh(
-        mesh, output, resolution=resolution, coverage=coverage, inside=inside, compression=compression
+        mesh,
+        output,
+        resolution=resolution,
+        coverage=coverage,
+        inside=inside,
+        compression=compression,
+        memory=memory,
+        quiet=False,
     )
     print(f"Wrote  {output}: {grid.name} ({grid.volume.active_count:,} active)")
     return 0

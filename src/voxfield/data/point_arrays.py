@@ -52,6 +52,7 @@ class PointArrays:
         self._kind: Literal["h5", "numpy"] = "h5" if path.suffix.lower() in {".h5", ".hdf5"} else "numpy"
         self._layout: _Layout = "members"
         self._key = ""
+        self._most = 0
         try:
             with hdf5_faults(path, _ADVICE):
                 self._count = self._look_into_hdf5(data_key) if self._kind == "h5" else self._look_into_arrays(data_key)
@@ -68,6 +69,18 @@ class PointArrays:
     def part(self) -> str:
         """Which part of the file the clouds are: the name of the dataset or group, or of the arrays."""
         return self._key or " ".join(self._members)
+
+    @property
+    def most_points(self) -> int:
+        """Points of its largest cloud; where the file does not say, as many as it could hold."""
+        return self._most
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that are kept while the file is open: NPZ archives are read as a whole."""
+        if self.path.suffix.lower() != ".npz":
+            return 0
+        return sum(self._arrays()[name].nbytes for name in self._members)
 
     def close(self) -> None:
         """Close the file; the next read opens it again."""
@@ -113,24 +126,29 @@ class PointArrays:
                 cloud = item_inside(self.path, file, f"{self._key}/{member}")
                 _check_cloud(self.path, f"{self._key}/{member}", cloud)
                 _check_size(self.path, cloud.shape, cloud.dtype)
+                self._most = max(self._most, len(cloud))
             return self._check_number(len(self._members))
         rows = h5py.check_vlen_dtype(found.dtype)
         if rows is not None and found.ndim == 1:
             _check_numbers(self.path, self._key, np.dtype(rows))
             self._layout = "variable"
+            self._most = self.path.stat().st_size // (3 * np.dtype(rows).itemsize)
             return self._check_number(len(found))
         _check_numbers(self.path, self._key, found.dtype)
         if found.ndim == 3 and found.shape[2] >= 3:
             self._layout = "stack"
             _check_size(self.path, found.shape[1:], found.dtype)
+            self._most = found.shape[1]
             return self._check_number(len(found))
         _check_cloud(self.path, self._key, found)
         for name in (f"{self._key}_offsets", f"{self._key.rpartition('/')[0]}/offsets".lstrip("/")):
             if name in file:
                 self._layout = "offsets"
                 self._offsets = _read_offsets(self.path, name, item_inside(self.path, file, name), len(found))
+                self._most = int(np.diff(self._offsets).max(initial=0))
                 return self._check_number(len(self._offsets) - 1)
         _check_size(self.path, found.shape, found.dtype)
+        self._most = len(found)
         self._layout = "single"
         return 1
 
@@ -172,6 +190,7 @@ class PointArrays:
             if array.ndim not in {2, 3} or array.shape[-1] < 3:
                 raise FormatError(f"{self.path}: expected {name} of shape (M, 3) or (N, M, 3), got {array.shape}.")
             _check_size(self.path, array.shape[-2:], array.dtype)
+            self._most = max(self._most, array.shape[-2])
             self._members.append(name)
             self._counts.append(len(array) if array.ndim == 3 else 1)
         return self._check_number(sum(self._counts))

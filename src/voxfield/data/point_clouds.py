@@ -23,6 +23,10 @@ from voxfield.data.point_arrays import ARRAY_SUFFIXES, PointArrays
 from voxfield.errors import FormatError
 
 SUFFIXES: Final = (*ARRAY_SUFFIXES, *CLOUD_SUFFIXES)
+_POINT_BYTES: Final = 120
+"""Of a point while it is read and put into a grid: its file's columns, three coordinates in float64, copies of them."""
+_LEAST_POINT: Final = {".laz": 3, ".pcd": 4, ".xyz": 6, ".csv": 6, ".txt": 6, ".pts": 6, ".pwn": 6, ".off": 6}
+"""Bytes that a point has at least in a file that packs it, or writes it as text; 12 in others."""
 _WHOLE: Final = 16 << 20
 _PIECES: Final = 64
 _PIECE: Final = 1 << 16
@@ -77,6 +81,17 @@ class PointClouds:
         """
         file, place = self._locate(index)
         return file.read(place) if isinstance(file, PointArrays) else read_points(file)
+
+    def most_bytes(self) -> int:
+        """Memory that reading any of the clouds takes at most, beside what computing with it does; by files' sizes."""
+        most = 0
+        for file in self._files:
+            if isinstance(file, PointArrays):
+                most = max(most, file.most_points * _POINT_BYTES + file.held_bytes)
+            else:
+                size = file.stat().st_size if file.is_file() else 0
+                most = max(most, size + size // _LEAST_POINT.get(file.suffix.lower(), 12) * _POINT_BYTES)
+        return most
 
     def fingerprint(self) -> str:
         """Changes when the clouds do: SHA-256 of names, sizes and contents, of files above 16 MiB of samples of them.

@@ -90,6 +90,11 @@ class SlidingPlan:
             rotate_every=rotate_every or max(1, round(sum(costs) / count / DECODED_PER_STEP)),
         )
 
+    def bytes_of(self, store: ImageStore) -> int:
+        """Memory of the samples of ``store``, those that are made ahead included."""
+        pixel = store.channels * store.dtype.itemsize + PLACE_BYTES
+        return (self.pictures + AHEAD) * self.sample_pixels * pixel
+
 
 class SlidingPool:
     """Samples of pictures on one device, renewed by background threads. Used by one thread; ``close`` ends the others.

@@ -5,6 +5,7 @@ and the greatest value of the whole file.
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,6 +201,11 @@ class ArrayVolumes:
         self.classes = 0 if self._labels is None else int(self._labels.max()) + 1
 
     @property
+    def in_memory(self) -> bool:
+        """Whether all volumes are in memory, however many."""
+        return isinstance(self._array, np.ndarray) and not isinstance(self._array, np.memmap)
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """Voxels along z, y, x."""
         depth, height, width = self._array.shape[1:]
@@ -219,6 +225,13 @@ class ArrayVolumes:
     def label(self, index: int) -> int:
         """See `VolumeSet.label`."""
         return 0 if self._labels is None else int(self._labels[index])
+
+
+def held_bytes(volumes: VolumeSet) -> int:
+    """Memory that a set of volumes keeps at most: those that are many are read from their file each time."""
+    whole = len(volumes) * math.prod(volumes.shape) * 4
+    in_archive = isinstance(volumes, ArrayVolumes) and volumes.in_memory
+    return whole if in_archive else min(whole, _HELD_BYTES)
 
 
 def _checked_labels(labels: np.ndarray | None, count: int, source: str) -> np.ndarray | None:

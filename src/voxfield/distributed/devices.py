@@ -17,6 +17,7 @@ from typing import TypeVar
 import torch
 
 from voxfield.checks import check_choice
+from voxfield.distributed.control_groups import memory_left
 from voxfield.distributed.ranks import ALONE, Ranks
 from voxfield.errors import InputError, UnavailableError
 
@@ -152,7 +153,7 @@ class DeviceMemory:
     total: int | None
     """What the device has; of the CPU: what the machine has."""
     free: int | None
-    """What this and other programs could still take."""
+    """What this and other programs could still take; of the CPU: as far as control groups let this one."""
     allocated: int | None
     """What this process holds: tensors on an accelerator, everything on the CPU."""
     peak: int | None
@@ -165,7 +166,9 @@ def device_memory(device: torch.device) -> DeviceMemory:
         held = _sizes_in("/proc/self/status")
         return DeviceMemory(
             total=_system_pages("SC_PHYS_PAGES"),
-            free=_sizes_in("/proc/meminfo").get("MemAvailable", _system_pages("SC_AVPHYS_PAGES")),
+            free=_least(
+                _sizes_in("/proc/meminfo").get("MemAvailable", _system_pages("SC_AVPHYS_PAGES")), memory_left()
+            ),
             allocated=held.get("VmRSS"),
             # Not getrusage on Linux: its figure starts at what the parent held when it started this process.
             peak=held.get("VmHWM", _peak_by_rusage()),
@@ -177,6 +180,11 @@ def device_memory(device: torch.device) -> DeviceMemory:
         allocated=_asked(lambda: torch.accelerator.memory_allocated(device)),
         peak=_asked(lambda: torch.accelerator.max_memory_allocated(device)),
     )
+
+
+def _least(*sizes: int | None) -> int | None:
+    """The least of those that are known."""
+    return min((size for size in sizes if size is not None), default=None)
 
 
 def reset_peak_memory(device: torch.device) -> None:

@@ -23,10 +23,11 @@ from typing import Any, Final, get_args
 
 import numpy as np
 
-from voxfield.checks import check_choice, check_range
+from voxfield.checks import check_bytes, check_choice, check_range
 from voxfield.data.capture import digest
 from voxfield.data.formats.meshes import find_meshes, read_mesh
 from voxfield.distributed.executors import ExecutorSettings, open_executor
+from voxfield.distributed.memory import MemoryNeed, MemoryPart, memory_bound, workers_within
 from voxfield.errors import InputError, VoxfieldError
 from voxfield.jobs.reporter import Reporter
 from voxfield.jobs.split_shapes import SplitRatios, write_splits
@@ -44,6 +45,12 @@ FAILURES_FILE: Final = "failures.json"
 _WORK: Final = ".build"
 _LATEST: Final = 253_402_300_799.0
 """Seconds from 1970 to the end of 9999."""
+_VOXEL_BYTES: Final = 2.5
+"""Of a voxel while its grid is filled and divided into blocks."""
+_MESH_BYTES: Final = 40
+"""Of a byte of a mesh's file while it is read and voxelised."""
+_INDEX_BYTES: Final = 200
+"""Of an object's nodes and of the names of its blocks, for each of the smallest blocks on a face of its cube."""
 _REVISION: Final = 1
 """Raised when the same mesh and settings give other objects than before."""
 
@@ -74,6 +81,8 @@ class ShapeSettings:
     """Shares of the splits."""
     run_on: ExecutorSettings = ExecutorSettings()
     """Where meshes are voxelised."""
+    memory: int | str | None = None
+    """Most memory, in bytes or as ``"8GB"``: fewer processes run where more do not fit. None: what can be spared."""
 
     def __post_init__(self) -> None:
         check_resolutions(self.resolution, self.min_resolution)
@@ -83,6 +92,8 @@ class ShapeSettings:
         check_range("start_object", self.start_object, minimum=0)
         if self.num_objects is not None:
             check_range("num_objects", self.num_objects, minimum=1)
+        if self.memory is not None:
+            check_bytes("memory", self.memory)
 
     def shape_digest(self, source_hash: str) -> str:
         """Changes when an object of this source would."""
@@ -138,7 +149,8 @@ def build_shapes(
         progress: told of everything.
 
     Raises:
-        InputError: ``output`` holds other files or is being written to, or no mesh could be used.
+        InputError: ``output`` holds other files or is being written to, no mesh could be used, or there is too little
+            memory to voxelise one.
         MissingFileError: sources that do not exist.
     """
     # Absolute, as workers may be elsewhere.
@@ -149,8 +161,28 @@ def build_shapes(
         raise InputError(
             f"start_object: expected less than the number of meshes, {len(files)}, got {settings.start_object}."
         )
+    settings = _within_memory(chosen, settings, progress)
     with only_writer(output):
         return _build(chosen, files, output, settings, progress)
+
+
+def _within_memory(chosen: Sequence[Path], settings: ShapeSettings, progress: Reporter) -> ShapeSettings:
+    """With as many workers as memory is enough for; what they need is said."""
+    voxels, largest = settings.resolution**3, max(path.stat().st_size if path.is_file() else 0 for path in chosen)
+    bound = memory_bound(settings.memory)
+    run_on, need = workers_within(
+        bound,
+        settings.run_on,
+        tasks=len(chosen),
+        each=int(voxels * _VOXEL_BYTES) + largest * _MESH_BYTES,
+        what="meshes and grids",
+    )
+    surface = (settings.resolution // settings.min_resolution) ** 2
+    index = MemoryPart(what="index of blocks", size=len(chosen) * surface * _INDEX_BYTES)
+    need = MemoryNeed(parts=(*need.parts, index))
+    bound.check(need, "Take a lower --resolution, a higher --min-resolution or fewer objects at a time")
+    progress.say(str(need))
+    return dataclasses.replace(settings, run_on=run_on)
 
 
 def _build(

@@ -42,6 +42,7 @@ def extract(
     shared: bool,
     max_size: int,
     features: int,
+    threads: int = -1,
 ) -> dict[str, Any]:
     """SIFT features of pictures that have none yet, and a camera for every lens.
 
@@ -64,6 +65,7 @@ def extract(
             pycolmap.import_images(database, images, pycolmap.CameraMode.SINGLE, group, reader)
     extraction = pycolmap.FeatureExtractionOptions(max_image_size=max_size, use_gpu=False)
     extraction.sift.max_num_features = features
+    extraction.num_threads = threads
     for first in range(0, len(names), _PICTURES_AT_ONCE):
         some = names[first : first + _PICTURES_AT_ONCE]
         pycolmap.extract_features(

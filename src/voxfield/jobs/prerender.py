@@ -10,6 +10,7 @@ batch anew that the trial left short.
 import copy
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,10 +20,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from voxfield.checks import check_range
+from voxfield.checks import check_bytes, check_range
 from voxfield.data.capture import digest
 from voxfield.data.point_clouds import PointClouds
 from voxfield.distributed.executors import Executor, ExecutorKind, ExecutorSettings, open_executor
+from voxfield.distributed.memory import memory_bound, workers_within
 from voxfield.errors import InputError, UnavailableError, VoxfieldError
 from voxfield.jobs.reporter import Reporter
 from voxfield.jobs.value_tally import ValueTally
@@ -56,6 +58,10 @@ from voxfield.voxels.point_grid import (
     point_grid,
 )
 
+_VOXEL_BYTES: Final = 24
+"""Of a voxel while its grid is blurred, normalised, cut and compressed."""
+_WAITING: Final = 3
+"""Compressed samples of a worker that wait to be written."""
 _REVISION: Final = 1
 """Raised when the same clouds and parameters give other values than before."""
 
@@ -81,12 +87,16 @@ class PrerenderSettings:
     """Of Dask: its address, or scheduler file."""
     workers: int | None = None
     """Local processes; None is one for each core."""
+    memory: int | str | None = None
+    """Most memory, in bytes or as ``"8GB"``: fewer processes run where more do not fit. None: what can be spared."""
 
     def __post_init__(self) -> None:
         if self.max_samples is not None:
             check_range("max_samples", self.max_samples, minimum=1)
         check_range("batch_size", self.batch_size, minimum=1, maximum=100_000)
         check_range("compression_level", self.compression_level, minimum=1, maximum=9)
+        if self.memory is not None:
+            check_bytes("memory", self.memory)
         _ = self.kind, self.run_on
 
     @property
@@ -160,11 +170,28 @@ def prerender(clouds: PointClouds, output: Path, *, settings: PrerenderSettings,
 
     Raises:
         InputError: the folder holds voxels of other parameters or is being written to, or no sample could be
-            rendered.
+            rendered, or there is too little memory for one.
         UnavailableError: the disk is full, or a process was killed. What is done is kept.
     """
+    settings = _within_memory(clouds, settings, progress)
     with only_writer(output):
         return _prerender(clouds, output, settings, progress)
+
+
+def _within_memory(clouds: PointClouds, settings: PrerenderSettings, progress: Reporter) -> PrerenderSettings:
+    """With as many workers as memory is enough for; what they need is said."""
+    voxels, bound = math.prod(settings.grid.shape), memory_bound(settings.memory)
+    run_on, need = workers_within(
+        bound,
+        settings.run_on,
+        tasks=len(clouds),
+        each=voxels * _VOXEL_BYTES + clouds.most_bytes(),
+        waiting=_WAITING * voxels * np.dtype(settings.dtype).itemsize,
+        what="grids and clouds",
+    )
+    bound.check(need, "Take a smaller --voxel-size or smaller clouds")
+    progress.say(str(need))
+    return settings if settings.executor != "local" else dataclasses.replace(settings, workers=run_on.workers)
 
 
 def _prerender(clouds: PointClouds, output: Path, settings: PrerenderSettings, progress: Reporter) -> Prerendered:

@@ -13,6 +13,7 @@ not done again, what is stale is, and the person is told. ``transforms.json`` is
 
 import dataclasses
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ from typing import Any, Final, Literal, get_args
 
 from voxfield.checks import check_choice, check_range
 from voxfield.data.capture import digest
+from voxfield.distributed.memory import MemoryNeed, MemoryPart, memory_bound, need_of, process_part
 from voxfield.errors import InputError, MissingFileError
 from voxfield.jobs.photographs import (
     PHOTOGRAPH_SUFFIXES,
@@ -105,6 +107,10 @@ class PhotoSettings:
         check_range("seed", self.seed, minimum=0, maximum=2**31 - 1)
 
 
+_FEATURE_BYTES: Final = 300
+"""Of a pixel while COLMAP looks for features in a picture as large as they are looked for at. Measured."""
+_COLMAP_BYTES: Final = 300_000_000
+"""Of COLMAP's process: its libraries, the features that are compared and the model of some hundred pictures."""
 CaptureWriter = Callable[[Path, int], Sequence[Skipped]]
 """Writes ``transforms.json`` beside ``sparse/0`` in a folder, holding out every so many-th picture; returns what it had
 to leave out. Given by the caller, as writers of captures are no business of jobs."""
@@ -118,6 +124,7 @@ def process_photos(
     settings: PhotoSettings,
     write_capture: CaptureWriter,
     progress: Reporter,
+    memory: int | str | None = None,
 ) -> ProcessedPhotos:
     """Photographs or a video to a capture with poses.
 
@@ -128,10 +135,11 @@ def process_photos(
         settings: how.
         write_capture: writes ``transforms.json``.
         progress: told of everything.
+        memory: most memory, in bytes or as ``"8GB"``; None: what there is to spare.
 
     Raises:
-        InputError: ``output`` holds other files, lies in ``source`` or the reverse, or cannot be written to; too few
-            pictures; no reconstruction.
+        InputError: too little memory; ``output`` holds other files, lies in ``source`` or the reverse, or cannot be
+            written to; too few pictures; no reconstruction.
         MissingFileError: ``source`` does not exist. FormatError: it cannot be read.
         MissingExtraError: pycolmap or, for a video, PyAV is missing. UnavailableError: pycolmap failed.
     """
@@ -142,12 +150,36 @@ def process_photos(
     _check_output(source, output)
     schedule = plan_frames(source, settings.frames) if kind == "video" else None
     _check_count(source, len(files) if schedule is None else schedule.windows, "photograph" if files else "frame")
+    threads = _threads_within(memory, settings, progress)
     try:
         (output / "colmap").mkdir(parents=True, exist_ok=True)
-        job = _Job(source, output, files, schedule, settings, write_capture, progress)
+        job = _Job(source, output, files, schedule, settings, write_capture, progress, threads)
     except OSError as error:
         raise InputError(f"{output}: cannot be written to ({error.strerror}). Name another --output.") from error
     return job.run()
+
+
+def _threads_within(memory: int | str | None, settings: PhotoSettings, progress: Reporter) -> int:
+    """In how many pictures features may be looked for at a time; what that needs is said.
+
+    Raises:
+        InputError: there is too little memory for one.
+    """
+    bound, threads = memory_bound(memory), os.cpu_count() or 1
+    each = settings.max_size**2 * _FEATURE_BYTES
+
+    def need(count: int) -> MemoryNeed:
+        return need_of(
+            MemoryPart(what=f"{count} pictures in which features are looked for", size=count * each),
+            MemoryPart(what="COLMAP", size=_COLMAP_BYTES),
+            process=process_part(kernels=False),
+        )
+
+    while threads > 1 and bound.size is not None and need(threads).total > bound.size:
+        threads -= 1
+    bound.check(need(threads), "Look for features in smaller pictures (--max-size)")
+    progress.say(str(need(threads)))
+    return threads
 
 
 def _source_files(source: Path, kind: Kind) -> list[Path]:
@@ -203,7 +235,9 @@ class _Job:
         settings: PhotoSettings,
         write_capture: CaptureWriter,
         progress: Reporter,
+        threads: int,
     ) -> None:
+        self.threads = threads
         self.source, self.output, self.files, self.schedule = source, output, files, schedule
         self.settings, self.write_capture, self.progress = settings, write_capture, progress
         self.images = output / "images"
@@ -363,6 +397,7 @@ class _Job:
             shared=settings.cameras == "shared",
             max_size=settings.max_size,
             features=settings.features,
+            threads=self.threads,
         )
 
     def _match(self, names: list[str], matching: Matching, same: bool) -> dict[str, Any]:

@@ -9,6 +9,7 @@
 Each file is written whole, from a seed of its own, so an interrupted run is continued to the same bytes.
 """
 
+import dataclasses
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,8 +20,9 @@ from typing import Any, Final, get_args
 import numpy as np
 import torch
 
-from voxfield.checks import check_choice, check_range
+from voxfield.checks import check_bytes, check_choice, check_range
 from voxfield.distributed.executors import ExecutorSettings, open_executor
+from voxfield.distributed.memory import MemoryNeed, MemoryPart, memory_bound, workers_within
 from voxfield.errors import InputError, VoxfieldError
 from voxfield.geometry.voxel_views import RayStart, sample_views
 from voxfield.jobs.reporter import Reporter
@@ -44,6 +46,12 @@ from voxfield.storage.skipped import Skipped
 from voxfield.voxels.hierarchy import hash_blocks
 
 SUMMARY: Final = "processing_summary.json"
+_RAY_BYTES: Final = 400
+"""Of a ray while its block is traced and packed."""
+_VOXEL_BYTES: Final = 1
+"""Of a voxel while the grid it is in is traced."""
+_BLOCK_BYTES: Final = 600
+"""Of a block on the list of those that are traced."""
 _BATCH: Final = 32
 """Blocks a worker takes at a time."""
 
@@ -70,6 +78,8 @@ class TraceSettings:
     """The same seed gives the same rays."""
     run_on: ExecutorSettings = ExecutorSettings()
     """Where blocks are traced."""
+    memory: int | str | None = None
+    """Most memory, in bytes or as ``"8GB"``: fewer processes run where more do not fit. None: what can be spared."""
     layout: Layout = "files"
     """``files``: a file a block. ``packed``: a few mapped arrays, from which loaders read many times as fast."""
 
@@ -83,6 +93,8 @@ class TraceSettings:
             check_range("max_level", self.max_level, minimum=self.min_level)
         check_choice("start", self.start, get_args(RayStart))
         check_range("seed", self.seed, minimum=0, maximum=2**31 - 1)
+        if self.memory is not None:
+            check_bytes("memory", self.memory)
 
     def samples_at(self, level: int) -> int:
         """Rays of a camera at a level."""
@@ -133,7 +145,7 @@ def trace_shapes(folder: Path, output: Path, *, settings: TraceSettings, progres
 
     Raises:
         InputError: levels that the dataset does not have, or ``output`` was made with other parameters, is being
-            written to, or is not ours.
+            written to, or is not ours; or there is too little memory to trace a block.
         MissingFileError, FormatError: no dataset, or a damaged one.
     """
     dataset = open_shapes(folder)
@@ -141,8 +153,28 @@ def trace_shapes(folder: Path, output: Path, *, settings: TraceSettings, progres
     top = last if settings.max_level is None else settings.max_level
     if settings.min_level > last or top > last:
         raise InputError(f"min_level, max_level: expected at most the dataset's last level, {last}.")
+    settings = _within_memory(dataset, settings, top, progress)
     with only_writer(output):
         return _trace_levels(dataset, output, settings, top, progress)
+
+
+def _within_memory(dataset: ShapeDataset, settings: TraceSettings, top: int, progress: Reporter) -> TraceSettings:
+    """With as many workers as memory is enough for; what they need is said."""
+    levels = range(settings.min_level, top + 1)
+    blocks = sum(len(dataset.block_names(level)) if level else len(dataset) for level in levels)
+    cameras = settings.sphere_divisions**2
+    each = max(
+        cameras * settings.samples_at(level) * _RAY_BYTES + (dataset.about.base_resolution >> level) ** 3 * _VOXEL_BYTES
+        for level in levels
+    )
+    bound = memory_bound(settings.memory)
+    run_on, need = workers_within(
+        bound, settings.run_on, tasks=-(-blocks // _BATCH), each=each, what="rays and the blocks they pass"
+    )
+    need = MemoryNeed(parts=(*need.parts, MemoryPart(what="list of blocks", size=blocks * _BLOCK_BYTES)))
+    bound.check(need, "Trace fewer rays (--samples-per-view, --sphere-divisions) or levels")
+    progress.say(str(need))
+    return dataclasses.replace(settings, run_on=run_on)
 
 
 def _trace_levels(

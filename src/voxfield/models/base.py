@@ -123,6 +123,9 @@ class Trainable(Protocol[BatchT_contra]):
     def batch_size(self) -> int:
         """Examples (rays, volumes, ...) of the next batch."""
 
+    def step_bytes(self) -> int:
+        """Memory of the largest training step at most, beside the parameters, their gradients and moments."""
+
     def before_step(self, step: int, progress: float, generator: torch.Generator) -> RowsMoved | None:
         """Called before step ``step`` (from 0) at ``progress`` (0 to 1) of the run: occupancy, schedules.
 

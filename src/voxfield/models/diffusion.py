@@ -23,6 +23,7 @@ from voxfield.models.base import MeasuredStep, ParameterGroup
 from voxfield.models.diffusion_samplers import SamplingConfig, draw
 from voxfield.models.monai_networks import monai_network
 from voxfield.models.noise_schedule import NoiseSchedule, NoiseScheduleConfig, Prediction
+from voxfield.models.step_memory import step_bytes
 from voxfield.models.voxel_autoencoder import AutoencoderConfig, VoxelAutoencoder
 
 Projection = Literal["none", "z", "y", "x"]
@@ -216,6 +217,17 @@ class VoxelDiffusion(torch.nn.Module):
     def batch_size(self) -> int:
         """Volumes of the next batch."""
         return self.config.batch_size
+
+    def step_bytes(self) -> int:
+        """See `voxfield.models.step_memory`."""
+        config, count = self.config, self.config.batch_size
+        noisy = torch.empty(count, *self._shape, device="meta")
+        times = torch.zeros(count, dtype=torch.int64, device="meta")
+        shown = None
+        if config.projection != "none":
+            shown = project(torch.empty(count, 1, *self._shape[1:], device="meta"), config.projection)
+        condition = Condition(labels=times if config.classes else None, projection=shown)
+        return step_bytes(self, lambda model: model.predict(noisy, times, condition, times > 0).square().mean())
 
     def before_step(self, step: int, progress: float, generator: torch.Generator) -> None:
         """Nothing changes between steps."""

@@ -47,6 +47,9 @@ have met matter."""
 LEAST_LIGHT: Final = 1e-4
 """Samples that send less light than this to the camera are not coloured in rendering."""
 
+_SAMPLE_BYTES: Final = 2000
+"""Of a sample that light reaches in a training step, with its share of those that are looked at first. Measured."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class GridNgpConfig:
@@ -182,6 +185,10 @@ class GridNgp(torch.nn.Module):
         """Rays of the next batch, so that it has about ``samples_per_batch`` samples."""
         rays = int(self.samples_per_batch / max(1.0, float(self.samples_per_ray)))
         return max(128, min(rays, self.samples_per_batch))
+
+    def step_bytes(self) -> int:
+        """By the samples of the largest batch: those that light reaches, and those that are looked at first."""
+        return max(self.config.samples_per_batch, self.config.final_samples_per_batch) * _SAMPLE_BYTES
 
     def accumulate_gradients_in_place(self) -> None:
         """Let the hash grid's backward add to the table's ``.grad`` rather than return a new tensor each time."""

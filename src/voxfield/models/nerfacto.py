@@ -8,7 +8,7 @@ their box, as nerfstudio advises to set by hand. With a pyramid of resolutions f
 """
 
 import functools
-from typing import ClassVar, NamedTuple, cast
+from typing import ClassVar, Final, NamedTuple, cast
 
 import torch
 
@@ -58,6 +58,12 @@ class _Look(NamedTuple):
     """(R, S + 1): the final intervals in normalised spacing."""
     distances: torch.Tensor
     """(R, S + 1): the same along ``rays``."""
+
+
+_SAMPLE_BYTES: Final = 1500
+"""Of a sample of the field in a training step. Measured."""
+_PROPOSED_BYTES: Final = 300
+"""Of a sample of a proposal network. Measured."""
 
 
 class Nerfacto(torch.nn.Module):
@@ -142,6 +148,13 @@ class Nerfacto(torch.nn.Module):
     def batch_size(self) -> int:
         """Rays of the next batch."""
         return self.config.rays_per_batch
+
+    def step_bytes(self) -> int:
+        """By the samples of a batch, of the field and of the proposal networks."""
+        config = self.config
+        proposed = sum(cast(int, one.num_samples) for one in (config.coarse_proposal, config.fine_proposal))
+        each = cast(int, config.num_samples) * _SAMPLE_BYTES + proposed * _PROPOSED_BYTES
+        return config.rays_per_batch * each
 
     def accumulate_gradients_in_place(self) -> None:
         """Let the hash grids' backward add to the tables' ``.grad`` rather than return a new tensor each time."""

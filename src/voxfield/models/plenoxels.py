@@ -142,6 +142,10 @@ class Plenoxels(torch.nn.Module):
         """Rays of the next batch."""
         return self.config.rays_per_batch
 
+    def step_bytes(self) -> int:
+        """See `PlenoxelsConfig.step_bytes`."""
+        return self.config.step_bytes()
+
     def accumulate_gradients_in_place(self) -> None:
         """Let backwards add to the parameters' gradient buffers, and note which rows they reached."""
         density, sh = self.grid.density.grad, self.grid.sh.grad

@@ -15,6 +15,8 @@ from voxfield.voxels.voxel_grid import Resolution
 
 COPIES: Final = 3
 """Values, gradients and second moments: what a voxel takes in training."""
+_RAY_BYTES: Final = 4000
+"""Of a training ray and its samples. Measured."""
 LINK_BYTES: Final = 5
 """A place of the grid, stored or not: its link and its clearance."""
 
@@ -209,6 +211,10 @@ class PlenoxelsConfig:
     def bytes_of(self, resolution: Resolution, voxels: int) -> int:
         """Memory that a grid of so many stored ``voxels`` takes in training."""
         return voxels * (4 * COPIES * (1 + 3 * (self.sh_degree + 1) ** 2) + 1) + LINK_BYTES * math.prod(resolution)
+
+    def step_bytes(self) -> int:
+        """Memory of a training step at most, or of the rays that find out what is seen, beside the voxels."""
+        return self.rays_per_batch * _RAY_BYTES
 
     def fits(self, resolution: Resolution, voxels: int) -> bool:
         """Whether so many ``voxels`` are within ``max_bytes``."""

@@ -25,6 +25,7 @@ from voxfield.data.shape_batches import ShapeRayBatch
 from voxfield.distributed.ranks import Ranks
 from voxfield.errors import InputError
 from voxfield.models.base import MeasuredStep, ParameterGroup, RowsMoved
+from voxfield.models.step_memory import step_bytes
 
 _SMALLEST = 1e-6
 
@@ -167,6 +168,18 @@ class Raynet(nn.Module):
     def batch_size(self) -> int:
         """Rays of the next batch."""
         return self.config.rays_per_batch
+
+    def step_bytes(self) -> int:
+        """See `voxfield.models.step_memory`."""
+        blocks, side = self.config.blocks_per_batch, self.resolution
+        voxels = torch.empty(blocks, 1, side, side, side, device="meta")
+        rays = torch.empty(blocks, max(1, self.config.rays_per_batch // blocks), 3, device="meta")
+
+        def loss(model: "Raynet") -> Tensor:
+            said = model(voxels, rays, rays)
+            return (said.depth + said.chord + said.log_miss).sum()
+
+        return step_bytes(self, loss)
 
     def before_step(self, step: int, progress: float, generator: torch.Generator) -> RowsMoved | None:  # noqa: ARG002
         """Nothing changes between steps."""

@@ -22,6 +22,7 @@ from voxfield.distributed.ranks import Ranks
 from voxfield.errors import InputError
 from voxfield.models.base import MeasuredStep, ParameterGroup
 from voxfield.models.monai_networks import monai_network
+from voxfield.models.step_memory import step_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +121,17 @@ class VoxelAutoencoder(torch.nn.Module):
     def batch_size(self) -> int:
         """Volumes of the next batch."""
         return self.config.batch_size
+
+    def step_bytes(self) -> int:
+        """See `voxfield.models.step_memory`."""
+        assert self.config.volume_shape is not None
+        volumes = torch.empty(self.config.batch_size, 1, *self.config.volume_shape, device="meta")
+
+        def loss(model: "VoxelAutoencoder") -> torch.Tensor:
+            mean, deviation = model.encode(volumes)
+            return F.binary_cross_entropy_with_logits(model.logits(mean + deviation), volumes)
+
+        return step_bytes(self, loss)
 
     def before_step(self, step: int, progress: float, generator: torch.Generator) -> None:
         """Nothing changes between steps."""
