@@ -23,6 +23,8 @@ BARS: dict[str, tuple[float, str]] = {
     "different blocks up to symmetry, share of those of exact comparison": (2 / 3, ""),
     "Embree's time / ours, 128^3, coherent": (1.0, "x"),
     "Embree's time / ours, 128^3, incoherent": (1.0, "x"),
+    "Embree's time / ours, 512^3, coherent": (1.0, "x"),
+    "Embree's time / ours, 512^3, incoherent": (1.0, "x"),
     "a task's overhead, local processes": (0.020, "s"),
     "a task's overhead, Dask on loopback": (0.020, "s"),
     "loading, batches of 65,536 rays, 1 worker": (10e6, "rays/s"),
@@ -133,7 +135,7 @@ def building(meshes: Path) -> list[dict[str, Any]]:
 
 # ----------------------------------------------------------------------------------------------------------- traverse
 def traversing(meshes: Path) -> list[dict[str, Any]]:
-    """First hits and chords through voxels, beside Embree's first hits with the faces between full and empty voxels."""
+    """First hits in voxels, beside Embree's with the faces between full and empty voxels; also the whole way."""
     from voxfield.data.formats.meshes import read_mesh
     from voxfield.kernels.traverse_voxels import traverse_voxels
     from voxfield.voxels.voxelise import voxelise
@@ -143,14 +145,16 @@ def traversing(meshes: Path) -> list[dict[str, Any]]:
         grid = voxelise(mesh.vertices, mesh.faces, side)
         embree = embree_scene(boundary_triangles(grid.dense().numpy()))
         for kind, (origins, directions) in {"coherent": camera_rays(side), "incoherent": random_rays(side)}.items():
-            start, along = torch.from_numpy(origins).double(), torch.from_numpy(directions).double()
-            ours = time_call(lambda: traverse_voxels(start, along, grid.words, side))  # noqa: B023
+            rays = (torch.from_numpy(origins), torch.from_numpy(directions), grid.words, side)
+            ours = time_call(lambda: traverse_voxels(*rays, first_hit_only=True))  # noqa: B023
             theirs = time_call(lambda: embree.run(origins, directions, output=True))  # noqa: B023
-            check_hits(traverse_voxels(start, along, grid.words, side), embree.run(origins, directions, output=True))
+            whole = time_call(lambda: traverse_voxels(*rays))  # noqa: B023
+            check_hits(traverse_voxels(*rays, first_hit_only=True), embree.run(origins, directions, output=True))
             rows.append(timed(f"{RAYS:,} rays, {side}^3, {kind}: ours", ours))
             rows.append(timed(f"{RAYS:,} rays, {side}^3, {kind}: Embree", theirs))
             ratio, best = theirs.median / ours.median, theirs.best / ours.best
             rows.append(row(f"Embree's time / ours, {side}^3, {kind}", ratio, "x", best))
+            rows.append(timed(f"{RAYS:,} rays, {side}^3, {kind}: ours, chords too", whole))
     return rows
 
 

@@ -33,9 +33,9 @@ def random_rays(count: int, resolution: int) -> tuple[torch.Tensor, torch.Tensor
     return origins, torch.nn.functional.normalize(directions, dim=1)
 
 
-def trace(origins, directions, grid: torch.Tensor, implementation: str = "numba", device: str = "cpu") -> VoxelHits:
+def trace(origins, directions, grid, implementation="numba", device="cpu", **options) -> VoxelHits:
     tensors = [tensor.to(device) for tensor in (origins, directions, pack_voxels(grid))]
-    hits = traverse_voxels(*tensors, len(grid), implementation=implementation)
+    hits = traverse_voxels(*tensors, len(grid), implementation=implementation, **options)
     return VoxelHits(**{field.name: getattr(hits, field.name).cpu() for field in fields(hits)})
 
 
@@ -56,6 +56,47 @@ def test_matches_the_reference(implementation, count, resolution, share, device)
     clear = ours.voxel == theirs.voxel
     assert float(clear.float().mean()) >= (0.98 if count > 1 else 1) or count == 0
     assert ours.normal.dtype == theirs.normal.dtype == torch.int8
+
+
+@pytest.mark.parametrize("implementation", ["reference", *IMPLEMENTATIONS])
+@pytest.mark.parametrize(("count", "resolution"), [(0, 4), (1, 1), (300, 3), (400, 13), (300, 37)])
+def test_first_hits_are_those_of_the_whole_way(implementation, count, resolution, device):
+    grid = random_grid(resolution, 0.1)
+    origins, directions = random_rays(count, resolution)
+    whole = trace(origins, directions, grid, implementation, device)
+    first = trace(origins, directions, grid, implementation, device, first_hit_only=True)
+    for name in ("distance", "normal", "voxel"):
+        assert torch.equal(getattr(first, name), getattr(whole, name)), name
+    assert first.chord.shape == whole.chord.shape
+    assert bool(first.chord.isnan().all())
+
+
+def blocky_grid(resolution: int) -> torch.Tensor:
+    """Empty and full blocks of 4 to 64 voxels, each shifted a little from the lattice or not."""
+    generator = torch.Generator().manual_seed(7)
+    grid = torch.zeros(resolution, resolution, resolution, dtype=torch.bool)
+    for size in (64, 32, 16, 8, 4, 1):
+        for _ in range(6):
+            low = torch.randint(0, max(resolution // size, 1), (3,), generator=generator) * size
+            low += torch.randint(0, 2, (1,), generator=generator) * torch.randint(0, 3, (3,), generator=generator)
+            value = bool(torch.rand(1, generator=generator) < 0.6)
+            grid[tuple(slice(int(start), int(start) + size) for start in low)] = value
+    return grid
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("resolution", [8, 16, 64, 100, 128])
+def test_blocks_of_all_sizes_match_the_reference(resolution, dtype):
+    grid = blocky_grid(resolution)
+    origins, directions = (rays.to(dtype) for rays in random_rays(500, resolution))
+    ours, theirs = trace(origins, directions, grid), trace(origins, directions, grid, "reference")
+    torch.testing.assert_close(ours.chord, theirs.chord, rtol=2e-6, atol=1e-5)
+    assert torch.equal(ours.hit, theirs.hit)
+    torch.testing.assert_close(ours.distance, theirs.distance, rtol=2e-6, atol=1e-5)
+    same = ours.voxel == theirs.voxel
+    assert float(same.float().mean()) >= 0.98
+    # Where a ray crosses planes of two axes at once, either may be named.
+    assert float((ours.normal == theirs.normal).all(1)[same].float().mean()) >= 0.97
 
 
 CASES = {

@@ -201,8 +201,10 @@ def test_voxels_of_shapes(compile_kernels_of, resolution):
     assert compiled == ["_cross", "_fill"] * 2
     module, compiled = compile_kernels_of("traverse_voxels")
     rays = torch.zeros(resolution, 3, dtype=torch.float64)
-    module.traverse_voxels(rays, rays, torch.zeros(word_count(resolution), dtype=torch.int64), resolution)
-    assert compiled == ["_follow"]
+    words = torch.zeros(word_count(resolution), dtype=torch.int64)
+    for first_hit_only in (False, True):
+        module.traverse_voxels(rays, rays, words, resolution, first_hit_only)
+    assert compiled == ["_follow"] * 2
 
 
 @pytest.mark.parametrize(("channels", "start", "count"), [((), 0, 1), ((3, 9), 1, 30)])

@@ -60,7 +60,8 @@ class Obstacles:
         The first cells are passed over: they hold the surface that the point itself is on.
         """
         start = points + 1.5 * self.side * (normals + towards)
-        return traverse_voxels((start - self.corner) / self.side, towards.contiguous(), self.words, self.resolution).hit
+        origins = (start - self.corner) / self.side
+        return traverse_voxels(origins, towards.contiguous(), self.words, self.resolution, first_hit_only=True).hit
 
 
 @torch.no_grad()

@@ -186,7 +186,8 @@ def write_contact_sheet(
 def _shaded(words: np.ndarray, resolution: int, cameras: Cameras) -> Tensor:
     """A lit picture (H, W, 3) in [0, 1] of a grid, on white."""
     rays = cameras.image_rays(0)
-    met = traverse_voxels(rays.origins + resolution / 2, rays.directions, torch.from_numpy(words), resolution)
+    origins = rays.origins + resolution / 2
+    met = traverse_voxels(origins, rays.directions, torch.from_numpy(words), resolution, first_hit_only=True)
     light = 0.35 + 0.65 * (met.normal.float() @ torch.tensor(_LIGHT)).clamp_min(0.0)
     colour = light[:, None] * torch.tensor([0.55, 0.75, 0.8])
     picture = torch.where(met.hit[:, None], colour, 1.0)

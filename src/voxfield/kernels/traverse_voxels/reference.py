@@ -9,10 +9,10 @@ SHORTEST = 1e-6
 
 
 def traverse_voxels(
-    origins: torch.Tensor, directions: torch.Tensor, words: torch.Tensor, resolution: int
+    origins: torch.Tensor, directions: torch.Tensor, words: torch.Tensor, resolution: int, first_hit_only: bool
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """See ``api.traverse_voxels``."""
-    device = origins.device
+    device, origins, directions = origins.device, origins.double(), directions.double()
     occupied = unpack_voxels(words, resolution).to(device)
     planes = torch.arange(resolution + 1, dtype=torch.float64, device=device)
     usable = torch.isfinite(origins).all(1) & torch.isfinite(directions).all(1) & (directions != 0).any(1)
@@ -36,6 +36,8 @@ def traverse_voxels(
     x, y, z = torch.where(real[..., None], cell, 0).unbind(2)
     filled = real & occupied[z, y, x]
     chord = torch.where(filled, lengths, 0).sum(1)
+    if first_hit_only:
+        chord = torch.full_like(chord, torch.nan)
     hit, first = filled.any(1), filled.long().argmax(1, keepdim=True)
     number = torch.gather(x + resolution * (y + resolution * z), 1, first)[:, 0]
     axis = torch.gather(entered, 1, first)[:, 0]

@@ -16,10 +16,11 @@ _BLOCK = 32
 
 
 def traverse_voxels(
-    origins: torch.Tensor, directions: torch.Tensor, words: torch.Tensor, resolution: int
+    origins: torch.Tensor, directions: torch.Tensor, words: torch.Tensor, resolution: int, first_hit_only: bool
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """See ``api.traverse_voxels``."""
     rays, words = len(origins), words.contiguous()
+    origins, directions = origins.double().contiguous(), directions.double().contiguous()
     chord, distance = origins.new_empty(rays), origins.new_empty(rays)
     normal = torch.empty(rays, 3, dtype=torch.int8, device=origins.device)
     voxel = torch.empty(rays, dtype=torch.int64, device=origins.device)
@@ -28,9 +29,9 @@ def traverse_voxels(
     word_of = torch.from_numpy(axis_tables(padded_side(resolution))[0]).to(origins.device)
     if rays:
         _follow[(triton.cdiv(rays, _BLOCK),)](
-            origins.contiguous(), directions.contiguous(), words, blocks, word_of, padded_side(resolution),
-            resolution, rays, SHORTEST, chord, distance, normal, voxel, BLOCK=_BLOCK, num_warps=1,
-            enable_fp_fusion=False,
+            origins, directions, words, blocks, word_of, padded_side(resolution),
+            resolution, rays, SHORTEST, chord, distance, normal, voxel, FIRST_HIT_ONLY=first_hit_only, BLOCK=_BLOCK,
+            num_warps=1, enable_fp_fusion=False,
         )  # fmt: skip
     return chord, distance, normal, voxel
 
@@ -50,6 +51,7 @@ def _follow(
     distance,
     normal,
     voxel,
+    FIRST_HIT_ONLY: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     ray = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -98,6 +100,10 @@ def _follow(
         z = _next(through == 2, z, low_z, size, oz + dz * t, dz, resolution)
         active = active & (through >= 0) & (x >= 0) & (y >= 0) & (z >= 0)
         active = active & (x < resolution) & (y < resolution) & (z < resolution)
+        if FIRST_HIT_ONLY:
+            active = active & (number < 0)
+    if FIRST_HIT_ONLY:
+        total = tl.full((BLOCK,), float("nan"), tl.float64)
     tl.store(chord + ray, total, mask=valid)
     tl.store(distance + ray, first, mask=valid)
     tl.store(voxel + ray, number, mask=valid)
