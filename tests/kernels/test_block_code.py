@@ -1,5 +1,7 @@
 """Blocks come back as they were, at few bits, and whatever bytes are decoded."""
 
+import zlib
+
 import numpy as np
 import pytest
 
@@ -138,3 +140,20 @@ def test_no_blocks():
     nothing = np.empty((0, len(EARLIER)), np.int32)
     raw = encode_states(np.empty((0, 512), np.uint8), nothing)
     assert decode_states(raw, nothing).shape == (0, 512)
+
+
+def test_codes_of_files_that_exist_stay():
+    """What these functions wrote when the file format was made: changing it would orphan every file."""
+    draw = np.random.default_rng(5)
+    neighbours = row_of_blocks(6)
+    neighbours[2:, 0] = np.arange(4)
+    neighbours[1:, EARLIER.index((-1, 0, 0))] = np.arange(5)
+    states = draw.choice([0, 1, 1, 1, 2, 4], (6, 512)).astype(np.uint8)
+    hints = draw.integers(0, 4, (6, 512)).astype(np.uint8)
+    raw = encode_states(states, neighbours, hints)
+    assert (len(raw), zlib.crc32(raw)) == (716, 576080111)
+    values = np.cumsum(draw.integers(-40, 41, (6, 512)), axis=1).astype(np.int32)
+    values[3] *= 100_000
+    taps = np.array([0, 768, 0, 0, 0, 0, 0, 0, 601, 0], np.int16)
+    raw = encode_values(values, (states & 1).astype(np.bool_), neighbours, taps, missing=3)
+    assert (len(raw), zlib.crc32(raw)) == (2357, 3528400453)
