@@ -15,15 +15,16 @@ import numpy as np
 from numba import njit
 from numba.extending import register_jitable
 
-from voxfield.kernels.block_code.api import EARLIER, HINTS, LARGEST, TAPS
+from voxfield.kernels.block_code.api import EARLIER, FEW_TAPS, HINTS, LARGEST, TAPS
 
 _MODELS = 4
-_INPUTS = _MODELS + 1  # and a constant
+_WIDE_MODELS = 6  # for values with more taps than `FEW_TAPS`
 _LIMIT = 250  # observations after which a probability adapts no slower
 _ROOM = 1 << 16  # bytes that a block's code never exceeds: 512 voxels of at most 80 bits, each of at most 12 bits
 _UNARY = 14  # magnitudes up to this are coded bit by bit
 _ESCAPE = 30  # most bits of what goes beyond
 _BINS = 2 + _UNARY + 2 * _ESCAPE
+_MOST_CONTEXTS = 128  # of a value's bit, in one model
 _X, _Y = 144, 12  # from one voxel of a frame to the next along x and along y
 _FRAME = 12 * _X
 _AROUND = np.array(EARLIER, dtype=np.int64)
@@ -58,7 +59,7 @@ _FRESH = 32768 << 8
 # bit's probabilities, and what these put into the mix. Both directions share every function. The compiled functions
 # pass few arrays: each is seven arguments. Tables are constants to them, in few bytes, as they share the first cache.
 _PLACES = 4
-_MIXED = _PLACES + _MODELS
+_MIXED = _PLACES + _WIDE_MODELS
 
 
 @register_jitable
@@ -91,8 +92,9 @@ def _mix(coder, raw, encoding, bit, slots, weights, row):
     """Code one bit with the probabilities that ``coder`` names of ``slots``, one of each model, weighed by row ``row``
     of ``weights``, and let all of them learn.
     """
-    total = 256 * weights[row, _MODELS]
-    for model in range(_MODELS):
+    models = len(slots)
+    total = 256 * weights[row, models]
+    for model in range(models):
         stretched = np.int64(_STRETCH[slots[model, coder[_PLACES + model]] >> 12])
         coder[_MIXED + model] = stretched
         total += stretched * weights[row, model]
@@ -100,9 +102,9 @@ def _mix(coder, raw, encoding, bit, slots, weights, row):
     chance = min(max(np.int64(_SQUASH[total + 2048]), 1), 4095)
     bit = _code_bit(coder, raw, encoding, bit, chance)
     error = ((bit << 12) - chance) * 6
-    weights[row, _MODELS] += (256 * error + 0x2000) >> 14
+    weights[row, models] += (256 * error + 0x2000) >> 14
     goal = 65535 if bit else 0
-    for model in range(_MODELS):
+    for model in range(models):
         weights[row, model] += (coder[_MIXED + model] * error + 0x2000) >> 14
         place = coder[_PLACES + model]
         slot = np.int64(slots[model, place])
@@ -113,23 +115,23 @@ def _mix(coder, raw, encoding, bit, slots, weights, row):
 
 
 @register_jitable
-def _models(contexts):
+def _models(contexts, models=_MODELS):
     """Fresh probabilities of every model in ``contexts`` contexts."""
-    return np.full((_MODELS, contexts), _FRESH, dtype=np.int32)
+    return np.full((models, contexts), _FRESH, dtype=np.int32)
 
 
 @register_jitable
-def _weights(rows):
-    """Equal weights."""
-    weights = np.full((rows, _INPUTS), 22000, dtype=np.int64)
-    weights[:, _MODELS] = 0
+def _weights(rows, models=_MODELS):
+    """Equal weights of the models, and none of the constant behind them."""
+    weights = np.full((rows, models + 1), 88000 // models, dtype=np.int64)
+    weights[:, models] = 0
     return weights
 
 
 @register_jitable
 def _start(raw, encoding):
     """A coder at the beginning of ``raw``."""
-    coder = np.zeros(_MIXED + _MODELS, dtype=np.int64)
+    coder = np.zeros(_MIXED + _WIDE_MODELS, dtype=np.int64)
     coder[1] = 0xFFFFFFFF
     if not encoding:
         for at in range(4):
@@ -288,12 +290,14 @@ def _clip(value, limit):
 def _walk_values(raw, encoding, values, active, neighbours, taps, missing):
     """Code the values of active voxels; ``values`` holds what inactive ones are. The bytes, and how many."""
     coder = _start(raw, encoding)
-    slots = _models(_BINS * 49)
-    weights = _weights(_BINS)
+    wide = len(taps) > FEW_TAPS
+    models = _WIDE_MODELS if wide else _MODELS
+    slots = _models(_BINS * _MOST_CONTEXTS, models)
+    weights = _weights(_BINS * 4, models)
     frame = np.zeros(_FRAME, dtype=np.int32)
     errors = np.zeros(values.shape, dtype=np.int16)
     miss = np.zeros(_FRAME, dtype=np.int16)
-    contexts = np.zeros(_MODELS, dtype=np.int64)
+    contexts = np.zeros(_WIDE_MODELS + 1, dtype=np.int64)
     for row in range(len(values)):
         if encoding:
             raw = _roomy(raw, coder[3])
@@ -305,33 +309,71 @@ def _walk_values(raw, encoding, values, active, neighbours, taps, missing):
             if not active[row, place]:
                 frame[at] = value
                 miss[at] = 0
+                if wide:
+                    _extend(frame, place, at)
                 continue
             total = 2048
-            for number in range(len(_TAP_STEPS)):
+            for number in range(len(taps)):
                 total += np.int64(taps[number]) * np.int64(frame[at + _TAP_STEPS[number]])
             expected = _clip(total >> 12, LARGEST)
-            part = (total & 4095) >> 10
-            a, b, c = np.int64(frame[at - _X]), np.int64(frame[at - _Y]), np.int64(frame[at - 1])
-            plane = a + b + c - np.int64(frame[at - _X - _Y]) - np.int64(frame[at - _X - 1])
-            plane += np.int64(frame[at - _X - _Y - 1]) - np.int64(frame[at - _Y - 1])
-            # How far the neighbours were missed, and how far they are from each other.
-            missed = abs(np.int64(miss[at - _X])) + abs(np.int64(miss[at - _Y])) + abs(np.int64(miss[at - 1]))
-            missed += abs(np.int64(miss[at - _X - _Y])) + abs(np.int64(miss[at - _X - 1]))
-            missed += abs(np.int64(miss[at - _Y - 1]))
-            spread = max(a, b, c) - min(a, b, c)
-            contexts[0] = _level(missed)
-            contexts[1] = part * 8 + (_level(spread) >> 1)
-            contexts[2] = (_level(missed) >> 1) * 4 + part
-            contexts[3] = (_clip(plane - expected, 3) + 3) * 7 + _clip((a + b + c) // 3 - expected, 3) + 3
+            _see(contexts, frame, miss, at, expected, (total & 4095) >> 10, wide)
             error = _code_error(coder, raw, encoding, value - expected, slots, weights, contexts)
             value = _clip(expected + error, LARGEST)
             values[row, place] = value
             frame[at] = value
             miss[at] = _clip(error, 1000)
             errors[row, place] = _clip(error, 1000)
+            if wide:
+                _extend(frame, place, at)
     if encoding:
         return raw, _finish(coder, raw)
     return raw, coder[3]
+
+
+@register_jitable
+def _extend(frame, place, at):
+    """Let what a later block will hold be what is at this one's end, for the taps that reach there."""
+    y, z = place >> 3 & 7, place & 7
+    if z == 7:
+        frame[at + 1] = frame[at + 2] = frame[at]
+    if y == 7:
+        frame[at + _Y] = frame[at + 2 * _Y] = frame[at]
+        if z == 0:
+            frame[at + _Y - 1] = frame[at]
+        if z == 7:
+            frame[at + _Y + 1] = frame[at]
+
+
+@register_jitable
+def _see(contexts, frame, miss, at, expected, part, wide):
+    """The contexts of a value's bits, one a model, and last which weights mix them."""
+    a, b, c = np.int64(frame[at - _X]), np.int64(frame[at - _Y]), np.int64(frame[at - 1])
+    plane = a + b + c - np.int64(frame[at - _X - _Y]) - np.int64(frame[at - _X - 1])
+    plane += np.int64(frame[at - _X - _Y - 1]) - np.int64(frame[at - _Y - 1])
+    # How far the neighbours were missed, and how far they are from each other.
+    missed = abs(np.int64(miss[at - _X])) + abs(np.int64(miss[at - _Y])) + abs(np.int64(miss[at - 1]))
+    missed += abs(np.int64(miss[at - _X - _Y])) + abs(np.int64(miss[at - _X - 1]))
+    missed += abs(np.int64(miss[at - _Y - 1]))
+    spread = max(a, b, c) - min(a, b, c)
+    around = (_clip(plane - expected, 3) + 3) * 7 + _clip((a + b + c) // 3 - expected, 3) + 3
+    contexts[1] = part * 8 + (_level(spread) >> 1)
+    contexts[3] = around
+    if not wide:
+        contexts[0] = _level(missed)
+        contexts[2] = (_level(missed) >> 1) * 4 + part
+        contexts[_WIDE_MODELS] = 0
+        return
+    missed += abs(np.int64(miss[at - _X + _Y])) + abs(np.int64(miss[at - _X + 1])) + abs(np.int64(miss[at - _Y + 1]))
+    contexts[0] = _level(missed) * 8 + (_level(spread) >> 1)
+    contexts[2] = _level(missed) * 4 + part
+    # Straight on along each axis: where the field has a kink one of them is nearer than any sum.
+    along_x = _clip(2 * a - np.int64(frame[at - 2 * _X]) - expected, 3) + 3
+    along_y = _clip(2 * b - np.int64(frame[at - 2 * _Y]) - expected, 3) + 3
+    along_z = _clip(2 * c - np.int64(frame[at - 2]) - expected, 3) + 3
+    leaning = np.int64(miss[at - _X]) + np.int64(miss[at - _Y]) + np.int64(miss[at - 1])
+    contexts[4] = along_x * 7 + along_y
+    contexts[5] = along_z * 7 + _clip(leaning, 3) + 3
+    contexts[_WIDE_MODELS] = _level(missed) >> 2
 
 
 @register_jitable
@@ -363,34 +405,36 @@ def _code_error(coder, raw, encoding, error, slots, weights, contexts):
 @register_jitable
 def _bin(number, bit, coder, raw, encoding, slots, weights, contexts):
     """Code one bit of a whole number."""
-    coder[_PLACES] = number * 16 + contexts[0]
-    coder[_PLACES + 1] = number * 32 + contexts[1]
-    coder[_PLACES + 2] = number * 32 + contexts[2]
-    coder[_PLACES + 3] = number * 49 + contexts[3]
-    return _mix(coder, raw, encoding, np.int64(bit), slots, weights, number)
+    for model in range(len(slots)):
+        coder[_PLACES + model] = number * _MOST_CONTEXTS + contexts[model]
+    row = number * 4 + contexts[_WIDE_MODELS]
+    return _mix(coder, raw, encoding, np.int64(bit), slots, weights, row)
 
 
 def _add_normal(values, active, neighbours, taps, missing, matrix, goal):
     """Add the normal equations of the linear prediction, each voxel weighed by how well ``taps`` already meet it."""
     frame = np.zeros(_FRAME, dtype=np.int32)
-    seen = np.zeros(len(_TAP_STEPS), dtype=np.float64)
+    seen = np.zeros(len(taps), dtype=np.float64)
     for row in range(len(values)):
         _fill_frame(frame, values, neighbours, row, missing)
         for place in range(512):
-            frame[_at(place)] = values[row, place]
+            at = _at(place)
+            frame[at] = values[row, place]
+            if len(taps) > FEW_TAPS:
+                _extend(frame, place, at)
         for place in range(512):
             if not active[row, place]:
                 continue
             at = _at(place)
             error = float(values[row, place])
-            for number in range(len(_TAP_STEPS)):
+            for number in range(len(taps)):
                 seen[number] = frame[at + _TAP_STEPS[number]]
                 error -= taps[number] / 4096.0 * seen[number]
             # Bits grow with the logarithm of an error, not with its square.
             weight = 1.0 / (abs(error) + 1.0)
-            for one in range(len(_TAP_STEPS)):
+            for one in range(len(taps)):
                 goal[one] += weight * seen[one] * values[row, place]
-                for two in range(len(_TAP_STEPS)):
+                for two in range(len(taps)):
                     matrix[one, two] += weight * seen[one] * seen[two]
 
 
@@ -412,15 +456,15 @@ def values(raw, encoding, blocks, active, neighbours, taps, missing, *, interpre
     return walk(raw, encoding, blocks, active, neighbours, taps, missing)
 
 
-def fit_taps(blocks, active, neighbours, missing):
-    """Weights (10,) int16, in 4096ths, of the linear prediction that misses ``blocks`` least."""
-    taps = np.zeros(len(TAPS), dtype=np.int16)
+def fit_taps(blocks, active, neighbours, missing, count):
+    """Weights (count,) int16, in 4096ths, of the linear prediction that misses ``blocks`` least."""
+    taps = np.zeros(count, dtype=np.int16)
     for _ in range(3):
-        matrix, goal = np.zeros((len(TAPS), len(TAPS))), np.zeros(len(TAPS))
+        matrix, goal = np.zeros((count, count)), np.zeros(count)
         _compiled_normal(blocks, active, neighbours, taps, missing, matrix, goal)
-        scale = np.trace(matrix) / len(TAPS)
+        scale = np.trace(matrix) / count
         if not math.isfinite(scale) or scale <= 0:
             break
-        found = np.linalg.solve(matrix + 1e-4 * scale * np.eye(len(TAPS)), goal)
+        found = np.linalg.solve(matrix + 1e-4 * scale * np.eye(count), goal)
         taps = np.clip(np.rint(found * 4096), -32767, 32767).astype(np.int16)
     return taps
