@@ -1,5 +1,7 @@
 """Blocks come back as they were, at few bits, and whatever bytes are decoded."""
 
+import zlib
+
 import numpy as np
 import pytest
 
@@ -17,6 +19,7 @@ from voxfield.kernels.block_code import (
 
 NONE = np.full((3, len(EARLIER)), -1, np.int32)
 PLAIN = np.array([0, 0, 4096, *[0] * 7], np.int16)
+WIDE = np.array([2500, 1500, 2500, -400, *[-100] * 24], np.int16)
 
 
 def row_of_blocks(count):
@@ -57,14 +60,15 @@ def test_hints_save_bits_and_must_be_the_same():
         decode_states(told, NONE)
 
 
+@pytest.mark.parametrize("taps", [PLAIN, WIDE], ids=["few", "wide"])
 @pytest.mark.parametrize("size", [1, 100, LARGEST])
-def test_values_come_back(size):
+def test_values_come_back(size, taps):
     draw = np.random.default_rng(1)
     values = draw.integers(-size, size + 1, (3, 512)).astype(np.int32)
     active = draw.random((3, 512)) < 0.7
-    raw = encode_values(values, active, row_of_blocks(3), PLAIN, missing=size)
+    raw = encode_values(values, active, row_of_blocks(3), taps, missing=size)
     found = np.where(active, 7, values).astype(np.int32)
-    decode_values(raw, found, active, row_of_blocks(3), PLAIN, missing=size)
+    decode_values(raw, found, active, row_of_blocks(3), taps, missing=size)
     assert np.array_equal(found, values)
 
 
@@ -77,7 +81,8 @@ def test_taps_predict_a_plane_exactly():
     )
 
 
-def test_interpreted_and_compiled_are_one():
+@pytest.mark.parametrize("taps", [PLAIN, WIDE], ids=["few", "wide"])
+def test_interpreted_and_compiled_are_one(taps):
     draw = np.random.default_rng(2)
     states = draw.choice([0, 1, 1, 2, 4], (2, 512)).astype(np.uint8)
     hints = draw.integers(0, 4, (2, 512)).astype(np.uint8)
@@ -88,10 +93,10 @@ def test_interpreted_and_compiled_are_one():
     values = (draw.normal(size=(2, 512)) * 40).astype(np.int32)
     values[0, :3] = LARGEST, -LARGEST, 1 << 20
     active = states == 1
-    raw = encode_values(values, active, neighbours, PLAIN, implementation="reference")
-    assert raw == encode_values(values, active, neighbours, PLAIN)
+    raw = encode_values(values, active, neighbours, taps, implementation="reference")
+    assert raw == encode_values(values, active, neighbours, taps)
     found = np.where(active, 0, values).astype(np.int32)
-    decode_values(raw, found, active, neighbours, PLAIN, implementation="reference")
+    decode_values(raw, found, active, neighbours, taps, implementation="reference")
     assert np.array_equal(found, values)
 
 
@@ -138,3 +143,20 @@ def test_no_blocks():
     nothing = np.empty((0, len(EARLIER)), np.int32)
     raw = encode_states(np.empty((0, 512), np.uint8), nothing)
     assert decode_states(raw, nothing).shape == (0, 512)
+
+
+def test_codes_of_files_that_exist_stay():
+    """What these functions wrote when the file format was made: changing it would orphan every file."""
+    draw = np.random.default_rng(5)
+    neighbours = row_of_blocks(6)
+    neighbours[2:, 0] = np.arange(4)
+    neighbours[1:, EARLIER.index((-1, 0, 0))] = np.arange(5)
+    states = draw.choice([0, 1, 1, 1, 2, 4], (6, 512)).astype(np.uint8)
+    hints = draw.integers(0, 4, (6, 512)).astype(np.uint8)
+    raw = encode_states(states, neighbours, hints)
+    assert (len(raw), zlib.crc32(raw)) == (716, 576080111)
+    values = np.cumsum(draw.integers(-40, 41, (6, 512)), axis=1).astype(np.int32)
+    values[3] *= 100_000
+    taps = np.array([0, 768, 0, 0, 0, 0, 0, 0, 601, 0], np.int16)
+    raw = encode_values(values, (states & 1).astype(np.bool_), neighbours, taps, missing=3)
+    assert (len(raw), zlib.crc32(raw)) == (2357, 3528400453)

@@ -12,6 +12,7 @@ import pytest
 
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.storage.compressed import CompressedFile, CompressionConfig, read_compressed, write_compressed
+from voxfield.storage.compressed.layout import leaves_of_chunks
 from voxfield.storage.compressed.quantiser import Quantiser
 from voxfield.storage.vdb import VdbGrid, read_vdb
 from voxfield.voxels.sparse import SparseVolume
@@ -212,9 +213,9 @@ def test_other_files(tmp_path, good):
         with pytest.raises(FormatError, match=r"bad\.vxv: "):
             CompressedFile(path)
     raw = bytearray(good.read_bytes())
-    raw[8] = 2
+    raw[8] = 3
     path.write_bytes(raw)
-    with pytest.raises(FormatError, match="version 2, and 1 is read"):
+    with pytest.raises(FormatError, match="version 3, and 1 to 2 are read"):
         CompressedFile(path)
 
 
@@ -242,13 +243,61 @@ def test_every_change_is_noticed(tmp_path, good):
         tracemalloc.stop()
 
 
-def rewritten(raw, change):
-    """A file whose directory was changed, with the right checksum."""
+def with_directory(raw, packed):
+    """A file with other bytes for its directory, and the right checksum."""
     length = struct.unpack_from("<I", raw, 12)[0]
-    directory = json.loads(raw[20 : 20 + length])
+    return raw[:12] + struct.pack("<II", len(packed), zlib.crc32(packed)) + packed + raw[20 + length :]
+
+
+def rewritten(raw, change):
+    """A file whose directory was changed."""
+    length = struct.unpack_from("<I", raw, 12)[0]
+    directory = json.loads(zlib.decompress(raw[24 : 20 + length]))
     change(directory)
     text = json.dumps(directory).encode()
-    return raw[:12] + struct.pack("<II", len(text), zlib.crc32(text)) + text + raw[20 + length :]
+    return with_directory(raw, struct.pack("<I", len(text)) + zlib.compress(text))
+
+
+def test_directories_that_unpack_to_another_size(tmp_path, good):
+    path, raw = tmp_path / "bomb.vxv", good.read_bytes()
+    bomb = zlib.compress(bytes(10**8), 9)
+    tracemalloc.start()
+    try:
+        for said in (0, 5, 10**8 - 1, 2**32 - 1):
+            path.write_bytes(with_directory(raw, struct.pack("<I", said) + bomb[: 10**4]))
+            with pytest.raises(FormatError, match=r"bomb\.vxv: "):
+                CompressedFile(path)
+        path.write_bytes(with_directory(raw, b"ab"))
+        with pytest.raises(FormatError, match=r"bomb\.vxv: "):
+            CompressedFile(path)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("codec", ["quantised", "neural"])
+def test_files_of_the_first_version_are_read(codec):
+    """They have a plain directory, ten taps, and no word of their chunks' sizes."""
+    path = Path(__file__).parent / f"version-1-{codec}.vxv"
+    assert path.read_bytes()[8] == 1
+    x, y, z = np.meshgrid(*[np.arange(12.0)] * 3, indexing="ij")
+    was = np.maximum(1 - ((x - 5) ** 2 + (y - 6) ** 2 + (z - 5.5) ** 2) / 30, 0).astype(np.float32)
+    (grid,) = read_compressed(path)
+    assert np.array_equal(grid.volume.to_dense_mask((0, 0, 0), (12, 12, 12)), was != 0)
+    assert np.abs(grid.volume.to_dense((0, 0, 0), (12, 12, 12)) - was).max() <= 0.05
+    assert codec == "neural" or zlib.crc32(grid.volume.to_dense((0, 0, 0), (12, 12, 12)).tobytes()) == 700520715
+
+
+def test_large_grids_have_an_even_number_of_chunks():
+    assert [leaves_of_chunks(leaves) for leaves in (0, 1, 511, 512, 1024, 1025, 2049)] == [
+        1,
+        1,
+        511,
+        256,
+        512,
+        513,
+        513,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -264,6 +313,9 @@ def rewritten(raw, change):
         ("chunks", []),
         ("chunks", "x"),
         ("chunks_at", 2**63 - 1),
+        ("chunk_leaves", 0),
+        ("chunk_leaves", 2000),
+        ("chunk_leaves", "x"),
         ("topology", [0]),
         ("topology", [2**62, 5]),
         ("tiles", [0, 5, 2**50]),

@@ -183,7 +183,7 @@ def test_weights_that_are_not_finite(tmp_path):
     write_compressed(path, [VdbGrid(name="x", volume=blob(20))], neural(steps=2))
     raw = bytearray(path.read_bytes())
     length = struct.unpack_from("<I", raw, 12)[0]
-    at, size = json.loads(raw[20 : 20 + length])["grids"][0]["network"]["section"]
+    at, size = json.loads(zlib.decompress(raw[24 : 20 + length]))["grids"][0]["network"]["section"]
     begin = 20 + length + at
     raw[begin + size - 2 : begin + size] = struct.pack("<e", np.inf)
     raw[begin : begin + 4] = struct.pack("<I", zlib.crc32(raw[begin + 4 : begin + size]))

@@ -2,6 +2,7 @@
 
 from voxfield.kernels.block_code.api import (
     EARLIER,
+    FEW_TAPS,
     HINTS,
     LARGEST,
     TAPS,
@@ -14,6 +15,7 @@ from voxfield.kernels.block_code.api import (
 
 __all__ = [
     "EARLIER",
+    "FEW_TAPS",
     "HINTS",
     "LARGEST",
     "TAPS",

@@ -20,6 +20,8 @@ from voxfield.kernels.dispatch import load_backend, resolve
 
 EARLIER: Final = tuple((x, y, z) for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1) if (x, y, z) < (0, 0, 0))
 """The 13 places around a block whose blocks come before it in the order of (x, y, z)."""
+FEW_TAPS: Final = 10
+"""Taps that the first files were made with, in whose codes values are seen in fewer contexts."""
 TAPS: Final = (
     (-1, 0, 0),
     (0, -1, 0),
@@ -31,8 +33,26 @@ TAPS: Final = (
     (-2, 0, 0),
     (0, -2, 0),
     (0, 0, -2),
+    (-1, -1, 1),
+    (-1, 0, 1),
+    (-1, 1, -1),
+    (-1, 1, 0),
+    (-1, 1, 1),
+    (0, -1, 1),
+    (-2, -1, 0),
+    (-2, 0, -1),
+    (-2, 0, 1),
+    (-2, 1, 0),
+    (-1, -2, 0),
+    (-1, 0, -2),
+    (-1, 0, 2),
+    (-1, 2, 0),
+    (0, -2, -1),
+    (0, -2, 1),
+    (0, -1, -2),
+    (0, -1, 2),
 )
-"""The voxels that a value is predicted from."""
+"""The voxels that a value is predicted from: the first `FEW_TAPS` of them, or all."""
 HINTS: Final = 4
 """Hints are 0 to this less one."""
 LARGEST: Final = 1 << 28
@@ -104,7 +124,7 @@ def encode_values(
         values: (N, 512) int32, -`LARGEST` to `LARGEST`. Those of inactive voxels are not coded, only seen by others.
         active: (N, 512) bool.
         neighbours: see above.
-        taps: (10,) int16: a value is predicted as the sum of ``taps`` / 4096 times the values at `TAPS`; see
+        taps: (28,) or (10,) int16: a value is predicted as the sum of ``taps`` / 4096 times the values at `TAPS`; see
             `fit_taps`.
         missing: what stands where no earlier block is.
         implementation: None is Numba.
@@ -168,14 +188,16 @@ def decode_values(
     _check_read(raw, read)
 
 
-def fit_taps(values: np.ndarray, active: np.ndarray, neighbours: np.ndarray, *, missing: int = 0) -> np.ndarray:
-    """(10,) int16: taps that predict ``values`` well, by least squares reweighed towards least bits. Arguments as
-    `encode_values`.
+def fit_taps(
+    values: np.ndarray, active: np.ndarray, neighbours: np.ndarray, *, missing: int = 0, count: int = len(TAPS)
+) -> np.ndarray:
+    """(count,) int16: taps that predict ``values`` well, by least squares reweighed towards least bits. Arguments as
+    `encode_values`; ``count`` is `FEW_TAPS` or all of `TAPS`.
     """
     _check_blocks("values", values, np.int32)
     _check_blocks("active", active, np.bool_)
     _check_neighbours(neighbours, len(values))
-    taps: np.ndarray = _backend(None).fit_taps(values, active, neighbours, missing)
+    taps: np.ndarray = _backend(None).fit_taps(values, active, neighbours, missing, count)
     return taps
 
 
@@ -210,8 +232,8 @@ def _check_neighbours(neighbours: np.ndarray, count: int) -> None:
 
 
 def _check_taps(taps: np.ndarray, missing: int) -> None:
-    if taps.shape != (len(TAPS),) or taps.dtype != np.int16:
-        raise InputError(f"taps: expected ({len(TAPS)},) int16, got {taps.shape} {taps.dtype}.")
+    if taps.shape not in {(FEW_TAPS,), (len(TAPS),)} or taps.dtype != np.int16:
+        raise InputError(f"taps: expected ({len(TAPS)},) or ({FEW_TAPS},) int16, got {taps.shape} {taps.dtype}.")
     if not -LARGEST <= missing <= LARGEST:
         raise InputError(f"missing: expected a magnitude up to {LARGEST}, got {missing}.")
 

@@ -15,18 +15,20 @@ import numpy as np
 from numba import njit
 from numba.extending import register_jitable
 
-from voxfield.kernels.block_code.api import EARLIER, HINTS, LARGEST, TAPS
+from voxfield.kernels.block_code.api import EARLIER, FEW_TAPS, HINTS, LARGEST, TAPS
 
 _MODELS = 4
-_INPUTS = _MODELS + 1  # and a constant
+_WIDE_MODELS = 6  # for values with more taps than `FEW_TAPS`
 _LIMIT = 250  # observations after which a probability adapts no slower
 _ROOM = 1 << 16  # bytes that a block's code never exceeds: 512 voxels of at most 80 bits, each of at most 12 bits
 _UNARY = 14  # magnitudes up to this are coded bit by bit
 _ESCAPE = 30  # most bits of what goes beyond
 _BINS = 2 + _UNARY + 2 * _ESCAPE
-_FRAME = 12
+_MOST_CONTEXTS = 128  # of a value's bit, in one model
+_X, _Y = 144, 12  # from one voxel of a frame to the next along x and along y
+_FRAME = 12 * _X
 _AROUND = np.array(EARLIER, dtype=np.int64)
-_STEPS = np.array(TAPS, dtype=np.int64)
+_TAP_STEPS = np.array(TAPS, dtype=np.int64) @ np.array([_X, _Y, 1])
 
 
 def _squash_table() -> np.ndarray:
@@ -47,13 +49,19 @@ def _stretch_table(squash: np.ndarray) -> np.ndarray:
     return np.minimum(np.searchsorted(squash, np.arange(4096)), 4095).astype(np.int64) - 2048
 
 
-_SQUASH = _squash_table()
-_STRETCH = _stretch_table(_SQUASH)
-_RATES = np.array([2 * 65536 // (2 * count + 3) for count in range(_LIMIT + 1)], dtype=np.int64)
+_SQUASH = _squash_table().astype(np.int16)
+_STRETCH = _stretch_table(_SQUASH).astype(np.int16)
+_RATES = np.array([2 * 65536 // (2 * count + 3) for count in range(_LIMIT + 1)], dtype=np.int32)
+_FRESH = 32768 << 8
+"""A probability of a half that nothing has been seen of: probabilities have 16 bits, over 8 of observations."""
+
+# A coder is one array: low and high end of the range, the decoder's code, the place in the bytes, then the places of a
+# bit's probabilities, and what these put into the mix. Both directions share every function. The compiled functions
+# pass few arrays: each is seven arguments. Tables are constants to them, in few bytes, as they share the first cache.
+_PLACES = 4
+_MIXED = _PLACES + _WIDE_MODELS
 
 
-# A coder is five whole numbers: low and high end of the range, the decoder's code, the place in the bytes, and the
-# probability mixed last; its lists are one array each, so that both directions share every function.
 @register_jitable
 def _code_bit(coder, raw, encoding, bit, chance):
     """Code one bit whose probability of being 1 is ``chance`` of 4096 (1 to 4095)."""
@@ -80,53 +88,50 @@ def _code_bit(coder, raw, encoding, bit, chance):
 
 
 @register_jitable
-def _mix(coder, raw, encoding, bit, chances, counts, places, weights, row, inputs, squash, stretch, rates):
-    """Code one bit with the probabilities at ``places``, weighed by ``weights[row]``, and let all of them learn."""
-    total = 0
-    for model in range(_MODELS):
-        inputs[model] = stretch[np.int64(chances[model, places[model]]) >> 4]
-        total += inputs[model] * weights[row, model]
-    total += inputs[_MODELS] * weights[row, _MODELS]
+def _mix(coder, raw, encoding, bit, slots, weights, row):
+    """Code one bit with the probabilities that ``coder`` names of ``slots``, one of each model, weighed by row ``row``
+    of ``weights``, and let all of them learn.
+    """
+    models = len(slots)
+    total = 256 * weights[row, models]
+    for model in range(models):
+        stretched = np.int64(_STRETCH[slots[model, coder[_PLACES + model]] >> 12])
+        coder[_MIXED + model] = stretched
+        total += stretched * weights[row, model]
     total = min(max(total >> 16, -2047), 2047)
-    chance = min(max(squash[total + 2048], 1), 4095)
+    chance = min(max(np.int64(_SQUASH[total + 2048]), 1), 4095)
     bit = _code_bit(coder, raw, encoding, bit, chance)
     error = ((bit << 12) - chance) * 6
-    for model in range(_INPUTS):
-        weights[row, model] += (inputs[model] * error + 0x2000) >> 14
+    weights[row, models] += (256 * error + 0x2000) >> 14
     goal = 65535 if bit else 0
-    for model in range(_MODELS):
-        place = places[model]
-        count = np.int64(counts[model, place])
-        chance = np.int64(chances[model, place])
-        chances[model, place] = chance + (((goal - chance) * np.int64(rates[count])) >> 16)
-        if count < _LIMIT:
-            counts[model, place] = count + 1
+    for model in range(models):
+        weights[row, model] += (coder[_MIXED + model] * error + 0x2000) >> 14
+        place = coder[_PLACES + model]
+        slot = np.int64(slots[model, place])
+        chance, count = slot >> 8, slot & 255
+        chance += ((goal - chance) * np.int64(_RATES[count])) >> 16
+        slots[model, place] = chance << 8 | (count + 1 if count < _LIMIT else count)
     return bit
 
 
 @register_jitable
-def _models(contexts):
-    """Fresh probabilities and counts for the widest of ``contexts``, room for places, and equal weights of one row."""
-    chances = np.full((_MODELS, contexts), 32768, dtype=np.int32)
-    counts = np.zeros((_MODELS, contexts), dtype=np.int16)
-    places = np.zeros(_MODELS, dtype=np.int64)
-    inputs = np.zeros(_INPUTS, dtype=np.int64)
-    inputs[_MODELS] = 256
-    return chances, counts, places, inputs
+def _models(contexts, models=_MODELS):
+    """Fresh probabilities of every model in ``contexts`` contexts."""
+    return np.full((models, contexts), _FRESH, dtype=np.int32)
 
 
 @register_jitable
-def _weights(rows):
-    """Equal weights."""
-    weights = np.full((rows, _INPUTS), 22000, dtype=np.int64)
-    weights[:, _MODELS] = 0
+def _weights(rows, models=_MODELS):
+    """Equal weights of the models, and none of the constant behind them."""
+    weights = np.full((rows, models + 1), 88000 // models, dtype=np.int64)
+    weights[:, models] = 0
     return weights
 
 
 @register_jitable
 def _start(raw, encoding):
     """A coder at the beginning of ``raw``."""
-    coder = np.zeros(4, dtype=np.int64)
+    coder = np.zeros(_MIXED + _WIDE_MODELS, dtype=np.int64)
     coder[1] = 0xFFFFFFFF
     if not encoding:
         for at in range(4):
@@ -155,39 +160,40 @@ def _finish(coder, raw):
 
 
 @register_jitable
-def _fill_frame(frame, blocks, neighbours, row, around, missing):
+def _fill_frame(frame, blocks, neighbours, row, missing):
     """Copy into a frame what earlier blocks know around block ``row``; ``missing`` where there is none."""
     frame[:] = missing
-    for number in range(len(around)):
+    for number in range(len(_AROUND)):
         other = neighbours[row, number]
         if other < 0:
             continue
-        low = np.empty(3, np.int64)
-        high = np.empty(3, np.int64)
-        for axis in range(3):
-            step = around[number, axis]
-            low[axis] = 0 if step < 0 else (2 if step == 0 else 10)
-            high[axis] = 2 if step < 0 else (10 if step == 0 else 12)
-        for x in range(low[0], high[0]):
+        step_x, step_y, step_z = _AROUND[number, 0], _AROUND[number, 1], _AROUND[number, 2]
+        for x in range(10 if step_x > 0 else 2 * (step_x + 1), 10 + 2 * step_x if step_x >= 0 else 2):
             at_x = (x + 6) & 7
-            for y in range(low[1], high[1]):
+            for y in range(10 if step_y > 0 else 2 * (step_y + 1), 10 + 2 * step_y if step_y >= 0 else 2):
                 at_y = (y + 6) & 7
-                for z in range(low[2], high[2]):
-                    frame[x, y, z] = blocks[other, (at_x * 8 + at_y) * 8 + ((z + 6) & 7)]
+                for z in range(10 if step_z > 0 else 2 * (step_z + 1), 10 + 2 * step_z if step_z >= 0 else 2):
+                    frame[x * _X + y * _Y + z] = blocks[other, (at_x * 8 + at_y) * 8 + ((z + 6) & 7)]
 
 
-def _walk_states(raw, encoding, states, hints, neighbours, around, squash, stretch, rates):
+@register_jitable
+def _at(place):
+    """Where in a frame the voxel of an offset in its block is."""
+    return (2 + (place >> 6)) * _X + (2 + ((place >> 3) & 7)) * _Y + 2 + (place & 7)
+
+
+def _walk_states(raw, encoding, states, hints, neighbours):
     """Code the states of all blocks; the bytes, and how many were read or written."""
     coder = _start(raw, encoding)
-    chances, counts, places, inputs = _models(8192 * HINTS)
+    slots = _models(8192 * HINTS)
     weights = _weights(2 * HINTS)
-    kind_chances, kind_counts, kind_places, kind_inputs = _models(2048)
+    kind_slots = _models(2048)
     kind_weights = _weights(2)
-    full_chances, full_counts, full_places, full_inputs = _models(16)
+    full_slots = _models(16)
     full_weights = _weights(1)
     full = np.zeros(len(states) + 1, dtype=np.uint8)  # the last is that of a block that is not there
-    frame = np.zeros((_FRAME, _FRAME, _FRAME), dtype=np.uint8)
-    hint = np.zeros((_FRAME, _FRAME, _FRAME), dtype=np.uint8)
+    frame = np.zeros(_FRAME, dtype=np.uint8)
+    hint = np.zeros(_FRAME, dtype=np.uint8)
     for row in range(len(states)):
         if encoding:
             raw = _roomy(raw, coder[3])
@@ -201,80 +207,56 @@ def _walk_states(raw, encoding, states, hints, neighbours, around, squash, stret
                 whole = 0
         beside = np.int64(full[neighbours[row, 12]]) | np.int64(full[neighbours[row, 10]]) << 1
         beside |= np.int64(full[neighbours[row, 4]]) << 2
-        full_places[0] = beside * 2 + expected
-        full_places[1] = beside
-        full_places[2] = expected
-        full_places[3] = 0
-        if _mix(
-            coder, raw, encoding, whole, full_chances, full_counts, full_places, full_weights, 0, full_inputs,
-            squash, stretch, rates,
-        ):  # fmt: skip
+        coder[_PLACES] = beside * 2 + expected
+        coder[_PLACES + 1] = beside
+        coder[_PLACES + 2] = expected
+        coder[_PLACES + 3] = 0
+        if _mix(coder, raw, encoding, whole, full_slots, full_weights, 0):
             full[row] = 1
             states[row, :] = 1
             continue
-        _fill_frame(frame, states, neighbours, row, around, 0)
+        _fill_frame(frame, states, neighbours, row, 0)
         for place in range(512):
-            hint[2 + (place >> 6), 2 + ((place >> 3) & 7), 2 + (place & 7)] = hints[row, place]
-        for x in range(2, 10):
-            for y in range(2, 10):
-                for z in range(2, 10):
-                    place = ((x - 2) * 8 + (y - 2)) * 8 + z - 2
-                    state = np.int64(states[row, place])
-                    a, b, c = np.int64(frame[x - 1, y, z]), np.int64(frame[x, y - 1, z]), np.int64(frame[x, y, z - 1])
-                    ab, ac, bc = (
-                        np.int64(frame[x - 1, y - 1, z]),
-                        np.int64(frame[x - 1, y, z - 1]),
-                        np.int64(frame[x, y - 1, z - 1]),
-                    )
-                    aa, bb, cc = (
-                        np.int64(frame[x - 2, y, z]),
-                        np.int64(frame[x, y - 2, z]),
-                        np.int64(frame[x, y, z - 2]),
-                    )
-                    on = (a & 1) | (b & 1) << 1 | (c & 1) << 2
-                    near = on | (ab & 1) << 3 | (ac & 1) << 4 | (bc & 1) << 5
-                    far = (aa & 1) | (bb & 1) << 1 | (cc & 1) << 2
-                    beyond = np.int64(frame[x - 1, y + 1, z] & 1) | np.int64(frame[x - 1, y, z + 1] & 1) << 1
-                    beyond |= np.int64(frame[x, y - 1, z + 1] & 1) << 2 | np.int64(frame[x - 1, y - 1, z - 1] & 1) << 3
-                    told = np.int64(hint[x, y, z])
-                    before = min(
-                        np.int64(hint[x - 1, y, z]) + np.int64(hint[x, y - 1, z]) + np.int64(hint[x, y, z - 1]), 7
-                    )
-                    after = min(
-                        np.int64(hint[x + 1, y, z]) + np.int64(hint[x, y + 1, z]) + np.int64(hint[x, y, z + 1]), 7
-                    )
-                    places[0] = near * HINTS + told
-                    places[1] = (near | far << 6 | beyond << 9) * HINTS + told
-                    places[2] = (on | before << 3 | after << 6) * HINTS + told
-                    places[3] = (far | (x & 1) << 3 | (y & 1) << 4) * HINTS + told
-                    mixed = told * 2 + (1 if on in {0, 7} else 0)
-                    active = _mix(
-                        coder, raw, encoding, state & 1, chances, counts, places, weights, mixed, inputs,
-                        squash, stretch, rates,
-                    )  # fmt: skip
-                    kind = 0
-                    if not active:
-                        kinds = (a >> 1) | (b >> 1) << 2 | (c >> 1) << 4
-                        all_kinds = kinds | (ab >> 1 & 1) << 6 | (ac >> 1 & 1) << 7 | (bc >> 1 & 1) << 8
-                        kind_places[0] = kinds * 2
-                        kind_places[1] = (all_kinds * 2) & 2047
-                        kind_places[2] = (c >> 1) * 2
-                        kind_places[3] = 0
-                        minus = _mix(
-                            coder, raw, encoding, 1 if state >> 1 else 0, kind_chances, kind_counts, kind_places,
-                            kind_weights, 0, kind_inputs, squash, stretch, rates,
-                        )  # fmt: skip
-                        if minus:
-                            for model in range(_MODELS):
-                                kind_places[model] += 1
-                            other = _mix(
-                                coder, raw, encoding, 1 if state >> 1 == 2 else 0, kind_chances, kind_counts,
-                                kind_places, kind_weights, 1, kind_inputs, squash, stretch, rates,
-                            )  # fmt: skip
-                            kind = 1 + other
-                    coded = active | kind << 1
-                    frame[x, y, z] = coded
-                    states[row, place] = coded
+            hint[_at(place)] = hints[row, place]
+        for place in range(512):
+            at = _at(place)
+            state = np.int64(states[row, place])
+            a, b, c = np.int64(frame[at - _X]), np.int64(frame[at - _Y]), np.int64(frame[at - 1])
+            ab, ac, bc = (
+                np.int64(frame[at - _X - _Y]),
+                np.int64(frame[at - _X - 1]),
+                np.int64(frame[at - _Y - 1]),
+            )
+            on = (a & 1) | (b & 1) << 1 | (c & 1) << 2
+            near = on | (ab & 1) << 3 | (ac & 1) << 4 | (bc & 1) << 5
+            far = np.int64(frame[at - 2 * _X] & 1) | np.int64(frame[at - 2 * _Y] & 1) << 1
+            far |= np.int64(frame[at - 2] & 1) << 2
+            beyond = np.int64(frame[at - _X + _Y] & 1) | np.int64(frame[at - _X + 1] & 1) << 1
+            beyond |= np.int64(frame[at - _Y + 1] & 1) << 2 | np.int64(frame[at - _X - _Y - 1] & 1) << 3
+            told = np.int64(hint[at])
+            before = min(np.int64(hint[at - _X]) + np.int64(hint[at - _Y]) + np.int64(hint[at - 1]), 7)
+            after = min(np.int64(hint[at + _X]) + np.int64(hint[at + _Y]) + np.int64(hint[at + 1]), 7)
+            coder[_PLACES] = near * HINTS + told
+            coder[_PLACES + 1] = (near | far << 6 | beyond << 9) * HINTS + told
+            coder[_PLACES + 2] = (on | before << 3 | after << 6) * HINTS + told
+            coder[_PLACES + 3] = (far | (place >> 6 & 1) << 3 | (place >> 3 & 1) << 4) * HINTS + told
+            mixed = told * 2 + (1 if on in {0, 7} else 0)
+            active = _mix(coder, raw, encoding, state & 1, slots, weights, mixed)
+            kind = 0
+            if not active:
+                kinds = (a >> 1) | (b >> 1) << 2 | (c >> 1) << 4
+                all_kinds = kinds | (ab >> 1 & 1) << 6 | (ac >> 1 & 1) << 7 | (bc >> 1 & 1) << 8
+                coder[_PLACES] = kinds * 2
+                coder[_PLACES + 1] = (all_kinds * 2) & 2047
+                coder[_PLACES + 2] = (c >> 1) * 2
+                coder[_PLACES + 3] = 0
+                if _mix(coder, raw, encoding, 1 if state >> 1 else 0, kind_slots, kind_weights, 0):
+                    for model in range(_MODELS):
+                        coder[_PLACES + model] += 1
+                    kind = 1 + _mix(coder, raw, encoding, 1 if state >> 1 == 2 else 0, kind_slots, kind_weights, 1)
+            coded = active | kind << 1
+            frame[at] = coded
+            states[row, place] = coded
     if encoding:
         return raw, _finish(coder, raw)
     return raw, coder[3]
@@ -305,129 +287,154 @@ def _clip(value, limit):
     return min(max(value, -limit), limit)
 
 
-def _walk_values(raw, encoding, values, active, neighbours, taps, missing, around, steps, squash, stretch, rates):
+def _walk_values(raw, encoding, values, active, neighbours, taps, missing):
     """Code the values of active voxels; ``values`` holds what inactive ones are. The bytes, and how many."""
     coder = _start(raw, encoding)
-    chances, counts, places, inputs = _models(_BINS * 49)
-    weights = _weights(_BINS)
-    frame = np.zeros((_FRAME, _FRAME, _FRAME), dtype=np.int32)
+    wide = len(taps) > FEW_TAPS
+    models = _WIDE_MODELS if wide else _MODELS
+    slots = _models(_BINS * _MOST_CONTEXTS, models)
+    weights = _weights(_BINS * 4, models)
+    frame = np.zeros(_FRAME, dtype=np.int32)
     errors = np.zeros(values.shape, dtype=np.int16)
-    miss = np.zeros((_FRAME, _FRAME, _FRAME), dtype=np.int16)
+    miss = np.zeros(_FRAME, dtype=np.int16)
+    contexts = np.zeros(_WIDE_MODELS + 1, dtype=np.int64)
     for row in range(len(values)):
         if encoding:
             raw = _roomy(raw, coder[3])
-        _fill_frame(frame, values, neighbours, row, around, missing)
-        _fill_frame(miss, errors, neighbours, row, around, 0)
-        for x in range(2, 10):
-            for y in range(2, 10):
-                for z in range(2, 10):
-                    place = ((x - 2) * 8 + (y - 2)) * 8 + z - 2
-                    value = np.int64(values[row, place])
-                    if not active[row, place]:
-                        frame[x, y, z] = value
-                        miss[x, y, z] = 0
-                        continue
-                    total = 2048
-                    for number in range(len(steps)):
-                        at = frame[x + steps[number, 0], y + steps[number, 1], z + steps[number, 2]]
-                        total += np.int64(taps[number]) * np.int64(at)
-                    expected = _clip(total >> 12, LARGEST)
-                    part = (total & 4095) >> 10
-                    a, b, c = np.int64(frame[x - 1, y, z]), np.int64(frame[x, y - 1, z]), np.int64(frame[x, y, z - 1])
-                    plane = a + b + c - np.int64(frame[x - 1, y - 1, z]) - np.int64(frame[x - 1, y, z - 1])
-                    plane += np.int64(frame[x - 1, y - 1, z - 1]) - np.int64(frame[x, y - 1, z - 1])
-                    # How far the neighbours were missed, and how far they are from each other.
-                    missed = (
-                        abs(np.int64(miss[x - 1, y, z]))
-                        + abs(np.int64(miss[x, y - 1, z]))
-                        + abs(np.int64(miss[x, y, z - 1]))
-                    )
-                    missed += abs(np.int64(miss[x - 1, y - 1, z])) + abs(np.int64(miss[x - 1, y, z - 1]))
-                    missed += abs(np.int64(miss[x, y - 1, z - 1]))
-                    spread = max(a, b, c) - min(a, b, c)
-                    contexts = (
-                        _level(missed),
-                        part * 8 + (_level(spread) >> 1),
-                        (_level(missed) >> 1) * 4 + part,
-                        (_clip(plane - expected, 3) + 3) * 7 + _clip((a + b + c) // 3 - expected, 3) + 3,
-                    )
-                    error = _code_error(
-                        coder, raw, encoding, value - expected, chances, counts, places, weights, inputs, contexts,
-                        squash, stretch, rates,
-                    )  # fmt: skip
-                    value = _clip(expected + error, LARGEST)
-                    values[row, place] = value
-                    frame[x, y, z] = value
-                    miss[x, y, z] = _clip(error, 1000)
-                    errors[row, place] = _clip(error, 1000)
+        _fill_frame(frame, values, neighbours, row, missing)
+        _fill_frame(miss, errors, neighbours, row, 0)
+        for place in range(512):
+            at = _at(place)
+            value = np.int64(values[row, place])
+            if not active[row, place]:
+                frame[at] = value
+                miss[at] = 0
+                if wide:
+                    _extend(frame, place, at)
+                continue
+            total = 2048
+            for number in range(len(taps)):
+                total += np.int64(taps[number]) * np.int64(frame[at + _TAP_STEPS[number]])
+            expected = _clip(total >> 12, LARGEST)
+            _see(contexts, frame, miss, at, expected, (total & 4095) >> 10, wide)
+            error = _code_error(coder, raw, encoding, value - expected, slots, weights, contexts)
+            value = _clip(expected + error, LARGEST)
+            values[row, place] = value
+            frame[at] = value
+            miss[at] = _clip(error, 1000)
+            errors[row, place] = _clip(error, 1000)
+            if wide:
+                _extend(frame, place, at)
     if encoding:
         return raw, _finish(coder, raw)
     return raw, coder[3]
 
 
 @register_jitable
-def _code_error(
-    coder, raw, encoding, error, chances, counts, places, weights, inputs, contexts, squash, stretch, rates
-):
+def _extend(frame, place, at):
+    """Let what a later block will hold be what is at this one's end, for the taps that reach there."""
+    y, z = place >> 3 & 7, place & 7
+    if z == 7:
+        frame[at + 1] = frame[at + 2] = frame[at]
+    if y == 7:
+        frame[at + _Y] = frame[at + 2 * _Y] = frame[at]
+        if z == 0:
+            frame[at + _Y - 1] = frame[at]
+        if z == 7:
+            frame[at + _Y + 1] = frame[at]
+
+
+@register_jitable
+def _see(contexts, frame, miss, at, expected, part, wide):
+    """The contexts of a value's bits, one a model, and last which weights mix them."""
+    a, b, c = np.int64(frame[at - _X]), np.int64(frame[at - _Y]), np.int64(frame[at - 1])
+    plane = a + b + c - np.int64(frame[at - _X - _Y]) - np.int64(frame[at - _X - 1])
+    plane += np.int64(frame[at - _X - _Y - 1]) - np.int64(frame[at - _Y - 1])
+    # How far the neighbours were missed, and how far they are from each other.
+    missed = abs(np.int64(miss[at - _X])) + abs(np.int64(miss[at - _Y])) + abs(np.int64(miss[at - 1]))
+    missed += abs(np.int64(miss[at - _X - _Y])) + abs(np.int64(miss[at - _X - 1]))
+    missed += abs(np.int64(miss[at - _Y - 1]))
+    spread = max(a, b, c) - min(a, b, c)
+    around = (_clip(plane - expected, 3) + 3) * 7 + _clip((a + b + c) // 3 - expected, 3) + 3
+    contexts[1] = part * 8 + (_level(spread) >> 1)
+    contexts[3] = around
+    if not wide:
+        contexts[0] = _level(missed)
+        contexts[2] = (_level(missed) >> 1) * 4 + part
+        contexts[_WIDE_MODELS] = 0
+        return
+    missed += abs(np.int64(miss[at - _X + _Y])) + abs(np.int64(miss[at - _X + 1])) + abs(np.int64(miss[at - _Y + 1]))
+    contexts[0] = _level(missed) * 8 + (_level(spread) >> 1)
+    contexts[2] = _level(missed) * 4 + part
+    # Straight on along each axis: where the field has a kink one of them is nearer than any sum.
+    along_x = _clip(2 * a - np.int64(frame[at - 2 * _X]) - expected, 3) + 3
+    along_y = _clip(2 * b - np.int64(frame[at - 2 * _Y]) - expected, 3) + 3
+    along_z = _clip(2 * c - np.int64(frame[at - 2]) - expected, 3) + 3
+    leaning = np.int64(miss[at - _X]) + np.int64(miss[at - _Y]) + np.int64(miss[at - 1])
+    contexts[4] = along_x * 7 + along_y
+    contexts[5] = along_z * 7 + _clip(leaning, 3) + 3
+    contexts[_WIDE_MODELS] = _level(missed) >> 2
+
+
+@register_jitable
+def _code_error(coder, raw, encoding, error, slots, weights, contexts):
     """Code a whole number: whether it is 0, its sign, its magnitude by ones, and beyond `_UNARY` by Elias' gamma."""
     magnitude = abs(error)
-    if not _bin(0, magnitude > 0, coder, raw, encoding, chances, counts, places, weights, inputs, contexts,
-                squash, stretch, rates):  # fmt: skip
+    if not _bin(0, magnitude > 0, coder, raw, encoding, slots, weights, contexts):
         return 0
-    negative = _bin(1, error < 0, coder, raw, encoding, chances, counts, places, weights, inputs, contexts,
-                    squash, stretch, rates)  # fmt: skip
+    negative = _bin(1, error < 0, coder, raw, encoding, slots, weights, contexts)
     found = 1
-    while found <= _UNARY and _bin(1 + found, magnitude > found, coder, raw, encoding, chances, counts, places,
-                                   weights, inputs, contexts, squash, stretch, rates):  # fmt: skip
+    while found <= _UNARY and _bin(1 + found, magnitude > found, coder, raw, encoding, slots, weights, contexts):
         found += 1
     if found > _UNARY:
         rest = magnitude - found + 1
         bits = 0
-        while bits < _ESCAPE - 1 and _bin(2 + _UNARY + bits, rest >> (bits + 1) > 0, coder, raw, encoding, chances,
-                                          counts, places, weights, inputs, contexts, squash, stretch,
-                                          rates):  # fmt: skip
+        while bits < _ESCAPE - 1 and _bin(
+            2 + _UNARY + bits, rest >> (bits + 1) > 0, coder, raw, encoding, slots, weights, contexts
+        ):
             bits += 1
         read = 1
         for bit in range(bits - 1, -1, -1):
-            read = read << 1 | _bin(2 + _UNARY + _ESCAPE + bit, rest >> bit & 1, coder, raw, encoding, chances,
-                                    counts, places, weights, inputs, contexts, squash, stretch, rates)  # fmt: skip
+            read = read << 1 | _bin(
+                2 + _UNARY + _ESCAPE + bit, rest >> bit & 1, coder, raw, encoding, slots, weights, contexts
+            )
         found += read - 1
     return -found if negative else found
 
 
 @register_jitable
-def _bin(number, bit, coder, raw, encoding, chances, counts, places, weights, inputs, contexts, squash, stretch, rates):
+def _bin(number, bit, coder, raw, encoding, slots, weights, contexts):
     """Code one bit of a whole number."""
-    places[0] = number * 16 + contexts[0]
-    places[1] = number * 32 + contexts[1]
-    places[2] = number * 32 + contexts[2]
-    places[3] = number * 49 + contexts[3]
-    return _mix(
-        coder, raw, encoding, np.int64(bit), chances, counts, places, weights, number, inputs, squash, stretch, rates
-    )
+    for model in range(len(slots)):
+        coder[_PLACES + model] = number * _MOST_CONTEXTS + contexts[model]
+    row = number * 4 + contexts[_WIDE_MODELS]
+    return _mix(coder, raw, encoding, np.int64(bit), slots, weights, row)
 
 
-def _add_normal(values, active, neighbours, taps, missing, around, steps, matrix, goal):
+def _add_normal(values, active, neighbours, taps, missing, matrix, goal):
     """Add the normal equations of the linear prediction, each voxel weighed by how well ``taps`` already meet it."""
-    frame = np.zeros((_FRAME, _FRAME, _FRAME), dtype=np.int32)
-    seen = np.zeros(len(steps), dtype=np.float64)
+    frame = np.zeros(_FRAME, dtype=np.int32)
+    seen = np.zeros(len(taps), dtype=np.float64)
     for row in range(len(values)):
-        _fill_frame(frame, values, neighbours, row, around, missing)
+        _fill_frame(frame, values, neighbours, row, missing)
         for place in range(512):
-            frame[2 + (place >> 6), 2 + ((place >> 3) & 7), 2 + (place & 7)] = values[row, place]
+            at = _at(place)
+            frame[at] = values[row, place]
+            if len(taps) > FEW_TAPS:
+                _extend(frame, place, at)
         for place in range(512):
             if not active[row, place]:
                 continue
-            x, y, z = 2 + (place >> 6), 2 + ((place >> 3) & 7), 2 + (place & 7)
+            at = _at(place)
             error = float(values[row, place])
-            for number in range(len(steps)):
-                seen[number] = frame[x + steps[number, 0], y + steps[number, 1], z + steps[number, 2]]
+            for number in range(len(taps)):
+                seen[number] = frame[at + _TAP_STEPS[number]]
                 error -= taps[number] / 4096.0 * seen[number]
             # Bits grow with the logarithm of an error, not with its square.
             weight = 1.0 / (abs(error) + 1.0)
-            for one in range(len(steps)):
+            for one in range(len(taps)):
                 goal[one] += weight * seen[one] * values[row, place]
-                for two in range(len(steps)):
+                for two in range(len(taps)):
                     matrix[one, two] += weight * seen[one] * seen[two]
 
 
@@ -440,24 +447,24 @@ _compiled_normal = _compile(_add_normal)
 def states(raw, encoding, blocks, hints, neighbours, *, interpreted=False):
     """Code states in place; the bytes and how many."""
     walk = _walk_states if interpreted else _compiled_states
-    return walk(raw, encoding, blocks, hints, neighbours, _AROUND, _SQUASH, _STRETCH, _RATES)
+    return walk(raw, encoding, blocks, hints, neighbours)
 
 
 def values(raw, encoding, blocks, active, neighbours, taps, missing, *, interpreted=False):
     """Code values in place; the bytes and how many."""
     walk = _walk_values if interpreted else _compiled_values
-    return walk(raw, encoding, blocks, active, neighbours, taps, missing, _AROUND, _STEPS, _SQUASH, _STRETCH, _RATES)
+    return walk(raw, encoding, blocks, active, neighbours, taps, missing)
 
 
-def fit_taps(blocks, active, neighbours, missing):
-    """Weights (10,) int16, in 4096ths, of the linear prediction that misses ``blocks`` least."""
-    taps = np.zeros(len(TAPS), dtype=np.int16)
+def fit_taps(blocks, active, neighbours, missing, count):
+    """Weights (count,) int16, in 4096ths, of the linear prediction that misses ``blocks`` least."""
+    taps = np.zeros(count, dtype=np.int16)
     for _ in range(3):
-        matrix, goal = np.zeros((len(TAPS), len(TAPS))), np.zeros(len(TAPS))
-        _compiled_normal(blocks, active, neighbours, taps, missing, _AROUND, _STEPS, matrix, goal)
-        scale = np.trace(matrix) / len(TAPS)
+        matrix, goal = np.zeros((count, count)), np.zeros(count)
+        _compiled_normal(blocks, active, neighbours, taps, missing, matrix, goal)
+        scale = np.trace(matrix) / count
         if not math.isfinite(scale) or scale <= 0:
             break
-        found = np.linalg.solve(matrix + 1e-4 * scale * np.eye(len(TAPS)), goal)
+        found = np.linalg.solve(matrix + 1e-4 * scale * np.eye(count), goal)
         taps = np.clip(np.rint(found * 4096), -32767, 32767).astype(np.int16)
     return taps

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from voxfield.errors import InputError
-from voxfield.kernels.block_code import TAPS, decode_values, encode_states, encode_values, fit_taps
+from voxfield.kernels.block_code import FEW_TAPS, TAPS, decode_values, encode_states, encode_values, fit_taps
 from voxfield.storage.compressed.layout import (
     damaged,
     inflated,
@@ -133,7 +133,7 @@ def decode_chunk(
     values[states == OTHER] = others.reshape(count, code.channels)
     for channel, quantiser in enumerate(code.quantisers):
         taps, coded, exceptions = parts[_SHARED_PARTS + _CHANNEL_PARTS * channel :][:_CHANNEL_PARTS]
-        if len(taps) != 2 * len(TAPS):
+        if len(taps) not in {2 * FEW_TAPS, 2 * len(TAPS)}:
             raise damaged(where)
         levels, missing = _still(code, channel, states, values[..., channel][states == OTHER], guess is not None)
         try:

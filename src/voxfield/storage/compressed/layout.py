@@ -2,8 +2,9 @@
 
     magic (8 bytes) | version (u32) | length of the directory (u32) | its CRC-32 (u32) | directory | sections
 
-All numbers are little-endian. The directory lists the grids; of each its header, and where in the file its topology,
-its tiles, its network, if it has one, and its chunks lie. Nothing that the directory says is believed unchecked.
+All numbers are little-endian. The directory, in the file its length (u32) and what zlib makes of it, lists the grids:
+of each its header, and where in the file its topology, its tiles, its network, if it has one, and its chunks lie.
+Nothing that the directory says is believed unchecked.
 """
 
 import json
@@ -19,10 +20,22 @@ from voxfield.errors import FormatError, MissingFileError
 from voxfield.storage.vdb.values import inflate
 
 MAGIC: Final = b"VXFVOL\r\n"
-VERSION: Final = 1
-CHUNK_LEAVES: Final = 1024
+VERSION: Final = 2
+"""Since 2 the directory is packed by zlib and says how many leaves a chunk has, and values may have more taps."""
+MOST_CHUNK_LEAVES: Final = 1024
 """Leaves of a chunk, which is what is decoded at once: 2 MiB of float32, a quarter of a second of one core."""
+_SPLIT_LEAVES: Final = 512  # from here on a grid has two chunks, for two cores
 _HEAD: Final = struct.Struct("<8sIII")
+
+
+def leaves_of_chunks(leaves: int) -> int:
+    """How many of a grid's leaves are in each chunk: alike for all but the last, and of an even number of chunks where
+    they are worth two cores.
+    """
+    chunks = -(-leaves // MOST_CHUNK_LEAVES)
+    if leaves >= _SPLIT_LEAVES:
+        chunks += chunks % 2
+    return max(1, -(-leaves // max(1, chunks)))
 
 
 def packed_parts(parts: Sequence[bytes]) -> bytes:
@@ -100,7 +113,8 @@ def damaged(where: str, detail: str = "its checksum or sizes do not fit") -> For
 
 def write_head(stream: BinaryIO, directory: Mapping[str, Any]) -> None:
     """Write what stands before the sections; places of sections count from its end."""
-    raw = json.dumps(directory, allow_nan=False, separators=(",", ":")).encode("ascii")
+    plain = json.dumps(directory, allow_nan=False, separators=(",", ":")).encode("ascii")
+    raw = struct.pack("<I", len(plain)) + zlib.compress(plain, 9)
     stream.write(_HEAD.pack(MAGIC, VERSION, len(raw), zlib.crc32(raw)) + raw)
 
 
@@ -119,9 +133,10 @@ def read_head(path: Path) -> tuple[dict[str, Any], int]:
             if len(head) < _HEAD.size:
                 raise damaged(str(path))
             _, version, length, checksum = _HEAD.unpack(head)
-            if version != VERSION:
+            if not 1 <= version <= VERSION:
                 raise FormatError(
-                    f"{path}: is of version {version}, and {VERSION} is read. Update Voxfield, or compress it again."
+                    f"{path}: is of version {version}, and 1 to {VERSION} are read. Update Voxfield, or compress it "
+                    "again."
                 )
             raw = stream.read(min(length, path.stat().st_size))
     except FileNotFoundError:
@@ -130,6 +145,9 @@ def read_head(path: Path) -> tuple[dict[str, Any], int]:
         raise FormatError(f"{path}: is a folder. Name a file in it.") from None
     if len(raw) != length or zlib.crc32(raw) != checksum:
         raise damaged(str(path))
+    if version > 1:
+        # zlib packs to a thousandth at most.
+        raw = inflated(raw[4:], unpacked_count(raw, 1032 * length, str(path)), str(path))
     try:
         directory = json.loads(raw)
     except (ValueError, RecursionError):

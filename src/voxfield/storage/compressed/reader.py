@@ -17,7 +17,7 @@ from voxfield.checks import nearest_names
 from voxfield.errors import FormatError, InputError
 from voxfield.kernels.threads import kernel_threads, run_tasks
 from voxfield.storage.compressed.chunk import GridCode, Guess, decode_chunk
-from voxfield.storage.compressed.layout import CHUNK_LEAVES, damaged, inflated, read_head
+from voxfield.storage.compressed.layout import MOST_CHUNK_LEAVES, damaged, inflated, read_head
 from voxfield.storage.compressed.network import GridNetwork, unpack_network
 from voxfield.storage.compressed.quantiser import Quantiser
 from voxfield.storage.compressed.topology import unpacked_topology
@@ -197,7 +197,10 @@ class _Entry:
                 raise damaged(str(file.path))
         self.chunks_at, self.chunks = _count(data["chunks_at"]), [_count(one) for one in data["chunks"]]
         lengths = sum(self.chunks)
-        if len(self.chunks) != -(-self.leaves // CHUNK_LEAVES) or (len(self.topology), len(self.tiles)) != (2, 3):
+        self.chunk_leaves = _count(data.get("chunk_leaves", MOST_CHUNK_LEAVES))  # files of version 1 do not say
+        if not 1 <= self.chunk_leaves <= MOST_CHUNK_LEAVES:
+            raise damaged(str(file.path))
+        if len(self.chunks) != -(-self.leaves // self.chunk_leaves) or (len(self.topology), len(self.tiles)) != (2, 3):
             raise damaged(str(file.path))
         said_class = said["class"]
         self.index_to_world = read_transform(file._cursor(said["transform"]))
@@ -280,11 +283,12 @@ class CompressedGrid:
         """
         values, active = self._shell.values_at(coordinates)
         rows = self._index.find(coordinates.astype(np.int32))
-        for number in np.unique(rows[rows >= 0] // CHUNK_LEAVES).tolist():
+        leaves = self._entry.chunk_leaves
+        for number in np.unique(rows[rows >= 0] // leaves).tolist():
             decoded, on = self._chunk(number)
-            here = np.flatnonzero((rows >= 0) & (rows // CHUNK_LEAVES == number))
+            here = np.flatnonzero((rows >= 0) & (rows // leaves == number))
             x, y, z = (coordinates[here] & (LEAF_SIDE - 1)).T
-            at = rows[here] - number * CHUNK_LEAVES, x, y, z
+            at = rows[here] - number * leaves, x, y, z
             values[here], active[here] = decoded[at], on[at]
         return values, active
 
@@ -294,14 +298,15 @@ class CompressedGrid:
         self._file.check_memory("it", len(rows) * LEAF_VOXELS * (1 + background.nbytes))
         values = np.empty((len(rows), 8, 8, 8, *background.shape), background.dtype)
         active = np.empty((len(rows), 8, 8, 8), np.bool_)
+        leaves = self._entry.chunk_leaves
 
         def decode(number: int, guess: Guess | None) -> None:
-            here = np.flatnonzero(rows // CHUNK_LEAVES == number)
+            here = np.flatnonzero(rows // leaves == number)
             decoded, on = self._decode(number, guess)
-            local = rows[here] - number * CHUNK_LEAVES
+            local = rows[here] - number * leaves
             values[here], active[here] = decoded[local], on[local]
 
-        numbers = np.unique(rows // CHUNK_LEAVES).tolist()
+        numbers = np.unique(rows // leaves).tolist()
         # Networks use all threads by themselves, before the chunks that need their guesses share these.
         together = len(numbers) if self.network is None else kernel_threads()
         for start in range(0, len(numbers), max(1, together)):
@@ -329,7 +334,8 @@ class CompressedGrid:
         return None if self.network is None else self.network.guess(self._chunk_origins(number))
 
     def _chunk_origins(self, number: int) -> np.ndarray:
-        return self._origins[number * CHUNK_LEAVES : (number + 1) * CHUNK_LEAVES]
+        leaves = self._entry.chunk_leaves
+        return self._origins[number * leaves : (number + 1) * leaves]
 
     def _read_network(self, said: dict[str, Any]) -> GridNetwork:
         at, length = self._entry.network_section

@@ -13,7 +13,7 @@ import numpy as np
 from voxfield.errors import InputError
 from voxfield.storage.atomic import replacing
 from voxfield.storage.compressed.chunk import GridCode, decode_chunk, encode_chunk
-from voxfield.storage.compressed.layout import CHUNK_LEAVES, write_head
+from voxfield.storage.compressed.layout import MOST_CHUNK_LEAVES, leaves_of_chunks, write_head
 from voxfield.storage.compressed.network import VALUE_MARGIN, GridNetwork, NetworkShape, train_network
 from voxfield.storage.compressed.quantiser import Quantiser, within
 from voxfield.storage.compressed.settings import Codec, CompressionConfig
@@ -158,6 +158,7 @@ class _GridWriter:
     ) -> None:
         self._name, self._volume, self._config, self._sections = grid.name, grid.volume, config, sections
         self._advance = advance
+        self._chunk_leaves = leaves_of_chunks(len(grid.volume.origins))
         self._range = _value_range(grid.volume)
         if config.max_error is not None:
             self._max_error = config.max_error
@@ -196,8 +197,8 @@ class _GridWriter:
             section = self._section(network.packed())
             data["network"] = {**asdict(network.shape), "section": section, "lower_nodes": lower}
         errors = _Errors()
-        data["chunks_at"] = self._sections.tell()
-        data["chunks"] = [self._chunk(start, errors) for start in range(0, len(volume.origins), CHUNK_LEAVES)]
+        data["chunks_at"], data["chunk_leaves"] = self._sections.tell(), self._chunk_leaves
+        data["chunks"] = [self._chunk(start, errors) for start in range(0, len(volume.origins), self._chunk_leaves)]
         report = CompressedGridReport(
             name=self._name,
             active_voxels=volume.active_count,
@@ -256,7 +257,7 @@ class _GridWriter:
 
     def _chunk(self, start: int, errors: _Errors) -> int:
         """Write the chunk of leaves from ``start`` and return its length."""
-        rows = slice(start, start + CHUNK_LEAVES)
+        rows = slice(start, start + self._chunk_leaves)
         volume = self._volume
         origins, values, active = volume.origins[rows], volume.values[rows], volume.active[rows]
         guess = None if self._network is None else self._network.guess(origins)
@@ -268,7 +269,8 @@ class _GridWriter:
             raise AssertionError(f"grid {self._name!r}: a chunk does not decode to what it was made of.")
         errors.add(decoded[on], values[on])
         self._sections.write(raw)
-        self._advance(f"compressing {self._name}", min(start + CHUNK_LEAVES, len(volume.origins)), len(volume.origins))
+        done = min(start + self._chunk_leaves, len(volume.origins))
+        self._advance(f"compressing {self._name}", done, len(volume.origins))
         return len(raw)
 
 
@@ -305,8 +307,8 @@ def _value_range(volume: SparseVolume) -> _Range:
 def _active_parts(volume: SparseVolume) -> Iterator[np.ndarray]:
     """All active values, some at a time."""
     yield volume.tiles.values[volume.tiles.active]
-    for start in range(0, len(volume.values), CHUNK_LEAVES):
-        rows = slice(start, start + CHUNK_LEAVES)
+    for start in range(0, len(volume.values), MOST_CHUNK_LEAVES):
+        rows = slice(start, start + MOST_CHUNK_LEAVES)
         yield volume.values[rows][volume.active[rows]]
 
 
