@@ -3,7 +3,8 @@
 A job adds up its need of named parts, each an upper estimate from the sizes of what it works on; `docs/memory.md` has
 the measurements behind them. The bound is what the person allows, or else what the machine and the process's control
 groups have to spare. A job first lowers what it can choose (pictures held, workers, rays at a time) until it fits; one
-that still does not is refused before it writes anything.
+that still does not is refused before it writes anything: where a person set the bound at once, else only where it could
+not fit even if its need is overstated as far as upper estimates are.
 
 All figures are bytes of main memory, of this process and those that it starts for the job together, pages that they
 share counted once.
@@ -31,6 +32,8 @@ _WORKER_BYTES: Final = 150_000_000
 """Of a worker, beyond what it shares with that one: compiled kernels."""
 _CUDA_BYTES: Final = 2_500_000_000
 """Main memory that torch and the driver take for an accelerator."""
+_OVERSTATED: Final = 2.5
+"""Times a job's real need that what it says is at most, see `docs/memory.md`."""
 _SAID_FROM: Final = 1_000_000_000
 """Short jobs say what they need from here on."""
 
@@ -80,7 +83,7 @@ class MemoryBound:
         return wanted if left is None else min(wanted, left)
 
     def check(self, need: MemoryNeed, remedy: str) -> None:
-        """Raise unless the need is within the bound.
+        """Raise unless the need is within the bound, or could be.
 
         Args:
             need: of the job, with everything lowered that it can lower itself.
@@ -89,7 +92,7 @@ class MemoryBound:
         Raises:
             InputError: the need is larger.
         """
-        if self.size is None or need.total <= self.size:
+        if self.size is None or need.total <= self.size * (1.0 if self.allowed else _OVERSTATED):
             return
         # No "about" where two amounts read alike.
         where = f"--memory allows {_amount(self.size)}" if self.allowed else f"{_amount(self.size)} are to be had here"
