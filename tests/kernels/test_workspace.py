@@ -52,7 +52,7 @@ def test_much_larger_buffers_are_not_wasted_on_small_needs():
 
 
 def test_a_limit_on_what_is_kept(monkeypatch):
-    monkeypatch.setattr(workspace, "_LIMIT_BYTES", 20 * LARGE)
+    monkeypatch.setattr(workspace, "_limit", 20 * LARGE)
     for factor in (1, 2, 3):
         workspace.empty(factor * LARGE)
     kept = sum(buffer.nbytes for buffer in workspace._buffers)

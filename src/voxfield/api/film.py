@@ -26,6 +26,7 @@ from voxfield.geometry.camera import Cameras
 from voxfield.geometry.paths import PATH_KINDS, PathKind, camera_path
 from voxfield.geometry.rigs import Rig, RigKind, make_rig
 from voxfield.kernels.threads import kernels_own_the_cores
+from voxfield.kernels.workspace import keep_at_most
 from voxfield.render.image import depth_colours, side_by_side, to_uint8, write_png
 from voxfield.render.video import require_video, write_video
 from voxfield.storage.atomic import replacing, write_json
@@ -211,6 +212,7 @@ class FilmOptions:
         looked = MemoryPart(what="rays looked at together", size=(rays or USUAL_RAYS) * RAY_BYTES)
         remedy = "Take smaller frames (--width, --height), or fewer rays at a time (--chunk-size)"
         check_memory(self.memory, pixels, looked, held=fields, device=device, remedy=remedy, quiet=self.quiet)
+        keep_at_most(looked.size)
         return replace(self, chunk_size=rays or None)
 
     def film(self, *, base: Callable[[], Cameras], target: torch.Tensor, unbounded: bool) -> Film:

@@ -10,6 +10,7 @@ import torch
 from voxfield.data.posed_images import PosedImages
 from voxfield.distributed.devices import Placement
 from voxfield.distributed.memory import MemoryPart, memory_bound, need_of, process_part, say_if_large
+from voxfield.kernels.workspace import keep_at_most
 from voxfield.storage.checkpoint import list_checkpoints
 from voxfield.training.progress import Progress
 
@@ -27,6 +28,8 @@ SURFACE_BYTES: Final = 60
 """Of a place of a grid on which a field is asked for its surface. Measured."""
 FEWEST_RAYS: Final = 256
 """Looked at together, however little memory there is."""
+_TOGETHER_BYTES: Final = 400_000_000
+"""Of the points that a field is asked about together, wherever that is for a grid."""
 _CHECKPOINT: Final = 1.4
 """Times a checkpoint's file while it is loaded: all that it holds, and the model."""
 
@@ -88,9 +91,11 @@ def check_sampling(
     """
     sides = run.captures.bounds.size
     places = 0 if resolution is None else math.prod(max(1, round(resolution * side / max(sides))) for side in sides)
+    keep_at_most(_TOGETHER_BYTES)
     check_memory(
         memory,
-        MemoryPart(what="places that are asked about", size=places * place_bytes),
+        MemoryPart(what="places of the grid", size=places * place_bytes),
+        MemoryPart(what="places asked about together", size=_TOGETHER_BYTES),
         held=[field_part(run.path)],
         device=run.placement.device,
         remedy="Take a lower --resolution",

@@ -26,6 +26,7 @@ from voxfield.geometry.paths import PathKind
 from voxfield.geometry.pose import similarity_between
 from voxfield.geometry.rigs import Rig, RigKind
 from voxfield.kernels.threads import kernels_own_the_cores
+from voxfield.kernels.workspace import keep_at_most
 from voxfield.models.plenoxels import Plenoxels
 from voxfield.recipes.rehearsal import compile_kernels
 from voxfield.render.image import write_linear
@@ -167,6 +168,7 @@ class Run(FieldRun):
 
     def _check_pictures(self, captures: PosedImages, memory: int | str | None, quiet: bool) -> None:
         """Say what measuring pictures needs; InputError where there is not as much."""
+        keep_at_most(USUAL_RAYS * RAY_BYTES)
         store = captures.images
         pixels = max(height * width for height, width, _ in map(store.shape, range(len(store))))
         check_memory(

@@ -6,10 +6,12 @@ from typing import Any, Final, cast
 import torch
 
 from voxfield.api.books import TrainingTask
+from voxfield.api.run_memory import MEASURED_BYTES, RAY_BYTES, USUAL_RAYS
 from voxfield.data.image_store import ImageStore
 from voxfield.data.posed_images import PosedImages
 from voxfield.data.sliding_pool import SlidingPlan
 from voxfield.distributed.memory import MemoryNeed, MemoryPart, need_of, process_part
+from voxfield.kernels.workspace import keep_at_most
 from voxfield.models.base import Trainable
 from voxfield.models.plenoxels_config import PlenoxelsConfig
 from voxfield.training.experiment import Experiment, PhotographExperiment
@@ -22,8 +24,6 @@ _COPIES: Final = 5
 """A parameter, its gradient and two moments, and one that the run's books make of it."""
 _REFINING: Final = 1.35
 """Times the voxels' own memory while they are divided: those before and those after, in parts."""
-_MEASURED_BYTES: Final = 500
-"""Of a pixel of a picture that is rendered and compared while training."""
 _DECODING: Final = 20
 """Bytes of a pixel of a picture's file while it is decoded, on all threads that do."""
 
@@ -88,6 +88,7 @@ def check_photographs(
         capture = dataclasses.replace(experiment.capture, cache_bytes=store.cache_bytes)
         experiment = dataclasses.replace(experiment, capture=capture)
         pictures = _picture_parts(captures, held_out, experiment)[0]
+    keep_at_most(model.step_bytes() + USUAL_RAYS * RAY_BYTES)
     remedy = "Train a smaller model or smaller batches (see the recipe's settings, --set), or --set capture.downscale=2"
     _state(task, need_of(pictures, *others, process=process), remedy)
     return experiment
@@ -138,7 +139,11 @@ def _picture_parts(
     if held_out is not None and count:
         sizes = [height * width for height, width, _ in map(held_out.images.shape, range(len(held_out.images)))]
         kept = min(held_out.images.cache_bytes, min(count, len(sizes)) * max(sizes) * held_out.images.bytes_per_pixel)
-        parts.append(MemoryPart(what="pictures that are measured", size=kept + max(sizes) * _MEASURED_BYTES))
+        parts.append(
+            MemoryPart(
+                what="pictures that are measured", size=kept + max(sizes) * MEASURED_BYTES + USUAL_RAYS * RAY_BYTES
+            )
+        )
     return parts
 
 

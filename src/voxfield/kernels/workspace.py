@@ -8,15 +8,19 @@ it).
 import os
 import sys
 import threading
+from typing import Final
 
 import numpy as np
 import torch
 
-_LIMIT_BYTES = 1 << 30
+MOST_BYTES: Final = 1 << 30
+"""Kept where nobody asks for less."""
+_LEAST_BYTES: Final = 1 << 26
 _SMALL_BYTES = 1 << 16
 
 _lock = threading.Lock()
 _buffers: list[np.ndarray] = []
+_limit = MOST_BYTES
 
 
 def _reset_lock_after_fork() -> None:
@@ -31,7 +35,8 @@ if hasattr(os, "register_at_fork"):
 def empty(*shape: int) -> np.ndarray:
     """An uninitialised C-contiguous float32 array, from memory that an earlier, now unreferenced one used.
 
-    Memory returns by itself when the last view of it is gone. At most 1 GiB is kept; a larger need is served afresh.
+    Memory returns by itself when the last view of it is gone. So much is kept as `keep_at_most` allows; a larger need
+    is served afresh.
     """
     count = int(np.prod(shape, dtype=np.int64))
     if count * 4 < _SMALL_BYTES:
@@ -43,6 +48,14 @@ def empty(*shape: int) -> np.ndarray:
             _make_room(fitting.nbytes)
             _buffers.append(fitting)
         return fitting[:count].reshape(shape)
+
+
+def keep_at_most(nbytes: int) -> None:
+    """Keep so many bytes for later use, from 64 MiB to `MOST_BYTES`; less makes kernels slower, not wrong."""
+    global _limit
+    with _lock:
+        _limit = min(max(nbytes, _LEAST_BYTES), MOST_BYTES)
+        _make_room(0)
 
 
 def _smallest_free(count: int) -> np.ndarray | None:
@@ -68,7 +81,7 @@ def _make_room(needed: int) -> None:
     """Forget free buffers, oldest first, until ``needed`` more bytes fit the limit."""
     held = sum(buffer.nbytes for buffer in _buffers)
     index = 0
-    while index < len(_buffers) and held + needed > _LIMIT_BYTES:
+    while index < len(_buffers) and held + needed > _limit:
         if _is_free(index):
             held -= _buffers.pop(index).nbytes
         else:

@@ -44,6 +44,12 @@ LONGEST_WAVE: Final = 128
 REOPENING_RAYS: Final = 16
 """Most rays of a step, which come in random order, that open the empty cells they pass through, because they should
 have met matter."""
+MOST_SAMPLES_OF_WAVE: Final = 1 << 20
+"""Samples of a wave that are asked about together, about: 0.3 GB."""
+MOST_RAYS_AT_ONCE: Final = 1 << 15
+"""Rays rendered together at most."""
+MOST_SAMPLES_AT_ONCE: Final = 1 << 22
+"""Samples along the rays that are rendered together, about: 0.2 GB."""
 LEAST_LIGHT: Final = 1e-4
 """Samples that send less light than this to the camera are not coloured in rendering."""
 
@@ -271,7 +277,9 @@ class GridNgp(torch.nn.Module):
             alive = ((cursor < samples.ray_offsets[1:]) & (1 - seen.opacity > stop)).nonzero()[:, 0]
             if not len(alive):
                 break
-            index, offsets = take_wave(samples.ray_offsets, cursor, alive, length)
+            # Shorter ones where many rays go on through fog: their features are what takes memory.
+            fitting = min(length, max(FIRST_WAVE, MOST_SAMPLES_OF_WAVE // len(alive)))
+            index, offsets = take_wave(samples.ray_offsets, cursor, alive, fitting)
             self._add_wave(seen, samples, index, offsets, alive, rays.directions)
             length = min(2 * length, LONGEST_WAVE)
         behind = seen.last if self.background == "last_sample" else background.to(device)
@@ -307,14 +315,22 @@ class GridNgp(torch.nn.Module):
         return camera_to_world
 
     def render_image(
-        self, cameras: Cameras, i: int, *, background: torch.Tensor, rays_per_chunk: int = 1 << 15
+        self, cameras: Cameras, i: int, *, background: torch.Tensor, rays_per_chunk: int | None = None
     ) -> dict[str, torch.Tensor]:
         """What camera ``i`` sees: ``rgb`` (H, W, 3), ``opacity`` (H, W), ``depth`` (H, W), on the CPU."""
         if self.config.pyramid is not None:
             check_pixels_widen(cameras)
         return render_camera(
-            lambda rays: self.render_rays(rays.to(self.device), background=background), cameras, i, rays_per_chunk
+            lambda rays: self.render_rays(rays.to(self.device), background=background),
+            cameras,
+            i,
+            rays_per_chunk or self._rays_at_once(),
         )
+
+    def _rays_at_once(self) -> int:
+        """Rays rendered together: fewer while nothing is known to be empty, and each has hundreds of samples."""
+        marched = float(self.samples_per_ray) * float(self.step_scale) / max(float(self.visible_share), 0.05)
+        return max(1024, min(MOST_RAYS_AT_ONCE, int(MOST_SAMPLES_AT_ONCE / max(1.0, marched))))
 
     def in_cube(self, points: torch.Tensor) -> torch.Tensor:
         """World ``points`` (N, 3) in the unit cube the grids cover. Differentiable."""
