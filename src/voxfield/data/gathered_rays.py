@@ -5,7 +5,7 @@ memory of its own. Here all columns of a batch lie in one, shared from the start
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, overload
+from typing import Final, overload
 
 import numpy as np
 import torch
@@ -23,14 +23,14 @@ _TYPES: Final = {"<f4": torch.float32, "<i4": torch.int32, "i1": torch.int8, "u1
 class GatheredRays(Sequence[Sample]):
     """The samples of a batch whose rays lie one after another."""
 
-    def __init__(self, batch: Sample, counts: Sequence[int], about: Sequence[Mapping[str, Any]]) -> None:
-        """``batch`` as collating gives it, how many rays each sample has, and what is said of each beside."""
-        self.batch, self.about = batch, about
+    def __init__(self, batch: Sample, counts: Sequence[int]) -> None:
+        """``batch`` as collating gives it, and how many rays each sample has."""
+        self.batch = batch
         ends = np.cumsum(counts).tolist()
         self._stretches = [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
 
     def __len__(self) -> int:
-        return len(self.about)
+        return len(self._stretches)
 
     @overload
     def __getitem__(self, index: int) -> Sample: ...
@@ -40,8 +40,13 @@ class GatheredRays(Sequence[Sample]):
         """A sample, its rays part of the batch's memory."""
         if isinstance(index, slice):
             return [self[at] for at in range(len(self))[index]]
-        rays = {name: self.batch[name][self._stretches[index]] for name in RAY_KEYS if name in self.batch}
-        return {**rays, **self.about[index]}
+        batch = self.batch
+        sample: Sample = {name: batch[name][self._stretches[index]] for name in RAY_KEYS if name in batch}
+        side = int(batch["voxel_shapes"][index, 0])
+        sample["voxels"] = batch["voxels"][index, :, :side, :side, :side]
+        sample["view_positions"], sample["hash"] = batch["view_positions"][index], batch["hashes"][index]
+        sample["level"], sample["chunk_idx"] = int(batch["levels"][index]), int(batch["chunk_idx"][index])
+        return sample
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))

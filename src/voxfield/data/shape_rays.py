@@ -153,6 +153,7 @@ class HierarchicalVoxelRayDataset(Dataset[Sample]):
         self.symmetries = [0] * len(self.blocks)
         if shapes.about.symmetry:
             self._lay_out(shapes)
+        self._is_turned = any(self.symmetries)
         self._twins: dict[int, RayBlock] = {}
         if include_empty:
             self._add_empty(shapes, levels)
@@ -283,7 +284,7 @@ class HierarchicalVoxelRayDataset(Dataset[Sample]):
     @property
     def _is_plain(self) -> bool:
         """Whether samples are as they are stored, so that those of a batch can be copied together."""
-        return self.transform is None and not (self.sparse_voxels or self._twins or any(self.symmetries))
+        return self.transform is None and not (self.sparse_voxels or self._twins or self._is_turned)
 
     def _gathered(self, requests: Sequence[RayRequest], store: PackedRays) -> GatheredRays:
         """The samples of these requests, their rays in one piece of memory."""
@@ -296,23 +297,7 @@ class HierarchicalVoxelRayDataset(Dataset[Sample]):
         cubes = [self._voxels(block, self.base_resolution >> block.level) for block in blocks]
         batch, counts = gather_rays(store, stretches, cubes, [unit.chunk for unit in units])
         batch["hashes"] = [_hash(block) for block in blocks]
-        about = [
-            {
-                "voxels": voxels[:, :side, :side, :side],
-                "view_positions": views,
-                "level": block.level,
-                "chunk_idx": unit.chunk,
-                "hash": name,
-            }
-            for voxels, views, name, block, unit, side in zip(
-                *(batch[name] for name in ("voxels", "view_positions", "hashes")),
-                blocks,
-                units,
-                map(len, cubes),
-                strict=True,
-            )
-        ]
-        return GatheredRays(batch, counts, about)
+        return GatheredRays(batch, counts)
 
     def _alike(self, numbers: Sequence[int], samples: Sequence[Sample]) -> list[Sample]:
         """The samples with equally many rays and equally large blocks."""

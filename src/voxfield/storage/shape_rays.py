@@ -18,9 +18,8 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Protocol
+from typing import Any, BinaryIO, Final, NamedTuple, Protocol
 
 import numpy as np
 
@@ -62,9 +61,8 @@ _MOST_RAYS: Final = 1 << 31
 _FILE = re.compile(r"(?P<name>[0-9a-f]{64}|\d{1,20})_rays\.npz")
 
 
-@dataclass(frozen=True, order=True)
-class RayBlock:
-    """A block whose rays were traced."""
+class RayBlock(NamedTuple):
+    """A block whose rays were traced. A tuple: it is looked up for every piece of a batch, and tuples hash quickly."""
 
     level: int
     """0 is whole objects."""
@@ -291,9 +289,10 @@ class PackedRays:
 
     def _stretch(self, block: RayBlock) -> tuple[int, bytes, int, int, int, int]:
         """A row of the table, see `BLOCK`."""
-        if block not in self._row:
+        row = self._row.get(block)
+        if row is None:
             raise MissingFileError(f"{self.folder}: level {block.level} has no rays of {block.name}.")
-        return self._stretches[self._row[block]]
+        return self._stretches[row]
 
 
 def _constant(name: str, value: Any) -> np.ndarray:

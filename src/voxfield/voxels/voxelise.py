@@ -129,6 +129,6 @@ def _bounds(places: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarr
     """The least and greatest x, y and z of the vertices that faces have."""
     used = np.zeros(len(places), bool)
     used[faces] = True
-    # By torch: along the first axis of (V, 3) numpy takes ten times as long.
-    met = torch.from_numpy(places if used.all() else places[used])
-    return met.amin(0).numpy(), met.amax(0).numpy()
+    # Turned first: along the first axis of (V, 3) numpy takes ten times as long.
+    turned = np.ascontiguousarray((places if used.all() else places[used]).T)
+    return turned.min(1), turned.max(1)

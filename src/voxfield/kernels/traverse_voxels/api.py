@@ -52,7 +52,7 @@ def traverse_voxels(
         directions: (R, 3), same dtype. Unit length is not checked: distances are multiples of the length.
         words: (W,) int64, see ``voxel_words``.
         resolution: voxels along each axis, 1 to 1024.
-        first_hit_only: do not follow rays behind their first hit, a third of the work or less: without chords.
+        first_hit_only: do not follow rays behind their first hit: half of the work or less, and no chords.
         implementation: None chooses by device; it has to know float64.
 
     Returns:
