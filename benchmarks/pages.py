@@ -14,6 +14,7 @@ KINDS = (
     "nerfstudio",
     "image-cache",
     "volumes",
+    "voxel-grid",
     "mesh",
     "prerender",
     "shapes",
@@ -31,6 +32,7 @@ TITLES = {
     "image-cache": "Pictures beyond memory",
     "nerfstudio": "nerfacto beside nerfstudio's: {name}",
     "volumes": "Compressed volumes",
+    "voxel-grid": "A voxel grid as files, and its pictures: {name}",
     "mesh": "Textured meshes beside the photographs: {name}",
     "prerender": "Point clouds to voxels, 128 x 128 x 128",
     "shapes": "Shapes",
@@ -197,6 +199,14 @@ def _volumes(result: dict[str, Any]) -> str:
     head = ["file", "codec", "bound", "half + blosc, kB", "kB", "smaller", "RMSE of range", "largest error", "topology"]
     head += ["encoding s: wall / processor", "decoding M voxels/s: by wall / by processor time of one core"]
     return markdown_table(head, rows, text_columns=3)
+
+
+def _voxel_grid(result: dict[str, Any]) -> str:
+    rows = [
+        [row["form"], f"{row['bytes'] / 1e6:.2f}", f"{row['psnr']:.2f}", f"{row['lost']:.2f}", str(row["num_images"])]
+        for row in result["rows"]
+    ]
+    return markdown_table(["file", "MB", "mean PSNR, dB", "lost, dB", "views"], rows)
 
 
 def _machines(result: dict[str, Any]) -> list[dict[str, Any]]:
@@ -424,6 +434,7 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "image-cache": _image_cache,
     "nerfstudio": _nerfstudio,
     "volumes": _volumes,
+    "voxel-grid": _voxel_grid,
     "mesh": _mesh,
     "prerender": _prerender,
     "shapes": _shapes,

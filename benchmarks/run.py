@@ -9,6 +9,7 @@
     python benchmarks/run.py image-cache [SIZE ...] [--steps 400] [--captures DIR]
     python benchmarks/run.py nerfstudio --data PATH --nerfstudio-python PYTHON
     python benchmarks/run.py volumes --data DIR [FILE ...] [--errors 0.01,0.02,0.05] [--steps 300]
+    python benchmarks/run.py voxel-grid --run RUN [--thin 5,15] [--errors 0.01,0.02] [--max-images N]
     python benchmarks/run.py mesh --run RUN [--resolution 256] [--triangles 50000] [--texture 2048] [--from density]
     python benchmarks/run.py prerender
     python benchmarks/run.py shapes [PART ...] --meshes DIR [--keep DIR]
@@ -42,6 +43,7 @@ import side_by_side
 import startup
 import trainings
 import volume_codecs
+import voxel_grids
 from alternation import DriverError
 from measuring import describe_machine, machine_line
 from trainings import data_name
@@ -127,15 +129,7 @@ def build_parser() -> argparse.ArgumentParser:
         trained.add_argument("--max-images", type=int, help="measure only this many test views")
         trained.add_argument("--keep", type=Path, help="keep the run directories in this folder")
 
-    volumes = verbs.add_parser("volumes", help="sizes and speeds of compressed volumes, per file")
-    volumes.add_argument("files", nargs="*", metavar="FILE", help="names without ending; all where left out")
-    volumes.add_argument("--data", type=Path, required=True, help="a folder of .vdb files")
-    volumes.add_argument("--errors", type=parse_errors, default=[0.01, 0.02, 0.05], help="shares of the range")
-    volumes.add_argument("--steps", type=int, default=300, help="of a network's training")
-    volumes.add_argument("--codecs", nargs="+", default=["quantised", "neural"], choices=["quantised", "neural"])
-    volumes.add_argument("--note", default="", help="a sentence for the page")
-    volumes.set_defaults(action=run_volumes)
-
+    add_volumes(verbs)
     add_mesh(verbs)
     voxels = verbs.add_parser("prerender", help="point clouds to voxels, and reading them back")
     voxels.add_argument("--samples", type=int, default=100, help="clouds that the command renders")
@@ -162,6 +156,27 @@ def add_mesh(verbs: Any) -> None:
     mesh.set_defaults(action=run_mesh)
 
 
+def add_volumes(verbs: Any) -> None:
+    """``volumes`` and ``voxel-grid`` on the command line."""
+    volumes = verbs.add_parser("volumes", help="sizes and speeds of compressed volumes, per file")
+    volumes.add_argument("files", nargs="*", metavar="FILE", help="names without ending; all where left out")
+    volumes.add_argument("--data", type=Path, required=True, help="a folder of .vdb files")
+    volumes.add_argument("--errors", type=parse_errors, default=[0.01, 0.02, 0.05], help="shares of the range")
+    volumes.add_argument("--steps", type=int, default=300, help="of a network's training")
+    volumes.add_argument("--codecs", nargs="+", default=["quantised", "neural"], choices=["quantised", "neural"])
+    volumes.add_argument("--note", default="", help="a sentence for the page")
+    volumes.set_defaults(action=run_volumes)
+
+    grid = verbs.add_parser("voxel-grid", help="bytes of a plenoxels run's grid as files, and the PSNR they cost")
+    grid.add_argument("--run", type=Path, required=True, help="a plenoxels run; measures go into its eval folder")
+    grid.add_argument("--thin", type=parse_densities, default=[5.0, 15.0], help="densities up to which voxels go")
+    grid.add_argument("--errors", type=parse_errors, default=[0.01, 0.02], help="shares of the range, quantised")
+    grid.add_argument("--neural-errors", type=parse_errors, default=[], help="the same, neural: minutes each")
+    grid.add_argument("--steps", type=int, default=1000, help="of a network's training")
+    grid.add_argument("--max-images", type=int, help="measure only this many test views")
+    grid.set_defaults(action=run_voxel_grid)
+
+
 def add_shapes(verbs: Any) -> None:
     """The options of ``shapes``."""
     blocks = verbs.add_parser("shapes", help="voxelising, building, following and loading rays of shapes")
@@ -186,6 +201,17 @@ def parse_budgets(text: str) -> list[float | None]:
             raise argparse.ArgumentTypeError(f"expected minutes above 0 or 'full', separated by commas, got {word!r}")
         budgets.append(minutes)
     return budgets
+
+
+def parse_densities(text: str) -> list[float]:
+    """``"5,15"`` to densities."""
+    try:
+        densities = [float(word) for word in text.split(",")]
+    except ValueError:
+        densities = []
+    if not densities or not all(0 <= density < 1e9 for density in densities):
+        raise argparse.ArgumentTypeError(f"expected numbers from 0, separated by commas, got {text!r}")
+    return densities
 
 
 def parse_errors(text: str) -> list[float]:
@@ -367,6 +393,22 @@ def run_volumes(options: argparse.Namespace, command: str) -> None:
     commands = list(dict.fromkeys([*held["commands"], command]))
     note = options.note or held.get("note", "")
     write(options, {"kind": "volumes", "commands": commands, "note": note, "points": points}, "volumes")
+
+
+def run_voxel_grid(options: argparse.Namespace, command: str) -> None:
+    """``voxel-grid``."""
+    machine = describe_machine()
+    rows = voxel_grids.measure(
+        options.run,
+        thinnings=options.thin,
+        errors=options.errors,
+        neural_errors=options.neural_errors,
+        steps=options.steps,
+        max_images=options.max_images,
+    )
+    name = run_data_name(options.run)
+    result = {"kind": "voxel-grid", "name": name, "commands": [command], "machine": machine, "rows": rows}
+    write(options, result, f"voxel-grid-{name}")
 
 
 def run_mesh(options: argparse.Namespace, command: str) -> None:

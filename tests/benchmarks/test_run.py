@@ -331,6 +331,13 @@ def test_tables_are_whole(benchmark) -> None:
     }
     ranked = {"recipe": "grid-ngp", "ranks": 2, "one": 9e3, "together": 16e3, "ratio": 1.8, "exchanged_bytes": 2e7}
     rendered = {"what": "a cloud", "median": 0.03, "best": 0.02, "processor": 0.05, "bar": 0.03}
+    grid = {
+        "form": "quantised, error 1.0% of the range",
+        "bytes": 4_925_000,
+        "psnr": 29.32,
+        "lost": 0.05,
+        "num_images": 4,
+    }
     volume = {
         "file": "smoke.vdb",
         "kind": "fog volume",
@@ -374,6 +381,7 @@ def test_tables_are_whole(benchmark) -> None:
         {"kind": "prerender", "commands": ["x"], "machine": MACHINE, "rows": [rendered]},
         {"kind": "shapes", "commands": ["x"], "machine": MACHINE, "rows": shapes},
         {"kind": "volumes", "commands": ["x"], "note": "Shared with others.", "points": [volume]},
+        {"kind": "voxel-grid", "name": "lego", "commands": ["x"], "machine": MACHINE, "rows": [grid]},
         {"kind": "mesh", "name": "lego", "commands": ["x"], "points": [mesh]},
         startup,
     ]
@@ -389,6 +397,7 @@ def test_tables_are_whole(benchmark) -> None:
     assert page.index("Quality against") < page.index("Start-up") < page.index("Kernels")
     assert "61,200" in page
     assert "20.0x | 0.40% | 1.00% | exact |" in page
+    assert "| quantised, error 1.0% of the range | 4.93 | 29.32 | 0.05 | 4 |" in page
     assert "Shared with others." in page
     assert pages.CURVE in page
 

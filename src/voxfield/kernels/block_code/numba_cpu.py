@@ -412,7 +412,9 @@ def _bin(number, bit, coder, raw, encoding, slots, weights, contexts):
 
 
 def _add_normal(values, active, neighbours, taps, missing, matrix, goal):
-    """Add the normal equations of the linear prediction, each voxel weighed by how well ``taps`` already meet it."""
+    """Add the normal equations of the linear prediction, each voxel weighed by how well ``taps`` already meet it: of
+    the matrix, which is symmetric, its lower half.
+    """
     frame = np.zeros(_FRAME, dtype=np.int32)
     seen = np.zeros(len(taps), dtype=np.float64)
     for row in range(len(values)):
@@ -434,7 +436,7 @@ def _add_normal(values, active, neighbours, taps, missing, matrix, goal):
             weight = 1.0 / (abs(error) + 1.0)
             for one in range(len(taps)):
                 goal[one] += weight * seen[one] * values[row, place]
-                for two in range(len(taps)):
+                for two in range(one + 1):
                     matrix[one, two] += weight * seen[one] * seen[two]
 
 
@@ -462,6 +464,7 @@ def fit_taps(blocks, active, neighbours, missing, count):
     for _ in range(3):
         matrix, goal = np.zeros((count, count)), np.zeros(count)
         _compiled_normal(blocks, active, neighbours, taps, missing, matrix, goal)
+        matrix += np.tril(matrix, -1).T
         scale = np.trace(matrix) / count
         if not math.isfinite(scale) or scale <= 0:
             break
