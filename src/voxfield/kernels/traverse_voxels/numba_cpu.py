@@ -291,30 +291,48 @@ class _Step:
 
 
 @_jit
+def _slab(start, along, low, high):
+    """Where a ray enters and leaves [low, high] of an axis, what its planes are measured from, and the inverse."""
+    inverse = 1.0 / along
+    if abs(inverse) == np.inf:
+        return (-np.inf if low <= start < high else np.inf), np.inf, -np.inf, 1.0
+    one, other = (low - start) * inverse, (high - start) * inverse
+    return min(one, other), max(one, other), start, inverse
+
+
+@_jit
+def _put(state, row, lane, x, y, z):
+    """Three rows of a ray."""
+    state[row * LANES + lane] = x
+    state[(row + 1) * LANES + lane] = y
+    state[(row + 2) * LANES + lane] = z
+
+
+@_jit
 def _start(lane, origin, direction, bounds, state):
     """Put a ray where it enters the box, if it does."""
-    t, t_end = 0.0, np.inf
-    for axis in range(3):
-        start, along = np.float64(origin[axis]), np.float64(direction[axis])
-        inverse = 1.0 / along
-        low, high = (bounds[0, axis] - start) * inverse, (bounds[1, axis] - start) * inverse
-        if not (abs(start) < np.inf and abs(along) < np.inf):
-            return False
-        measured_from = start
-        if abs(inverse) == np.inf:
-            if not bounds[0, axis] <= start < bounds[1, axis]:
-                return False
-            low, high, measured_from, inverse = -np.inf, np.inf, -np.inf, 1.0
-        t, t_end = max(t, min(low, high)), min(t_end, max(low, high))
-        state[(_ORIGIN + axis) * LANES + lane], state[(_DIRECTION + axis) * LANES + lane] = start, along
-        state[(_FROM + axis) * LANES + lane], state[(_INVERSE + axis) * LANES + lane] = measured_from, inverse
-        upward = 1.0 if along > 0.0 else 0.0
-        state[(_UPWARD + axis) * LANES + lane], state[(_DOWNWARD + axis) * LANES + lane] = upward, 1.0 - upward
-    if not t < t_end < np.inf:
+    ox, oy, oz = np.float64(origin[0]), np.float64(origin[1]), np.float64(origin[2])
+    dx, dy, dz = np.float64(direction[0]), np.float64(direction[1]), np.float64(direction[2])
+    near_x, far_x, px, ix = _slab(ox, dx, bounds[0, 0], bounds[1, 0])
+    near_y, far_y, py, iy = _slab(oy, dy, bounds[0, 1], bounds[1, 1])
+    near_z, far_z, pz, iz = _slab(oz, dz, bounds[0, 2], bounds[1, 2])
+    t, t_end = max(near_x, near_y, near_z, 0.0), min(far_x, far_y, far_z)
+    # Infinite or not a number where the ray is: comparisons are then false.
+    whole = abs(ox) + abs(oy) + abs(oz) + abs(dx) + abs(dy) + abs(dz)
+    if not (t < t_end < np.inf and whole < np.inf):
         return False
-    for axis in range(3):
-        place = np.float64(origin[axis]) + np.float64(direction[axis]) * t
-        state[(_PLACE + axis) * LANES + lane] = min(max(place, bounds[0, axis]), bounds[1, axis] - 1.0)
+    _put(state, _ORIGIN, lane, ox, oy, oz)
+    _put(state, _DIRECTION, lane, dx, dy, dz)
+    _put(state, _FROM, lane, px, py, pz)
+    _put(state, _INVERSE, lane, ix, iy, iz)
+    ux, uy, uz = np.float64(dx > 0.0), np.float64(dy > 0.0), np.float64(dz > 0.0)
+    _put(state, _UPWARD, lane, ux, uy, uz)
+    _put(state, _DOWNWARD, lane, 1.0 - ux, 1.0 - uy, 1.0 - uz)
+    _put(
+        state, _PLACE, lane, min(max(ox + dx * t, bounds[0, 0]), bounds[1, 0] - 1.0),
+        min(max(oy + dy * t, bounds[0, 1]), bounds[1, 1] - 1.0),
+        min(max(oz + dz * t, bounds[0, 2]), bounds[1, 2] - 1.0),
+    )  # fmt: skip
     state[_TIME * LANES + lane], state[_END * LANES + lane] = t, t_end
     state[_FOUND * LANES + lane], state[_CHORD * LANES + lane] = 0.0, 0.0
     return True
@@ -330,6 +348,8 @@ def _follow(
     for ray in range(first, stop):
         chord[ray], distance[ray], voxel[ray] = np.nan if first_hit_only else 0.0, np.inf, -1
         normal[ray, 0], normal[ray, 1], normal[ray, 2] = 0, 0, 0
+    if ends[0, 0] > ends[1, 0]:
+        return
     following, upcoming, waiting = 0, first, (1 << LANES) - 1
     while True:
         while waiting != 0 and upcoming < stop:
