@@ -61,6 +61,17 @@ def test_a_limit_on_what_is_kept(monkeypatch):
     assert len({array.ctypes.data for array in held}) == 3
 
 
+def test_what_is_kept_may_be_bounded_and_is_let_go(monkeypatch):
+    monkeypatch.setattr(workspace, "_LEAST_BYTES", 0)
+    monkeypatch.setattr(workspace, "_limit", workspace.MOST_BYTES)
+    for factor in (5, 10, 20):
+        workspace.empty(factor * LARGE)
+    workspace.keep_at_most(15 * 4 * LARGE)
+    assert sum(buffer.nbytes for buffer in workspace._buffers) <= 15 * 4 * LARGE
+    workspace.keep_at_most(2 * workspace.MOST_BYTES)
+    assert workspace._limit == workspace.MOST_BYTES
+
+
 def test_threads_never_share_memory():
     wrong = []
 

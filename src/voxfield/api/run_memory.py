@@ -24,7 +24,7 @@ USUAL_RAYS: Final = 1 << 15
 """Looked at together where nobody says; of some models fewer."""
 VOLUME_BYTES: Final = 120
 """Of a place of a grid on which a field is sampled as a volume. Measured."""
-SURFACE_BYTES: Final = 60
+SURFACE_BYTES: Final = 40
 """Of a place of a grid on which a field is asked for its surface. Measured."""
 FEWEST_RAYS: Final = 256
 """Looked at together, however little memory there is."""

@@ -22,7 +22,7 @@ _NETWORK_LIBRARIES: Final = 150_000_000
 """MONAI, and torch's own kernels for convolutions."""
 _COPIES: Final = 5
 """A parameter, its gradient and two moments, and one that the run's books make of it."""
-_REFINING: Final = 1.35
+_REFINING: Final = 1.5
 """Times the voxels' own memory while they are divided: those before and those after, in parts."""
 _DECODING: Final = 20
 """Bytes of a pixel of a picture's file while it is decoded, on all threads that do."""

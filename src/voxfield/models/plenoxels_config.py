@@ -17,6 +17,8 @@ COPIES: Final = 3
 """Values, gradients and second moments: what a voxel takes in training."""
 _RAY_BYTES: Final = 4000
 """Of a training ray and its samples. Measured."""
+_PLACE_BYTES: Final = 16
+"""Of a place of a grid, stored or not, while voxels are dropped and divided. Measured."""
 LINK_BYTES: Final = 5
 """A place of the grid, stored or not: its link and its clearance."""
 
@@ -213,8 +215,8 @@ class PlenoxelsConfig:
         return voxels * (4 * COPIES * (1 + 3 * (self.sh_degree + 1) ** 2) + 1) + LINK_BYTES * math.prod(resolution)
 
     def step_bytes(self) -> int:
-        """Memory of a training step at most, or of the rays that find out what is seen, beside the voxels."""
-        return self.rays_per_batch * _RAY_BYTES
+        """Memory beside the voxels: of a training step, or of finding out which voxels a stage begins with."""
+        return max(self.rays_per_batch * _RAY_BYTES, max(map(math.prod, self.resolutions)) * _PLACE_BYTES)
 
     def fits(self, resolution: Resolution, voxels: int) -> bool:
         """Whether so many ``voxels`` are within ``max_bytes``."""
