@@ -47,10 +47,10 @@ class Quantiser:
             return cls(offset=low if span == 0 else 0.0, step=1.0)
         if levels >= _MOST_LEVELS:
             return cls(offset=0.0, step=1.0)
-        step = span / max(1, math.ceil(levels))
+        width = span / max(1, math.ceil(levels))
         if low < background < high:
-            return cls(offset=background - math.ceil((background - low) / step) * step, step=step)
-        return cls(offset=low, step=step)
+            return cls(offset=background - math.ceil((background - low) / width) * width, step=width)
+        return cls(offset=low, step=width)
 
     def levels(self, values: np.ndarray, predicted: np.ndarray | None = None) -> np.ndarray:
         """Nearest level of every value, int32; 0 of those that are not finite, and beyond the range its end.
