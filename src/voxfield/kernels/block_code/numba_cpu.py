@@ -18,7 +18,7 @@ from numba.extending import register_jitable
 from voxfield.kernels.block_code.api import EARLIER, FEW_TAPS, HINTS, LARGEST, TAPS
 
 _MODELS = 4
-_WIDE_MODELS = 6  # for values with more taps than `FEW_TAPS`
+_WIDE_MODELS = 7  # for values with more taps than `FEW_TAPS`
 _LIMIT = 250  # observations after which a probability adapts no slower
 _ROOM = 1 << 16  # bytes that a block's code never exceeds: 512 voxels of at most 80 bits, each of at most 12 bits
 _UNARY = 14  # magnitudes up to this are coded bit by bit
@@ -373,6 +373,7 @@ def _see(contexts, frame, miss, at, expected, part, wide):
     leaning = np.int64(miss[at - _X]) + np.int64(miss[at - _Y]) + np.int64(miss[at - 1])
     contexts[4] = along_x * 7 + along_y
     contexts[5] = along_z * 7 + _clip(leaning, 3) + 3
+    contexts[6] = min(max(expected, 0), _MOST_CONTEXTS - 1)  # many fields end at one value, or gather at some
     contexts[_WIDE_MODELS] = _level(missed) >> 2
 
 

@@ -27,14 +27,16 @@ class Quantiser:
     """Between two levels, above 0."""
 
     @classmethod
-    def fitted(cls, low: float, high: float, max_error: float, *, whole: bool) -> Self:
-        """For values from ``low`` to ``high``. Both are levels, as many volumes have many voxels of either.
+    def fitted(cls, low: float, high: float, max_error: float, *, whole: bool, background: float = math.nan) -> Self:
+        """For values from ``low`` to ``high``. Both are levels, as many volumes have many voxels of either; or the
+        background is one, where it lies between them, so that what is nearly nothing does not all become a little.
 
         Args:
             low, high: least and greatest finite value.
             max_error: at most this far may a level be from a value, at least 0. With 0, floating-point values have no
                 levels but 0, so that all others are kept exactly.
             whole: values are whole numbers.
+            background: of the grid.
         """
         span = high - low
         if whole:
@@ -45,7 +47,10 @@ class Quantiser:
             return cls(offset=low if span == 0 else 0.0, step=1.0)
         if levels >= _MOST_LEVELS:
             return cls(offset=0.0, step=1.0)
-        return cls(offset=low, step=span / max(1, math.ceil(levels)))
+        width = span / max(1, math.ceil(levels))
+        if low < background < high:
+            return cls(offset=background - math.ceil((background - low) / width) * width, step=width)
+        return cls(offset=low, step=width)
 
     def levels(self, values: np.ndarray, predicted: np.ndarray | None = None) -> np.ndarray:
         """Nearest level of every value, int32; 0 of those that are not finite, and beyond the range its end.

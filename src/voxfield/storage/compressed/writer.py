@@ -243,9 +243,13 @@ class _GridWriter:
 
     def _quantisers(self, half: bool, real: bool) -> tuple[Quantiser, ...]:
         """One a channel: over the values, or over what a network misses of them."""
-        ranges = zip(self._range.low.tolist(), self._range.high.tolist(), strict=True)
+        backgrounds = np.atleast_1d(self._volume.background).tolist()
+        ranges = zip(self._range.low.tolist(), self._range.high.tolist(), backgrounds, strict=True)
         if self._network is None:
-            return tuple(Quantiser.fitted(low, high, self._max_error, whole=not real) for low, high in ranges)
+            return tuple(
+                Quantiser.fitted(low, high, self._max_error, whole=not real, background=background)
+                for low, high, background in ranges
+            )
         step = 2 * (self._max_error - self._margin(half)) * (1 - 1e-4)
         return tuple(Quantiser(offset=0.0, step=step) for _ in ranges)
 
