@@ -65,6 +65,13 @@ def test_the_scale_multiplies_the_ratio_of_signal_to_noise_and_leaves_weights() 
     torch.testing.assert_close(a.square() + s.square(), torch.ones_like(a))
 
 
+def test_larger_volumes_are_drowned_for_as_long_as_small_ones() -> None:
+    cosine, linear = NoiseScheduleConfig(), NoiseScheduleConfig(kind="linear")
+    assert [cosine.of_voxels(side**3).snr_scale for side in (4, 8, 16, 32)] == [1.0, 1.0, 1 / 8, 1 / 64]
+    assert linear.of_voxels(32**3).snr_scale == 1.0
+    assert NoiseScheduleConfig(snr_scale=0.5).of_voxels(32**3).snr_scale == 0.5
+
+
 @pytest.mark.parametrize(
     "settings",
     [

@@ -135,10 +135,10 @@ def mesh_volume(
             2^28 voxels in the box around it.
         MissingFileError, FormatError, MissingExtraError: as `voxfield.read_volume`.
     """
-    check_volumes([source], memory, quiet=quiet, box_bytes=_SURFACE_BYTES, remedy="Crop it first (voxfield vdb crop)")
     check_surface_path(output)
     if level is not None:
         check_range("level", level, minimum=-1e30, maximum=1e30)
+    check_volumes([source], memory, quiet=quiet, box_bytes=_SURFACE_BYTES, remedy="Crop it first (voxfield vdb crop)")
     grids = _Grids(source)
     grid, at = _shape_of(grids, source, name, level)
     painted = [one for one in grids.names if one in (*COLOURS, "sh_coeff_0") and one != grid.name]

@@ -8,6 +8,7 @@ DPM-Solver++ is missing; see `voxfield.models.diffusion_samplers` for ours.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
@@ -133,7 +134,8 @@ class DiffusionConfig:
                 f"{'' if self.latent is None else ' over latents'} need multiples of {self.stride}. Make them such, or "
                 "set fewer model.channels or another model.patch."
             )
-        return dataclasses.replace(self, volume_shape=shape)
+        schedule = self.schedule.of_voxels(math.prod(shape) if self.latent is None else 1)
+        return dataclasses.replace(self, volume_shape=shape, schedule=schedule)
 
 
 @dataclass(frozen=True, kw_only=True)

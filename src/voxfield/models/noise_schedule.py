@@ -6,9 +6,10 @@ beta_i)`` and ``s_t^2 = 1 - a_t^2`` (Ho et al. 2020, https://arxiv.org/abs/2006.
 follows from any other.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Final, Literal, get_args
 
 import torch
 
@@ -16,6 +17,8 @@ from voxfield.checks import check_choice, check_range
 
 Prediction = Literal["epsilon", "x0", "v"]
 """What the network predicts."""
+UNSCALED_VOXELS: Final = 8**3
+"""Of volumes that the schedules suit as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,17 +33,26 @@ class NoiseScheduleConfig:
     """First beta of ``linear``, above 0. It suits 1000 steps: fewer want greater betas."""
     beta_end: float = 2e-2
     """Last beta of ``linear``, ``beta_start`` to below 1."""
-    snr_scale: float = 1.0
+    snr_scale: float | None = None
     """What the ratio of signal to noise, ``a_t^2 / s_t^2``, is multiplied by at every time, above 0. Neighbouring
     voxels say the same, so a large volume shows through noise in which a small one is lost; less than 1 drowns it for
-    as long (Hoogeboom et al. 2023, https://arxiv.org/abs/2301.11093, section 3.1)."""
+    as long (Hoogeboom et al. 2023, https://arxiv.org/abs/2301.11093, section 3.1). None: of ``cosine`` as many times
+    less as there are more than `UNSCALED_VOXELS`; 1 for ``linear``, whose betas say all, and for latents."""
 
     def __post_init__(self) -> None:
         check_choice("kind", self.kind, ("linear", "cosine"))
         check_range("timesteps", self.timesteps, minimum=2, maximum=10_000)
         check_range("beta_start", self.beta_start, above=0.0, maximum=0.9999)
         check_range("beta_end", self.beta_end, minimum=self.beta_start, maximum=0.9999)
-        check_range("snr_scale", self.snr_scale, above=0.0, maximum=1e6)
+        if self.snr_scale is not None:
+            check_range("snr_scale", self.snr_scale, above=0.0, maximum=1e6)
+
+    def of_voxels(self, count: int) -> "NoiseScheduleConfig":
+        """These settings for volumes of ``count`` voxels, with a scale."""
+        if self.snr_scale is not None:
+            return self
+        fitting = 1.0 if self.kind == "linear" else min(1.0, UNSCALED_VOXELS / count)
+        return dataclasses.replace(self, snr_scale=fitting)
 
 
 class NoiseSchedule:
@@ -52,8 +64,8 @@ class NoiseSchedule:
         survival = torch.cumprod(1.0 - _betas(config), 0)
         self._snr = survival / (1.0 - survival)
         """(T,) float64: before it is scaled."""
-        scaled = self._snr * config.snr_scale
-        self.survival = survival if config.snr_scale == 1.0 else scaled / (1.0 + scaled)
+        scale = 1.0 if config.snr_scale is None else config.snr_scale
+        self.survival = survival if scale == 1.0 else scale * self._snr / (1.0 + scale * self._snr)
         """(T,) float64: a_t^2."""
         # Rounded before they move: not every device knows float64.
         self._signal, self._noise = self.survival.sqrt().float(), (1.0 - self.survival).sqrt().float()

@@ -223,7 +223,8 @@ class TestReading:
         sent = web.sent["x/b.bin"]
         here = local(f"{web.url}/x")
         assert tree(here) == {"a.bin": content, "b.bin": content}
-        assert web.sent["x/a.bin"] < 1.1 * len(content)
+        # Not anew. What the library had received and not handed on when the connection broke off is sent once more.
+        assert web.sent["x/a.bin"] < 600_000 + len(content)
         assert web.sent["x/b.bin"] == sent
 
     def test_web_pages_list_folders(self, web):
