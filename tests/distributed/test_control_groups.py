@@ -20,21 +20,21 @@ def groups(folder: Path, **contents: str) -> Path:
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
     path = tmp_path / "own"
-    path.write_text("0::/work/job\n", encoding="ascii")
+    path.write_text("0::/batch/job\n", encoding="ascii")
     return path
 
 
 def test_the_tightest_group_counts(tmp_path: Path, own: Path) -> None:
     mounted = groups(tmp_path / "fs", memory_max="max\n", memory_current=str(9 * GB))
-    groups(mounted / "work", memory_max=str(4 * GB), memory_current=str(3 * GB))
-    groups(mounted / "work" / "job", memory_max=str(8 * GB), memory_current=str(1 * GB))
+    groups(mounted / "batch", memory_max=str(4 * GB), memory_current=str(3 * GB))
+    groups(mounted / "batch" / "job", memory_max=str(8 * GB), memory_current=str(1 * GB))
     assert memory_left(own, mounted) == 1 * GB
 
 
 def test_cached_files_are_free(tmp_path: Path, own: Path) -> None:
     stat = f"anon {GB}\ninactive_file {GB}\nactive_file {GB // 2}\nfile_dirty {GB}\n"
     mounted = groups(tmp_path / "fs")
-    groups(mounted / "work" / "job", memory_max=str(4 * GB), memory_current=str(3 * GB), memory_stat=stat)
+    groups(mounted / "batch" / "job", memory_max=str(4 * GB), memory_current=str(3 * GB), memory_stat=stat)
     assert memory_left(own, mounted) == 5 * GB // 2
 
 
@@ -55,7 +55,7 @@ def test_a_container_sees_its_group_as_the_root(tmp_path: Path) -> None:
     assert memory_left(own, mounted) == 0
 
 
-@pytest.mark.parametrize("text", ["", "nonsense", "0::/../../etc\n", "0::/nowhere\n", "0:cpu:/work\n", "\xff"])
+@pytest.mark.parametrize("text", ["", "nonsense", "0::/../../etc\n", "0::/nowhere\n", "0:cpu:/batch\n", "\xff"])
 def test_no_limit_is_known(tmp_path: Path, text: str) -> None:
     own = tmp_path / "own"
     own.write_text(text, encoding="latin-1")

@@ -10,10 +10,10 @@ from voxfield.distributed.memory import (
     MemoryBound,
     MemoryNeed,
     MemoryPart,
+    check_short_job,
     memory_bound,
     need_of,
     process_part,
-    say_if_large,
     workers_within,
 )
 from voxfield.errors import InputError
@@ -118,9 +118,9 @@ def test_nobody_knows_the_memory_of_a_cluster() -> None:
 def test_short_jobs_speak_only_of_much(capsys: pytest.CaptureFixture[str]) -> None:
     said: list[str] = []
     small, large = need_of(MemoryPart(what="grids", size=1)), need_of(MemoryPart(what="grids", size=GB))
-    say_if_large(small, memory_bound(None), said.append)
+    check_short_job(None, small, "Take less", said.append)
     assert said == []
-    say_if_large(large, memory_bound(None), said.append)
-    say_if_large(small, memory_bound("8GB"), said.append)
+    check_short_job(None, large, "Take less", said.append)
+    check_short_job("8GB", small, "Take less", said.append)
     assert [line.split(" of memory")[0] for line in said] == ["Needs about 1.50 GB", "Needs about 500 MB"]
     assert capsys.readouterr().out == ""

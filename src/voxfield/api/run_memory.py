@@ -9,7 +9,7 @@ import torch
 
 from voxfield.data.posed_images import PosedImages
 from voxfield.distributed.devices import Placement
-from voxfield.distributed.memory import MemoryPart, memory_bound, need_of, process_part, say_if_large
+from voxfield.distributed.memory import MemoryPart, check_short_job, memory_bound, need_of, process_part
 from voxfield.kernels.workspace import keep_at_most
 from voxfield.storage.checkpoint import list_checkpoints
 from voxfield.training.progress import Progress
@@ -55,10 +55,8 @@ def check_memory(
     Raises:
         InputError: it is more than ``memory``, or than there is.
     """
-    bound = memory_bound(memory)
     need = need_of(*held, *(parts if device.type == "cpu" else ()), process=process_part(device))
-    bound.check(need, remedy)
-    say_if_large(need, bound, Progress(quiet=quiet).say)
+    check_short_job(memory, need, remedy, Progress(quiet=quiet).say)
 
 
 class Sampled(Protocol):

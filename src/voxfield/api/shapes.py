@@ -8,7 +8,7 @@ from typing import Any, Final
 from voxfield.api.places import anywhere
 from voxfield.checks import check_choice, check_range, nearest_names
 from voxfield.distributed.executors import ExecutorKind, ExecutorSettings
-from voxfield.distributed.memory import MemoryPart, memory_bound, need_of, process_part, say_if_large
+from voxfield.distributed.memory import MemoryPart, check_short_job, need_of, process_part
 from voxfield.errors import InputError
 from voxfield.export.shape_pictures import write_contact_sheet
 from voxfield.geometry.voxel_views import RayStart
@@ -231,14 +231,12 @@ def _check_memory(dataset: Path, memory: int | str | None, progress: Progress) -
     """Say what reading a dataset object by object needs; InputError where there is not as much."""
     shapes = open_shapes(dataset)
     blocks = sum(len(shapes.block_names(level)) for level in range(1, shapes.about.num_levels))
-    bound = memory_bound(memory)
     need = need_of(
         MemoryPart(what="an object", size=shapes.about.base_resolution**3 * _OBJECT_BYTES),
         MemoryPart(what="names of blocks", size=blocks * _NAME_BYTES),
         process=process_part(kernels=False),
     )
-    bound.check(need, "There is no smaller way to read this dataset")
-    say_if_large(need, bound, progress.say)
+    check_short_job(memory, need, "There is no smaller way to read this dataset", progress.say)
 
 
 @anywhere("dataset", folder="output")

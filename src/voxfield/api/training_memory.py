@@ -53,7 +53,7 @@ def within_memory(
     if not isinstance(config, PlenoxelsConfig) or task.placement.device.type != "cpu":
         return experiment
     store = captures.images
-    others = [task.process, *_picture_parts(captures, held_out, experiment)[1:]]
+    others = [task.process, *_parts_beside_pictures(captures, held_out, experiment)]
     others.append(MemoryPart(what="a step", size=config.step_bytes()))
     left = task.bound.left(*others)
     if left is None:
@@ -78,7 +78,7 @@ def check_photographs(
     Raises:
         InputError: even with the smallest cache it needs more than the bound.
     """
-    pictures, *others = _picture_parts(captures, held_out, experiment)
+    pictures, others = _pictures_part(captures.images), _parts_beside_pictures(captures, held_out, experiment)
     if task.placement.device.type == "cpu":
         others += _model_parts(task, model, experiment)
     process, store = task.process, captures.images
@@ -87,7 +87,7 @@ def check_photographs(
         store.cache_bytes = max(1, min(store.cache_bytes, left))
         capture = dataclasses.replace(experiment.capture, cache_bytes=store.cache_bytes)
         experiment = dataclasses.replace(experiment, capture=capture)
-        pictures = _picture_parts(captures, held_out, experiment)[0]
+        pictures = _pictures_part(store)
     keep_at_most(model.step_bytes() + USUAL_RAYS * RAY_BYTES)
     remedy = "Train a smaller model or smaller batches (see the recipe's settings, --set), or --set capture.downscale=2"
     _state(task, need_of(pictures, *others, process=process), remedy)
@@ -125,16 +125,18 @@ def _voxel_bytes(task: TrainingTask, config: PlenoxelsConfig) -> int:
     return int(_REFINING * _most_voxels(config))
 
 
-def _picture_parts(
+def _pictures_part(store: ImageStore) -> MemoryPart:
+    """Pictures that are kept to be drawn from."""
+    return MemoryPart(what="pictures", size=_pictures_bytes(store))
+
+
+def _parts_beside_pictures(
     captures: PosedImages, held_out: PosedImages | None, experiment: PhotographExperiment
 ) -> list[MemoryPart]:
-    """Pictures that are kept, then what decoding and measuring them takes."""
+    """What decoding pictures and measuring takes."""
     store = captures.images
     decoding = max(store.pixels_to_decode(index) for index in range(len(store))) * _DECODING
-    parts = [
-        MemoryPart(what="pictures", size=_pictures_bytes(store)),
-        MemoryPart(what="decoding", size=decoding),
-    ]
+    parts = [MemoryPart(what="decoding", size=decoding)]
     count = experiment.trainer.evaluation_images
     if held_out is not None and count:
         sizes = [height * width for height, width, _ in map(held_out.images.shape, range(len(held_out.images)))]

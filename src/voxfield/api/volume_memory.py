@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from voxfield.distributed.memory import MemoryPart, memory_bound, need_of, process_part, say_if_large
+from voxfield.distributed.memory import MemoryPart, check_short_job, need_of, process_part
 from voxfield.storage.compressed import CompressedFile, is_compressed
 from voxfield.storage.remote import shown
 from voxfield.storage.vdb import VdbFile
@@ -48,7 +48,6 @@ def check_volumes(
         InputError: it is more than ``memory``, or than there is.
         MissingFileError, FormatError: as opening the files.
     """
-    bound = memory_bound(memory)
     held = sum(volume_bytes(source, names) for source in sources)
     box = max(box_voxels(source, names) for source in sources) if box_bytes else 0
     need = need_of(
@@ -56,8 +55,7 @@ def check_volumes(
         MemoryPart(what="what is made of them", size=int(held * made) + box * box_bytes),
         process=process_part(kernels=kernels),
     )
-    bound.check(need, remedy)
-    say_if_large(need, bound, Progress(quiet=quiet).say)
+    check_short_job(memory, need, remedy, Progress(quiet=quiet).say)
 
 
 def box_voxels(source: str | os.PathLike[str], names: Sequence[str] = ()) -> int:

@@ -10,8 +10,8 @@ from voxfield.api.compression import open_volumes
 from voxfield.api.levels import read_voxels
 from voxfield.api.volume_memory import check_volumes
 from voxfield.checks import check_range
-from voxfield.data.formats.meshes import read_mesh
-from voxfield.distributed.memory import MemoryPart, memory_bound, need_of, say_if_large
+from voxfield.data.formats.meshes import VOXELISED_BYTES, read_mesh
+from voxfield.distributed.memory import MemoryPart, check_short_job, need_of
 from voxfield.errors import InputError
 from voxfield.export.surfaces import SurfaceExport, write_surface_of
 from voxfield.export.volume_surfaces import inside_level, surface_of_volume
@@ -35,8 +35,6 @@ _VOXEL_BYTES: Final = 8
 """Of a voxel of the box about the mesh while it is filled and made a volume. Measured."""
 _SURFACE_BYTES: Final = 16
 """Of a voxel of the box around a volume while its surface is found. Measured."""
-_MESH_BYTES: Final = 40
-"""Of a byte of the mesh's file while it is read and voxelised."""
 
 
 def voxelise_mesh(
@@ -97,14 +95,12 @@ def voxelise_mesh(
 def _check_voxelising(mesh: Path, resolution: int, memory: int | str | None, quiet: bool) -> None:
     """Say what voxelising needs; InputError where there is not as much."""
     check_range("resolution", resolution, minimum=1, maximum=MAX_RESOLUTION)
-    bound = memory_bound(memory)
     size = mesh.stat().st_size if mesh.is_file() else 0
     need = need_of(
         MemoryPart(what="voxels", size=resolution**3 * _VOXEL_BYTES),
-        MemoryPart(what="the mesh", size=size * _MESH_BYTES),
+        MemoryPart(what="the mesh", size=size * VOXELISED_BYTES),
     )
-    bound.check(need, "Take a lower --resolution")
-    say_if_large(need, bound, Progress(quiet=quiet).say)
+    check_short_job(memory, need, "Take a lower --resolution", Progress(quiet=quiet).say)
 
 
 def mesh_volume(

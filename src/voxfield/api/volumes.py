@@ -12,7 +12,7 @@ import torch
 from voxfield.api.places import anywhere
 from voxfield.api.volume_memory import check_volumes
 from voxfield.checks import check_choice, check_range
-from voxfield.distributed.memory import MemoryPart, memory_bound, need_of, process_part, say_if_large
+from voxfield.distributed.memory import MemoryPart, check_short_job, need_of, process_part
 from voxfield.errors import InputError
 from voxfield.render.image import write_png
 from voxfield.storage.dense_files import DenseVolume, dense_ending, read_dense, write_dense
@@ -316,15 +316,13 @@ def crop_volume(
 
 def _check_array(path: Path, memory: int | str | None, *, quiet: bool) -> None:
     """Say what a dense array and the volume made of it need; InputError where there is not as much."""
-    bound = memory_bound(memory)
     files = [path] if path.is_file() else [one for one in path.rglob("*") if one.is_file()]
     size = sum(one.stat().st_size for one in files) * _OF_ARRAY.get(path.suffix.lower(), _OF_PACKED_ARRAY)
     need = need_of(
         MemoryPart(what=f"{shown(path)} and a volume of it", size=size),
         process=process_part(kernels=False),
     )
-    bound.check(need, "Convert a part of the array")
-    say_if_large(need, bound, Progress(quiet=quiet).say)
+    check_short_job(memory, need, "Convert a part of the array", Progress(quiet=quiet).say)
 
 
 def _describe(file: VdbFile, header: VdbHeader, values: bool) -> dict[str, Any]:

@@ -68,9 +68,7 @@ def command(
     import voxfield
     from voxfield.distributed.worker_server import begin_server
 
-    if executor == "local" and workers != 1:
-        # Loads what workers need while this process does.
-        begin_server("voxfield.jobs.build_shapes")
+    begin_server("voxfield.jobs.build_shapes", executor=executor, workers=workers)
     from voxfield.jobs.build_shapes import FAILURES_FILE
     from voxfield.jobs.split_shapes import SplitRatios
 

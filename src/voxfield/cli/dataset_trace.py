@@ -58,9 +58,7 @@ def command(
     import voxfield
     from voxfield.distributed.worker_server import begin_server
 
-    if executor == "local" and workers != 1:
-        # Loads what workers need while this process does.
-        begin_server("voxfield.jobs.trace_shapes")
+    begin_server("voxfield.jobs.trace_shapes", executor=executor, workers=workers)
 
     traced = voxfield.trace_shapes(
         dataset,

@@ -89,9 +89,7 @@ def command(
     import voxfield
     from voxfield.distributed.worker_server import begin_server
 
-    if executor != "dask" and workers != 1:
-        # Loads what workers need while this process does.
-        begin_server("voxfield.jobs.prerender")
+    begin_server("voxfield.jobs.prerender", executor=executor, workers=workers)
     from voxfield.storage.prerendered import FAILURES
     from voxfield.storage.remote import shown
 

@@ -82,6 +82,12 @@ class MemoryBound:
         left = self.left(*parts)
         return wanted if left is None else min(wanted, left)
 
+    def most(self, count: int, need: Callable[[int], MemoryNeed]) -> int:
+        """The largest number up to ``count`` whose ``need`` is within the bound; 1 where none is."""
+        while count > 1 and self.size is not None and need(count).total > self.size:
+            count -= 1
+        return count
+
     def check(self, need: MemoryNeed, remedy: str) -> None:
         """Raise unless the need is within the bound, or could be.
 
@@ -145,12 +151,9 @@ def workers_within(
     if settings.executor != "local":
         here = MemoryPart(what="results under way", size=waiting * tasks)
         return settings, MemoryNeed(parts=(process_part(kernels=False), here))
-    count = max(1, min(settings.workers or os.cpu_count() or 1, tasks))
-    while True:
-        need = _of_workers(count, each, waiting, what)
-        if count == 1 or bound.size is None or need.total <= bound.size:
-            return replace(settings, workers=count), need
-        count -= 1
+    wanted = max(1, min(settings.workers or os.cpu_count() or 1, tasks))
+    count = bound.most(wanted, lambda workers: _of_workers(workers, each, waiting, what))
+    return replace(settings, workers=count), _of_workers(count, each, waiting, what)
 
 
 def _of_workers(count: int, each: int, waiting: int, what: str) -> MemoryNeed:
@@ -166,8 +169,20 @@ def _of_workers(count: int, each: int, waiting: int, what: str) -> MemoryNeed:
     )
 
 
-def say_if_large(need: MemoryNeed, bound: MemoryBound, say: Callable[[str], None]) -> None:
-    """Say what a job needs that is mostly short: only where that is much, or a person has set the bound."""
+def check_short_job(memory: int | str | None, need: MemoryNeed, remedy: str, say: Callable[[str], None]) -> None:
+    """Check what a job needs that is mostly short, and say it only where it is much, or a person has set the bound.
+
+    Args:
+        memory: as `memory_bound`.
+        need: of the job.
+        remedy: as `MemoryBound.check`.
+        say: tells a person.
+
+    Raises:
+        InputError: no such amount, or the need is larger.
+    """
+    bound = memory_bound(memory)
+    bound.check(need, remedy)
     if bound.allowed or need.total >= _SAID_FROM:
         say(str(need))
 

@@ -22,13 +22,16 @@ def worker_context(module: str) -> BaseContext:
     return context
 
 
-def begin_server(module: str) -> None:
-    """Start the server ahead of need; it is there when workers are wanted. Does nothing where there is none.
+def begin_server(module: str, *, executor: str | None, workers: int | None) -> None:
+    """Start the server ahead of need, so that it loads what workers need while this process does. Does nothing where
+    there will be no workers of this machine, or no server.
 
     Args:
         module: of the tasks that are to come.
+        executor: where they run, as far as it is known: ``dask`` needs no server.
+        workers: how many processes, as far as it is known: one needs none.
     """
-    if sys.platform == "win32":
+    if sys.platform == "win32" or executor == "dask" or workers == 1:
         return
     from multiprocessing import forkserver
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from voxfield.checks import check_bytes, check_choice, check_range
 from voxfield.data.capture import digest
-from voxfield.data.formats.meshes import find_meshes, read_mesh
+from voxfield.data.formats.meshes import VOXELISED_BYTES, find_meshes, read_mesh
 from voxfield.distributed.executors import ExecutorSettings, open_executor
 from voxfield.distributed.memory import MemoryNeed, MemoryPart, memory_bound, workers_within
 from voxfield.errors import InputError, VoxfieldError
@@ -47,8 +47,6 @@ _LATEST: Final = 253_402_300_799.0
 """Seconds from 1970 to the end of 9999."""
 _VOXEL_BYTES: Final = 2.5
 """Of a voxel while its grid is filled and divided into blocks."""
-_MESH_BYTES: Final = 40
-"""Of a byte of a mesh's file while it is read and voxelised."""
 _INDEX_BYTES: Final = 200
 """Of an object's nodes and of the names of its blocks, for each of the smallest blocks on a face of its cube."""
 _REVISION: Final = 1
@@ -174,7 +172,7 @@ def _within_memory(chosen: Sequence[Path], settings: ShapeSettings, progress: Re
         bound,
         settings.run_on,
         tasks=len(chosen),
-        each=int(voxels * _VOXEL_BYTES) + largest * _MESH_BYTES,
+        each=int(voxels * _VOXEL_BYTES) + largest * VOXELISED_BYTES,
         what="meshes and grids",
     )
     surface = (settings.resolution // settings.min_resolution) ** 2

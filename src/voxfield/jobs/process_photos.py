@@ -165,7 +165,7 @@ def _threads_within(memory: int | str | None, settings: PhotoSettings, progress:
     Raises:
         InputError: there is too little memory for one.
     """
-    bound, threads = memory_bound(memory), os.cpu_count() or 1
+    bound = memory_bound(memory)
     each = settings.max_size**2 * _FEATURE_BYTES
 
     def need(count: int) -> MemoryNeed:
@@ -175,8 +175,7 @@ def _threads_within(memory: int | str | None, settings: PhotoSettings, progress:
             process=process_part(kernels=False),
         )
 
-    while threads > 1 and bound.size is not None and need(threads).total > bound.size:
-        threads -= 1
+    threads = bound.most(os.cpu_count() or 1, need)
     bound.check(need(threads), "Look for features in smaller pictures (--max-size)")
     progress.say(str(need(threads)))
     return threads

@@ -63,16 +63,16 @@ def evaluate_volumes(
     # Only its volumes are compared with, not its surfaces.
     training = ShapeSet.of(known, threshold=threshold, points=1, seed=seed)
     simple = baselines(list(known), len(generated), threshold=threshold, seed=seed)
-    sets = {
-        name: ShapeSet.of(volumes, threshold=threshold, points=_POINTS, seed=seed + 1)
-        for name, volumes in simple.items()
-    }
     chosen = torch.randperm(len(known), generator=torch.Generator().manual_seed(seed))[: len(generated)]
-    learnt_shapes = ShapeSet.of(known[chosen], threshold=threshold, points=_POINTS, seed=seed + 1)
+
+    def measured(volumes: torch.Tensor) -> dict[str, Any]:
+        others = ShapeSet.of(volumes, threshold=threshold, points=_POINTS, seed=seed + 1)
+        return compare_sets(others, references, own)
+
     return {
         "generated": compare_sets(shapes, references, own),
-        "baselines": {name: compare_sets(one, references, own) for name, one in sets.items()},
-        "training": compare_sets(learnt_shapes, references, own),
+        "baselines": {name: measured(volumes) for name, volumes in simple.items()},
+        "training": measured(known[chosen]),
         "reference": occupancy_statistics(references),
         "nearest_training": {
             "generated": _nearness(shapes, training),

@@ -21,6 +21,8 @@ from voxfield.errors import FormatError, MissingExtraError, MissingFileError
 
 MESH_SUFFIXES: Final = (".ply", ".obj", ".stl", ".off", ".glb", ".gltf", ".3mf")
 """Endings of mesh files, in any case."""
+VOXELISED_BYTES: Final = 40
+"""Memory for a byte of a mesh's file while the mesh is read and voxelised. Measured."""
 MAX_MESH_BYTES: Final = 4 << 30
 """Largest file that is read, and largest one inside an archive."""
 _JSON_CHUNK: Final = 0x4E4F534A
