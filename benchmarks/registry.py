@@ -74,6 +74,7 @@ def cases() -> Iterator[Case]:
     yield from _cube_symmetry()
     yield from _block_code()
     yield from _scatter_points()
+    yield from _chamfer()
 
 
 def ops() -> list[str]:
@@ -732,3 +733,36 @@ def _scatter_points() -> Iterator[Case]:
         return Prepared(lambda: scatter_points(points, (VOXELS,) * 3, *box, implementation=implementation))
 
     yield from _both_implementations("scatter_points", f"blurred, to {VOXELS}^3", "points", 100_000, prepare)
+
+
+# ------------------------------------------------------------------------------------------------------------ chamfer
+def _chamfer() -> Iterator[Case]:
+    sets, points = 32, 512
+
+    def prepare(variant: str) -> Prepared:
+        from voxfield.kernels.chamfer import chamfer_distances
+
+        first, second = _random(2, sets, points, 3)
+        if variant == "voxfield":
+            return Prepared(lambda: chamfer_distances(first, second))
+        return Prepared(lambda: chamfer_cdist(first, second))
+
+    for variant in ("voxfield", "torch cdist"):
+        yield Case(
+            op="chamfer",
+            case=f"{points} points a set",
+            variant=variant,
+            unit="distances",
+            count=(sets * points) ** 2,
+            prepare=lambda variant=variant: prepare(variant),
+            own_cores=variant == "voxfield",
+        )
+
+
+def chamfer_cdist(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Chamfer distances row by row, through all distances."""
+    rows = []
+    for points in first:
+        squared = torch.cdist(points.expand(len(second), -1, -1), second).square()
+        rows.append(squared.amin(2).mean(1) + squared.amin(1).mean(1))
+    return torch.stack(rows)

@@ -78,7 +78,7 @@ def compile_kernels_of(request, monkeypatch):
         launched = (
             "_forward", "_backward", "_backward_table", "_backward_positions", "_march", "_resample", "_slabs",
             "_update", "_walk", "_sample", "_mark", "_follow", "_cross", "_fill",
-            "_scatter", "_blur",
+            "_scatter", "_blur", "_one_way",
         )  # fmt: skip
         for name in launched:
             kernel = getattr(module, name, None)
@@ -232,6 +232,12 @@ def test_ray_box(compile_kernels_of):
     module, compiled = compile_kernels_of("ray_box")
     module.ray_box(torch.zeros(7, 3), torch.ones(7, 3), torch.zeros(2, 3))
     assert compiled == ["_slabs"]
+
+
+def test_chamfer(compile_kernels_of):
+    module, compiled = compile_kernels_of("chamfer")
+    module.chamfer_distances(torch.zeros(2, 7, 3), torch.zeros(1, 16, 3))
+    assert compiled == ["_one_way"] * 2
 
 
 @pytest.mark.parametrize(("count", "shape"), [(1, (1, 1, 1)), (300, (4, 5, 6))])

@@ -6,7 +6,6 @@ from voxfield.errors import InputError
 from voxfield.voxels.set_metrics import (
     ShapeSet,
     baselines,
-    chamfer_distances,
     compare_sets,
     coverage,
     encode,
@@ -16,6 +15,7 @@ from voxfield.voxels.set_metrics import (
     nearest_neighbour_accuracy,
     nearest_of,
     occupancy_divergence,
+    shape_distances,
     surface_points,
 )
 
@@ -36,9 +36,9 @@ def test_points_lie_in_voxels_of_the_surface() -> None:
     assert bool(surface_points(~occupied & occupied, 4, torch.Generator()).isnan().all())
 
 
-def test_chamfer_distances_are_those_of_plain_loops() -> None:
+def test_shape_distances_are_those_of_plain_loops() -> None:
     one, other = shapes(0, 3, points=20), shapes(3, 5, points=20)
-    distances = chamfer_distances(one, other)
+    distances = shape_distances(one, other)
     for row, first in enumerate(one.points):
         for column, second in enumerate(other.points):
             squared = (first[:, None] - second[None]).square().sum(2)
@@ -50,13 +50,13 @@ def test_a_moved_cube_is_as_far_as_it_was_moved() -> None:
     volumes = torch.zeros((2, 4, 32, 32))
     volumes[0, 1, 8, 4] = 1.0
     volumes[1, 1, 8, 20] = 1.0
-    distances = chamfer_distances(*(ShapeSet.of(volumes[at : at + 1], points=200) for at in (0, 1)))
+    distances = shape_distances(*(ShapeSet.of(volumes[at : at + 1], points=200) for at in (0, 1)))
     assert float(distances) == pytest.approx(2 * 0.5**2, rel=0.06)
 
 
 def test_empty_volumes_are_far_from_all() -> None:
     empty = ShapeSet.of(torch.zeros((1, 16, 16, 16)))
-    assert chamfer_distances(empty, shapes(0, 2)).tolist() == [[6.0, 6.0]]
+    assert shape_distances(empty, shapes(0, 2)).tolist() == [[6.0, 6.0]]
     assert occupancy_divergence(empty, shapes(0, 2)) == 1.0
     assert float(intersection_over_union(empty, empty)) == 1.0
 

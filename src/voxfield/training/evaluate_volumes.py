@@ -11,10 +11,10 @@ from voxfield.voxels.set_metrics import (
     ENCODER,
     ShapeSet,
     baselines,
-    chamfer_distances,
     compare_sets,
     nearest_of,
     occupancy_statistics,
+    shape_distances,
 )
 
 _POINTS: Final = 512
@@ -58,7 +58,7 @@ def evaluate_volumes(
             f"reference: expected volumes of {tuple(generated.shape[1:])} voxels, got {tuple(real.shape[1:])}."
         )
     references = ShapeSet.of(real, threshold=threshold, points=_POINTS, seed=seed)
-    own = chamfer_distances(references, references)
+    own = shape_distances(references, references)
     shapes = ShapeSet.of(generated, threshold=threshold, points=_POINTS, seed=seed + 1)
     # Only its volumes are compared with, not its surfaces.
     training = ShapeSet.of(known, threshold=threshold, points=1, seed=seed)

@@ -22,12 +22,11 @@ import torch
 
 from voxfield.checks import check_range
 from voxfield.errors import InputError
+from voxfield.kernels.chamfer import chamfer_distances
 
 ENCODER: Final = "four random convolutions (3^3, stride 2, ReLU; 16, 32, 64, 64 channels), seed 0; mean over space"
 """What `encode` is, as results name it."""
 _WIDTHS: Final = (16, 32, 64, 64)
-_ROW_ELEMENTS: Final = 1 << 23
-"""Distances that are held at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,20 +91,16 @@ def surface_points(occupied: torch.Tensor, count: int, generator: torch.Generato
     return (chosen + torch.rand((count, 3), generator=generator)) / max(occupied.shape)
 
 
-def chamfer_distances(one: ShapeSet, other: ShapeSet) -> torch.Tensor:
-    """(N, M): mean squared distance from each point to the nearest of the other volume, both ways summed.
+def shape_distances(one: ShapeSet, other: ShapeSet) -> torch.Tensor:
+    """(N, M) float32: Chamfer distance of the points on the surfaces, each volume of one set to each of the other.
 
     Where either volume is empty, the distance is 6: that of opposite corners of a cube, both ways.
     """
-    rows = []
-    at_once = max(1, _ROW_ELEMENTS // (one.points.shape[1] * other.points.shape[1]))
-    for points in one.points:
-        parts = []
-        for others in other.points.split(at_once):
-            squared = torch.cdist(points.expand(len(others), -1, -1), others).square()
-            parts.append(squared.amin(2).mean(1) + squared.amin(1).mean(1))
-        rows.append(torch.cat(parts))
-    return torch.stack(rows).nan_to_num(nan=6.0)
+    drawn = [torch.isfinite(each.points[:, 0, 0]) for each in (one, other)]
+    distances = torch.full((len(one), len(other)), 6.0)
+    between = chamfer_distances(one.points[drawn[0]], other.points[drawn[1]])
+    distances[drawn[0][:, None] & drawn[1]] = between.flatten()
+    return distances
 
 
 def coverage(distances: torch.Tensor) -> float:
@@ -213,9 +208,9 @@ def compare_sets(generated: ShapeSet, reference: ShapeSet, reference_own: torch.
     if generated.volumes.shape[1:] != reference.volumes.shape[1:]:
         shapes = [tuple(each.volumes.shape[1:]) for each in (generated, reference)]
         raise InputError(f"reference: expected volumes of {shapes[0]} voxels, as the generated ones, got {shapes[1]}.")
-    between = chamfer_distances(generated, reference)
-    own = chamfer_distances(generated, generated)
-    other = chamfer_distances(reference, reference) if reference_own is None else reference_own
+    between = shape_distances(generated, reference)
+    own = shape_distances(generated, generated)
+    other = shape_distances(reference, reference) if reference_own is None else reference_own
     return {
         "coverage": coverage(between),
         "mmd": minimum_matching_distance(between),
