@@ -66,9 +66,9 @@ docs: $(VENV)/.installed-docs ## build the documentation into site/
 docs-serve: $(VENV)/.installed-docs ## the documentation, rebuilt as it is edited
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
-bench: $(VENV)/.installed-dev ## kernel benchmarks; their tests run first, as speed without correctness says nothing
-	$(BIN)/python -m pytest tests/kernels -m "not slow and not gpu" -q
-	$(BIN)/voxfield bench
+bench: $(VENV)/.installed-dev ## every kernel and small runs of all jobs beside the committed rates; kernels' tests run first
+	$(BIN)/python -m pytest tests/kernels -m "not slow" -q --ignore tests/kernels/test_triton_interpreter.py
+	$(BIN)/python benchmarks/run.py regression
 
 build: $(VENV)/.installed-dev ## source archive and wheel in dist/
 	$(PIP) install --quiet "build>=1.2"

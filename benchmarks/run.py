@@ -14,6 +14,7 @@
     python benchmarks/run.py prerender
     python benchmarks/run.py shapes [PART ...] --meshes DIR [--keep DIR]
     python benchmarks/run.py startup
+    python benchmarks/run.py regression [--write]
     python benchmarks/run.py results-page
 
 Each writes a JSON file and a Markdown table into ``benchmarks/results/`` (``--output`` names another file) and prints
@@ -38,6 +39,7 @@ import pages
 import prerendering
 import rank_rates
 import registry
+import regression
 import shapes
 import side_by_side
 import startup
@@ -137,6 +139,10 @@ def build_parser() -> argparse.ArgumentParser:
 
     add_shapes(verbs)
     verbs.add_parser("startup", help="import, --help, first compilation").set_defaults(action=run_startup)
+    slower = verbs.add_parser("regression", help="all kernels and small runs of all jobs, beside the committed rates")
+    slower.add_argument("--write", action="store_true", help="write the rates that others are compared with")
+    slower.add_argument("--seconds", type=float, default=0.3, help="how long to measure each kernel")
+    slower.set_defaults(action=run_regression)
     verbs.add_parser("results-page", help="make docs/results.md").set_defaults(action=write_results_page)
     for verb in verbs.choices.values():
         verb.add_argument("--output", type=Path, help="the JSON file to write")
@@ -472,6 +478,27 @@ def run_data_name(run: Path) -> str:
 def run_recipe(run: Path) -> str:
     """What a run trained."""
     return str(json.loads((run / "experiment.json").read_text(encoding="utf-8"))["recipe"])
+
+
+def run_regression(options: argparse.Namespace, command: str) -> None:
+    """``regression``: says what got slower; it fails nothing, as a busy machine would fail everything."""
+    from voxfield.storage.atomic import write_json
+
+    path = options.output or RESULTS / "regression.json"
+    machine, before = describe_machine(), regression.probe()
+    print(machine_line(machine))
+    rows = regression.measure(seconds=options.seconds)
+    # The better of both: what the machine can do, as the best times of the rest are.
+    after = regression.probe()
+    now = {"probe": {name: max(before[name], after[name]) for name in before}, "rows": rows}
+    if options.write:
+        result = {"kind": "regression", "commands": [command], "machine": machine, **now}
+        write_json(path, {"schema_version": SCHEMA_VERSION, **result})
+        print(f"Wrote {path}.")
+        return
+    then = json.loads(path.read_text(encoding="utf-8"))
+    print(f"\nCompared with {machine_line(then['machine'])}")
+    print(regression.report(now, then))
 
 
 def write(options: argparse.Namespace, result: dict[str, Any], stem: str) -> Path:

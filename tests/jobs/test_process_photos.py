@@ -6,9 +6,10 @@ COLMAP itself runs for the room of ``conftest.py`` and for pictures without over
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,8 @@ from voxfield.cli.__main__ import main
 from voxfield.data.decode import read_header
 from voxfield.data.posed_images import CaptureOptions, read_capture
 from voxfield.errors import FormatError, InputError, MissingExtraError, MissingFileError, UnavailableError
+from voxfield.jobs import colmap_worker, process_report, reconstruct
 from voxfield.jobs import process_photos as job
-from voxfield.jobs import process_report, reconstruct
 from voxfield.jobs.reconstruct import pairs_to_match, run_colmap
 from voxfield.jobs.stage_ledger import StageLedger
 from voxfield.render.video import write_video
@@ -153,6 +154,86 @@ def test_a_video_gives_its_sharpest_frames(room: Any, needs_colmap: None, tmp_pa
     assert turn < 2.0
 
 
+class FakeModel:
+    """A reconstruction of four pictures that share one lens."""
+
+    def __init__(self, lens: str, *, possible: bool) -> None:
+        self.lens = SimpleNamespace(
+            model=SimpleNamespace(name=lens),
+            width=320,
+            height=240,
+            params=[0.6, 786.0],
+            has_bogus_params=lambda *limits: not possible,
+        )
+        self.cameras = {1: self.lens}
+
+    def reg_image_ids(self) -> list[int]:
+        return [1, 2, 3, 4]
+
+    def image(self, number: int) -> SimpleNamespace:
+        return SimpleNamespace(name=f"{number}.jpg", camera_id=1, num_points3D=200, frame_id=number)
+
+    def camera(self, number: int) -> SimpleNamespace:
+        return self.cameras[number]
+
+    def num_reg_images(self) -> int:
+        return 4
+
+    def num_points3D(self) -> int:
+        return 700
+
+    def compute_mean_reprojection_error(self) -> float:
+        return 0.2
+
+    def write(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+
+
+@pytest.mark.parametrize("simple_is_possible", [True, False])
+def test_impossible_lenses_give_way_to_simpler_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, simple_is_possible: bool
+) -> None:
+    """Of few pictures two focal lengths may come out as 0.6 and 786 pixels, and cameras a quarter of the way off."""
+    asked: list[str] = []
+    lens = SimpleNamespace(camera_id=1, model=SimpleNamespace(name="OPENCV"), width=320, height=240)
+    lens.mean_focal_length, lens.has_prior_focal_length = (lambda: 384.0), False
+    written: list[str] = []
+
+    def mapped(database: str, *_: Any, **__: Any) -> dict[int, FakeModel]:
+        asked.append(Path(database).name)
+        simple = asked[-1] != "database.db"
+        return {0: FakeModel(written[-1] if simple else "OPENCV", possible=simple and simple_is_possible)}
+
+    def create(number: int, model: str, *_: Any) -> SimpleNamespace:
+        return SimpleNamespace(model=model, number=number)
+
+    opened = SimpleNamespace(
+        read_all_cameras=lambda: [lens], update_camera=lambda one: written.append(one.model), close=lambda: None
+    )
+    fake = SimpleNamespace(
+        set_random_seed=lambda seed: None,
+        IncrementalPipelineOptions=lambda **_: None,
+        incremental_mapping=mapped,
+        Database=SimpleNamespace(open=lambda path: opened),
+        Camera=SimpleNamespace(create_from_model_name=create),
+    )
+    monkeypatch.setitem(sys.modules, "pycolmap", fake)
+    (tmp_path / "database.db").write_bytes(b"matches")
+    (tmp_path / "models").mkdir()
+    found = colmap_worker.reconstruct(
+        lambda count: None,
+        database=str(tmp_path / "database.db"),
+        images=str(tmp_path),
+        models=str(tmp_path / "models"),
+        seed=42,
+    )
+    assert asked == ["database.db", "simple.db"]
+    assert written == ["SIMPLE_RADIAL"]
+    assert found["impossible_lenses"] == (1 if simple_is_possible else 2)
+    assert [model["cameras"][0]["model"] for model in found["models"]] == ["SIMPLE_RADIAL"] * simple_is_possible
+    assert [path.name for path in (tmp_path / "models").iterdir()] == ["0"] * simple_is_possible
+
+
 def test_photographs_without_overlap_are_an_error(needs_colmap: None, tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     for index in range(3):
@@ -204,6 +285,7 @@ class FakeColmap:
         self.asked: list[str] = []
         self.requests: dict[str, dict[str, Any]] = {}
         self.fail_at: str | None = None
+        self.impossible_lenses = 0
 
     def __call__(self, log: Path, command: str, advance: Callable[[int], None], **request: Any) -> dict[str, Any]:
         self.asked.append(command)
@@ -232,7 +314,8 @@ class FakeColmap:
                     "cameras": [lens],
                 }
                 for index, count in enumerate(counts)
-            ]
+            ],
+            "impossible_lenses": self.impossible_lenses,
         }
 
 
@@ -249,6 +332,16 @@ def colmap(captures: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for module in (job, process_report):
         monkeypatch.setattr(module, "version_of", lambda name: "1")
     return fake
+
+
+def test_a_simpler_lens_is_said(colmap: FakeColmap, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    colmap.impossible_lenses = 1
+    (tmp_path / "source").mkdir()
+    for index in range(colmap.placed):
+        write_noise(tmp_path / "source" / f"{index:03d}.jpg", index)
+    voxfield.process_photos(tmp_path / "source", tmp_path / "capture", quiet=False)
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert "OPENCV lenses came out impossible (1 models were left out): the poses kept are of PINHOLE" in said
 
 
 @pytest.fixture

@@ -11,8 +11,10 @@ torch is loaded. Its own process can also be ended at any moment and cannot take
 
 import json
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +32,18 @@ FEWEST_POINTS: Final = 30
 """Points a placed picture must show: as many as COLMAP asks for when it places one. Fewer are left when the others
 turned out wrong, and then the pose is: of 20 photographs of a paper cup one kept 25, the others 79 to 1261, and it
 alone lay 50 degrees off."""
+
+_SIMPLER: Final = {
+    "PINHOLE": "SIMPLE_PINHOLE",
+    "OPENCV": "SIMPLE_RADIAL",
+    "OPENCV_FISHEYE": "SIMPLE_RADIAL_FISHEYE",
+}
+"""Lens models with one focal length, for pictures that do not tell two apart."""
+
+_FOCAL_LENGTHS: Final = (0.1, 10.0)
+_LARGEST_DISTORTION: Final = 1.0
+"""What COLMAP itself takes for possible: focal lengths as shares of the longer side, and distortion coefficients. It
+filters by them while it places pictures, but not after the last adjustment."""
 
 
 def extract(
@@ -141,10 +155,43 @@ def reconstruct(advance: Advance, *, database: str, images: str, models: str, se
     `SMALLEST_MODEL` pictures are left out. One thread works: with more, pycolmap 4.2.1 gave a model of 6 or of all 8
     pictures of the same matches and seed from one run to the next. Features and matches are the same with any number.
 
+    Where the lenses of all models come out impossible, the pictures do not tell their parameters apart, and the poses
+    are as wrong as the lenses: everything is done once more with a lens of one focal length. Of eight small frames of
+    a video ``OPENCV`` gave focal lengths of 0.6 and 786 pixels and cameras a quarter of their extent off, at a
+    reprojection error of 0.2 pixels; ``SIMPLE_RADIAL`` gave 297, where 300 was right.
+
     Returns:
         ``models``: folder, registered pictures, points, mean reprojection error in pixels, cameras; the one with the
-        most pictures first.
+        most pictures first. ``impossible_lenses``: how many models were left out for theirs.
     """
+    kept, left_out = _mapped(advance, database, images, models, seed)
+    if left_out and not kept:
+        with tempfile.TemporaryDirectory(dir=models) as folder:
+            simple = str(Path(folder) / "simple.db")
+            if _simplify_lenses(database, simple):
+                kept, still = _mapped(advance, simple, images, models, seed)
+                left_out += still
+    for index, model in kept.items():
+        model.write(Path(models) / str(index))
+    described = [
+        {
+            "folder": str(index),
+            "registered": sorted(model.image(number).name for number in model.reg_image_ids()),
+            "points": model.num_points3D(),
+            "reprojection_error": model.compute_mean_reprojection_error(),
+            "cameras": [
+                {"model": camera.model.name, "size": [camera.width, camera.height], "parameters": list(camera.params)}
+                for camera in model.cameras.values()
+            ],
+        }
+        for index, model in kept.items()
+    ]
+    described.sort(key=lambda model: (-len(model["registered"]), -model["points"]))
+    return {"models": described, "impossible_lenses": left_out}
+
+
+def _mapped(advance: Advance, database: str, images: str, models: str, seed: int) -> tuple[dict[int, Any], int]:
+    """Models by number, without weak pictures and impossible lenses; and how many were left out for their lenses."""
     import pycolmap
 
     pycolmap.set_random_seed(seed)
@@ -159,24 +206,38 @@ def reconstruct(advance: Advance, *, database: str, images: str, models: str, se
         initial_image_pair_callback=lambda: advance(2),
         next_image_callback=lambda: advance(1),
     )
-    for index, model in found.items():
-        if _take_out_weak(model):
-            model.write(Path(models) / str(index))
-    described = [
-        {
-            "folder": str(index),
-            "registered": sorted(model.image(number).name for number in model.reg_image_ids()),
-            "points": model.num_points3D(),
-            "reprojection_error": model.compute_mean_reprojection_error(),
-            "cameras": [
-                {"model": camera.model.name, "size": [camera.width, camera.height], "parameters": list(camera.params)}
-                for camera in model.cameras.values()
-            ],
-        }
-        for index, model in found.items()
-        if model.num_reg_images() >= SMALLEST_MODEL
-    ]
-    return {"models": sorted(described, key=lambda model: (-len(model["registered"]), -model["points"]))}
+    for model in found.values():
+        _take_out_weak(model)
+    large = {index: model for index, model in found.items() if model.num_reg_images() >= SMALLEST_MODEL}
+    kept = {index: model for index, model in large.items() if not _has_impossible_lens(model)}
+    return kept, len(large) - len(kept)
+
+
+def _has_impossible_lens(model: Any) -> bool:
+    used = {model.image(number).camera_id for number in model.reg_image_ids()}
+    return any(model.camera(number).has_bogus_params(*_FOCAL_LENGTHS, _LARGEST_DISTORTION) for number in used)
+
+
+def _simplify_lenses(database: str, copy: str) -> bool:
+    """Copy the database, its cameras with simpler lens models; whether there was one to simplify."""
+    import pycolmap
+
+    shutil.copyfile(database, copy)
+    opened = pycolmap.Database.open(copy)
+    try:
+        changed = False
+        for camera in opened.read_all_cameras():
+            simpler = _SIMPLER.get(camera.model.name)
+            if simpler is not None:
+                other = pycolmap.Camera.create_from_model_name(
+                    camera.camera_id, simpler, camera.mean_focal_length(), camera.width, camera.height
+                )
+                other.has_prior_focal_length = camera.has_prior_focal_length
+                opened.update_camera(other)
+                changed = True
+    finally:
+        opened.close()
+    return changed
 
 
 COMMANDS: Final[dict[str, Callable[..., dict[str, Any]]]] = {
@@ -186,17 +247,15 @@ COMMANDS: Final[dict[str, Callable[..., dict[str, Any]]]] = {
 }
 
 
-def _take_out_weak(model: Any) -> bool:
-    """Take pictures that show too few points out of a model, until all that are left show enough; whether any did."""
-    changed = False
+def _take_out_weak(model: Any) -> None:
+    """Take pictures that show too few points out of a model, until all that are left show enough."""
     while True:
         images = [model.image(number) for number in model.reg_image_ids()]
         weak = [image.frame_id for image in images if image.num_points3D < FEWEST_POINTS]
         if not weak:
-            return changed
+            return
         for frame in weak:
             model.deregister_frame(frame)
-        changed = True
 
 
 def _names_in(database: str) -> set[str]:

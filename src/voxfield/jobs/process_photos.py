@@ -258,9 +258,11 @@ class _Job:
         matching = self._matching(len(names))
         features = self._stage("features", lambda same: self._extract(names, same), self.database.is_file)
         matches = self._stage("matches", lambda same: self._match(names, matching, same), self.database.is_file)
-        models = self._stage("models", lambda _: self._reconstruct(names), self._model_there)["models"]
+        found = self._stage("models", lambda _: self._reconstruct(names), self._model_there)
+        models = found["models"]
         if not models:
-            raise InputError(_why_nothing(self.source, features["features"], matches["verified_pairs"]))
+            impossible = found.get("impossible_lenses", 0)
+            raise InputError(_why_nothing(self.source, features["features"], matches["verified_pairs"], impossible))
         self._reduce(names)
         capture = self._stage("capture", lambda _: self._write_capture(), (self.output / _TRANSFORMS).is_file)
         result = gather_result(
@@ -427,6 +429,12 @@ class _Job:
             models=str(models),
             seed=self.settings.seed,
         )
+        if result["models"] and result["impossible_lenses"]:
+            used = ", ".join(sorted({camera["model"] for camera in result["models"][0]["cameras"]}))
+            self.progress.say(
+                f"{self.settings.camera_model} lenses came out impossible ({result['impossible_lenses']} models were "
+                f"left out): the poses kept are of {used}. More pictures from more directions would tell lenses apart."
+            )
         if result["models"]:
             # Copied under another name first: a model is there whole or not at all.
             target = self.output / "sparse" / "0"
@@ -456,7 +464,12 @@ class _Job:
         return "sequential" if self.schedule is not None or count > MOST_FOR_EXHAUSTIVE else "exhaustive"
 
 
-def _why_nothing(source: Path, features: Mapping[str, int], verified_pairs: int) -> str:
+def _why_nothing(source: Path, features: Mapping[str, int], verified_pairs: int, impossible_lenses: int) -> str:
+    if impossible_lenses:
+        return (
+            f"{source}: no reconstruction: {impossible_lenses} came out, with impossible lenses. Take more "
+            "photographs, from more directions, all with one focal length, or try --camera-model SIMPLE_RADIAL."
+        )
     bare = sum(count < 50 for count in features.values())
     poor = f"; {bare} have hardly any texture" if bare else ""
     return (

@@ -163,9 +163,13 @@ class PoseAligner:
         with _frozen(self._parameters):
             moved = self._descend(start, picture, scale, background, generator)
             candidates = (given, start, moved)
-            errors = [self._error_of(camera, checked, background) for camera in candidates]
-        # The first of equals, so that a pose is kept unless another one is better.
-        best = candidates[errors.index(min(errors))] if all(map(math.isfinite, errors)) else given
+            errors = [self._errors_of(camera, checked, background) for camera in candidates]
+        best = given
+        if all(math.isfinite(error) for pair in errors for error in pair):
+            # What is reported knows no fitted exposure: a pose must not cost there what it gains beside one. The first
+            # of equals, so that a pose is kept unless another one is better.
+            allowed = [place for place, (_, plain) in enumerate(errors) if plain <= errors[0][1]]
+            best = candidates[min(allowed, key=lambda place: errors[place][0])]
         return Alignment(
             camera=best, moved=best is not given, unseen=unseen, **_difference(given, best, depth, opacity, mask)
         )
@@ -213,11 +217,15 @@ class PoseAligner:
             poses.corrections.copy_((pixels * scale)[None])
             return replace(start, camera_to_world=poses.apply_to_poses(start.camera_to_world))
 
-    def _error_of(self, camera: Cameras, checked: tuple[torch.Tensor, torch.Tensor], background: torch.Tensor) -> float:
-        """Mean squared error: a pose that PSNR likes less on the pixels fitted is no better, whatever the loss says."""
+    def _errors_of(
+        self, camera: Cameras, checked: tuple[torch.Tensor, torch.Tensor], background: torch.Tensor
+    ) -> tuple[float, float]:
+        """Mean squared errors with the exposure fitted and without: PSNR is what a pose is to please, not the loss."""
         at, truth = checked
         with torch.no_grad():
-            return float((self._seen(_cast(camera, at), truth, background) - truth).square().mean())
+            seen = self._colours(_cast(camera, at).to(self._device), background=background).cpu()
+            gain, offset = _exposure(seen, truth)
+            return float((seen * gain + offset - truth).square().mean()), float((seen - truth).square().mean())
 
     def _loss(self, rays: Rays, truth: torch.Tensor, background: torch.Tensor) -> torch.Tensor:
         """How badly the field explains ``truth`` (R, 3)."""
