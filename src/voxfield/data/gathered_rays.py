@@ -1,22 +1,21 @@
 """Rays of many blocks in one piece of memory: a batch that is copied once, from the mapped files to where it is read.
 
 A loader's worker that collates samples copies every ray three times, and hands on every tensor in a piece of shared
-memory of its own. Here all columns of a batch lie in one, shared from the start where a worker makes them.
+memory of its own. Here all columns of a batch lie in one, shared from the start where a worker makes them, and used
+again (`voxfield.data.recycled_batches`).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, overload
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from voxfield.data.ray_transforms import RAY_KEYS, Sample
+from voxfield.data.recycled_batches import Shapes, allocate
 from voxfield.storage.shape_rays import COLUMNS, PackedRays, RayBlock
 
-_ALIGNED: Final = 64
-"""Bytes that tensors in one piece of memory are aligned to."""
 _TYPES: Final = {"<f4": torch.float32, "<i4": torch.int32, "i1": torch.int8, "u1": torch.uint8}
 
 
@@ -72,7 +71,7 @@ def gather_rays(
     """
     counts = [sum(stop - start for _, start, stop in parts) for parts in stretches]
     rays, side = sum(counts), max(len(cube) for cube in voxels)
-    shapes = {
+    shapes: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
         name: ((rays, *COLUMNS[name][1]), torch.float32 if name == "hits" else _TYPES[COLUMNS[name][0]])
         for name in RAY_KEYS
         if name in store.columns
@@ -105,20 +104,8 @@ def gather_rays(
     return batch, counts
 
 
-def _allocate(shapes: Mapping[str, tuple[tuple[int, ...], torch.dtype]]) -> dict[str, Tensor]:
-    """Tensors of these shapes and types, not initialised, in one piece of memory."""
-    sizes = {name: int(np.prod(shape)) * dtype.itemsize for name, (shape, dtype) in shapes.items()}
-    starts, end = {}, 0
-    for name, size in sizes.items():
-        starts[name] = end
-        end += -(-size // _ALIGNED) * _ALIGNED
-    whole = torch.empty(0, dtype=torch.uint8)
+def _allocate(shapes: Shapes) -> Sample:
+    """Tensors of these shapes and types, not initialised: in a loader's worker all in one piece of shared memory."""
     if get_worker_info() is None:
-        whole = torch.empty(end, dtype=torch.uint8)
-    else:
-        # As torch's own collating does: the process that gets the batch reads this very memory.
-        whole.set_(torch.UntypedStorage._new_shared(end))  # type: ignore[call-overload]
-    return {
-        name: whole[starts[name] : starts[name] + sizes[name]].view(dtype).view(shape)
-        for name, (shape, dtype) in shapes.items()
-    }
+        return {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in shapes.items()}
+    return allocate(shapes)

@@ -511,7 +511,7 @@ def collate_ray_batch(samples: Sequence[Sample]) -> Sample:
     if not samples:
         raise InputError("samples: expected at least one.")
     if isinstance(samples, GatheredRays):
-        return dict(samples.batch)
+        return samples.batch
     batch: Sample = {name: torch.cat([one[name] for one in samples]) for name in _shared(samples, RAY_KEYS)}
     counts = torch.tensor([len(one["origins"]) for one in samples])
     batch["ray_to_voxel"] = torch.repeat_interleave(torch.arange(len(samples)), counts)
