@@ -478,7 +478,6 @@ class TestSkipped:
             ({"q": [float("inf"), 0.0, 0.0, 0.0]}, "its pose holds NaN, infinite"),
             ({"t": [0.0, 1e12, 0.0]}, "its pose holds NaN, infinite or huge"),
             ({"q": [0.0, 0.0, 0.0, 0.0]}, "zero quaternion"),
-            ({"name": "002.png"}, "lists it twice"),
         ],
     )
     def test_pictures_without_camera_or_pose_are_listed(self, tmp_path, model, change, reason, text):
@@ -489,6 +488,20 @@ class TestSkipped:
         assert [item.path for item in capture.skipped] == [model.images[3]["name"]]
         assert reason in capture.skipped[0].reason
         assert len(capture) == 7
+
+    def test_a_picture_listed_again_is_skipped_and_listed(self, tmp_path, model):
+        model.images[3].update({key: model.images[2][key] for key in ("name", "q", "t", "camera")})
+        model.write(tmp_path / "sparse/0", text=False)
+        write_pictures(tmp_path / "images")
+        (again,) = read(tmp_path).skipped
+        assert (again.path, again.reason.endswith("lists it twice. Remove one.")) == ("002.png", True)
+
+    def test_one_picture_with_two_poses_is_an_error(self, tmp_path, model):
+        model.images[3]["name"] = "002.png"
+        model.write(tmp_path / "sparse/0", text=True)
+        write_pictures(tmp_path / "images")
+        with pytest.raises(FormatError, match=r"lists 002\.png twice, with different poses\. Keep the right one"):
+            read(tmp_path)
 
     def test_pictures_without_files_are_listed(self, folder):
         for index in (0, 5):

@@ -88,3 +88,26 @@ def test_malformed_files_are_errors(folder, captures, message, change, words):
 def test_bounds_that_make_no_sense_are_errors(folder, captures, message, bounds):
     captures.edit_json(folder / "metadata.json", lambda values: values.update(scene_bounds=bounds))
     assert "scene_bounds" in message(folder)
+
+
+def test_a_picture_for_training_cannot_be_held_out_too(folder, captures, message):
+    def change(values):
+        values["test"]["file_path"][1] = "./" + values["train"]["file_path"][3]
+
+    captures.edit_json(folder / "metadata.json", change)
+    assert "train and " in (said := message(folder))
+    assert "test both list 'images_train/r_1_d1.png'. Keep each picture in one." in said
+
+
+def test_files_listed_twice_are_skipped_and_listed(folder, captures, read, message):
+    def repeat(values):
+        for column in values["train"].values():
+            column.append(column[2])
+
+    before = read(folder)
+    captures.edit_json(folder / "metadata.json", repeat)
+    capture = read(folder)
+    assert capture.names == before.names
+    assert [(item.path, "repeats" in item.reason) for item in capture.skipped] == [("images_train/r_1_d0.png", True)]
+    edit(captures, folder, lambda split: split["cam2world"].__setitem__(-1, split["cam2world"][0]))
+    assert "picture 18: expected one frame for each picture" in message(folder)

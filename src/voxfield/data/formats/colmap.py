@@ -167,7 +167,16 @@ def _pose_all(
     for image in images:
         fault = _fault(image, lenses)
         if fault is None and posed and posed[-1].frame.name == image.name:
-            fault = f"{model.images}: lists it twice. Keep one pose."
+            before = posed[-1].image
+            if (before.quaternion, before.translation, before.camera) != (
+                image.quaternion,
+                image.translation,
+                image.camera,
+            ):
+                raise FormatError(
+                    f"{model.images}: lists {image.name} twice, with different poses. Keep the right one."
+                )
+            fault = f"{model.images}: lists it twice. Remove one."
         if fault is not None:
             skipped.append(Skipped(path=image.name, reason=fault))
             continue

@@ -7,7 +7,8 @@ https://github.com/google/mipnerf/blob/main/scripts/convert_blender_data.py and
 https://github.com/hturki/pynerf/blob/main/pynerf/data/dataparsers/multicam_dataparser.py.
 
 The world is Blender's and stays as it is. Pictures keep their own sizes and focal lengths, so that a pixel's width on
-a coarse scale is what it was on the file's; where weights differ, pictures of the same pose are copies of one image.
+a coarse scale is what it was on the file's; where weights differ, pictures of the same pose are copies of one image. A
+file that is listed twice is skipped and listed, or an error: where its cameras differ, or it is train's and held out.
 ``source`` records ``scales`` (sizes and weights) and ``far``.
 """
 
@@ -25,7 +26,14 @@ from voxfield.data.capture import (
     digest,
     resolve_inside,
 )
-from voxfield.data.formats.photo_capture import STAND_INS, mentions, present_frames
+from voxfield.data.formats.photo_capture import (
+    STAND_INS,
+    check_splits,
+    mentions,
+    plain_name,
+    present_frames,
+    without_repeats,
+)
 from voxfield.data.formats.poses import rigid_pose
 from voxfield.data.formats.transforms_json import MOST_PIXELS_A_SIDE, Table, read_table
 from voxfield.errors import FormatError, MissingFileError
@@ -57,12 +65,14 @@ def read(path: Path, split: Split, options: CaptureOptions) -> Capture:
     if not found:
         raise MissingFileError(f"{file}: no {split!r} in it. Add the split to the file or use another split.")
     columns = _columns(file, found[0], table.values[found[0]])
-    frames = [
-        _frame(Table(f"{file}: {found[0]} picture {index}", row), root, allow_outside=options.allow_outside)
-        for index, row in enumerate(
-            dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
-        )
+    _check_names(table)
+    rows = [
+        Table(f"{file}: {found[0]} picture {index}", dict(zip(columns, values, strict=True)))
+        for index, values in enumerate(zip(*columns.values(), strict=True))
     ]
+    frames, repeated = without_repeats(
+        (row.where, _frame(row, root, allow_outside=options.allow_outside)) for row in rows
+    )
     present, missing = present_frames(frames)
     return Capture(
         format="pynerf",
@@ -70,7 +80,7 @@ def read(path: Path, split: Split, options: CaptureOptions) -> Capture:
         root=root,
         frames=tuple(frames),
         chosen=tuple(present),
-        missing=missing,
+        missing=(*missing, *repeated),
         normalised=False,
         bounds=_bounds(table),
         bounds_in_capture=False,
@@ -100,6 +110,17 @@ def _columns(file: Path, split: str, values: dict[str, Any]) -> dict[str, list[A
                 "Convert the data set again."
             )
     return {name: values[name] for name in _LISTS}
+
+
+def _check_names(table: Table) -> None:
+    """Raise FormatError where train lists a file that is held out too."""
+    listed: dict[Split, list[str]] = {}
+    for split in STAND_INS:
+        values = table.values.get(split)
+        column = values.get("file_path") if isinstance(values, dict) else None
+        names = column if isinstance(column, list) else []
+        listed[split] = [plain_name(name) for name in names if isinstance(name, str)]
+    check_splits(listed, {split: f"{table.where}: {split}" for split in STAND_INS})
 
 
 def _frame(row: Table, root: Path, *, allow_outside: bool) -> Frame:

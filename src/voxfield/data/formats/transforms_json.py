@@ -12,9 +12,11 @@ from typing import Any, Final
 import torch
 
 from voxfield.data.capture import Frame, Intrinsics, find_image, resolve_inside
+from voxfield.data.formats.photo_capture import without_repeats
 from voxfield.data.formats.poses import LARGEST_NUMBER, Pose, rigid_pose
 from voxfield.errors import FormatError, MissingFileError
 from voxfield.geometry.camera import LENSES, CameraModel
+from voxfield.storage.skipped import Skipped
 
 MOST_PIXELS_A_SIDE: Final = 100_000
 
@@ -143,13 +145,14 @@ def read_table(path: Path) -> tuple[Table, bytes]:
     return Table(str(path), values), raw
 
 
-def read_frames(table: Table, file: Path, root: Path, *, allow_outside: bool) -> list[Frame]:
-    """Every frame of ``table``, checked, in the order of the file.
+def read_frames(table: Table, file: Path, root: Path, *, allow_outside: bool) -> tuple[list[Frame], list[Skipped]]:
+    """Every frame of ``table``, checked, in the order of the file; and those that repeat an earlier one, left out.
 
     A frame's lens keys win over the file's. Paths are relative to ``root``; missing extensions are found on disk.
 
     Raises:
-        FormatError: frames missing or not a list, a wrong type, a pose that is not rigid, a lens without focal length.
+        FormatError: frames missing or not a list, a wrong type, a pose that is not rigid, a lens without focal length,
+        one picture with two poses or lenses.
     """
     entries = table.values.get("frames")
     if not isinstance(entries, list):
@@ -171,18 +174,17 @@ def read_frames(table: Table, file: Path, root: Path, *, allow_outside: bool) ->
         if found is not path:
             # A link may hide behind the missing extension.
             found = resolve_inside(root, str(found), listed_in=where, allow_outside=allow_outside)
-        frames.append(
-            Frame(
-                name=name,
-                path=found,
-                mask_path=resolve_inside(root, mask, listed_in=where, allow_outside=allow_outside) if mask else None,
-                pose=_read_pose(own),
-                intrinsics=read_intrinsics(Table(own.where, {**table.values, **entry})),
-                depth_path=resolve_inside(root, depth, listed_in=where, allow_outside=allow_outside) if depth else None,
-                stops=own.number("exposure_stops", above=-MOST_STOPS, below=MOST_STOPS) or 0.0,
-            )
+        frame = Frame(
+            name=name,
+            path=found,
+            mask_path=resolve_inside(root, mask, listed_in=where, allow_outside=allow_outside) if mask else None,
+            pose=_read_pose(own),
+            intrinsics=read_intrinsics(Table(own.where, {**table.values, **entry})),
+            depth_path=resolve_inside(root, depth, listed_in=where, allow_outside=allow_outside) if depth else None,
+            stops=own.number("exposure_stops", above=-MOST_STOPS, below=MOST_STOPS) or 0.0,
         )
-    return frames
+        frames.append((own.where, frame))
+    return without_repeats(frames)
 
 
 def read_intrinsics(table: Table) -> Intrinsics:
