@@ -221,6 +221,14 @@ class TestLens:
         torch.testing.assert_close(came.distortion, lens[:3])
         torch.testing.assert_close(came.principal, cameras.principal[:3])
 
+    def test_rational_lenses_are_read_as_they_are_written(self, tmp_path, written):
+        lens = torch.tensor([0.5, -2.6, 1.5, 0.0, 0.0006, -0.0002, 0.38, -2.45, 1.44]).repeat(COUNT, 1)
+        write_nerfstudio(tmp_path, replace(written, cameras=replace(written.cameras, distortion=lens)))
+        values = json.loads((tmp_path / "transforms.json").read_text())
+        assert values["camera_model"] == "FULL_OPENCV"
+        assert [round(values[f"k{number}"], 6) for number in range(1, 7)] == [0.5, -2.6, 1.5, 0.38, -2.45, 1.44]
+        torch.testing.assert_close(read(tmp_path, "test").cameras.distortion, lens[:3])
+
     @pytest.mark.parametrize(
         ("model", "focal"),
         [("fisheye", (20.0, 21.0)), ("equirectangular", (2.6, 5.2)), ("orthographic", (9.0, 8.0))],
