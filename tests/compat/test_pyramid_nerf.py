@@ -30,6 +30,34 @@ from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.export.weights import read_weights
 from voxfield.render.metrics import psnr, ssim
 
+DOCUMENTED_FUNCTIONS = """
+from pyramid_nerf import (
+    compute_sample_area,
+    get_pyramid_level,
+    interpolate_pyramid_outputs,
+    create_pyramid_hierarchy,
+    save_pyramid_model,
+    load_pyramid_model,
+    compute_psnr,
+    compute_ssim
+)
+
+# Compute sample areas for pyramid level selection
+sample_areas = compute_sample_area(rays_o, rays_d, z_vals)
+
+# Get appropriate pyramid level
+pyramid_levels = get_pyramid_level(sample_areas, level_resolutions)
+
+# Save/load models
+save_pyramid_model(model, config, "model.pth")
+model, config = load_pyramid_model(model, "model.pth")
+
+# Compute metrics
+psnr = compute_psnr(pred_image, gt_image)
+ssim = compute_ssim(pred_image, gt_image)
+"""
+"""What the document has under "Utility Functions", letter for letter."""
+
 SMALL = (
     "PyNeRFConfig(num_levels=4, max_resolution=128, hash_table_size=2**10, hidden_dim=32, num_layers=1, "
     "batch_size=128, max_steps=12, num_samples=16, num_importance=16)"
@@ -71,6 +99,30 @@ def test_the_snippets_run(repository, tiny_capture, tmp_path, monkeypatch, capsy
     assert all(parameter.grad is not None for parameter in names["model"].field_model.field.tables)
 
 
+def test_the_documents_functions_run_as_written(small, model, rays, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    generator = torch.Generator().manual_seed(0)
+    pred_image, gt_image = torch.rand(2, 16, 16, 3, generator=generator)
+    names = {
+        "model": model,
+        "config": small,
+        "rays_o": rays[0],
+        "rays_d": rays[1],
+        "z_vals": torch.linspace(2.0, 6.0, 8).expand(40, 8),
+        "level_resolutions": create_pyramid_hierarchy(),
+        "pred_image": pred_image,
+        "gt_image": gt_image,
+    }
+    with pytest.warns(UserWarning, match="rays alone do not say how wide pixels are"):
+        exec(DOCUMENTED_FUNCTIONS.replace("from pyramid_nerf", "from voxfield.compat.pyramid_nerf"), names)
+    assert names["pyramid_levels"].shape == (40, 8)
+    width = names["z_vals"] * rays[1].norm(dim=1, keepdim=True) / 1111
+    torch.testing.assert_close(names["pyramid_levels"], 7 - torch.log2(2048 * width))
+    assert names["config"] == small
+    assert names["psnr"] == compute_psnr(pred_image, gt_image)
+    assert names["ssim"] == compute_ssim(pred_image, gt_image)
+
+
 def test_the_page_speaks_of_every_name(repository):
     page = (repository / "docs/compat/pyramid_nerf.md").read_text(encoding="utf-8")
     assert [name for name in pyramid_nerf.__all__ if name not in page] == []
@@ -85,7 +137,14 @@ class TestLevels:
         own = compute_sample_area(rays_o, rays_d, z_vals, pixel_area=torch.tensor([1e-4, 4e-4]))
         torch.testing.assert_close(own, torch.tensor([[1.0, 4.0], [16.0, 144.0]]) * 1e-4)
 
-    @pytest.mark.parametrize("options", [{}, {"focal": 10.0, "pixel_area": 0.1}, {"focal": 0.0}])
+    def test_without_the_pixels_width_that_of_the_settings_is_taken_with_a_warning(self):
+        rays_o, rays_d, z_vals = torch.zeros(1, 3), torch.tensor([[0.0, 0.0, 2.0]]), torch.tensor([[1.0, 3.0]])
+        with pytest.warns(UserWarning, match=r"1/1111 of the distance is taken.*Give pixel_area") as caught:
+            area = compute_sample_area(rays_o, rays_d, z_vals)
+        assert len(caught) == 1
+        torch.testing.assert_close(area, (PyNeRFConfig().pixel_width * torch.tensor([[2.0, 6.0]])).square())
+
+    @pytest.mark.parametrize("options", [{"focal": 10.0, "pixel_area": 0.1}, {"focal": 0.0}])
     def test_areas_need_the_pixels_width_once(self, options):
         with pytest.raises(InputError):
             compute_sample_area(torch.zeros(1, 3), torch.ones(1, 3), torch.ones(1, 1), **options)

@@ -10,7 +10,15 @@ from voxfield.data.depth_targets import DepthSampler
 from voxfield.data.image_store import ImageStore, Picture
 from voxfield.data.posed_images import read_capture
 from voxfield.data.ray_batches import RayBatch, RaySampler
-from voxfield.data.scales import Scales, area_reduced, check_scales, check_schedule, finest_at
+from voxfield.data.scales import (
+    Dropped,
+    Scales,
+    area_reduced,
+    check_scales,
+    check_schedule,
+    dropped_by,
+    finest_at,
+)
 from voxfield.data.sparse_points import ObservedPoints
 from voxfield.data.synthetic import posed_images
 from voxfield.errors import InputError
@@ -206,6 +214,17 @@ def test_pictures_that_a_scale_does_not_divide_are_named(tiny_capture):
         read_capture(tiny_capture, options=CaptureOptions(scales=(1, 3)))
     cropped = read_capture(tiny_capture, options=CaptureOptions(scales=(1, 3), uneven_scales="crop"))
     assert cropped.images.read(1).shape == (10, 10, 4)
+
+
+def test_what_cropping_leaves_out_is_counted(tiny_capture):
+    assert dropped_by([(30, 33, 3), (30, 32, 4), (24, 24, 3)], (1, 2, 4, 8)) == (
+        Dropped(scale=2, pictures=1, rows=0, columns=1),
+        Dropped(scale=4, pictures=2, rows=2, columns=1),
+        Dropped(scale=8, pictures=2, rows=6, columns=1),
+    )
+    cropped = read_capture(tiny_capture, options=CaptureOptions(scales=(1, 2, 3), uneven_scales="crop"))
+    assert cropped.scales.dropped == (Dropped(scale=3, pictures=10, rows=2, columns=2),)
+    assert read_capture(tiny_capture, options=CaptureOptions(scales=(1, 2))).scales.dropped == ()
 
 
 def test_pictures_smaller_than_a_scale_are_named(tiny_capture):

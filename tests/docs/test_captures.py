@@ -16,7 +16,6 @@ from voxfield.jobs.fetch_eyefultower import CAPTURES, RESOLUTIONS
 
 FOLDER = "docs/captures"
 NAMES = [name for name in FORMATS if name != "auto"]
-PAGES = [name for name in NAMES if name not in {"blender", "nerfstudio"}]
 
 
 @pytest.fixture
@@ -25,7 +24,7 @@ def commands(repository: Path) -> dict[str, list[list[str]]]:
     index = (repository / FOLDER / "index.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| \[?`(\w+)`.*\| `(voxfield [^`]+)` \|$", index, re.MULTILINE)
     found = {name: [shlex.split(command)] for name, command in rows}
-    for name in PAGES:
+    for name in NAMES:
         page = (repository / FOLDER / f"{name}.md").read_text(encoding="utf-8")
         found[name] += [shlex.split(line[2:]) for line in page.splitlines() if line.startswith("$ ")]
     found["polycam"] += [shlex.split(line[2:]) for line in index.splitlines() if line.startswith("$ ")]

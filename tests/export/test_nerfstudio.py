@@ -214,6 +214,17 @@ class TestPictures:
         assert "no such file" in reasons["DSC0002"]
         assert conversion.frames == 7
 
+    def test_frames_listed_twice_are_written_once(self, source, tmp_path):
+        before = source("nerfstudio")
+        values = json.loads((before / "transforms.json").read_text())
+        values["frames"].append(values["frames"][1])
+        (before / "transforms.json").write_text(json.dumps(values))
+        conversion = convert_capture(before, tmp_path / "output")
+        assert conversion.frames == len(values["frames"]) - 1
+        assert [(item.path, "repeats" in item.reason) for item in conversion.left_out] == [
+            (values["frames"][1]["file_path"], True)
+        ]
+
     def test_none_at_all_are_an_error(self, source, tmp_path):
         before = source("metashape")
         for file in (before / "images").iterdir():

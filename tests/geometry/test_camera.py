@@ -10,7 +10,8 @@ from voxfield.geometry.camera import Cameras
 from voxfield.geometry.rays import Rays
 
 PHONE = (0.0578421, -0.0805099, 0.0, 0.0, -0.000980296, 0.00015575)
-KINDS = ("plain", "distorted", "fisheye", "distorted fisheye", "equirectangular", "orthographic")
+RATIONAL = (0.5, -2.6, 1.5, 0.0, 0.0006, -0.0002, 0.38, -2.45, 1.44)
+KINDS = ("plain", "distorted", "rational", "fisheye", "distorted fisheye", "equirectangular", "orthographic")
 
 
 def cameras_of(kind: str, count: int = 3, resolution: int = 40) -> Cameras:
@@ -18,6 +19,8 @@ def cameras_of(kind: str, count: int = 3, resolution: int = 40) -> Cameras:
     cameras = replace(cameras, focal=cameras.focal * torch.tensor([1.0, 1.1]), principal=cameras.principal + 1.5)
     if "distorted" in kind:
         cameras = replace(cameras, distortion=torch.tensor([PHONE]).repeat(count, 1))
+    if kind == "rational":
+        cameras = replace(cameras, distortion=torch.tensor([RATIONAL]).repeat(count, 1))
     if kind == "equirectangular":
         focal = torch.tensor([resolution / (2 * math.pi), resolution / math.pi]).repeat(count, 1)
         return replace(cameras, model="equirectangular", focal=focal, principal=torch.full_like(focal, resolution / 2))
@@ -231,6 +234,9 @@ def test_iterating_ends():
 def test_wrong_shapes_are_named():
     with pytest.raises(InputError, match=r"focal: expected shape \(1, 2\), got \(1, 3\)"):
         one_camera(focal=torch.ones(1, 3))
+    for model, columns in (("perspective", 8), ("fisheye", 9)):
+        with pytest.raises(InputError, match=rf"distortion: expected shape \(1, 6\), got \(1, {columns}\)"):
+            one_camera(model=model, distortion=torch.zeros(1, columns))
     with pytest.raises(InputError, match="camera_index"):
         one_camera().rays(torch.zeros(2, dtype=torch.int64), torch.zeros(3, 2))
     with pytest.raises(InputError, match="index"):

@@ -17,6 +17,8 @@ LENSES = {
     "phone": (0.0578421, -0.0805099, 0, 0, -0.000980296, 0.00015575),
     "barrel": (-0.3, 0.08, -0.01, 0, 0.002, -0.003),
     "pincushion": (0.2, 0.05, 0.01, 0.002, -0.001, 0.002),
+    "rational": (0.5, -2.6, 1.5, 0, 0.0006, -0.0002, 0.38, -2.45, 1.44),
+    "rational wide": (2.0, 0.5, 0.02, 0, -0.001, 0.002, 2.3, 1.0, 0.1),
 }
 
 
@@ -58,9 +60,27 @@ def test_distort_follows_the_formula_of_opencv():
     assert float(came.y) == pytest.approx(y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y, abs=1e-7)
 
 
-def test_the_jacobian_is_the_derivative():
+@pytest.mark.parametrize("name", ["rational", "rational wide"])
+def test_rational_lenses_follow_the_formula_of_opencv(name):
+    k1, k2, k3, _, p1, p2, k4, k5, k6 = LENSES[name]
+    x, y = 0.31, -0.42
+    r2 = x * x + y * y
+    radial = (1 + k1 * r2 + k2 * r2**2 + k3 * r2**3) / (1 + k4 * r2 + k5 * r2**2 + k6 * r2**3)
+    came = distort(torch.tensor([x], dtype=torch.float64), torch.tensor([y], dtype=torch.float64), lens_of(name))
+    assert float(came.x) == pytest.approx(x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x), abs=1e-12)
+    assert float(came.y) == pytest.approx(y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y, abs=1e-12)
+
+
+def test_a_denominator_of_one_changes_nothing():
+    x, y = grid(0.7)
+    plain, lens = lens_of("barrel"), Coefficients(*lens_of("barrel")[:6], *torch.zeros(3, 1).double().unbind(0))
+    torch.testing.assert_close(torch.stack(distort(x, y, lens)), torch.stack(distort(x, y, plain)), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["barrel", "rational", "rational wide"])
+def test_the_jacobian_is_the_derivative(name):
     x, y = (value.requires_grad_() for value in grid(0.6))
-    there = distort(x, y, lens_of("barrel"))
+    there = distort(x, y, lens_of(name))
     dxx, dxy = torch.autograd.grad(there.x.sum(), (x, y), retain_graph=True)
     dyx, dyy = torch.autograd.grad(there.y.sum(), (x, y), retain_graph=True)
     for came, expected in ((there.dxx, dxx), (there.dxy, dxy), (there.dxy, dyx), (there.dyy, dyy)):

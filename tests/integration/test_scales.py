@@ -142,3 +142,25 @@ def test_the_benchmark_is_trained_and_measured(
     run = voxfield.train("grid-ngp", data, output=tmp_path / "run", steps=3, device="cpu", quiet=True, overrides=tiny)
     assert [one["scale"] for one in run.evaluate(quiet=True)["per_scale"]] == [1, 2]
     assert main([*words[:-4], "--scales", "1", "3"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("scales", "expected"),
+    [
+        ("1,3,5", "at scale 3 up to 2 rows and 2 columns of 10 pictures, at scale 5 up to 2 rows and 2 columns of 10"),
+        ("1,2", None),
+    ],
+)
+def test_what_cropped_copies_leave_out_is_logged(
+    tiny: tuple[str, ...], tiny_capture: Path, tmp_path: Path, scales: str, expected: str | None
+) -> None:
+    settings = [*tiny, f"capture.scales={scales}", "capture.uneven_scales=crop"]
+    run = voxfield.train(
+        "grid-ngp", tiny_capture, output=tmp_path / "run", steps=1, device="cpu", quiet=True, overrides=settings
+    )
+    lines = [json.loads(line) for line in (run.path / "log.jsonl").read_text().splitlines()]
+    said = [
+        line["message"] for line in lines if line["kind"] == "event" and "Reduced copies leave out" in line["message"]
+    ]
+    assert len(said) == (0 if expected is None else 1)
+    assert expected is None or expected in said[0]

@@ -1,4 +1,6 @@
 import json
+import re
+import tomllib
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -120,7 +122,30 @@ def test_missing_extras_name_the_command(
 ) -> None:
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
     assert main(["doctor", "--device", "cpu"]) == 0
-    assert 'missing: pip install "voxfield[video]"' in capsys.readouterr().out
+    said = capsys.readouterr().out
+    for name, (_, purpose) in doctor.EXTRAS.items():
+        assert re.search(
+            rf'^{name} +missing: pip install "voxfield\[{name}\]" +{re.escape(purpose)}$', said, re.MULTILINE
+        )
+
+
+def test_extras_are_those_that_can_be_installed(repository: Path) -> None:
+    table = tomllib.loads((repository / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    extras = {name: needs for name, needs in table.items() if name not in {"all", "docs", "dev"}}
+    assert list(doctor.EXTRAS) == list(extras)
+    # Modules that are not called as their package is.
+    modules = {"laspy[lazrs]": {"laspy", "lazrs"}, "dask[distributed]": {"dask", "distributed"}}
+    for name, needs in extras.items():
+        packages = [re.split(r"[><=;]", need)[0].strip() for need in needs]
+        brought = set[str]().union(*(modules.get(package, {package}) for package in packages))
+        assert set(doctor.EXTRAS[name][0]) == brought, name
+
+
+def test_one_missing_module_of_several_makes_an_extra_missing(
+    few_kernels: list[KernelSpeed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None if name == "einops" else object())
+    assert list(examine("cpu").missing_extras) == ["diffusion"]
 
 
 def test_fewer_threads_than_cores_are_said(few_kernels: list[KernelSpeed], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,6 +70,61 @@ def test_an_array_of_points_shows_them_in_their_colours(tmp_path: Path) -> None:
     assert only(tmp_path / "plain.npy").spacing == 0.0
 
 
+PLACES = np.array([[0.0, 0.0, 0.0], [1.0, 2.0, 3.0], [-4.0, 0.5, 0.25]])
+
+
+def write_las(path: Path) -> None:
+    laspy = pytest.importorskip("laspy", reason="needs laspy")
+    cloud = laspy.create()
+    cloud.header.scales = [0.001] * 3
+    cloud.x, cloud.y, cloud.z = PLACES.T
+    cloud.write(str(path))
+
+
+def write_pcd(path: Path) -> None:
+    head = "VERSION .7\nFIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 1 1 1\nWIDTH 3\nHEIGHT 1\nPOINTS 3\nDATA ascii\n"
+    path.write_text(head + "\n".join(" ".join(map(str, row)) for row in PLACES))
+
+
+CLOUDS = {
+    "a.xyz": lambda path: np.savetxt(path, PLACES),
+    "a.CSV": lambda path: np.savetxt(path, PLACES, delimiter=",", header="x,y,z", comments=""),
+    "a.txt": lambda path: np.savetxt(path, PLACES),
+    "a.pcd": write_pcd,
+    "a.las": write_las,
+    "a.laz": write_las,
+    "a.npz": lambda path: np.savez(path, points=PLACES),
+}
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+def test_point_clouds_of_every_format_are_drawn(tmp_path: Path, name: str) -> None:
+    CLOUDS[name](tmp_path / name)
+    exhibit = open_exhibit(tmp_path / name)
+    assert exhibit.items == ("a",)
+    shown = exhibit.load("a")
+    np.testing.assert_allclose(shown.points, PLACES, atol=1e-6)
+    assert (shown.faces, shown.values, shown.note) == (None, None, "3 points.")
+    # Coloured by height: the highest point differs from the lowest.
+    assert shown.colours[1].tolist() != shown.colours[0].tolist()
+
+
+def test_an_archive_of_several_clouds_offers_each(tmp_path: Path) -> None:
+    np.savez(tmp_path / "many.npz", chairs=np.stack([PLACES, PLACES + 1]), table=PLACES[:2])
+    exhibit = open_exhibit(tmp_path / "many.npz")
+    assert exhibit.items == ("cloud 0", "cloud 1", "cloud 2")
+    assert exhibit.load("cloud 1").points.tolist() == (PLACES + 1).tolist()
+    assert exhibit.load("cloud 2").points.tolist() == PLACES[:2].tolist()
+
+
+def test_a_folder_offers_its_clouds_but_not_its_notes(tmp_path: Path) -> None:
+    for name in ("b.xyz", "a.pcd", "notes.txt", "readme.md"):
+        write_pcd(tmp_path / name) if name.endswith("pcd") else np.savetxt(tmp_path / name, PLACES)
+    exhibit = open_exhibit(tmp_path)
+    assert exhibit.items == ("a.pcd", "b.xyz")
+    assert len(exhibit.load("b.xyz").points) == 3
+
+
 def test_a_mesh_is_drawn_as_triangles(tmp_path: Path) -> None:
     path = tmp_path / "mesh.obj"
     path.write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nv nan 0 0\nf 1 2 3\nf 1 2 4\n")
@@ -146,9 +201,13 @@ def test_what_cannot_be_shown_is_said(tmp_path: Path) -> None:
     (tmp_path / "broken.vdb").write_bytes(b"no volume")
     (tmp_path / "broken.ply").write_bytes(b"ply\nno")
     (tmp_path / "notes.txt").write_text("no")
+    (tmp_path / "notes.md").write_text("no")
+    (tmp_path / "broken.pcd").write_text("no")
+    np.savez(tmp_path / "volume.npz", volume=np.zeros((2, 2, 2, 2)))
+    (tmp_path / "empty.xyz").write_text("")
     (tmp_path / "bare").mkdir()
     names = [path.name for path in tmp_path.iterdir()]
-    assert len(names) == 11
+    assert len(names) == 15
     for name in names:
         with pytest.raises(FormatError, match=name.replace(".", r"\.")):
             only(tmp_path / name)

@@ -18,6 +18,7 @@ from voxfield.data.depth_targets import DepthSampler
 from voxfield.data.image_store import FaultyPixels
 from voxfield.data.posed_images import LONGEST_SIDE, PosedImages, Split, read_capture
 from voxfield.data.ray_batches import RayBatch, RaySampler
+from voxfield.data.scales import Dropped
 from voxfield.data.sliding_pool import SlidingPlan
 from voxfield.distributed.devices import reset_peak_memory
 from voxfield.errors import FormatError, InputError, MissingFileError
@@ -62,6 +63,9 @@ def train_on(task: TrainingTask) -> Run:
         )
     if captures.skipped:
         notes.append(_skipped_line(captures.skipped))
+    notes.extend(captures.remarks)
+    if captures.scales is not None and captures.scales.dropped:
+        notes.append(_dropped_line(captures.scales.dropped))
     if captures.tone is not None:
         # Recorded: every split, and every later use of the run, is exposed alike.
         exposed = dataclasses.replace(experiment.capture, exposure=captures.tone.exposure)
@@ -219,6 +223,19 @@ def _skipped_line(left_out: Sequence[Skipped], what: str = "picture") -> str:
     more = f" and {len(left_out) - 2} more" if len(left_out) > 2 else ""
     were = f"{what} was" if len(left_out) == 1 else f"{what}s were"
     return f"{len(left_out)} {were} left out: {names}{more}."
+
+
+def _dropped_line(dropped: Sequence[Dropped]) -> str:
+    parts = ", ".join(
+        f"at scale {one.scale} up to {_counted(one.rows, 'row')} and {_counted(one.columns, 'column')} of "
+        f"{_counted(one.pictures, 'picture')}"
+        for one in dropped
+    )
+    return f"Reduced copies leave out what their scale does not divide: {parts}. To stop instead: uneven_scales=refuse."
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _faulty_line(faulty: Sequence[FaultyPixels]) -> str:

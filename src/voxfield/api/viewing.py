@@ -35,8 +35,8 @@ def view(
     Args:
         path: run directory, or a scene's ``.json`` file; or an OpenVDB file, whose fog or level set is marched through;
             or a folder or file of its levels of detail (`make_levels`), which are loaded as they are needed; or a voxel
-            dataset, pre-rendered voxels, a ``.npy`` volume or point cloud, HDF5 volumes, a mesh, a PLY point
-            cloud, or a folder of such files and of volumes, which the browser draws by itself.
+            dataset, pre-rendered voxels, a ``.npy`` volume or points, HDF5 volumes, a mesh, a point cloud (PLY, PCD, LAS,
+            LAZ, NPZ or text), or a folder of such files and of volumes, which the browser draws by itself.
         host: name or address of this machine's on which to listen; the URL then holds a secret that whoever looks
             needs. None: only this machine can look.
         port: 1 to 65535; 0: any that is free.

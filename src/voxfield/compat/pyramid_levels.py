@@ -1,5 +1,6 @@
 """The document's functions of pyramid levels, over `voxfield.fields.pyramid_levels`, and its metrics."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,9 @@ from voxfield.checks import check_range, check_shape
 from voxfield.errors import InputError
 from voxfield.fields.pyramid_levels import PyramidLevels, blend, group_levels
 from voxfield.render.metrics import psnr, ssim
+
+PIXEL_WIDTH = 1 / 1111
+"""How wide a pixel is at distance 1 where nothing says so: NeRF-synthetic's 800 x 800."""
 
 
 def compute_sample_area(
@@ -26,23 +30,27 @@ def compute_sample_area(
         rays_d: (N, 3), of any length: samples lie at rays_o + z * rays_d.
         z_vals: (N, S).
         pixel_area: (N,) or one number: the area at distance 1, as ``Rays.pixel_area`` or ``PyNeRFDataset`` have it.
-        focal: focal length in pixels instead, for which it is 1 / focal^2.
+        focal: focal length in pixels instead, for which it is 1 / focal^2. With neither, pixels are taken to be as wide
+            as ``PyNeRFConfig.pixel_width`` has them, NeRF-synthetic's, with a warning: rays alone do not say.
 
     Returns:
         (N, S), in units of the rays squared.
 
     Raises:
-        InputError: neither or both of ``pixel_area`` and ``focal``, or wrong shapes. Rays alone do not say how wide
-            their pixels are.
+        InputError: both ``pixel_area`` and ``focal``, or wrong shapes.
     """
     check_shape("rays_o", rays_o, ("N", 3))
     check_shape("rays_d", rays_d, (len(rays_o), 3))
     check_shape("z_vals", z_vals, (len(rays_o), "S"))
-    if (pixel_area is None) == (focal is None):
-        raise InputError(
-            "compute_sample_area: give pixel_area (see PyNeRFDataset) or focal: rays alone do not say how wide pixels "
-            "are."
+    if pixel_area is not None and focal is not None:
+        raise InputError("compute_sample_area: expected pixel_area (see PyNeRFDataset) or focal, got both. Give one.")
+    if pixel_area is None and focal is None:
+        warnings.warn(
+            f"compute_sample_area: rays alone do not say how wide pixels are; 1/{1 / PIXEL_WIDTH:.0f} of the distance "
+            "is taken, as of NeRF-synthetic's pictures of 800 x 800. Give pixel_area (see PyNeRFDataset) or focal.",
+            stacklevel=2,
         )
+        pixel_area = PIXEL_WIDTH**2
     if focal is not None:
         check_range("focal", focal, above=0.0)
         pixel_area = 1.0 / focal**2

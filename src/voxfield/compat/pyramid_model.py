@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from voxfield.checks import check_range, check_shape
+from voxfield.compat.pyramid_levels import PIXEL_WIDTH
 from voxfield.data.posed_images import PosedImages
 from voxfield.errors import FormatError, InputError
 from voxfield.export import nerfstudio
@@ -68,7 +69,7 @@ class PyNeRFConfig:
     """Weight of the difference between neighbouring levels, at least 0. Not of the paper."""
     l2_loss_weight: float = 0.0
     """Weight of the networks' squared weights, at least 0."""
-    pixel_width: float = 1 / 1111
+    pixel_width: float = PIXEL_WIDTH
     """How wide a pixel is at distance 1, for rays that come without ``pixel_area``: NeRF-synthetic's 800 x 800."""
 
     def __post_init__(self) -> None:

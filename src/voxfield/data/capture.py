@@ -166,8 +166,8 @@ class Intrinsics:
     """Full fields of view (x, y) in radians, where stated."""
     principal: tuple[float | None, float | None]
     """(cx, cy) in pixels; None is the middle."""
-    distortion: tuple[float, float, float, float, float, float]
-    """k1, k2, k3, k4, p1, p2."""
+    distortion: tuple[float, ...]
+    """k1, k2, k3, k4, p1, p2 and, of rational lenses, d1, d2, d3 (``geometry.distortion``)."""
     model: CameraModel
     """The projection."""
     crop_radius: float | None = None
@@ -320,6 +320,8 @@ class Capture:
     """For every frame the sparse points it saw, where the format has them."""
     source: dict[str, object]
     """Facts about the source for the record: aabb_scale, split rule, hash of the files that list frames."""
+    remarks: tuple[str, ...] = ()
+    """What a person should know of it, a sentence each."""
 
     def poses(self) -> torch.Tensor:
         """(N, 3, 4) float64 poses of all frames."""

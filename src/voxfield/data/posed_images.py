@@ -40,7 +40,7 @@ from voxfield.data.formats import (
     record3d,
 )
 from voxfield.data.image_store import ImageStore, Picture
-from voxfield.data.scales import Scales, Uneven, check_scales, check_sizes, reduced_cameras
+from voxfield.data.scales import Scales, Uneven, check_scales, check_sizes, dropped_by, reduced_cameras
 from voxfield.data.sparse_points import ObservedPoints
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.geometry.bounds import Bounds
@@ -108,6 +108,8 @@ class PosedImages:
     """Nearest distance sampled along a ray, world units."""
     transform: SceneTransform
     """Capture coordinates (those of the original reconstruction) to world coordinates; the same for every split."""
+    remarks: tuple[str, ...] = ()
+    """What a person should know of the capture, a sentence each."""
     skipped: tuple[Skipped, ...]
     """Pictures of the capture left out, with reasons: files missing in the whole capture, broken ones in this split."""
     source: dict[str, object]
@@ -160,7 +162,8 @@ class PosedImages:
                 f"capture.scales: {self.source.get('path')} holds its pictures at several scales already "
                 f"({', '.join(map(str, self.scales.values))}). Leave it at 1."
             )
-        check_sizes(self.names, [self.images.shape(index) for index in range(len(self))], factors, uneven)
+        shapes = [self.images.shape(index) for index in range(len(self))]
+        check_sizes(self.names, shapes, factors, uneven)
         depth = self.depth_images
         if depth is not None:
             depth = replace(depth, paths=tuple(path for path in depth.paths for _ in factors))
@@ -173,7 +176,7 @@ class PosedImages:
             if self.observed is None
             else tuple(seen.rescaled(1 / factor, 1 / factor, 1.0) for seen in self.observed for factor in factors),
             depth_images=depth,
-            scales=Scales.of_copies(len(self), factors),
+            scales=replace(Scales.of_copies(len(self), factors), dropped=dropped_by(shapes, factors)),
         )
 
 
@@ -235,6 +238,7 @@ def read_capture(path: str | Path, *, split: Split = "train", options: CaptureOp
         unbounded=capture.unbounded,
         near=_near(capture, options, transform),
         transform=transform.after(capture.before),
+        remarks=capture.remarks,
         skipped=skipped,
         source=_source(Path(path), capture, factor, opened),
         has_alpha=alpha,
@@ -403,8 +407,7 @@ def _world(capture: Capture, options: CaptureOptions) -> SceneTransform:
 
 def _bounds(capture: Capture, options: CaptureOptions, transform: SceneTransform) -> Bounds:
     if options.scene_bounds is not None:
-        x0, y0, z0, x1, y1, z1 = options.scene_bounds
-        return Bounds(minimum=(x0, y0, z0), maximum=(x1, y1, z1))
+        return Bounds.from_numbers(options.scene_bounds)
     use_points = options.region == "points"
     if options.region == "auto" and capture.points is not None and len(capture.points) >= FEWEST_POINTS:
         use_points = capture.normalised and not focus(capture.poses()).inward
@@ -491,7 +494,9 @@ def _cameras(opened: list[_Opened], transform: SceneTransform, capture: Capture)
         focal.append([lens_focal[0] * scale[0] / unit, lens_focal[1] * scale[1] / unit])
         principal.append([lens_principal[0] * scale[0], lens_principal[1] * scale[1]])
     poses = torch.tensor([one.frame.pose for one in opened], dtype=torch.float64)
-    distortion = torch.tensor([one.frame.intrinsics.distortion for one in opened], dtype=torch.float32)
+    lenses = [one.frame.intrinsics.distortion for one in opened]
+    most = max(map(len, lenses))
+    distortion = torch.tensor([(*lens, *[0.0] * (most - len(lens))) for lens in lenses], dtype=torch.float32)
     return Cameras(
         camera_to_world=transform.apply_poses(poses).float(),
         focal=torch.tensor(focal, dtype=torch.float32),

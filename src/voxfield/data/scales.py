@@ -30,6 +30,19 @@ _STRIP_BYTES: Final = 1 << 24
 """Bytes of floats that filtering takes at a time."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Dropped:
+    """What the copies at one scale leave out of their pictures because it does not divide them."""
+
+    scale: int
+    pictures: int
+    """Pictures it does not divide."""
+    rows: int
+    """The most that one of them loses at the bottom."""
+    columns: int
+    """The most that one of them loses at the right."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scales:
     """Which image each of N pictures shows, and how much reduced."""
@@ -40,6 +53,8 @@ class Scales:
     """(N,) int64, at least 1: how many times narrower than the image the copy is."""
     weight: Tensor
     """(N,) float32, above 0: how much an error of one of its pixels counts."""
+    dropped: tuple[Dropped, ...] = ()
+    """What copies leave out, for each scale that does not divide every picture, ascending."""
 
     def __post_init__(self) -> None:
         check_shape("image", self.image, ("N",))
@@ -140,6 +155,18 @@ def check_sizes(names: Sequence[str], shapes: Sequence[tuple[int, ...]], scales:
                 "out, set another capture.downscale, or set capture.uneven_scales=crop to leave out the last rows and "
                 "columns of its copy."
             )
+
+
+def dropped_by(shapes: Sequence[tuple[int, ...]], scales: Sequence[int]) -> tuple[Dropped, ...]:
+    """What copies of pictures, (H, W, C), leave out at each of ``scales`` that does not divide all of them."""
+    found = []
+    for scale in scales:
+        rests = [(height % scale, width % scale) for height, width, *_ in shapes]
+        rests = [rest for rest in rests if any(rest)]
+        if rests:
+            rows, columns = (max(rest) for rest in zip(*rests, strict=True))
+            found.append(Dropped(scale=scale, pictures=len(rests), rows=rows, columns=columns))
+    return tuple(found)
 
 
 def reduced_cameras(cameras: Cameras, scales: Sequence[int]) -> Cameras:

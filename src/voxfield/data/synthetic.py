@@ -274,13 +274,13 @@ def write_nerfstudio(folder: Path, split: PosedImages, **keys: object) -> None:
     size = int(cameras.width[0]), int(cameras.height[0])
     fx, fy = cameras.focal[0].tolist()
     cx, cy = cameras.principal[0].tolist()
-    k1, k2, k3, k4, p1, p2 = [0.0] * 6 if cameras.distortion is None else cameras.distortion[0].tolist()
+    distortion = [0.0] * 6 if cameras.distortion is None else cameras.distortion[0].tolist()
     lens = Intrinsics(
         size=size,
         focal=(fx, fy),
         angle=(None, None),
         principal=(cx, cy),
-        distortion=(k1, k2, k3, k4, p1, p2),
+        distortion=tuple(distortion),
         model=cameras.model,
     )
     _write_json(folder / "transforms.json", {**lens_keys(lens, size), **keys, "frames": frames})

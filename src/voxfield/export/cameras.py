@@ -91,13 +91,13 @@ def _lens(cameras: Cameras, i: int) -> dict[str, Any]:
     """The keys that state the lens of camera ``i``."""
     size = int(cameras.width[i]), int(cameras.height[i])
     (fx, fy), (cx, cy) = cameras.focal[i].tolist(), cameras.principal[i].tolist()
-    k1, k2, k3, k4, p1, p2 = [0.0] * 6 if cameras.distortion is None else cameras.distortion[i].tolist()
+    distortion = [0.0] * 6 if cameras.distortion is None else cameras.distortion[i].tolist()
     intrinsics = Intrinsics(
         size=size,
         focal=(fx, fy),
         angle=(None, None),
         principal=(cx, cy),
-        distortion=(k1, k2, k3, k4, p1, p2),
+        distortion=tuple(distortion),
         model=cameras.model,
     )
     return lens_keys(intrinsics, size)

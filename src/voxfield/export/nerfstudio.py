@@ -197,21 +197,23 @@ def _write_pictures(
     """Put every picture in place: entries by file_path, the file_paths of each split, and what was left out."""
     names: dict[Path, str] = {}
     frames: dict[str, dict[str, Any]] = {}
-    left_out: dict[str, Skipped] = {item.path: item for capture in captures.values() for item in capture.missing}
+    missing: dict[str, Skipped] = {item.path: item for capture in captures.values() for item in capture.missing}
+    # Apart: a frame that repeats another is missing under the name of the one that stays.
+    broken: dict[str, Skipped] = {}
     lists: dict[str, list[str]] = {}
     for split, capture in captures.items():
         chosen = [capture.frames[index] for index in capture.chosen]
         for frame in chosen:
-            if frame.path in names or frame.name in left_out:
+            if frame.path in names or frame.name in broken:
                 continue
             try:
                 name, values = writer.frame(frame, capture)
             except FormatError as error:
-                left_out[frame.name] = Skipped(path=frame.name, reason=str(error))
+                broken[frame.name] = Skipped(path=frame.name, reason=str(error))
                 continue
             names[frame.path], frames[name] = name, values
         lists[split] = [names[frame.path] for frame in chosen if frame.path in names]
-    return frames, lists, [*left_out.values(), *writer.without_depth]
+    return frames, lists, [*missing.values(), *broken.values(), *writer.without_depth]
 
 
 def _checked_subset(name: str) -> str:

@@ -36,6 +36,12 @@ class Bounds:
         )
 
     @classmethod
+    def from_numbers(cls, numbers: tuple[float, float, float, float, float, float]) -> "Bounds":
+        """The box of ``numbers`` x0, y0, z0, x1, y1, z1."""
+        x0, y0, z0, x1, y1, z1 = numbers
+        return cls(minimum=(x0, y0, z0), maximum=(x1, y1, z1))
+
+    @classmethod
     def from_points(cls, points: Tensor, margin: float = 0.0) -> "Bounds":
         """The smallest box around ``points`` (P, 3), grown by ``margin`` on all sides.
 

@@ -55,8 +55,8 @@ class Cameras:
     height: Tensor
     """(N,) int64: picture heights in pixels."""
     distortion: Tensor | None = None
-    """(N, 6) float32: k1, k2, k3, k4, p1, p2; None when no camera distorts. Fisheye lenses ignore p1 and p2; only
-    ``LENSES`` distort."""
+    """(N, 6) float32: k1, k2, k3, k4, p1, p2, or (N, 9) with d1, d2, d3 of rational lenses; None when no camera
+    distorts. Fisheye lenses ignore p1 and p2, and are not rational; only ``LENSES`` distort."""
     model: CameraModel = "perspective"
     """The projection all N cameras share."""
     eye_offset: float = 0.0
@@ -71,7 +71,8 @@ class Cameras:
         check_shape("width", self.width, (count,))
         check_shape("height", self.height, (count,))
         if self.distortion is not None:
-            check_shape("distortion", self.distortion, (count, 6))
+            rational = self.model == "perspective" and self.distortion.ndim == 2 and self.distortion.shape[1] == 9
+            check_shape("distortion", self.distortion, (count, 9 if rational else 6))
         for name in ("camera_to_world", "focal", "principal"):
             check_dtype(name, getattr(self, name), (torch.float32,))
         check_dtype("width", self.width, (torch.int64,))
@@ -229,7 +230,7 @@ class Cameras:
 
     @cached_property
     def _table(self) -> Tensor:
-        """(16 or 22, N): fx, fy, cx, cy, the pose row by row, the distortion: one gather fetches all a ray needs."""
+        """(16 to 25, N): fx, fy, cx, cy, the pose row by row, the distortion: one gather fetches all a ray needs."""
         columns = [self.focal, self.principal, self.camera_to_world.reshape(-1, 12)]
         if self.distortion is not None:
             columns.append(self.distortion)
@@ -263,7 +264,7 @@ class Cameras:
     def _cast(
         self, parameters: Tensor, x: Tensor, y: Tensor, origins: Tensor, directions: Tensor, area: Tensor
     ) -> None:
-        """Write the rays of one chunk; ``parameters`` is (16 or 22, 1 or R) columns of ``_table``."""
+        """Write the rays of one chunk; ``parameters`` is (16 to 25, 1 or R) columns of ``_table``."""
         fx, fy, cx, cy = parameters[:4].unbind(0)
         pose = parameters[4:16].unflatten(0, (3, 4))
         x, y = (x - cx) / fx, (y - cy) / fy
@@ -276,7 +277,7 @@ class Cameras:
         if self.model == "equirectangular":
             local, spread = _equirectangular_directions(x, y)
         else:
-            lens = Coefficients(*parameters[16:22].unbind(0)) if self.distortion is not None else None
+            lens = Coefficients(*parameters[16:].unbind(0)) if self.distortion is not None else None
             unproject = _fisheye_directions if self.model == "fisheye" else _perspective_directions
             local, spread = unproject(x, y, lens, self._newton_steps)
         torch.divide(spread, fx * fy, out=area)

@@ -1,11 +1,12 @@
 """Lens distortion: from ideal image coordinates to those a real lens makes, and back.
 
 Image coordinates here are pixel offsets from the principal point divided by the focal length, in the axes of the
-picture: x to the right, y **down** (OpenCV). Coefficients come in the order k1, k2, k3, k4, p1, p2.
+picture: x to the right, y **down** (OpenCV). Coefficients come in the order k1, k2, k3, k4, p1, p2 and, of rational
+lenses, d1, d2, d3.
 
 Perspective lenses follow OpenCV's polynomial model, with r2 = x*x + y*y:
 
-    radial = 1 + k1*r2 + k2*r2^2 + k3*r2^3 + k4*r2^4
+    radial = (1 + k1*r2 + k2*r2^2 + k3*r2^3 + k4*r2^4) / (1 + d1*r2 + d2*r2^2 + d3*r2^3)
     x' = x*radial + 2*p1*x*y + p2*(r2 + 2*x*x)
     y' = y*radial + p1*(r2 + 2*y*y) + 2*p2*x*y
 
@@ -14,8 +15,8 @@ Fisheye lenses follow OpenCV's equidistant model, with theta the angle between r
     r' = theta * (1 + k1*theta^2 + k2*theta^4 + k3*theta^6 + k4*theta^8)
 
 Sources: https://docs.opencv.org/4.x/d9/d0c/group__calib3d.html and .../db/d58/group__calib3d__fisheye.html. In
-OpenCV's own rational model k4 is a denominator; photogrammetry tools and ``transforms.json`` files mean the r^8 term,
-as here.
+OpenCV's own rational model the denominator's d1, d2, d3 are called k4, k5, k6; photogrammetry tools and
+``transforms.json`` files mean the r^8 term by k4, as here.
 """
 
 from typing import Final, NamedTuple
@@ -40,6 +41,9 @@ class Coefficients(NamedTuple):
     k4: Tensor
     p1: Tensor
     p2: Tensor
+    d1: Tensor | None = None
+    d2: Tensor | None = None
+    d3: Tensor | None = None
 
 
 class Distorted(NamedTuple):
@@ -65,6 +69,10 @@ def distort(x: Tensor, y: Tensor, lens: Coefficients) -> Distorted:
     r2 = x * x + y * y
     radial = 1 + r2 * (lens.k1 + r2 * (lens.k2 + r2 * (lens.k3 + r2 * lens.k4)))
     slope = 2 * (lens.k1 + r2 * (2 * lens.k2 + r2 * (3 * lens.k3 + r2 * (4 * lens.k4))))
+    if lens.d1 is not None and lens.d2 is not None and lens.d3 is not None:
+        below = 1 + r2 * (lens.d1 + r2 * (lens.d2 + r2 * lens.d3))
+        radial = radial / below
+        slope = (slope - 2 * radial * (lens.d1 + r2 * (2 * lens.d2 + r2 * (3 * lens.d3)))) / below
     p1x, p1y, p2x, p2y = lens.p1 * x, lens.p1 * y, lens.p2 * x, lens.p2 * y
     # x*(2*p1*y + 3*p2*x) + p2*y*y is the tangential part 2*p1*x*y + p2*(r2 + 2*x*x), regrouped to share products.
     return Distorted(
@@ -100,7 +108,10 @@ def undistort(x: Tensor, y: Tensor, lens: Coefficients, *, steps: int = MOST_NEW
 
 
 def distort_angle(theta: Tensor, lens: Coefficients) -> tuple[Tensor, Tensor]:
-    """Apply the fisheye model: angle (radians) to image radius, and the derivative of that radius by the angle."""
+    """Apply the fisheye model: angle (radians) to image radius, and the derivative of that radius by the angle.
+
+    p1, p2 and d1 to d3 play no part.
+    """
     t2 = theta * theta
     radius = theta * (1 + t2 * (lens.k1 + t2 * (lens.k2 + t2 * (lens.k3 + t2 * lens.k4))))
     slope = 1 + t2 * (3 * lens.k1 + t2 * (5 * lens.k2 + t2 * (7 * lens.k3 + t2 * (9 * lens.k4))))
@@ -129,7 +140,7 @@ def largest_radius(lens: Coefficients, *, steps: int = 512) -> Tensor:
         (N,): the radius at the polynomial's first turning point (to pi / ``steps`` radians), at most that at pi.
     """
     theta = torch.linspace(0, torch.pi, steps + 1, dtype=lens.k1.dtype, device=lens.k1.device)
-    radius, slope = distort_angle(theta, Coefficients(*(value[:, None] for value in lens)))
+    radius, slope = distort_angle(theta, Coefficients(*(value[:, None] for value in lens[:6])))
     # The last angle before the first that no longer grows; the slope at 0 is 1.
     last = (slope > 0).long().cumprod(dim=1).sum(dim=1) - 1
     return radius.gather(1, last[:, None])[:, 0]

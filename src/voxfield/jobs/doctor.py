@@ -19,12 +19,23 @@ import voxfield
 from voxfield.distributed.devices import DeviceMemory, device_memory, device_name, place
 from voxfield.jobs.kernel_speed import KernelSpeed, matrix_speed, measure_kernels
 
-EXTRAS: Final = {
-    "video": ("av", "fly-throughs as MP4"),
-    "tensorboard": ("tensorboard", "curves in TensorBoard while training"),
-    "photos": ("pycolmap", "poses for plain photographs and videos"),
+EXTRAS: Final[dict[str, tuple[tuple[str, ...], str]]] = {
+    "video": (("av",), "fly-throughs as MP4; captures from videos"),
+    "tensorboard": (("tensorboard",), "curves in TensorBoard while training"),
+    "images": (("OpenEXR",), "EXR pictures, read and written"),
+    "viewer": (("viser",), "view, and train --view, in a browser"),
+    "photos": (("pycolmap",), "poses for plain photographs and videos"),
+    "mesh": (("embreex", "manifold3d", "xatlas"), "textures of exported meshes; trimesh's rays and booleans, faster"),
+    "points": (("laspy", "lazrs"), "LAS and LAZ point clouds"),
+    "neural-rendering": (("psutil", "thingi10k"), "Thingi10K's meshes; the data set benchmark among the examples"),
+    "diffusion": (("monai", "einops"), "train and sample diffusion, voxel autoencoders"),
+    "cluster": (("dask", "distributed"), "jobs on several machines, by Dask"),
+    "remote": (("fsspec", "s3fs"), "s3:// and other URLs; capture download"),
+    "hdf5-fast": (("hdf5plugin",), "blosc and zstd in HDF5 files"),
+    "zarr": (("zarr",), "Zarr volumes"),
+    "nifti": (("nibabel",), "NIfTI volumes"),
 }
-"""Optional parts in use: extra's name to the module it brings and what that is for."""
+"""Optional parts, as pyproject.toml lists them: extra's name to the modules it brings and what they are for."""
 
 _PLAIN_ON_GPUS: Final = ("fused_mlp", "adam")
 """Kernels for which torch's own operators are what a GPU wants."""
@@ -118,7 +129,9 @@ def examine(
         kernels=kernels,
         matrix_gflops=matrix,
         missing_extras={
-            name: purpose for name, (module, purpose) in EXTRAS.items() if importlib.util.find_spec(module) is None
+            name: purpose
+            for name, (modules, purpose) in EXTRAS.items()
+            if any(importlib.util.find_spec(module) is None for module in modules)
         },
     )
     found.advice.extend(_advice(found))

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 
 from voxfield.data.formats.meshes import MESH_SUFFIXES, is_mesh, read_mesh
+from voxfield.data.formats.points import CLOUD_SUFFIXES
+from voxfield.data.point_clouds import PointClouds
 from voxfield.data.voxel_datasets import PrerenderedVoxelDataset
 from voxfield.errors import FormatError, MissingFileError, VoxfieldError
 from voxfield.kernels.voxel_words import unpack_voxels
@@ -30,6 +32,8 @@ MOST_ITEMS: Final = 500
 """Items offered of a folder, a file or a dataset."""
 MOST_ARRAY_BYTES: Final = 8 << 30
 HDF5_SUFFIXES: Final = (".h5", ".hdf5")
+POINT_SUFFIXES: Final = (".npz", *(suffix for suffix in CLOUD_SUFFIXES if suffix not in MESH_SUFFIXES))
+"""Endings of files that hold points and nothing else."""
 _SIDE: Final = 2.0
 
 
@@ -72,8 +76,8 @@ class Exhibit(Protocol):
 
 
 def open_exhibit(path: Path) -> Exhibit:
-    """What a path holds: an OpenVDB file, a mesh or points, a ``.npy`` array, volumes in HDF5, a voxel dataset,
-    pre-rendered voxels, or a folder of such files.
+    """What a path holds: an OpenVDB file, a mesh or points, point clouds, a ``.npy`` array, volumes in HDF5, a voxel
+    dataset, pre-rendered voxels, or a folder of such files.
 
     Raises:
         MissingFileError: there is no such path. FormatError: it holds none of them.
@@ -92,7 +96,10 @@ def open_exhibit(path: Path) -> Exhibit:
         return SamplesExhibit(path)
     if is_mesh(path):
         return MeshExhibit(path)
-    kinds = f"a run, .vdb, .npy, .h5, a mesh ({' '.join(MESH_SUFFIXES)}), pre-rendered voxels"
+    if path.suffix.lower() in POINT_SUFFIXES:
+        return CloudsExhibit(path)
+    meshes, points = " ".join(MESH_SUFFIXES), " ".join(POINT_SUFFIXES)
+    kinds = f"a run, .vdb, .npy, .h5, a mesh ({meshes}), points ({points}), pre-rendered voxels"
     raise FormatError(f"{path}: expected {kinds} or a voxel dataset.")
 
 
@@ -251,18 +258,34 @@ class MeshExhibit:
         return Exhibited(points=points, colours=np.full((len(points), 3), 190, np.uint8), faces=faces, note=note)
 
 
+class CloudsExhibit:
+    """The point clouds of a file: one, or those of an archive of arrays."""
+
+    def __init__(self, path: Path) -> None:
+        """Look into the file; points are read when asked for."""
+        self._clouds, self._path = PointClouds([path]), path
+        names = tuple(f"cloud {number}" for number in range(min(len(self._clouds), MOST_ITEMS)))
+        self.items: tuple[str, ...] = names if len(names) > 1 else (path.stem,)
+
+    def load(self, item: str) -> Exhibited:
+        """See `Exhibit.load`."""
+        number = self.items.index(item)
+        return _cloud(self._clouds.read(number).astype(np.float64), None, self._clouds.name(number))
+
+
 class FolderExhibit:
     """The files of a folder that can be shown, one at a time."""
 
     def __init__(self, folder: Path) -> None:
         """Look for files; subfolders and links that lead elsewhere are left alone."""
         self._folder = folder
-        known = {".vdb", ".npy", *HDF5_SUFFIXES, *MESH_SUFFIXES}
+        # Texts in a folder are seldom points.
+        known = {".vdb", ".npy", *HDF5_SUFFIXES, *MESH_SUFFIXES, *POINT_SUFFIXES} - {".txt"}
         root = folder.resolve()
         files = (file for file in folder.iterdir() if file.suffix.lower() in known and file.resolve().parent == root)
         self.items = tuple(sorted(file.name for file in files if file.is_file()))[:MOST_ITEMS]
         if not self.items:
-            raise FormatError(f"{folder}: holds no run, voxel dataset, .vdb, .npy, .h5 or mesh file.")
+            raise FormatError(f"{folder}: holds no run, voxel dataset, .vdb, .npy, .h5, mesh or point file.")
 
     def load(self, item: str) -> Exhibited:
         """See `Exhibit.load`; of a file of several items the first."""

@@ -120,3 +120,41 @@ def test_lego(shared_data):
     capture = read_capture(folder)
     assert capture.images.shape(0) == (800, 800, 4)
     assert float(capture.cameras.focal[0, 0]) == pytest.approx(1111.111, abs=1e-2)
+
+
+@pytest.mark.parametrize("held_out", ["val", "test"])
+def test_a_picture_for_training_cannot_be_held_out_too(folder, held_out):
+    values = json.loads((folder / "transforms_train.json").read_text())
+    values["frames"][0]["file_path"] = "train/r_0"
+    (folder / f"transforms_{held_out}.json").write_text(json.dumps(values))
+    expected = rf"transforms_train\.json and .*transforms_{held_out}\.json both list 'train/r_0' and 3 more\. Keep each"
+    for split in ("train", held_out):
+        with pytest.raises(FormatError, match=expected):
+            read_capture(folder, split=split)
+
+
+def test_val_and_test_may_share_pictures(folder):
+    (folder / "transforms_val.json").write_text((folder / "transforms_test.json").read_text())
+    assert read_capture(folder, split="val").names == read_capture(folder, split="test").names
+
+
+@pytest.mark.parametrize("other", ["{", "[]", '{"frames": 3}', '{"frames": [4, {"file_path": 5}]}'])
+def test_a_fault_in_another_splits_file_is_left_to_its_reading(folder, other):
+    (folder / "transforms_test.json").write_text(other)
+    assert len(read_capture(folder)) == 4
+    with pytest.raises(FormatError, match=r"transforms_test\.json"):
+        read_capture(folder, split="test")
+
+
+def test_frames_that_repeat_another_are_skipped_and_listed(folder):
+    file = folder / "transforms_train.json"
+    values = json.loads(file.read_text())
+    values["frames"].append(values["frames"][1])
+    file.write_text(json.dumps(values))
+    capture = read_capture(folder)
+    assert len(capture) == 4
+    assert [item.path for item in capture.skipped] == ["./train/r_1"]
+    values["frames"][-1] = {**values["frames"][1], "transform_matrix": values["frames"][2]["transform_matrix"]}
+    file.write_text(json.dumps(values))
+    with pytest.raises(FormatError, match=r"frame 4 \(\./train/r_1\): expected one frame for each picture"):
+        read_capture(folder)

@@ -193,6 +193,7 @@ LENSES = {
     "RADIAL": [20.0, 8.5, 7.5, 0.05, -0.02],
     "OPENCV": [20.0, 21.0, 8.5, 7.5, 0.05, -0.02, 0.001, -0.002],
     "FULL_OPENCV": [20.0, 21.0, 8.5, 7.5, 0.05, -0.02, 0.001, -0.002, 0.003, 0.0, 0.0, 0.0],
+    "FULL_OPENCV, rational": [20.0, 21.0, 8.5, 7.5, 0.5, -2.6, 0.001, -0.002, 1.5, 0.38, -2.45, 1.44],
     "OPENCV_FISHEYE": [20.0, 21.0, 8.5, 7.5, 0.05, -0.02, 0.001, -0.002],
     "SIMPLE_RADIAL_FISHEYE": [20.0, 8.5, 7.5, 0.05],
     "RADIAL_FISHEYE": [20.0, 8.5, 7.5, 0.05, -0.02],
@@ -203,7 +204,7 @@ class TestLenses:
     @pytest.mark.parametrize("kind", LENSES)
     def test_every_model_that_can_be_represented_is(self, folder, model, kind):
         values = LENSES[kind]
-        model.cameras[1] = (kind, 16, 16, values)
+        model.cameras[1] = (kind.split(",")[0], 16, 16, values)
         model.write(folder / "sparse/0")
         cameras = read(folder, orientation="none", centre="none", auto_scale=False).cameras
         # COLMAP's own formulas on the point (0.3, -0.2, 1) of its camera axes, which is (0.3, 0.2, -1) here.
@@ -216,8 +217,8 @@ class TestLenses:
             lens = Coefficients(*(zero + value for value in k[:4]), zero, zero)
             u, v = (value / r * distort_angle(r.atan(), lens)[0] for value in (x, y))
         else:
-            # k1 k2 p1 p2 k3 in the files.
-            lens = Coefficients(*(zero + value for value in (k[0], k[1], k[4], 0.0, k[2], k[3])))
+            # k1 k2 p1 p2 k3 in the files, and the denominator's k4 k5 k6.
+            lens = Coefficients(*(zero + value for value in (k[0], k[1], k[4], 0.0, k[2], k[3], *k[5:])))
             u, v = distort(x, y, lens)[:2]
         pose = cameras.camera_to_world[:1].double()
         point = pose[0, :, :3] @ torch.tensor([0.3, 0.2, -1.0]).double() + pose[0, :, 3]
@@ -226,13 +227,21 @@ class TestLenses:
         assert float(depth) == pytest.approx(1.0)
         assert cameras.model == ("fisheye" if "FISHEYE" in kind else "perspective")
 
+    def test_one_rational_lens_among_others(self, folder, model):
+        model.cameras[1] = ("FULL_OPENCV", 16, 16, LENSES["FULL_OPENCV, rational"])
+        model.cameras[2] = ("OPENCV", 16, 16, LENSES["OPENCV"])
+        model.images[1]["camera"] = 2
+        model.write(folder / "sparse/0")
+        distortion = read(folder).cameras.distortion
+        assert distortion[0].tolist() == pytest.approx([0.05, -0.02, 0.0, 0.0, 0.001, -0.002, 0.0, 0.0, 0.0])
+        assert distortion[1].tolist() == pytest.approx([0.5, -2.6, 1.5, 0.0, 0.001, -0.002, 0.38, -2.45, 1.44])
+
     @pytest.mark.parametrize("text", [False, True])
     @pytest.mark.parametrize(
         ("kind", "values", "words"),
         [
             ("FOV", [20.0, 20.0, 8.0, 8.0, 0.1], "camera 1: model FOV is not supported"),
             ("THIN_PRISM_FISHEYE", [20.0] * 12, "model THIN_PRISM_FISHEYE is not supported"),
-            ("FULL_OPENCV", [20.0, 20.0, 8.0, 8.0, *[0.0] * 7, 0.1], "FULL_OPENCV with k4, k5 or k6 other than 0"),
             ("PINHOLE", [20.0, -1.0, 8.0, 8.0], "focal lengths above 0"),
             ("PINHOLE", [20.0, float("nan"), 8.0, 8.0], "expected finite parameters"),
             ("PINHOLE", [20.0, 20.0, 1e300, 8.0], "expected finite parameters"),
@@ -478,7 +487,6 @@ class TestSkipped:
             ({"q": [float("inf"), 0.0, 0.0, 0.0]}, "its pose holds NaN, infinite"),
             ({"t": [0.0, 1e12, 0.0]}, "its pose holds NaN, infinite or huge"),
             ({"q": [0.0, 0.0, 0.0, 0.0]}, "zero quaternion"),
-            ({"name": "002.png"}, "lists it twice"),
         ],
     )
     def test_pictures_without_camera_or_pose_are_listed(self, tmp_path, model, change, reason, text):
@@ -489,6 +497,20 @@ class TestSkipped:
         assert [item.path for item in capture.skipped] == [model.images[3]["name"]]
         assert reason in capture.skipped[0].reason
         assert len(capture) == 7
+
+    def test_a_picture_listed_again_is_skipped_and_listed(self, tmp_path, model):
+        model.images[3].update({key: model.images[2][key] for key in ("name", "q", "t", "camera")})
+        model.write(tmp_path / "sparse/0", text=False)
+        write_pictures(tmp_path / "images")
+        (again,) = read(tmp_path).skipped
+        assert (again.path, again.reason.endswith("lists it twice. Remove one.")) == ("002.png", True)
+
+    def test_one_picture_with_two_poses_is_an_error(self, tmp_path, model):
+        model.images[3]["name"] = "002.png"
+        model.write(tmp_path / "sparse/0", text=True)
+        write_pictures(tmp_path / "images")
+        with pytest.raises(FormatError, match=r"lists 002\.png twice, with different poses\. Keep the right one"):
+            read(tmp_path)
 
     def test_pictures_without_files_are_listed(self, folder):
         for index in (0, 5):

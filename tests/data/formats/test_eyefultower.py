@@ -80,13 +80,14 @@ def test_a_folder_of_pictures_names_the_size(scene, truth, read, same_rays, capt
     same_rays(capture.cameras.resized(48, 32), truth, TEST)
 
 
-def test_exr_pictures_are_read_as_linear_light(scene, truth, read, same_rays, captures):
+@pytest.mark.parametrize("folder", ["images-1k", "images-2k", "images-exr-1k", "images-exr-2k"])
+def test_exr_pictures_are_read_as_linear_light(scene, truth, read, same_rays, captures, folder):
     undistorted(scene, captures)
     for index in range(len(truth)):
-        captures.exr_picture(scene / f"images-1k/{captures.eyeful_name(index)}.exr", index, (24, 16))
+        captures.exr_picture(scene / f"{folder}/{captures.eyeful_name(index)}.exr", index, (24, 16))
     assert read(scene).tone is None
-    capture = read(scene / "images-1k", "test")
-    assert capture.names == tuple(f"images-1k/{captures.eyeful_name(index)}.exr" for index in TEST)
+    capture = read(scene / folder, "test")
+    assert capture.names == tuple(f"{folder}/{captures.eyeful_name(index)}.exr" for index in TEST)
     assert capture.cameras.width.tolist() == [24] * 3
     same_rays(capture.cameras.resized(48, 32), truth, TEST)
     assert capture.images.dtype == torch.float16

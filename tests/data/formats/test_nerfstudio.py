@@ -91,6 +91,45 @@ class TestSplits:
         with pytest.raises(FormatError, match="train_filenames to be a list of paths"):
             read(folder)
 
+    @pytest.mark.parametrize("held_out", ["val", "test"])
+    def test_a_picture_for_training_cannot_be_held_out_too(self, folder, held_out):
+        lists = {f"{held_out}_filenames": ["./" + name(2), name(3), name(4)]}
+        edit(folder, train_filenames=[name(1), name(2), name(3)], **lists)
+        expected = rf"train_filenames and .*{held_out}_filenames both list '{name(2)}' and 1 more\. Keep each picture"
+        for split in ("train", "val", "test"):
+            with pytest.raises(FormatError, match=expected):
+                read(folder, split)
+
+    def test_val_and_test_may_share_pictures(self, folder):
+        edit(folder, train_filenames=[name(1)], val_filenames=[name(3)], test_filenames=[name(3), name(4)])
+        assert read(folder, "val").names == (name(3),)
+        assert read(folder, "test").names == (name(3), name(4))
+
+    @pytest.mark.parametrize("spelling", [name(3), "./" + name(3), "images/../" + name(3), "images/0003"])
+    def test_frames_that_repeat_another_are_skipped_and_listed(self, folder, spelling):
+        before = read(folder)
+        edit(folder, lambda values: values["frames"].append({**values["frames"][3], "file_path": spelling}))
+        capture = read(folder)
+        assert [item.path for item in capture.skipped] == [spelling]
+        assert "repeats an earlier frame. Remove one" in capture.skipped[0].reason
+        assert capture.names == before.names
+        assert torch.equal(capture.transform.matrix, before.transform.matrix)
+
+    @pytest.mark.parametrize("keys", [{"fl_x": 99.0}, {"transform_matrix": 5}])
+    def test_one_picture_with_two_poses_or_lenses_is_an_error(self, folder, keys):
+        def change(values):
+            other = {**values["frames"][3], **keys}
+            if "transform_matrix" in keys:
+                other["transform_matrix"] = values["frames"][5]["transform_matrix"]
+            values["frames"].append(other)
+
+        edit(folder, change)
+        expected = (
+            rf"frame {COUNT} \({name(3)}\): expected one frame for each picture, got a second one with another pose"
+        )
+        with pytest.raises(FormatError, match=expected):
+            read(folder)
+
     def test_an_empty_split_is_an_error(self, folder):
         edit(folder, train_filenames=[name(index) for index in range(COUNT)])
         with pytest.raises(FormatError, match="the test split is empty"):
@@ -181,6 +220,14 @@ class TestLens:
         assert came.model == "perspective"
         torch.testing.assert_close(came.distortion, lens[:3])
         torch.testing.assert_close(came.principal, cameras.principal[:3])
+
+    def test_rational_lenses_are_read_as_they_are_written(self, tmp_path, written):
+        lens = torch.tensor([0.5, -2.6, 1.5, 0.0, 0.0006, -0.0002, 0.38, -2.45, 1.44]).repeat(COUNT, 1)
+        write_nerfstudio(tmp_path, replace(written, cameras=replace(written.cameras, distortion=lens)))
+        values = json.loads((tmp_path / "transforms.json").read_text())
+        assert values["camera_model"] == "FULL_OPENCV"
+        assert [round(values[f"k{number}"], 6) for number in range(1, 7)] == [0.5, -2.6, 1.5, 0.38, -2.45, 1.44]
+        torch.testing.assert_close(read(tmp_path, "test").cameras.distortion, lens[:3])
 
     @pytest.mark.parametrize(
         ("model", "focal"),

@@ -88,3 +88,51 @@ def test_malformed_files_are_errors(folder, captures, message, change, words):
 def test_bounds_that_make_no_sense_are_errors(folder, captures, message, bounds):
     captures.edit_json(folder / "metadata.json", lambda values: values.update(scene_bounds=bounds))
     assert "scene_bounds" in message(folder)
+
+
+def test_a_picture_for_training_cannot_be_held_out_too(folder, captures, message):
+    def change(values):
+        values["test"]["file_path"][1] = "./" + values["train"]["file_path"][3]
+
+    captures.edit_json(folder / "metadata.json", change)
+    assert "train and " in (said := message(folder))
+    assert "test both list 'images_train/r_1_d1.png'. Keep each picture in one." in said
+
+
+def test_files_listed_twice_are_skipped_and_listed(folder, captures, read, message):
+    def repeat(values):
+        for column in values["train"].values():
+            column.append(column[2])
+
+    before = read(folder)
+    captures.edit_json(folder / "metadata.json", repeat)
+    capture = read(folder)
+    assert capture.names == before.names
+    assert [(item.path, "repeats" in item.reason) for item in capture.skipped] == [("images_train/r_1_d0.png", True)]
+    edit(captures, folder, lambda split: split["cam2world"].__setitem__(-1, split["cam2world"][0]))
+    assert "picture 18: expected one frame for each picture" in message(folder)
+
+
+def test_lengths_of_the_reconstruction_are_known(folder, captures, read, message):
+    before = read(folder)
+    captures.edit_json(folder / "metadata.json", lambda values: values.update(pose_scale_factor=2.5))
+    capture = read(folder)
+    assert torch.equal(capture.cameras.camera_to_world, before.cameras.camera_to_world)
+    assert (capture.near, capture.bounds) == (before.near, before.bounds)
+    assert capture.transform.scale == pytest.approx(1 / 2.5)
+    point = torch.tensor([[2.5, -5.0, 0.0]]).double()
+    torch.testing.assert_close(capture.transform.apply_points(point), torch.tensor([[1.0, -2.0, 0.0]]).double())
+    captures.edit_json(folder / "metadata.json", lambda values: values.update(pose_scale_factor=0))
+    assert "expected pose_scale_factor to be a number above 0" in message(folder)
+
+
+def test_a_far_beyond_the_region_is_remarked_on(folder, captures, read):
+    # Cameras are 2 from the origin, corners of the region 2.6.
+    assert read(folder).remarks == ()
+    edit(captures, folder, lambda split: split.update(far=[1000.0] * len(split["far"])))
+    (remark,) = read(folder).remarks
+    assert "states far 1000, but the region of interest ends 4." in remark
+    assert "what lies outside is cut off" in remark
+    assert read(folder, scene_bounds=(-500, -500, -500, 500, 500, 500)).remarks == ()
+    captures.edit_json(folder / "metadata.json", lambda values: values.update(scene_bounds=[[-600] * 3, [600] * 3]))
+    assert read(folder).remarks == ()

@@ -61,12 +61,12 @@ _LENSES: Final[dict[str, tuple[CameraModel, str]]] = {
     "SIMPLE_RADIAL": ("perspective", "f cx cy k1"),
     "RADIAL": ("perspective", "f cx cy k1 k2"),
     "OPENCV": ("perspective", "fx fy cx cy k1 k2 p1 p2"),
-    "FULL_OPENCV": ("perspective", "fx fy cx cy k1 k2 p1 p2 k3 d4 d5 d6"),
+    "FULL_OPENCV": ("perspective", "fx fy cx cy k1 k2 p1 p2 k3 d1 d2 d3"),
     "OPENCV_FISHEYE": ("fisheye", "fx fy cx cy k1 k2 k3 k4"),
     "SIMPLE_RADIAL_FISHEYE": ("fisheye", "f cx cy k1"),
     "RADIAL_FISHEYE": ("fisheye", "f cx cy k1 k2"),
 }
-"""Models that can be represented, with their parameters in order; d4..d6 are the denominator's (COLMAP's k4..k6)."""
+"""Models that can be represented, with their parameters in order; d1..d3 are the denominator's (COLMAP's k4..k6)."""
 
 
 def recognises(path: Path) -> bool:
@@ -167,7 +167,11 @@ def _pose_all(
     for image in images:
         fault = _fault(image, lenses)
         if fault is None and posed and posed[-1].frame.name == image.name:
-            fault = f"{model.images}: lists it twice. Keep one pose."
+            if _place(posed[-1].image) != _place(image):
+                raise FormatError(
+                    f"{model.images}: lists {image.name} twice, with different poses. Keep the right one."
+                )
+            fault = f"{model.images}: lists it twice. Remove one."
         if fault is not None:
             skipped.append(Skipped(path=image.name, reason=fault))
             continue
@@ -187,6 +191,11 @@ def _pose_all(
         )
         posed.append(_Posed(frame, image, rotation, shift))
     return posed, skipped
+
+
+def _place(image: Image) -> tuple[object, ...]:
+    """What says where a picture was taken, and through which lens."""
+    return image.quaternion, image.translation, image.camera
 
 
 def _check_masks(root: Path, posed: list[_Posed]) -> None:
@@ -245,18 +254,14 @@ def _read_lens(camera: Camera, where: str) -> Intrinsics:
             f"{where}: expected finite parameters with focal lengths above 0, got {list(camera.parameters)}. "
             "Calibrate it again."
         )
-    if any(values.get(name) for name in ("d4", "d5", "d6")):
-        raise FormatError(
-            f"{where}: model {kind} with k4, k5 or k6 other than 0 is not supported. Undistort the pictures in COLMAP "
-            "(image_undistorter) and use that model."
-        )
-    k1, k2, k3, k4, p1, p2 = (values.get(name, 0.0) for name in ("k1", "k2", "k3", "k4", "p1", "p2"))
+    below = tuple(values.get(name, 0.0) for name in ("d1", "d2", "d3"))
+    distortion = tuple(values.get(name, 0.0) for name in ("k1", "k2", "k3", "k4", "p1", "p2"))
     return Intrinsics(
         size=(camera.width, camera.height),
         focal=focal,
         angle=(None, None),
         principal=(values["cx"], values["cy"]),
-        distortion=(k1, k2, k3, k4, p1, p2),
+        distortion=(*distortion, *below) if any(below) else distortion,
         model=model,
     )
 

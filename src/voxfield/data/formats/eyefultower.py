@@ -41,8 +41,10 @@ FOLDERS: Final = {
     "images-jpeg": ".jpg",
     "images-2k": ".exr",
     "images-1k": ".exr",
+    "images-exr-2k": ".exr",
+    "images-exr-1k": ".exr",
 }
-"""Folders of pictures, the preferred ones first, and how their files end."""
+"""Folders of pictures, the preferred ones first, and how their files end. Linear ones are called by either name."""
 CROP_RADII: Final = {"office1a": 0.43, "office2": 0.45, "seating_area": 0.375, "table": 0.45, "workshop": 0.45}
 """Radius of the circle that counts in a scene's fisheye pictures, as a share of the longer side."""
 

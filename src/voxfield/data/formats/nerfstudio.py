@@ -7,19 +7,19 @@ applied_scale``, instant-ngp's ``aabb_scale scale offset``. Sources:
 https://docs.nerf.studio/quickstart/data_conventions.html and
 https://github.com/NVlabs/instant-ngp/blob/master/docs/nerf_dataset_tips.md.
 
-Frames are taken in order of their path. Frames whose picture does not exist are skipped and listed. Without lists in
-the file, every 8th of the pictures **that exist** is held out, starting with the first
-(``CaptureOptions.eval_every``).
+Frames are taken in order of their path. Frames whose picture does not exist and repeated frames are skipped and listed;
+one picture with two poses, or both in train's list and in a held-out one, is an error. Without lists in the file, every
+8th of the pictures **that exist** is held out, starting with the first (``CaptureOptions.eval_every``).
 """
 
 import math
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final
 
 import torch
 
 from voxfield.data.capture import SPLITS, Capture, CaptureOptions, Frame, Split, digest
-from voxfield.data.formats.photo_capture import NEAR, STAND_INS, hold_out, present_frames
+from voxfield.data.formats.photo_capture import NEAR, STAND_INS, check_splits, hold_out, plain_name, present_frames
 from voxfield.data.formats.transforms_json import Table, read_frames, read_table
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.geometry.bounds import Bounds
@@ -56,7 +56,8 @@ def read(path: Path, split: Split, options: CaptureOptions) -> Capture:
     root = file.parent
     table, raw = read_table(file)
     # instant-ngp's stereo and split files are out of scope; the order by path makes splits independent of the exporter.
-    frames = sorted(read_frames(table, file, root, allow_outside=options.allow_outside), key=lambda frame: frame.name)
+    frames, repeated = read_frames(table, file, root, allow_outside=options.allow_outside)
+    frames.sort(key=lambda frame: frame.name)
     present, missing = present_frames(frames)
     chosen, rule = _choose(table, frames, present, split, options)
     bounds, in_capture, unbounded, aabb_scale = _region(table)
@@ -69,7 +70,7 @@ def read(path: Path, split: Split, options: CaptureOptions) -> Capture:
         root=root,
         frames=tuple(frames),
         chosen=tuple(chosen),
-        missing=missing,
+        missing=(*missing, *repeated),
         normalised=True,
         before=_applied(table),
         bounds=bounds,
@@ -84,28 +85,25 @@ def _choose(
     table: Table, frames: list[Frame], present: list[int], split: Split, options: CaptureOptions
 ) -> tuple[list[int], str]:
     """The split's frames among those present, and the rule that chose them."""
-    lists = {name: table.texts(f"{name}_filenames") for name in ("train", "val", "test")}
+    lists: dict[Split, list[str] | None] = {name: table.texts(f"{name}_filenames") for name in STAND_INS}
     if not any(lists.values()):
         return hold_out(present, split, options)
-    known = {_plain(frame.name): index for index, frame in enumerate(frames)}
+    known = {plain_name(frame.name): index for index, frame in enumerate(frames)}
     for name, listed in lists.items():
         for item in listed or []:
-            if _plain(item) not in known:
+            if plain_name(item) not in known:
                 raise FormatError(
                     f"{table.where}: {name}_filenames lists {item!r}, which is not among the frames. Correct the list."
                 )
+    plain = {name: [plain_name(item) for item in listed or []] for name, listed in lists.items()}
+    check_splits(plain, {name: f"{table.where}: {name}_filenames" for name in lists})
     for name in STAND_INS[split]:
-        if lists[name]:
-            wanted = {known[_plain(item)] for item in lists[name] or []}
+        if plain[name]:
+            wanted = {known[item] for item in plain[name]}
             return [index for index in present if index in wanted], f"{name}_filenames"
     # The lists leave this split out: it gets the frames that no list claims.
-    taken = {known[_plain(item)] for listed in lists.values() for item in listed or []}
+    taken = {known[item] for listed in plain.values() for item in listed}
     return [index for index in present if index not in taken], "not listed"
-
-
-def _plain(name: str) -> str:
-    """A path without a leading ``./``, so that both spellings meet."""
-    return str(PurePosixPath(name))
 
 
 def _applied(table: Table) -> SceneTransform:

@@ -7,7 +7,7 @@ without lists of their own hold out every n-th picture **that exists**, in the o
 """
 
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -77,7 +77,59 @@ def present_frames(
     present = [index for index, frame in enumerate(frames) if is_present(frame.path, reduced_only)]
     there = set(present)
     missing = (frame for index, frame in enumerate(frames) if index not in there)
-    return present, tuple(Skipped(path=frame.name, reason=f"{frame.path}: no such file") for frame in missing)
+    return present, tuple(
+        Skipped(path=frame.name, reason=f"{frame.path}: no such file. Restore it or remove its frame.")
+        for frame in missing
+    )
+
+
+def plain_name(name: str) -> str:
+    """A path as it is compared: ``./a.png`` and ``b/../a.png`` are ``a.png``."""
+    return posixpath.normpath(name)
+
+
+def without_repeats(listed: Iterable[tuple[str, Frame]]) -> tuple[list[Frame], list[Skipped]]:
+    """One frame for each picture, in order, and those left out because they say the same again.
+
+    Args:
+        listed: frames, each after what starts a message about it: its file and place in it.
+
+    Raises:
+        FormatError: a picture has two frames that differ in pose, lens or weight.
+    """
+    frames: dict[str, Frame] = {}
+    repeated: list[Skipped] = []
+    for where, frame in listed:
+        name, ending = plain_name(frame.name), frame.path.suffix
+        first = frames.setdefault(name if name.endswith(ending) else name + ending, frame)
+        if first is frame:
+            continue
+        if (first.pose, first.intrinsics, first.weight) != (frame.pose, frame.intrinsics, frame.weight):
+            raise FormatError(
+                f"{where}: expected one frame for each picture, got a second one with another pose or lens. Remove the "
+                "wrong one."
+            )
+        repeated.append(Skipped(path=frame.name, reason=f"{where}: repeats an earlier frame. Remove one of the two."))
+    return list(frames.values()), repeated
+
+
+def check_splits(listed: Mapping[Split, Iterable[str]], sources: Mapping[Split, str | Path]) -> None:
+    """Raise FormatError where a picture is for training and held out too: it would measure what was learnt by heart.
+
+    Val and test may share theirs.
+
+    Args:
+        listed: names of pictures by split, spelt alike.
+        sources: what lists them, by split, for the message.
+    """
+    trained = set(listed.get("train", ()))
+    for split in ("val", "test"):
+        both = [name for name in listed.get(split, ()) if name in trained]
+        if both:
+            more = f" and {len(both) - 1} more" if len(both) > 1 else ""
+            raise FormatError(
+                f"{sources['train']} and {sources[split]} both list {both[0]!r}{more}. Keep each picture in one."
+            )
 
 
 def hold_out(present: Sequence[int], split: Split, options: CaptureOptions) -> tuple[list[int], str]:

@@ -67,7 +67,9 @@ def read(path: Path, split: Split, options: CaptureOptions) -> Capture:
     for picture in sorted(images.iterdir()):
         if picture.suffix in IMAGE_SUFFIXES and picture.stem not in known:
             name = str(picture.relative_to(path))
-            left_out.append(Skipped(path=name, reason=f"{cameras / picture.stem}.json: no such file, so no pose"))
+            left_out.append(
+                Skipped(path=name, reason=f"{cameras / picture.stem}.json: no such file, so no pose. Export it again.")
+            )
     return photo_capture(
         format="polycam",
         file=cameras,

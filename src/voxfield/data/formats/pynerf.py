@@ -7,10 +7,14 @@ https://github.com/google/mipnerf/blob/main/scripts/convert_blender_data.py and
 https://github.com/hturki/pynerf/blob/main/pynerf/data/dataparsers/multicam_dataparser.py.
 
 The world is Blender's and stays as it is. Pictures keep their own sizes and focal lengths, so that a pixel's width on
-a coarse scale is what it was on the file's; where weights differ, pictures of the same pose are copies of one image.
-``source`` records ``scales`` (sizes and weights) and ``far``.
+a coarse scale is what it was on the file's; where weights differ, pictures of the same pose are copies of one image. A
+file that is listed twice is skipped and listed, or an error: where its cameras differ, or it is train's and held out.
+``pose_scale_factor`` of the file is what lengths were divided by when it was made, as PyNeRF's own reader has it for
+depths (https://github.com/hturki/pynerf/blob/main/pynerf/data/datasets/weighted_dataset.py): the reconstruction's are
+that much longer. ``depth_path`` is not read. ``source`` records ``scales`` (sizes and weights) and ``far``.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,15 +29,25 @@ from voxfield.data.capture import (
     digest,
     resolve_inside,
 )
-from voxfield.data.formats.photo_capture import STAND_INS, mentions, present_frames
+from voxfield.data.formats.photo_capture import (
+    STAND_INS,
+    check_splits,
+    mentions,
+    plain_name,
+    present_frames,
+    without_repeats,
+)
 from voxfield.data.formats.poses import rigid_pose
 from voxfield.data.formats.transforms_json import MOST_PIXELS_A_SIDE, Table, read_table
 from voxfield.errors import FormatError, MissingFileError
 from voxfield.geometry.bounds import Bounds
+from voxfield.geometry.pose import SceneTransform
 
 FILE_NAME: Final = "metadata.json"
 HALF_SIZE: Final = 1.5
 """Half the edge of the region of interest where the file has no ``scene_bounds``: holds every NeRF-synthetic object."""
+MUCH_FARTHER: Final = 2.0
+"""A ``far`` of more than so many times what the region of interest reaches is remarked on: mip-NeRF's 6 is not."""
 
 _LISTS: Final = ("file_path", "cam2world", "width", "height", "focal", "lossmult", "near", "far")
 
@@ -57,22 +71,27 @@ def read(path: Path, split: Split, options: CaptureOptions) -> Capture:
     if not found:
         raise MissingFileError(f"{file}: no {split!r} in it. Add the split to the file or use another split.")
     columns = _columns(file, found[0], table.values[found[0]])
-    frames = [
-        _frame(Table(f"{file}: {found[0]} picture {index}", row), root, allow_outside=options.allow_outside)
-        for index, row in enumerate(
-            dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
-        )
+    _check_names(table)
+    rows = [
+        Table(f"{file}: {found[0]} picture {index}", dict(zip(columns, values, strict=True)))
+        for index, values in enumerate(zip(*columns.values(), strict=True))
     ]
+    frames, repeated = without_repeats(
+        (row.where, _frame(row, root, allow_outside=options.allow_outside)) for row in rows
+    )
     present, missing = present_frames(frames)
+    bounds = _bounds(table)
+    far = max(_distances(file, "far", columns["far"]))
     return Capture(
         format="pynerf",
         file=file,
         root=root,
         frames=tuple(frames),
         chosen=tuple(present),
-        missing=missing,
+        missing=(*missing, *repeated),
         normalised=False,
-        bounds=_bounds(table),
+        before=_divided(table),
+        bounds=bounds,
         bounds_in_capture=False,
         unbounded=False,
         # What one capture of one distance can say without cutting anything off.
@@ -80,9 +99,10 @@ def read(path: Path, split: Split, options: CaptureOptions) -> Capture:
         source={
             "split_rule": found[0],
             "scales": _scales(columns),
-            "far": max(_distances(file, "far", columns["far"])),
+            "far": far,
             "json_hash": digest(raw),
         },
+        remarks=_cut_off(file, frames, far, bounds, options),
     )
 
 
@@ -100,6 +120,17 @@ def _columns(file: Path, split: str, values: dict[str, Any]) -> dict[str, list[A
                 "Convert the data set again."
             )
     return {name: values[name] for name in _LISTS}
+
+
+def _check_names(table: Table) -> None:
+    """Raise FormatError where train lists a file that is held out too."""
+    listed: dict[Split, list[str]] = {}
+    for split in STAND_INS:
+        values = table.values.get(split)
+        column = values.get("file_path") if isinstance(values, dict) else None
+        names = column if isinstance(column, list) else []
+        listed[split] = [plain_name(name) for name in names if isinstance(name, str)]
+    check_splits(listed, {split: f"{table.where}: {split}" for split in STAND_INS})
 
 
 def _frame(row: Table, root: Path, *, allow_outside: bool) -> Frame:
@@ -143,6 +174,30 @@ def _distances(file: Path, key: str, column: list[Any]) -> list[float]:
             )
         found.append(value)
     return found
+
+
+def _divided(table: Table) -> SceneTransform:
+    """From the reconstruction's lengths to the file's."""
+    factor = table.number("pose_scale_factor", above=0.0)
+    matrix = torch.eye(4, dtype=torch.float64)
+    matrix[:3] /= 1.0 if factor is None else factor
+    return SceneTransform(matrix=matrix)
+
+
+def _cut_off(
+    file: Path, frames: Sequence[Frame], far: float, stated: Bounds, options: CaptureOptions
+) -> tuple[str, ...]:
+    """A warning where the file speaks of much that lies outside the region of interest."""
+    bounds = stated if options.scene_bounds is None else Bounds.from_numbers(options.scene_bounds)
+    origins = torch.tensor([[row[3] for row in frame.pose] for frame in frames], dtype=torch.float64)
+    reach = float(torch.cdist(origins, bounds.corners().double()).max())
+    if far <= MUCH_FARTHER * reach:
+        return ()
+    remark = (
+        f"{file}: states far {far:g}, but the region of interest ends {reach:.3g} from the cameras: what lies outside "
+        "is cut off. If that is too little, set capture.scene_bounds, or scene_bounds in the file."
+    )
+    return (remark,)
 
 
 def _bounds(table: Table) -> Bounds:

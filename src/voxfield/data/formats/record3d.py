@@ -115,7 +115,8 @@ def _match(file: Path, folder: Path, count: int) -> tuple[dict[int, str], list[S
         return {index: found[number] for index, number in enumerate(numbers)}, []
     absent = [index for index in range(count) if index not in found]
     left_out = [
-        Skipped(path=f"{folder.name}/{index}", reason=f"{folder / str(index)}: no such file") for index in absent
+        Skipped(path=f"{folder.name}/{index}", reason=f"{folder / str(index)}: no such file. Restore it.")
+        for index in absent
     ]
     return {number: found[number] for number in numbers}, left_out
 

@@ -12,16 +12,20 @@ from typing import Any, Final
 import torch
 
 from voxfield.data.capture import Frame, Intrinsics, find_image, resolve_inside
+from voxfield.data.formats.photo_capture import without_repeats
 from voxfield.data.formats.poses import LARGEST_NUMBER, Pose, rigid_pose
 from voxfield.errors import FormatError, MissingFileError
 from voxfield.geometry.camera import LENSES, CameraModel
+from voxfield.storage.skipped import Skipped
 
 MOST_PIXELS_A_SIDE: Final = 100_000
 
 _PERSPECTIVE: Final = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
+_RATIONAL: Final = "FULL_OPENCV"
+"""COLMAP's name of OpenCV's rational lenses, whose k4 to k6 are the denominator's. nerfstudio has none and says so."""
 _FISHEYE: Final = ("OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "FISHEYE")
 _MODELS: Final[dict[str, CameraModel]] = {
-    **dict.fromkeys(_PERSPECTIVE, "perspective"),
+    **dict.fromkeys((*_PERSPECTIVE, _RATIONAL), "perspective"),
     **dict.fromkeys(_FISHEYE, "fisheye"),
     "EQUIRECTANGULAR": "equirectangular",
     "ORTHOPHOTO": "orthographic",
@@ -37,6 +41,7 @@ CAMERA_MODELS: Final[dict[CameraModel, str]] = {
 MOST_STOPS: Final = 60.0
 """Exposures of a frame reach up to this many stops."""
 _DISTORTION: Final = ("k1", "k2", "k3", "k4", "p1", "p2")
+_RATIONAL_DISTORTION: Final = ("k1", "k2", "k3", "p1", "p2", "k4", "k5", "k6")
 
 
 @dataclass(frozen=True)
@@ -143,13 +148,14 @@ def read_table(path: Path) -> tuple[Table, bytes]:
     return Table(str(path), values), raw
 
 
-def read_frames(table: Table, file: Path, root: Path, *, allow_outside: bool) -> list[Frame]:
-    """Every frame of ``table``, checked, in the order of the file.
+def read_frames(table: Table, file: Path, root: Path, *, allow_outside: bool) -> tuple[list[Frame], list[Skipped]]:
+    """Every frame of ``table``, checked, in the order of the file; and those that repeat an earlier one, left out.
 
     A frame's lens keys win over the file's. Paths are relative to ``root``; missing extensions are found on disk.
 
     Raises:
-        FormatError: frames missing or not a list, a wrong type, a pose that is not rigid, a lens without focal length.
+        FormatError: frames missing or not a list, a wrong type, a pose that is not rigid, a lens without focal length,
+        one picture with two poses or lenses.
     """
     entries = table.values.get("frames")
     if not isinstance(entries, list):
@@ -171,18 +177,17 @@ def read_frames(table: Table, file: Path, root: Path, *, allow_outside: bool) ->
         if found is not path:
             # A link may hide behind the missing extension.
             found = resolve_inside(root, str(found), listed_in=where, allow_outside=allow_outside)
-        frames.append(
-            Frame(
-                name=name,
-                path=found,
-                mask_path=resolve_inside(root, mask, listed_in=where, allow_outside=allow_outside) if mask else None,
-                pose=_read_pose(own),
-                intrinsics=read_intrinsics(Table(own.where, {**table.values, **entry})),
-                depth_path=resolve_inside(root, depth, listed_in=where, allow_outside=allow_outside) if depth else None,
-                stops=own.number("exposure_stops", above=-MOST_STOPS, below=MOST_STOPS) or 0.0,
-            )
+        frame = Frame(
+            name=name,
+            path=found,
+            mask_path=resolve_inside(root, mask, listed_in=where, allow_outside=allow_outside) if mask else None,
+            pose=_read_pose(own),
+            intrinsics=read_intrinsics(Table(own.where, {**table.values, **entry})),
+            depth_path=resolve_inside(root, depth, listed_in=where, allow_outside=allow_outside) if depth else None,
+            stops=own.number("exposure_stops", above=-MOST_STOPS, below=MOST_STOPS) or 0.0,
         )
-    return frames
+        frames.append((own.where, frame))
+    return without_repeats(frames)
 
 
 def read_intrinsics(table: Table) -> Intrinsics:
@@ -228,8 +233,15 @@ def lens_keys(intrinsics: Intrinsics, size: tuple[int, int]) -> dict[str, Any]:
     unit = _focal_unit(intrinsics.model)
     keys: dict[str, Any] = {"w": size[0], "h": size[1], "fl_x": fx * unit, "fl_y": fy * unit, "cx": cx, "cy": cy}
     keys["camera_model"] = CAMERA_MODELS[intrinsics.model]
-    if any(intrinsics.distortion):
-        keys.update(zip(_DISTORTION, intrinsics.distortion, strict=True))
+    lens, below = intrinsics.distortion[:6], intrinsics.distortion[6:]
+    if any(below):
+        k1, k2, k3, k4, p1, p2 = lens
+        if k4:
+            raise FormatError("expected a rational lens without an r^8 term: transforms.json has no place for both.")
+        keys["camera_model"] = _RATIONAL
+        keys.update(zip(_RATIONAL_DISTORTION, (k1, k2, k3, p1, p2, *below), strict=True))
+    elif any(lens):
+        keys.update(zip(_DISTORTION, lens, strict=True))
     if intrinsics.model == "fisheye" and intrinsics.crop_radius is not None:
         keys["fisheye_crop_radius"] = intrinsics.crop_radius
     return keys
@@ -242,7 +254,10 @@ def _focal_unit(model: CameraModel) -> float:
     return math.pi if model == "equirectangular" else 1.0
 
 
-def _read_distortion(table: Table, model: CameraModel) -> tuple[float, float, float, float, float, float]:
+def _read_distortion(table: Table, model: CameraModel) -> tuple[float, ...]:
+    if table.text("camera_model") == _RATIONAL:
+        k1, k2, k3, p1, p2, *below = (table.number(key) or 0.0 for key in _RATIONAL_DISTORTION)
+        return k1, k2, k3, 0.0, p1, p2, *below
     k1, k2, k3, k4, p1, p2 = (table.number(key) or 0.0 for key in _DISTORTION)
     if model not in LENSES and any((k1, k2, k3, k4, p1, p2)):
         raise FormatError(
@@ -260,7 +275,7 @@ def _read_model(table: Table) -> CameraModel:
         return "fisheye" if table.values.get("is_fisheye") is True else "perspective"
     if stated in _MODELS:
         return _MODELS[stated]
-    known = ", ".join((*_PERSPECTIVE[:3], _FISHEYE[0], "EQUIRECTANGULAR", "ORTHOPHOTO"))
+    known = ", ".join((*_PERSPECTIVE[:3], _RATIONAL, _FISHEYE[0], "EQUIRECTANGULAR", "ORTHOPHOTO"))
     raise FormatError(
         f"{table.where}: camera_model {stated!r} is not supported (known: {known}). Undistort the pictures."
     )
