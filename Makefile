@@ -1,7 +1,7 @@
 # Two commands do everything on a machine that has Python >= 3.11, pip and make:
 #   make demo    trains a radiance field of the scene in this repository, and says where the pictures are
 #   make test    lint, types, layers and tests, as continuous integration runs them
-# Variables: PYTHON (interpreter that makes .venv), TORCH (which torch to install first), MINUTES (of the demo), WORKERS (tests at once), PYTEST_ARGS.
+# Variables: PYTHON (interpreter that makes .venv), TORCH (which torch to install first), FLOOR_TORCH (the same of test-floors), MINUTES (of the demo), WORKERS (tests at once), PYTEST_ARGS.
 
 SHELL := /bin/sh
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
@@ -18,14 +18,16 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Most tests keep one core busy. Threads that wait are not to spin on the cores of the neighbour.
 TESTS = OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal
+FLOORS := .venv-floors
+FLOOR_TORCH ?= torch==2.9
 SCENE := examples/scenes/workbench
 DEMO := runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint types layers format docs docs-serve bench build clean
+.PHONY: help demo test test-all test-floors lint types layers format docs docs-serve bench build clean
 
 help: ## show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 demo: $(VENV)/.installed ## train on the embedded scene, render a video, write a report
 	@echo "Training on $(SCENE) for $(MINUTES) minutes (make demo MINUTES=1 for a quick look)."
@@ -39,10 +41,17 @@ demo: $(VENV)/.installed ## train on the embedded scene, render a video, write a
 	@echo "Test pictures, metrics:   $(DEMO)/eval/test/"
 
 test: lint types layers ## what continuous integration runs: lint, types, layers, quick tests
-	$(TESTS) -m "not slow and not gpu" $(PYTEST_ARGS)
+	$(TESTS) -m "not slow" $(PYTEST_ARGS)
 
 test-all: lint types layers ## also the slow tests, and the GPU tests where there is a GPU
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-floors: ## quick tests with the lowest versions that pyproject.toml allows, in an environment of their own
+	test -x $(FLOORS)/bin/python || $(PYTHON) -m venv $(FLOORS)
+	$(FLOORS)/bin/python -m pip install "$(FLOOR_TORCH)"
+	grep -v '^torch==' constraints-floor.txt > $(FLOORS)/floors.txt
+	$(FLOORS)/bin/python -m pip install -c $(FLOORS)/floors.txt -e ".[dev]"
+	OMP_WAIT_POLICY=PASSIVE $(FLOORS)/bin/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal -m "not slow" $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev ## ruff: rules and format
 	$(BIN)/ruff check
@@ -75,7 +84,7 @@ build: $(VENV)/.installed-dev ## source archive and wheel in dist/
 	$(BIN)/python -m build
 
 clean: ## remove the environment and everything that can be made again; runs/ stays
-	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage
+	rm -rf $(VENV) $(FLOORS) build dist site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage
 	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- The environment. Stamps inside it make a second `make` start at once. ---------------------------------------------

@@ -27,7 +27,7 @@ def run_tests(ops: Sequence[str]) -> None:
     missing = [str(file.relative_to(ROOT)) for file in files if not file.is_file()]
     if missing:
         raise TestsFailedError(f"There is no {', '.join(missing)}: write it, or measure with --no-tests.")
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow and not gpu", *map(str, files)]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", *map(str, files)]
     if subprocess.run(command, cwd=ROOT, check=False).returncode != 0:
         raise TestsFailedError("The tests failed, so nothing was measured. Mend them, or measure with --no-tests.")
 

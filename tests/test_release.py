@@ -1,14 +1,20 @@
 """What is handed out: the packages' contents, and the papers that go with them."""
 
+import os
 import re
+import site as site_module
+import subprocess
+import sys
 import tarfile
 import tomllib
+import venv
 import zipfile
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.version import Version
 
 import voxfield
 
@@ -63,6 +69,43 @@ def test_the_wheel_asks_for_what_the_project_needs(wheel: zipfile.ZipFile, proje
     assert "Project-URL: file" not in about
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # a loaded machine compiles kernels slowly
+def test_the_wheel_works_in_an_environment_of_its_own(
+    wheel: zipfile.ZipFile, repository: Path, tmp_path: Path, tiny_capture: Path
+) -> None:
+    """Installed beside the packages of this environment, outside the repository, with none of its files in reach."""
+    home = tmp_path / "fresh"
+    venv.EnvBuilder(with_pip=False).create(home)
+    scripts = home / ("Scripts" if sys.platform == "win32" else "bin")
+    python = scripts / Path(sys.executable).name
+    site = Path(
+        subprocess.check_output([python, "-c", "import site; print(site.getsitepackages()[0])"], text=True).strip()
+    )
+    wheel.extractall(site)
+    # Its dependencies are this environment's; of an editable install only the link to the sources is left out.
+    for folder in map(Path, site_module.getsitepackages()):
+        for entry in folder.iterdir():
+            if not re.match(r"(_?_?editable|voxfield|.*\.pth$)", entry.name) and not (site / entry.name).exists():
+                (site / entry.name).symlink_to(entry)
+    clean = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+
+    def said(*words: str) -> str:
+        done = subprocess.run([python, *words], cwd=tmp_path, env=clean, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert Path(said("-c", "import voxfield; print(voxfield.__file__)").strip()).is_relative_to(site)
+    assert f"Voxfield {voxfield.__version__}" in said("-m", "voxfield", "--help")
+    assert not said("-c", "from voxfield.cli import doctor; from voxfield.jobs.doctor import examine").strip()
+    small = ("model.field.log2_table_size=8", "model.field.num_levels=2", "model.samples_per_batch=1024")
+    settings = [word for one in small for word in ("--set", one)]
+    common = ("--steps", "3", "--device", "cpu", "--quiet", "--output", "run")
+    said("-m", "voxfield", "train", "grid-ngp", str(tiny_capture), *common, *settings)
+    assert list((tmp_path / "run/checkpoints").glob("*.pt"))
+    assert "grid-ngp" in said("-m", "voxfield", "info", "run")
+
+
 def test_the_source_archive_can_build_and_test_itself(sdist: set[str]) -> None:
     assert {
         "pyproject.toml",
@@ -74,6 +117,7 @@ def test_the_source_archive_can_build_and_test_itself(sdist: set[str]) -> None:
         "SECURITY.md",
         "THIRD_PARTY.md",
         "Makefile",
+        "constraints-floor.txt",
         "constraints.txt",
         "mkdocs.yml",
         "src/voxfield/py.typed",
@@ -113,6 +157,22 @@ def test_every_dependency_has_its_licence_listed(repository: Path, project: dict
     assert listed == wanted
     assert all(licence.strip() for _, _, licence in rows)
     assert "GPL" not in "".join(licence for _, _, licence in rows)
+
+
+def test_the_floors_are_those_that_the_project_declares(repository: Path, project: dict) -> None:
+    lines = (repository / "constraints-floor.txt").read_text(encoding="utf-8").splitlines()
+    pinned = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    declared: dict[str, Version] = {}
+    extras = project["optional-dependencies"]
+    listed = [
+        *project["dependencies"],
+        *(one for name in extras if name not in ("dev", "docs") for one in extras[name]),
+    ]
+    for requirement in map(Requirement, listed):
+        floors = [Version(one.version) for one in requirement.specifier if one.operator == ">="]
+        if floors:
+            declared[requirement.name.lower()] = floors[0]
+    assert {name: Version(version) for name, version in pinned.items()} == declared
 
 
 def test_security_policy_says_how_to_report(repository: Path) -> None:

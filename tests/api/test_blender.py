@@ -50,6 +50,15 @@ def test_a_run_as_a_volume(folder: Path, tmp_path: Path, capsys: Any) -> None:
     assert held["render"]["size"] == [20, 20]
 
 
+@pytest.mark.parametrize("form", ["volume", "mesh"])
+def test_too_little_memory_is_refused_before_anything_is_written(folder: Path, tmp_path: Path, form: Any) -> None:
+    with pytest.raises(InputError, match=r"--memory allows 1\.00 GB\. Take a lower --resolution"):
+        voxfield.export_blender(
+            folder / "spheres", tmp_path / "a.py", form=form, resolution=512, path=None, memory="1GB", quiet=True
+        )
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_run_as_a_mesh(folder: Path, tmp_path: Path) -> None:
     run = voxfield.open(folder / "spheres")
     # Trained for seconds: what there is of a surface lies at low opacity, and 16 voxels find some of it.

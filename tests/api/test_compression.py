@@ -45,7 +45,12 @@ def test_commands(file, tmp_path, capsys):
     assert "smoke" in capsys.readouterr().out
     assert len(read_vdb(out)[0].volume.origins) <= 2
     assert main(["vdb", "compress", str(file), "--output", str(packed)]) == 2
-    assert "one of max_error and relative_error" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "--max-error" in said
+    assert "--relative-error 0.01" in said
+    both = ["--max-error", "1", "--relative-error", "0.5"]
+    assert main(["vdb", "compress", str(file), "--output", str(packed), *both]) == 2
+    assert "Leave one out" in capsys.readouterr().err
     assert main(["vdb", "decompress", str(file), "--output", str(out)]) == 2
     assert "not a compressed volume" in capsys.readouterr().err
     assert main(["vdb", "decompress", str(packed), "--output", str(out), "--lower", "0", "0", "0"]) == 2

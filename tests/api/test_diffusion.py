@@ -125,6 +125,25 @@ def test_classes_are_learnt_and_asked_for(tmp_path: Path) -> None:
         trained(tmp_path / "nine", "model.classes=9")
 
 
+def test_samples_say_and_bound_their_memory(
+    run: DiffusionRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(InputError, match=r"volumes drawn together .*--memory allows 2\.00 GB\. Take a smaller --batch"):
+        run.sample(tmp_path / "made", 1_000_000, batch=1_000_000, memory="2GB", quiet=True)
+    assert not list(tmp_path.iterdir())
+    options = ["--num", "2", "--output", str(tmp_path / "made"), "--memory", "8GB", "--formats", "hdf5"]
+    assert main(["sample", "diffusion", str(run.path), *options]) == 0
+    assert "Needs about" in capsys.readouterr().err
+    assert (tmp_path / "made/samples.h5").is_file()
+
+
+def test_drawing_more_at_once_takes_more(run: DiffusionRun) -> None:
+    few, many = (run.model.sampling_bytes(count) for count in (2, 20))
+    assert few > 0
+    assert many == pytest.approx(10 * few, rel=0.1)
+    assert run.model.sampling_bytes(run.model.batch_size()) < run.model.step_bytes()
+
+
 def test_samples_can_be_trained_on(run: DiffusionRun, tmp_path: Path) -> None:
     run.sample(tmp_path, 6, formats=("hdf5",), quiet=True)
     again = trained(tmp_path / "again", data=tmp_path / "samples.h5", steps=1)

@@ -66,6 +66,16 @@ def test_points(run, tmp_path) -> None:
     assert (tmp_path / "b.ply").read_bytes() == file.read_bytes()
 
 
+def test_points_say_and_bound_their_memory(run, tmp_path, capsys) -> None:
+    file = tmp_path / "cloud.ply"
+    with pytest.raises(InputError, match=r"points 20\.00 GB.*--memory allows 2\.00 GB\. Take fewer --points"):
+        run.export_pointcloud(file, points=50_000_000, memory="2GB")
+    assert not list(tmp_path.iterdir())
+    options = ["--output", str(file), "--points", "50", "--memory", "8GB"]
+    assert main(["export", "pointcloud", str(run.path), *options]) == 0
+    assert "rays looked at together" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("space", ["world", "capture"])
 def test_cameras(run, tmp_path, space) -> None:
     file = tmp_path / "cameras.json"

@@ -1,6 +1,7 @@
 """Meshes to volumes and back, and volumes compared: through the public calls and the command line."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -76,6 +77,17 @@ def test_compressed_volumes_are_compared_as_they_decode(field, tmp_path):
     vectors = voxfield.compare_volumes(file, tmp_path / "field.vxv", name="sh_coeff_0")
     assert vectors.iou is None
     assert voxfield.mesh_volume(tmp_path / "field.vxv", tmp_path / "field.obj").faces > 100
+
+
+def test_comparing_says_and_bounds_its_memory(ball, tmp_path, capsys):
+    volume = str(tmp_path / "b.vdb")
+    voxfield.voxelise_mesh(ball, volume, resolution=16)
+    with pytest.raises(InputError, match=r"--memory allows 1\.00 MB|--memory allows 1 MB.*Crop them first"):
+        voxfield.compare_volumes(volume, volume, memory="1MB")
+    assert main(["vdb", "compare", volume, volume, "--memory", "8GB"]) == 0
+    assert re.search(r"Needs about .* voxels compared together 300 MB", " ".join(capsys.readouterr().err.split()))
+    assert main(["vdb", "compare", volume, volume, "--memory", "8GB", "--quiet"]) == 0
+    assert "Needs about" not in capsys.readouterr().err
 
 
 def test_on_the_command_line(ball, tmp_path, capsys):

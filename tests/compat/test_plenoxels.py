@@ -20,7 +20,7 @@ from voxfield.compat.plenoxels import (
     load_plenoxel_from_neuralvdb,
     save_plenoxel_as_neuralvdb,
 )
-from voxfield.errors import InputError, MissingFileError, VolumeFormatError
+from voxfield.errors import InputError, MissingFileError, UnavailableError, VolumeFormatError
 from voxfield.storage.vdb import VdbFile
 from voxfield.storage.voxel_vdb import read_voxel_vdb
 
@@ -199,6 +199,14 @@ class TestStorage:
         (tmp_path / "a.vdb").write_bytes(b"no")
         with pytest.raises(VolumeFormatError):
             load_plenoxel_from_neuralvdb(tmp_path / "a.vdb")
+
+    def test_devices_that_are_not_here(self, grid, tmp_path):
+        save_plenoxel_as_neuralvdb(grid, tmp_path / "a.vdb")
+        missing = "cuda:63" if torch.accelerator.is_available() else "cuda"
+        for device in (missing, torch.device(missing)):
+            with pytest.raises(UnavailableError, match=f"'{missing}' cannot be used here.*There is: cpu"):
+                load_plenoxel_from_neuralvdb(tmp_path / "a.vdb", device=device)
+        assert load_plenoxel_from_neuralvdb(tmp_path / "a.vdb", device="cpu")[0].density.device.type == "cpu"
 
 
 class TestTraining:

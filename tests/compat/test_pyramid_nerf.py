@@ -26,7 +26,7 @@ from voxfield.compat.pyramid_nerf import (
     load_pyramid_model,
     save_pyramid_model,
 )
-from voxfield.errors import FormatError, InputError, MissingFileError
+from voxfield.errors import FormatError, InputError, MissingFileError, UnavailableError
 from voxfield.export.weights import read_weights
 from voxfield.render.metrics import psnr, ssim
 
@@ -58,6 +58,7 @@ ssim = compute_ssim(pred_image, gt_image)
 """
 """What the document has under "Utility Functions", letter for letter."""
 
+MISSING_DEVICE = "cuda:63" if torch.accelerator.is_available() else "cuda"
 SMALL = (
     "PyNeRFConfig(num_levels=4, max_resolution=128, hash_table_size=2**10, hidden_dim=32, num_layers=1, "
     "batch_size=128, max_steps=12, num_samples=16, num_importance=16)"
@@ -288,6 +289,16 @@ class TestCheckpoints:
         (tmp_path / "cut.pth").write_bytes(b"PK\x03\x04")
         with pytest.raises(FormatError, match="cannot be read"):
             load_pyramid_model(model, tmp_path / "cut.pth")
+
+    @pytest.mark.parametrize(("device", "error"), [(MISSING_DEVICE, UnavailableError), ("gpu", InputError)])
+    def test_devices_that_are_not_here_are_not_the_files_fault(self, model, small, tmp_path, device, error):
+        path = save_pyramid_model(model, small, tmp_path / "model.pth")
+        with pytest.raises(error, match="device") as caught:
+            load_pyramid_model(model, path, device=device)
+        assert "Delete" not in str(caught.value)
+        rgb, sigma, levels = [torch.rand(4, 3)] * 2, [torch.rand(4)] * 2, torch.rand(4)
+        with pytest.raises(error, match="device"):
+            interpolate_pyramid_outputs(rgb, sigma, levels, device=device)
 
     def test_weights_and_cameras_are_exported(self, model, small, tiny_capture, tmp_path):
         done = convert_to_nerfstudio_format(model, small, tmp_path / "out", data_dir=tiny_capture)

@@ -7,7 +7,8 @@ import torch
 
 from voxfield.data import ray_transforms as transforms
 from voxfield.data.shape_rays import HierarchicalVoxelRayDataset
-from voxfield.errors import InputError
+from voxfield.distributed import devices
+from voxfield.errors import InputError, UnavailableError
 from voxfield.kernels.traverse_voxels import traverse_voxels
 from voxfield.kernels.voxel_words import pack_voxels
 
@@ -92,9 +93,18 @@ def test_the_others(samples):
     assert 0.01 < (noisy["origins"] - sample["origins"]).std() < 0.2
     jittered = transforms.VoxelOccupancyJitter(0.25)(sample, generator)["voxels"]
     assert 0.1 < (jittered != sample["voxels"]).float().mean() < 0.4
-    assert transforms.ToDevice("meta")(sample)["origins"].device.type == "meta"
     both = transforms.Compose([transforms.RandomRaySubsample(9), lambda given: given | {"seen": True}])(sample)
     assert (len(both["origins"]), both["seen"]) == (9, True)
+
+
+def test_moving_to_a_device(samples, monkeypatch):
+    with pytest.raises(InputError, match="expected auto, cpu"):
+        transforms.ToDevice("meta")
+    missing = "cuda:63" if torch.accelerator.is_available() else "cuda"
+    with pytest.raises(UnavailableError, match="cannot be used here"):
+        transforms.ToDevice(missing)
+    monkeypatch.setattr(devices, "DEVICE_TYPES", ("meta",))
+    assert transforms.ToDevice("meta")(samples[0])["origins"].device.type == "meta"
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ def test_files_that_are_not_there(folder: Path) -> None:
         read_scene(folder / "absent.json")
     with pytest.raises(FormatError, match="cannot be read"):
         read_scene(folder)
-    with pytest.raises(MissingFileError, match=r"members\[1\] \(ship\) is not there"):
+    with pytest.raises(MissingFileError, match=r"scene\.json: members\[1\] \(ship\): path: .*runs/ship is not there"):
         read_scene(write(folder, LEGO, {"name": "ship", "path": "runs/ship"}))
 
 

@@ -17,7 +17,7 @@ from voxfield.data.shape_rays import (
     collate_ray_batch,
     transforms,
 )
-from voxfield.data.sparse_voxels import dense_voxels, neighbour_edges, occupied_voxels
+from voxfield.data.sparse_voxels import neighbour_edges, occupied_voxels
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.kernels.traverse_voxels import traverse_voxels
 from voxfield.kernels.voxel_words import pack_voxels
@@ -157,7 +157,9 @@ class TestSamples:
     def test_sparse_samples_and_graphs(self, make):
         dense, sparse = make(levels=[2]), make(levels=[2], sparse_voxels=True, sparse_mode="graph")
         batch = collate_ray_batch([sparse[0], sparse[1]])
-        first = dense_voxels(batch["voxel_pos"][batch["voxel_batch"] == 0], tuple(batch["voxel_shapes"][0].tolist()))
+        first = torch.zeros(1, *batch["voxel_shapes"][0].tolist())
+        x, y, z = batch["voxel_pos"][batch["voxel_batch"] == 0].unbind(1)
+        first[0, z, y, x] = 1.0
         assert torch.equal(first, dense[0]["voxels"])
         ends = batch["voxel_batch"][batch["voxel_edge_index"]]
         assert torch.equal(ends[0], ends[1]), "no edge leads from one block to another"
@@ -246,8 +248,8 @@ class TestBatches:
             assert found.shape == (2, edges)
             assert len({tuple(pair) for pair in found.T.tolist()}) == edges
         assert neighbour_edges(places[:0]).shape == (2, 0)
-        with pytest.raises(InputError, match="inside"):
-            dense_voxels(places + 1, (2, 2, 2))
+        with pytest.raises(InputError, match="connectivity"):
+            neighbour_edges(places, 7)
 
 
 def test_the_cache_stays_within_its_bounds():

@@ -9,6 +9,7 @@ import torch
 from voxfield.distributed import devices
 from voxfield.distributed.devices import (
     DeviceMemory,
+    check_device,
     cpu_name,
     device_memory,
     device_name,
@@ -68,8 +69,17 @@ def test_devices_that_are_not_here(name: str) -> None:
     with pytest.raises(UnavailableError, match="cannot be used here") as caught:
         place(name)
     said = str(caught.value)
+    assert "There is: cpu" in said
     assert "Use --device cpu" in said
     assert len(said.splitlines()) == 1
+
+
+def test_the_error_names_every_device_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices.torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(devices.torch.accelerator, "current_accelerator", lambda: torch.device("xpu"))
+    monkeypatch.setattr(devices.torch.accelerator, "device_count", lambda: 2)
+    with pytest.raises(UnavailableError, match="There is: cpu, xpu:0, xpu:1"):
+        check_device(torch.device("cuda:63"))
 
 
 def test_precisions() -> None:

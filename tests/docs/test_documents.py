@@ -1,12 +1,13 @@
 """The documents are run: the tutorial's commands, the settings the pages name, the verbs they list."""
 
+import importlib
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 
-from voxfield.cli.__main__ import GROUPS, VERBS, main
+from voxfield.cli.__main__ import GROUPS, VERBS, _parse, main
 
 SCENE = "examples/scenes/workbench"
 
@@ -72,6 +73,38 @@ def test_commands_in_the_documents_exist(repository: Path) -> None:
                     named.add(" ".join(words[1:3]) if words[1] in GROUPS else words[1])
     assert named
     assert named <= set(VERBS)
+
+
+def full_commands(page: Path) -> list[str]:
+    """Commands of console blocks, and those within sentences and tables that leave nothing open."""
+    listed = [command for text in blocks(page, "console") for command in commands(text.replace("\\\n", " "))]
+    prose = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    quoted = re.findall(r"`((?:voxfield|torchrun) [^`]+)`", prose)
+    return listed + [one for one in quoted if not re.search(r"[|\[]|\.\.\.", one)]
+
+
+def test_options_of_commands_in_the_documents_exist(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The parser takes every full command as it stands; nothing is run."""
+    from voxfield.recipes import RECIPES
+
+    wrong, parsed = [], 0
+    for page in pages(repository):
+        for command in full_commands(page):
+            words = shlex.split(command, comments=True)
+            words = words[words.index("voxfield") + 1 :] if "voxfield" in words else []
+            verb = " ".join(words[:2]) if words[:1] and words[0] in GROUPS else words[0] if words else ""
+            if verb not in VERBS or len(words) == len(verb.split()):
+                continue  # another program, or only the verb's name
+            module = importlib.import_module(f"voxfield.cli.{verb.replace(' ', '_')}")
+            call = _parse(verb, module.command, module.EXAMPLE, words[len(verb.split()) :])
+            said = capsys.readouterr().err.strip()
+            parsed += 1
+            if isinstance(call, int) and call != 0:
+                wrong.append(f"{page.relative_to(repository)}: {command}: {said}")
+            elif verb == "train" and words[1] not in (*RECIPES, "RECIPE"):
+                wrong.append(f"{page.relative_to(repository)}: {command}: no such recipe")
+    assert not wrong, "\n".join(wrong)
+    assert parsed > 200
 
 
 def test_runs_are_named_as_training_names_them(repository: Path) -> None:

@@ -15,7 +15,7 @@ from voxfield.cli.__main__ import main
 ELSEWHERE = {
     "voxfield capture process images photographs --output data/new": "tests/jobs/test_process_photos.py",
     "voxfield view runs/poster": "tests/viewer/test_browser.py",
-    "torchrun --nproc-per-node 6 -m voxfield train nerfacto data/poster": "tests/integration/test_torchrun.py",
+    "torchrun --nproc-per-node 6 -m voxfield train nerfacto data/poster --view": "tests/integration/test_torchrun.py",
 }
 """Commands that need minutes, a browser or a launcher, and the tests that run them."""
 

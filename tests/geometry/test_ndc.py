@@ -6,7 +6,7 @@ import torch
 
 from voxfield.data.synthetic import cameras_around
 from voxfield.errors import InputError
-from voxfield.geometry.ndc import NdcFrame, is_forward_facing, ndc_distance, ndc_points, ndc_rays
+from voxfield.geometry.ndc import NdcFrame, is_forward_facing, ndc_points, ndc_rays
 from voxfield.geometry.rays import Rays
 
 LENS = {"focal": (50.0, 40.0), "size": (64, 48), "near": 1.5}
@@ -18,6 +18,13 @@ def some_rays(count: int = 40) -> tuple[torch.Tensor, torch.Tensor]:
     directions = torch.randn(count, 3, generator=generator, dtype=torch.float64) * 0.3
     directions[:, 2] = -1 - directions[:, 2].abs()
     return origins, directions
+
+
+def ndc_distance(t: torch.Tensor, origins: torch.Tensor, directions: torch.Tensor, near: float) -> torch.Tensor:
+    """Distances along rays, (R, S) in the lengths of ``directions``, as t' of the paper (Mildenhall et al. 2020,
+    equation 30): 0 on the near plane, towards 1 at infinity.
+    """
+    return 1 + near / (origins[:, 2, None] + t * directions[:, 2, None])
 
 
 def test_points_on_a_ray_stay_on_it():

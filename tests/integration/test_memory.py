@@ -18,6 +18,8 @@ import pytest
 import voxfield
 from voxfield.data.synthetic import posed_images, write_nerfstudio
 from voxfield.errors import InputError
+from voxfield.storage.vdb import VdbGrid, write_vdb
+from voxfield.voxels.sparse import SparseVolume
 
 _CHILD = """
 import sys
@@ -217,3 +219,48 @@ def test_training_on_volumes(recipe: str, sizes: tuple[int, int], tmp_path: Path
         return run("train", recipe, "procedural", "--output", tmp_path / f"{side}", "--steps", 2, *data)
 
     check(trained(sizes[0]), trained(sizes[1]))
+
+
+@pytest.mark.slow
+def test_comparing_volumes(tmp_path: Path) -> None:
+    def compared(side: int, shift: float) -> Measured:
+        files = []
+        for name, step in (("a", 0.0), ("b", shift)):
+            distance = np.linalg.norm(np.indices((side,) * 3) + 0.5 - side / 2, axis=0).astype(np.float32)
+            volume = SparseVolume.from_dense((0.5 * side - distance).clip(min=0))
+            matrix = np.eye(4)
+            matrix[:3, 3] = step
+            file = tmp_path / f"{name}{side}.vdb"
+            write_vdb(file, [VdbGrid(name="density", volume=volume, index_to_world=matrix)])
+            files.append(file)
+        return run("vdb", "compare", *files, "--memory", "16GB")
+
+    check(compared(96, 0.0), compared(288, 0.0))
+    # Volumes at other places are interpolated.
+    check(compared(96, 0.3), compared(288, 0.3))
+
+
+@pytest.mark.slow
+def test_points_of_a_field(tmp_path: Path) -> None:
+    write_nerfstudio(tmp_path / "capture", posed_images(count=6, resolution=48))
+    voxfield.train("grid-ngp", tmp_path / "capture", output=tmp_path / "run", steps=150, quiet=True)
+
+    def exported(points: int) -> Measured:
+        output = tmp_path / f"{points}.ply"
+        return run("export", "pointcloud", tmp_path / "run", "--output", output, "--points", points, "--memory", "16GB")
+
+    check(exported(10_000), exported(250_000))
+
+
+@pytest.mark.slow
+def test_sampling_volumes(tmp_path: Path) -> None:
+    pytest.importorskip("monai")
+    data = {"data.procedural_count": 16, "data.procedural_resolution": 64}
+    settings = [f"{name}={value}" for name, value in {**data, "model.batch_size": 2}.items()]
+    voxfield.train("diffusion", "procedural", output=tmp_path / "run", steps=1, overrides=settings, quiet=True)
+
+    def drawn(batch: int) -> Measured:
+        options = ("--num", batch, "--batch", batch, "--steps", 2, "--memory", "16GB", "--formats", "hdf5")
+        return run("sample", "diffusion", tmp_path / "run", "--output", tmp_path / f"{batch}", *options)
+
+    check(drawn(1), drawn(24))

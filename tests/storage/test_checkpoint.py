@@ -19,6 +19,21 @@ def test_there_and_back(tmp_path: Path) -> None:
     assert torch.equal(state["model"]["w"], STATE["model"]["w"])  # type: ignore[index]
 
 
+def test_tensors_are_on_the_cpu_wherever_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save_checkpoint(tmp_path, 1, STATE, keep=1)
+    asked: list[object] = []
+    load = checkpoint.torch.load
+
+    def noting(*args: object, map_location: object, **options: object) -> object:
+        asked.append(map_location)
+        return load(*args, map_location=map_location, **options)
+
+    monkeypatch.setattr(checkpoint.torch, "load", noting)
+    load_checkpoint(path)
+    load_latest(tmp_path)
+    assert asked == ["cpu", "cpu"]
+
+
 def test_the_oldest_go(tmp_path: Path) -> None:
     for step in (5, 1_000, 20, 300):
         save_checkpoint(tmp_path, step, STATE, keep=2)

@@ -25,6 +25,24 @@ def trace(dataset: Path, output: Path, **options):
     return voxfield.trace_shapes(dataset, output, **{**defaults, **options})
 
 
+def test_rays_that_are_cut_while_they_are_read_are_an_error_not_an_end(copied):
+    packed = open_rays(copied)
+    block = packed.blocks()[0]
+    count = packed.count(block)
+    into = {"distances": np.zeros(count, np.float32)}
+    packed.gather([(block, 0, count)], into)
+    file = copied / "packed" / json.loads((copied / "packed/index.json").read_text())["files"]["distances"]["file"]
+    size = file.stat().st_size
+    with file.open("r+b") as stream:
+        stream.truncate(size // 2)
+    for use in (lambda: packed.gather([(block, 0, count)], into), lambda: packed.read(block)):
+        with pytest.raises(FormatError, match=f"{file.name}: was cut to .* of {size:,} bytes while it is in use"):
+            use()
+    file.unlink()
+    with pytest.raises(FormatError, match="while it is in use"):
+        packed.read(block)
+
+
 def test_both_layouts_hold_the_same_rays(shape_rays):
     files, packed = open_rays(shape_rays["files"]), open_rays(shape_rays["packed"])
     assert isinstance(files, FileRays)

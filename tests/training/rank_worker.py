@@ -6,19 +6,25 @@ Started as a process of its own: ``python rank_worker.py FOLDER``, with the vari
 import math
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from voxfield.data.ray_batches import RaySampler
+from voxfield.data.shape_batches import ShapeRayBatches, open_ray_split, resolve_options
 from voxfield.data.synthetic import posed_images
+from voxfield.data.volume_batches import VolumeSampler, open_volumes
 from voxfield.distributed.devices import place
 from voxfield.distributed.ranks import ALONE, Ranks, joined, launched
 from voxfield.errors import VoxfieldError
 from voxfield.models.base import ParameterGroup
+from voxfield.models.diffusion import VoxelDiffusion
+from voxfield.models.raynet import Raynet
 from voxfield.recipes import build_model, load_recipe, smallest_model
 from voxfield.storage.checkpoint import load_latest
+from voxfield.storage.shape_dataset import open_shapes
 from voxfield.training.exchange import SPARSE_FROM, GradientExchange
 from voxfield.training.experiment import apply_overrides
 from voxfield.training.log import RunLog
@@ -26,6 +32,8 @@ from voxfield.training.progress import Progress
 from voxfield.training.trainer import Trainer
 
 SIZE = 2
+SHAPES, RAYS = "shapes", "rays"
+"""A dataset of voxels and its traced rays, beside the folders of trainings."""
 STEPS = 8
 OVERRIDES = {
     "grid-ngp": [
@@ -36,30 +44,67 @@ OVERRIDES = {
     "pynerf-occupancy-grid": ["model.samples_per_batch=2048", "model.final_samples_per_batch=2048"],
     "nerfacto": ["model.field.log2_table_size=14", "model.rays_per_batch=256", "model.poses=SO3xR3"],
     "plenoxels": ["model.least_steps=3", "model.rays_per_batch=256", "model.background=random"],
+    "raynet": [
+        "model.features=8",
+        "model.layers=1",
+        "model.width=16",
+        "model.intervals=8",
+        "model.rays_per_batch=64",
+        "model.blocks_per_batch=2",
+        "data.level=1",
+    ],
+    "diffusion": [
+        "model.channels=8,8",
+        "model.norm_groups=4",
+        "model.head_channels=8",
+        "model.batch_size=2",
+        "model.schedule.timesteps=10",
+        "data.procedural_count=16",
+        "data.procedural_resolution=16",
+    ],
 }
 
 
 def trainer_of(recipe: str, run_dir: Path, ranks: Ranks, *overrides: str, steps: int = STEPS) -> Trainer[Any]:
     """A small training: with ranks, or of one process on batches as large as those of ranks together."""
     experiment = load_recipe(recipe)
+    if recipe not in ("raynet", "diffusion"):
+        experiment = replace(experiment, model=smallest_model(recipe))
     experiment = apply_overrides(
-        type(experiment)(**{**vars(experiment), "model": smallest_model(recipe)}),
+        experiment,
         [*OVERRIDES[recipe], f"trainer.steps={steps}", "trainer.minutes=none", "trainer.log_every=1", *overrides],
     )
-    scene = posed_images(count=4, resolution=32)
-    model: Any = build_model(recipe, experiment.model, scene, 0)
+    times = SIZE if ranks.size == 1 else 1
+    model, batches = _subject(experiment, run_dir.parent / SHAPES, times)
     if ranks.size == 1:
         own = model.batch_size
         model.batch_size = lambda: SIZE * own()
     return Trainer(
         model,
-        RaySampler(scene, 0),
+        batches,
         experiment.trainer,
         run_dir=run_dir,
         placement=place("cpu"),
         seed=0,
         ranks=ranks,
     )
+
+
+def _subject(experiment: Any, shapes: Path, times: int) -> tuple[Any, Any]:
+    """The model and what it learns from: photographs, rays through blocks (``times`` as many), or volumes."""
+    cpu = torch.device("cpu")
+    if experiment.recipe == "raynet":
+        options = resolve_options(shapes, replace(experiment.data, rays=str(shapes.with_name(RAYS))))
+        dataset = open_ray_split(shapes, options, "train", held_out=False)
+        resolution = open_shapes(shapes).about.base_resolution >> options.level
+        blocks = times * experiment.model.blocks_per_batch
+        return Raynet(experiment.model, resolution, 0), ShapeRayBatches(dataset, blocks, 0, cpu)
+    if experiment.recipe == "diffusion":
+        volumes = open_volumes(Path("procedural"), experiment.data)
+        model = VoxelDiffusion(experiment.model.of_volumes(volumes.shape), seed=0)
+        return model, VolumeSampler(volumes, range(len(volumes)), seed=0, augment=True, device=cpu)
+    scene = posed_images(count=4, resolution=32)
+    return build_model(experiment.recipe, experiment.model, scene, 0), RaySampler(scene, 0)
 
 
 def run(trainer: Trainer[Any], log_dir: Path) -> str:

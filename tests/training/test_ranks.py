@@ -26,9 +26,10 @@ pytestmark = pytest.mark.timeout(600)  # a loaded machine starts processes slowl
 
 
 @pytest.fixture(scope="module")
-def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def together(tmp_path_factory: pytest.TempPathFactory, shape_dataset: Path, shape_rays: dict[str, Path]) -> Path:
     """The folder in which two ranks left the results of all scenarios."""
     folder = tmp_path_factory.mktemp("ranks")
+    give_shapes(folder, shape_dataset, shape_rays)
     rank_worker.begin(folder / "begun-alone", ALONE, folder / "log-alone")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -49,6 +50,12 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def give_shapes(folder: Path, dataset: Path, rays: dict[str, Path]) -> None:
+    """Put voxels and rays where trainings in ``folder`` look for them."""
+    (folder / rank_worker.SHAPES).symlink_to(dataset)
+    (folder / rank_worker.RAYS).symlink_to(rays["packed"])
+
+
 def results(folder: Path, scenario: str) -> list[dict[str, Any]]:
     return [torch.load(folder / f"{scenario}-{rank}.pt") for rank in range(2)]
 
@@ -62,7 +69,10 @@ def assert_states_close(state: dict[str, Any], other: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("recipe", rank_worker.OVERRIDES)
-def test_ranks_learn_what_one_learns_from_larger_batches(recipe: str, together: Path, tmp_path: Path) -> None:
+def test_ranks_learn_what_one_learns_from_larger_batches(
+    recipe: str, together: Path, tmp_path: Path, shape_dataset: Path, shape_rays: dict[str, Path]
+) -> None:
+    give_shapes(tmp_path, shape_dataset, shape_rays)
     first, second = results(together, recipe)
     alone = rank_worker.train(recipe, tmp_path, ALONE)
     assert first["outcome"] == second["outcome"] == alone["outcome"] == "finished"

@@ -8,7 +8,6 @@ import pytest
 
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.training.settings import (
-    changed_paths,
     load_config_file,
     parse_overrides,
     replace_values,
@@ -176,8 +175,6 @@ def test_an_absent_group_can_be_given_and_removed() -> None:
 
 def test_paths() -> None:
     assert setting_paths(Outer())[:5] == ["inner.levels", "inner.scale", "inner.smooth", "inner.name", "optional"]
-    assert changed_paths(Outer(), set_one("inner.levels=2")) == ["inner.levels"]
-    assert changed_paths(Outer(), Outer()) == []
 
 
 @pytest.mark.parametrize("value", [math.nan, object(), {"a": math.nan}])

@@ -1,5 +1,6 @@
 """The loop itself, on a model of one parameter: what is logged, saved, measured, and how it stops."""
 
+import itertools
 import math
 import os
 import signal
@@ -140,6 +141,23 @@ def test_a_time_limit_counts_training_alone(tmp_path: Path, clock: Clock) -> Non
     assert measured[0] | {"step": 0} == {
         "kind": "eval", "step": 0, "train_seconds": 10.0, "split": "val", "psnr": 30.0, "ssim": 0.9, "lpips": None,
     }  # fmt: skip
+
+
+def test_jumps_of_the_machines_clock_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, jumps = time.time, itertools.cycle((0.0, 900.0, -900.0, 3600.0))
+    monkeypatch.setattr(time, "time", lambda: real() + next(jumps))
+    began = time.perf_counter()
+
+    def a_step(step: int) -> None:
+        time.sleep(0.01)
+
+    trainer = make(Dial(a_step), tmp_path, steps=None, minutes=0.5 / 60, checkpoint_every=0.2, keep_checkpoints=9)
+    assert run(trainer) == "finished"
+    assert 0.5 <= trainer.seconds <= time.perf_counter() - began
+    lines = [line for line in read_log(tmp_path) if line["kind"] == "train"]
+    assert lines
+    assert all(0 < line["train_seconds"] < 60 for line in lines)
+    assert 2 <= len(list_checkpoints(tmp_path)) <= 9
 
 
 def test_rates_are_those_of_all_steps_since_the_last_line(tmp_path: Path, clock: Clock) -> None:

@@ -13,8 +13,10 @@ import torch
 from voxfield.api.film import make_film
 from voxfield.api.opening import open as open_source
 from voxfield.api.places import anywhere
+from voxfield.api.run_memory import SURFACE_BYTES, VOLUME_BYTES, check_sampling
 from voxfield.api.runs import Run
 from voxfield.api.scenes import Scene, density_name
+from voxfield.api.volume_memory import check_volumes
 from voxfield.api.volumes import crop_volume
 from voxfield.checks import check_choice
 from voxfield.data.capture import SPLITS
@@ -25,7 +27,7 @@ from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.camera import Cameras
 from voxfield.geometry.paths import PathKind
 from voxfield.geometry.pose import SceneTransform
-from voxfield.models.plenoxels import Plenoxels
+from voxfield.models.plenoxels_config import PlenoxelsConfig
 from voxfield.render.image import colour_from_name
 from voxfield.storage.atomic import replacing
 from voxfield.storage.vdb import VdbFile
@@ -71,6 +73,7 @@ def export_blender(
     fps: float | None = None,
     seconds: float | None = None,
     blender: str | os.PathLike[str] | None = None,
+    memory: int | str | None = None,
     quiet: bool = False,
 ) -> BlenderExport:
     """Write a Python script that builds a run or a scene in Blender 4.2 or later, and the files it names.
@@ -87,11 +90,13 @@ def export_blender(
         frames, height, width, fps, seconds: of the path, as there.
         blender: Blender's program, or that of a Python which has the module ``bpy``: it makes ``<name>.blend`` beside
             the script.
+        memory: most memory, in bytes or as ``"8GB"``; what there is to spare if None. What every member needs, one
+            after another, is known before anything is written; what Blender takes itself is not counted.
         quiet: no progress bar.
 
     Raises:
-        InputError: options that do not fit, a field without a place in the world, or a mesh of a member that is
-            cropped or thinned.
+        InputError: options that do not fit, too little memory, a field without a place in the world, or a mesh of a
+            member that is cropped or thinned.
         MissingFileError, UnavailableError: there is no such Blender, it is too old, or fails.
     """
     source = _opened(source)
@@ -108,12 +113,14 @@ def export_blender(
     film = None if path is None else _film(source, path, frames, (width, height), fps, seconds)
     drawn, names = _drawn(source, cameras, left_out)
     listed = [_member_of_run(source)] if isinstance(source, Run) else source.description.members
+    for member in listed:
+        _check_member(source, member, form, resolution, memory)
     folder.mkdir(parents=True, exist_ok=True)
     members: list[BlenderMember] = []
     for number, member in enumerate(listed):
         # Names that differ only in what files cannot be called stay apart.
         stem = folder / f"{number:02d}_{_CLASHING.sub('_', member.name)[:80]}"
-        members.append(_exported(source, member, stem, form, resolution, left_out, quiet))
+        members.append(_exported(source, member, stem, form, resolution, left_out, memory, quiet))
     background = source.experiment.evaluation.background if isinstance(source, Run) else source.description.background
     write_blender_script(
         script,
@@ -209,6 +216,31 @@ def _drawn(source: Run | Scene, split: DrawnCameras, left_out: list[str]) -> tup
     return cameras, tuple(f"{split} {index}" for index in range(len(cameras)))
 
 
+def _check_member(
+    source: Run | Scene, member: SceneMember, form: Form, resolution: int | None, memory: int | str | None
+) -> None:
+    """Raise InputError where there is not the memory that the member's file needs; it is said when it is written."""
+    if member.is_volume:
+        if member.crop is not None:
+            check_volumes([member.path], memory, quiet=True)
+        return
+    run = _run_of(source, member)
+    mesh = form == "mesh"
+    places = resolution or _RESOLUTION if mesh else _places(run, resolution)
+    place_bytes = SURFACE_BYTES if mesh else VOLUME_BYTES
+    check_sampling(run, memory, resolution=places, place_bytes=place_bytes, quiet=True)
+
+
+def _run_of(source: Run | Scene, member: SceneMember) -> Run:
+    return source if isinstance(source, Run) else source.runs[member.name]
+
+
+def _places(run: Run, resolution: int | None) -> int | None:
+    """Voxels along a volume's longest side; None: those of the run's own grid."""
+    own = isinstance(run.experiment.model, PlenoxelsConfig)
+    return resolution or (None if own else _RESOLUTION)
+
+
 def _exported(
     source: Run | Scene,
     member: SceneMember,
@@ -216,23 +248,24 @@ def _exported(
     form: Form,
     resolution: int | None,
     left_out: list[str],
+    memory: int | str | None,
     quiet: bool,
 ) -> BlenderMember:
     """Write a member's file, ``stem`` and an ending; what Blender does not get is added to ``left_out``."""
     file = stem.with_name(f"{stem.name}.{'ply' if form == 'mesh' and not member.is_volume else 'vdb'}")
     if member.is_volume:
-        return _volume(member, _cropped(member, member.path, file))
-    run = source if isinstance(source, Run) else source.runs[member.name]
+        return _volume(member, _cropped(member, member.path, file, memory, quiet))
+    run = _run_of(source, member)
     if form == "mesh":
         if member.crop is not None or member.density_factor != 1:
             raise InputError(f"{member.name}: meshes have neither crop nor density_factor. Export it as a volume.")
-        run.export_mesh(file, resolution=resolution or _RESOLUTION, quiet=quiet)
+        run.export_mesh(file, resolution=resolution or _RESOLUTION, memory=memory, quiet=quiet)
         return BlenderMember(name=member.name, file=_relative(file), kind="mesh", transform=member.transform)
-    own = isinstance(run.model, Plenoxels) and resolution is None
-    done = run.export_vdb(file, resolution=None if own else resolution or _RESOLUTION, half=True)
+    places = _places(run, resolution)
+    done = run.export_vdb(file, resolution=places, half=True, memory=memory, quiet=quiet)
     if done.left_out:
         left_out.append(f"Of {member.name} {done.left_out}.")
-    _cropped(member, file, file)
+    _cropped(member, file, file, memory, quiet)
     left_out.append(f"Of {member.name} how colours change with the view.")
     return BlenderMember(
         name=member.name,
@@ -267,10 +300,10 @@ def _volume(member: SceneMember, file: Path) -> BlenderMember:
     )
 
 
-def _cropped(member: SceneMember, source: Path, file: Path) -> Path:
+def _cropped(member: SceneMember, source: Path, file: Path, memory: int | str | None, quiet: bool) -> Path:
     """The member's volume without what its crop cuts off, as ``file``."""
     if member.crop is not None:
-        crop_volume(source, file, member.crop.minimum, member.crop.maximum, world=True)
+        crop_volume(source, file, member.crop.minimum, member.crop.maximum, world=True, memory=memory, quiet=quiet)
     elif source != file:
         with replacing(file) as temporary:
             shutil.copyfile(source, temporary)

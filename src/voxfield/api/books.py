@@ -163,11 +163,11 @@ def train_model(
     return outcome, tuple(after.left_out)
 
 
-def resume_state(run_dir: Path, placement: Placement) -> tuple[dict[str, Any] | None, list[str]]:
+def resume_state(run_dir: Path) -> tuple[dict[str, Any] | None, list[str]]:
     """The newest readable checkpoint, or None for a run stopped before its first; and what there is to say."""
     if not list_checkpoints(run_dir):
         return None, ["The run had no checkpoint yet: it starts again from the first step."]
-    path, state, problems = load_latest(run_dir, device=placement.device)
+    path, state, problems = load_latest(run_dir)
     return state, [f"{problem} Continued from {path.name}." for problem in problems]
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +13,13 @@ import torch
 from voxfield.api.autoencoders import AutoencoderRun, divided, held_out_loss, volumes_part
 from voxfield.api.books import TrainingTask, train_model
 from voxfield.api.places import anywhere
+from voxfield.api.run_memory import NETWORK_LIBRARIES, check_memory, field_part
 from voxfield.api.trained_run import TrainedRun
 from voxfield.api.training_memory import check_network
 from voxfield.checks import check_range
 from voxfield.data.seeds import mix
 from voxfield.data.volume_batches import Split, VolumeSampler, open_volumes, split_indices
+from voxfield.distributed.memory import MemoryPart
 from voxfield.errors import InputError
 from voxfield.export.volume_samples import check_formats, write_samples
 from voxfield.models.diffusion import Condition, VoxelDiffusion
@@ -36,6 +39,10 @@ _EVALUATED: Final = 100
 """Volumes of a split that are measured against."""
 _SHOWN: Final = 25
 """Volumes on an evaluation's contact sheet."""
+_KEPT: Final = 2
+"""Times a volume that was drawn: while all are put together."""
+_COMPARED: Final = 3
+"""Times a volume that is measured, or measured against: read, in one set, and as shapes."""
 
 
 def data_of(experiment: DiffusionExperiment) -> str | None:
@@ -177,6 +184,7 @@ class DiffusionRun(TrainedRun):
         threshold: float = 0.5,
         points: int = 4096,
         reference: str | os.PathLike[str] | None = None,
+        memory: int | str | None = None,
         quiet: bool = False,
     ) -> dict[str, Any]:
         """Draw volumes and write them, and how good they are.
@@ -193,13 +201,15 @@ class DiffusionRun(TrainedRun):
             points: of a point cloud.
             reference: real volumes to measure against, which writes ``metrics.json``. Of the run's own data those
                 that it was not trained on are taken.
+            memory: most memory, in bytes or as ``"8GB"``; what there is to spare if None. What is needed is known
+                before.
             quiet: no progress bar.
 
         Returns:
             ``files``, and ``metrics`` where they were measured.
 
         Raises:
-            InputError: settings that do not fit each other or the run.
+            InputError: settings that do not fit each other or the run, or too little memory.
             MissingFileError, FormatError: the reference is absent or damaged.
         """
         check_range("threshold", threshold, above=0.0, maximum=1.0)
@@ -208,6 +218,7 @@ class DiffusionRun(TrainedRun):
         given = {"sampler": sampler, "steps": steps, "eta": eta, "guidance": guidance}
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         sampling = dataclasses.replace(self.experiment.sampling, **changes)
+        self._check_memory(count, min(batch, count), reference, memory, quiet)
         condition = None if label is None else Condition(labels=torch.full((count,), label))
         real = None if reference is None else self._reference(reference)
         volumes = self.generate(count, sampling, seed=seed, condition=condition, batch=batch, quiet=quiet)
@@ -220,6 +231,31 @@ class DiffusionRun(TrainedRun):
             write_json(folder / "metrics.json", json_values({**metrics, "sampling": about}))
             result.update(metrics=metrics, files=[*files, folder / "metrics.json"])
         return result
+
+    def _check_memory(
+        self, count: int, batch: int, reference: str | os.PathLike[str] | None, memory: int | str | None, quiet: bool
+    ) -> None:
+        """Say what drawing ``count`` volumes needs, ``batch`` at once; InputError where there is not as much."""
+        check_range("num", count, minimum=1, maximum=1_000_000)
+        check_range("batch", batch, minimum=1)
+        with torch.device("meta"):
+            drawn = cast(VoxelDiffusion, self._build_model()).sampling_bytes(batch)
+        held = [field_part(self.path), MemoryPart(what="libraries of networks", size=NETWORK_LIBRARIES)]
+        volume = 4 * math.prod(self.experiment.model.volume_shape or ())
+        held.append(MemoryPart(what="volumes that were drawn", size=_KEPT * count * volume))
+        if reference is not None:
+            real = open_volumes(Path(reference), self.experiment.data)
+            learnt = open_volumes(local(self.record.data_path), self.experiment.data)
+            measured = len(real) + len(learnt) + 3 * count
+            held.append(MemoryPart(what="volumes that are measured", size=_COMPARED * measured * volume))
+        check_memory(
+            memory,
+            MemoryPart(what="volumes drawn together", size=drawn),
+            held=held,
+            device=self.placement.device,
+            remedy="Take a smaller --batch or --num",
+            quiet=quiet,
+        )
 
     def _reference(self, reference: str | os.PathLike[str]) -> list[torch.Tensor]:
         """Volumes that were not trained on: of other data than the run's all."""

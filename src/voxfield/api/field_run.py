@@ -11,7 +11,7 @@ import torch
 from voxfield.api import field_page
 from voxfield.api.field_subject import field_subject
 from voxfield.api.places import anywhere
-from voxfield.api.run_memory import SURFACE_BYTES, VOLUME_BYTES, check_sampling
+from voxfield.api.run_memory import SURFACE_BYTES, VOLUME_BYTES, check_cloud, check_sampling
 from voxfield.api.surface_exports import SurfaceExporter
 from voxfield.api.trained_run import TrainedRun
 from voxfield.checks import check_choice
@@ -270,6 +270,7 @@ class FieldRun(TrainedRun):
         min_opacity: float = 0.5,
         space: Space = "world",
         seed: int = 0,
+        memory: int | str | None = None,
         quiet: bool = False,
     ) -> SurfaceExport:
         """Write coloured points with normals, where rays of the training cameras end in the run's field.
@@ -280,12 +281,17 @@ class FieldRun(TrainedRun):
             min_opacity: rays of which no more than this is stopped end nowhere, 0.5 to 0.999.
             space: coordinates of the run's ``world``, or those of its ``capture`` (see `Run.captures`).
             seed: of the pixels that are looked through.
+            memory: most memory, in bytes or as ``"8GB"``; what there is to spare if None. What is needed is known
+                before.
             quiet: no progress bar.
 
         Raises:
-            InputError: options that do not fit, hardly any ray ends, or a run in normalised device coordinates.
+            InputError: options that do not fit, too little memory, hardly any ray ends, or a run in normalised device
+                coordinates.
         """
         config = CloudConfig(points=points, min_opacity=min_opacity)
+        check_surface_path(output, (".ply",))
+        check_cloud(self, memory, points=points, quiet=quiet)
         return self._surfaces(space).write_cloud(output, config, seed=seed, quiet=quiet)
 
     def _surfaces(self, space: Space) -> SurfaceExporter:

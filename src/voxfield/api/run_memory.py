@@ -26,6 +26,10 @@ VOLUME_BYTES: Final = 120
 """Of a place of a grid on which a field is sampled as a volume. Measured."""
 SURFACE_BYTES: Final = 40
 """Of a place of a grid on which a field is asked for its surface. Measured."""
+POINT_BYTES: Final = 400
+"""Of a point of a cloud with its colour and normal, and its file. Measured."""
+NETWORK_LIBRARIES: Final = 150_000_000
+"""MONAI, and torch's own kernels for convolutions."""
 FEWEST_RAYS: Final = 256
 """Looked at together, however little memory there is."""
 _TOGETHER_BYTES: Final = 400_000_000
@@ -97,6 +101,20 @@ def check_sampling(
         held=[field_part(run.path)],
         device=run.placement.device,
         remedy="Take a lower --resolution",
+        quiet=quiet,
+    )
+
+
+def check_cloud(run: Sampled, memory: int | str | None, *, points: int, quiet: bool) -> None:
+    """Say what looking for ``points`` points along rays needs; see `check_memory`."""
+    keep_at_most(_TOGETHER_BYTES)
+    check_memory(
+        memory,
+        MemoryPart(what="points", size=points * POINT_BYTES),
+        MemoryPart(what="rays looked at together", size=USUAL_RAYS * RAY_BYTES),
+        held=[field_part(run.path)],
+        device=run.placement.device,
+        remedy="Take fewer --points",
         quiet=quiet,
     )
 

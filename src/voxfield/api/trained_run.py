@@ -48,7 +48,7 @@ class TrainedRun(ABC):
     @functools.cached_property
     def _loaded(self) -> tuple[torch.nn.Module, dict[str, Any]]:
         """The model of the newest readable checkpoint, averaged if the run kept an average, and which that is."""
-        path, state, _ = load_latest(self.path, device=self.placement.device)
+        path, state, _ = load_latest(self.path)
         module = self._build_model().to(self.placement.device)
         try:
             module.load_state_dict(state["model"])

@@ -140,7 +140,7 @@ def train(
         if record is None:
             run_dir = Path(output) if output is not None else default_run_dir(recipe, source)
         with _held(ranks, run_dir, new=record is None), Progress(quiet=quiet or not ranks.leads) as progress:
-            state, notes = (None, []) if record is None else resume_state(run_dir, placement)
+            state, notes = (None, []) if record is None else resume_state(run_dir)
             if state is not None and experiment.trainer.progress(state["step"], state["seconds"]) >= 1.0:
                 progress.say(f"{run_dir} is finished. To train it further, give a larger --steps or --minutes.")
                 return kind.open_run(run_dir, outcome="finished")

@@ -6,7 +6,7 @@ from typing import Any, Final, cast
 import torch
 
 from voxfield.api.books import TrainingTask
-from voxfield.api.run_memory import MEASURED_BYTES, RAY_BYTES, USUAL_RAYS
+from voxfield.api.run_memory import MEASURED_BYTES, NETWORK_LIBRARIES, RAY_BYTES, USUAL_RAYS
 from voxfield.data.image_store import ImageStore
 from voxfield.data.posed_images import PosedImages
 from voxfield.data.sliding_pool import SlidingPlan
@@ -18,8 +18,6 @@ from voxfield.training.experiment import Experiment, PhotographExperiment
 
 _BOOKS_BYTES: Final = 120_000_000
 """TensorBoard's writer, and pictures of the report."""
-_NETWORK_LIBRARIES: Final = 150_000_000
-"""MONAI, and torch's own kernels for convolutions."""
 _COPIES: Final = 5
 """A parameter, its gradient and two moments, and one that the run's books make of it."""
 _REFINING: Final = 1.5
@@ -36,7 +34,7 @@ def training_process(device: torch.device) -> MemoryPart:
 
 def check_network(task: TrainingTask, model: Trainable[Any], data: MemoryPart, remedy: str) -> None:
     """Say what training a network of torch's operators needs, and raise InputError where that is beyond the bound."""
-    parts = [data, MemoryPart(what="libraries of networks", size=_NETWORK_LIBRARIES)]
+    parts = [data, MemoryPart(what="libraries of networks", size=NETWORK_LIBRARIES)]
     if task.placement.device.type == "cpu":
         parts += _model_parts(task, model, task.experiment)
     _state(task, need_of(*parts, process=task.process), remedy)

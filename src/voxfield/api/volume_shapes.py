@@ -1,5 +1,6 @@
 """Volumes as shapes: meshes to volumes, volumes to meshes, and how far two volumes are from each other."""
 
+import functools
 import os
 from pathlib import Path
 from typing import Final
@@ -8,16 +9,17 @@ import numpy as np
 
 from voxfield.api.compression import open_volumes
 from voxfield.api.levels import read_voxels
-from voxfield.api.volume_memory import check_volumes
+from voxfield.api.volume_memory import check_volumes, volume_bytes
 from voxfield.checks import check_range
 from voxfield.data.formats.meshes import VOXELISED_BYTES, read_mesh
-from voxfield.distributed.memory import MemoryPart, check_short_job, need_of
+from voxfield.distributed.memory import MemoryPart, check_short_job, need_of, process_part
 from voxfield.errors import InputError
 from voxfield.export.surfaces import SurfaceExport, write_surface_of
 from voxfield.export.volume_surfaces import inside_level, surface_of_volume
 from voxfield.geometry.pose import SceneTransform
 from voxfield.kernels.scan_fill import Inside
 from voxfield.kernels.voxel_words import MAX_RESOLUTION
+from voxfield.storage.remote import shown
 from voxfield.storage.surface_files import check_surface_path
 from voxfield.storage.vdb import VdbFile, VdbGrid, write_vdb
 from voxfield.storage.vdb.layout import VALUE_TYPES, Compression
@@ -35,6 +37,10 @@ _VOXEL_BYTES: Final = 8
 """Of a voxel of the box about the mesh while it is filled and made a volume. Measured."""
 _SURFACE_BYTES: Final = 16
 """Of a voxel of the box around a volume while its surface is found. Measured."""
+_PLACES_SHARE: Final = 6
+"""Times two grids' own memory, of the list of their active voxels. Measured."""
+_TOGETHER_BYTES: Final = 300_000_000
+"""Of the voxels that are compared together. Measured."""
 
 
 def voxelise_mesh(
@@ -136,7 +142,7 @@ def mesh_volume(
         check_range("level", level, minimum=-1e30, maximum=1e30)
     check_volumes([source], memory, quiet=quiet, box_bytes=_SURFACE_BYTES, remedy="Crop it first (voxfield vdb crop)")
     grids = _Grids(source)
-    grid, at = _shape_of(grids, source, name, level)
+    grid, at = _shape_of(grids, name, level)
     painted = [one for one in grids.names if one in (*COLOURS, "sh_coeff_0") and one != grid.name]
     colours = grids.read(painted[0]) if painted else None
     try:
@@ -152,6 +158,8 @@ def compare_volumes(
     *,
     name: str | None = None,
     level: float | None = None,
+    memory: int | str | None = None,
+    quiet: bool = True,
 ) -> VolumeDifference:
     """Say how far a volume is from another: what a copy that was thinned, compressed or made again has lost.
 
@@ -160,19 +168,24 @@ def compare_volumes(
         second: the other.
         name: which grid of both; None: ``density``, else the only one of numbers.
         level: values of at least this are inside; None: of each its own, as `voxfield.mesh_volume` chooses it.
+        memory: most memory, in bytes or as ``"8GB"``; what there is to spare if None. What is needed is known before.
+        quiet: do not say that much is needed.
 
     Returns:
         Differences of values, and the intersection over union of what is inside.
 
     Raises:
-        InputError: grids that cannot be told or compared: see `voxfield.voxels.volume_difference.volume_difference`.
+        InputError: too little memory, or grids that cannot be told or compared: see
+            `voxfield.voxels.volume_difference.volume_difference`.
         MissingFileError, FormatError, MissingExtraError: as `voxfield.read_volume`.
     """
     if level is not None:
         check_range("level", level, minimum=-1e30, maximum=1e30)
+    files = [(source, _Grids(source)) for source in (first, second)]
+    _check_comparing([(source, grids.stored(grids.chosen(name))) for source, grids in files], memory, quiet)
     placed = []
-    for source in (first, second):
-        grid, at = _shape_of(_Grids(source), source, name, level)
+    for _, grids in files:
+        grid, at = _shape_of(grids, name, level)
         inverted = grid.grid_class == "level set"
         placed.append(PlacedVolume(volume=grid.volume, index_to_world=grid.index_to_world, level=at, inverted=inverted))
     try:
@@ -181,15 +194,23 @@ def compare_volumes(
         raise InputError(f"{second}: {error}") from None
 
 
-def _shape_of(
-    grids: "_Grids", source: str | os.PathLike[str], name: str | None, level: float | None
-) -> tuple[VdbGrid, float]:
+def _check_comparing(
+    files: list[tuple[str | os.PathLike[str], tuple[str, ...]]], memory: int | str | None, quiet: bool
+) -> None:
+    """Say what comparing grids of two files needs; InputError where there is not as much."""
+    held = sum(volume_bytes(source, names) for source, names in files)
+    need = need_of(
+        MemoryPart(what=f"grids of {', '.join(shown(Path(source)) for source, _ in files)}", size=held),
+        MemoryPart(what="where their voxels are", size=_PLACES_SHARE * held),
+        MemoryPart(what="voxels compared together", size=_TOGETHER_BYTES),
+        process=process_part(kernels=False),
+    )
+    check_short_job(memory, need, "Crop them first (voxfield vdb crop)", Progress(quiet=quiet).say)
+
+
+def _shape_of(grids: "_Grids", name: str | None, level: float | None) -> tuple[VdbGrid, float]:
     """A file's grid, and the value on its surface."""
-    if name is None:
-        if "density" not in grids.numbers and len(grids.numbers) != 1:
-            listed = ", ".join(grids.numbers) or "none"
-            raise InputError(f"{source}: which grid? Name one of its grids of numbers: {listed}.")
-        name = "density" if "density" in grids.numbers else grids.numbers[0]
+    name = grids.chosen(name)
     grid = grids.read(name)
     if level is None and not grid.volume.channels:
         level = inside_level(grid, is_density=grids.is_field and name == "density")
@@ -203,18 +224,37 @@ class _Grids:
         self._file = open_volumes(source)
         self.is_field = METADATA_NAME in self._file.metadata
         """Whether the file is of a `voxfield.VoxelGrid`."""
+        self._source = source
         kinds = {header.name: VALUE_TYPES.get(header.type_name) for header in self._file.grids}
-        self._own: dict[str, VdbGrid] = {}
-        if self.is_field and "density" not in kinds and isinstance(self._file, VdbFile):
-            self._own = _grids_of(read_voxels(source)[0].grid)
-        self.numbers = [name for name, kind in kinds.items() if kind is not None and kind.channels == ()]
+        self._compact = self.is_field and "density" not in kinds and isinstance(self._file, VdbFile)
+        self._numbers = [name for name, kind in kinds.items() if kind is not None and kind.channels == ()]
         self.names = list(kinds)
-        if self._own:
-            self.numbers, self.names = ["density"], list(self._own)
+        if self._compact:
+            self._numbers, self.names = ["density"], ["density", "sh_coeff_0"]
+
+    def chosen(self, name: str | None) -> str:
+        """``name``; None: ``density``, else the only one of numbers.
+
+        Raises:
+            InputError: it cannot be told.
+        """
+        if name is None and "density" not in self._numbers and len(self._numbers) != 1:
+            listed = ", ".join(self._numbers) or "none"
+            raise InputError(f"{self._source}: which grid? Name one of its grids of numbers: {listed}.")
+        return name or ("density" if "density" in self._numbers else self._numbers[0])
+
+    def stored(self, name: str) -> tuple[str, ...]:
+        """The grids of the file that are read for one of these; none named: all."""
+        return () if self._compact else (name,)
 
     def read(self, name: str) -> VdbGrid:
         """One of them; errors as `voxfield.read_volume`."""
-        return self._own[name] if name in self._own else self._file.read(name)
+        return self._own[name] if self._compact and name in self._own else self._file.read(name)
+
+    @functools.cached_property
+    def _own(self) -> dict[str, VdbGrid]:
+        """Of a compact file."""
+        return _grids_of(read_voxels(self._source)[0].grid)
 
 
 def _grids_of(grid: VoxelGrid) -> dict[str, VdbGrid]:

@@ -25,6 +25,7 @@ def command(
     fps: Annotated[float | None, optional("N")] = None,
     seconds: Annotated[float | None, optional("S")] = None,
     blender: Annotated[Path | None, optional("PROGRAM")] = None,
+    memory: Annotated[str | None, optional("SIZE")] = None,
     quiet: bool = False,
 ) -> int:
     """Export a run or a scene for Blender: a script that builds volumes or meshes, and cameras.
@@ -46,6 +47,7 @@ def command(
         fps: frames a second; 24, or as the path's file says, when not given.
         seconds: length of the path; 5 when neither this nor --frames is given.
         blender: Blender's program, or a Python that has the module bpy: also makes FILE.blend.
+        memory: most memory, such as 8GB; what there is to spare if not given.
         quiet: no progress bar.
     """
     import voxfield
@@ -64,6 +66,7 @@ def command(
         fps=fps,
         seconds=seconds,
         blender=blender,
+        memory=memory,
         quiet=quiet,
     )
     for file in done.files:

@@ -27,6 +27,7 @@ def command(
     threshold: Annotated[float, arg(metavar="X")] = 0.5,
     points: Annotated[int, arg(metavar="N")] = 4096,
     reference: Annotated[Path | None, optional("DATA")] = None,
+    memory: Annotated[str | None, optional("SIZE")] = None,
     quiet: bool = False,
 ) -> int:
     """Draw volumes from a diffusion, write them for other programs, and measure them.
@@ -45,11 +46,12 @@ def command(
         guidance: strength of the class, 1 as trained; more makes volumes more typical and less varied.
         label: class to make, for runs with classes.
         seed: of all noise; the same seed gives the same volumes.
-        batch: volumes made at once; memory grows with it.
+        batch: volumes made at once; memory grows with it, see --memory.
         formats: any of hdf5, tiff, vdb, mesh, points, sheet, turntable.
         threshold: least value that is inside, for meshes, points, pictures and measures.
         points: of each point cloud.
         reference: real volumes to measure against; the run's own data mean those it was not trained on.
+        memory: most memory, such as 8GB; what there is to spare if not given.
         quiet: no progress bar.
     """
     import voxfield
@@ -76,6 +78,7 @@ def command(
         threshold=threshold,
         points=points,
         reference=reference,
+        memory=memory,
         quiet=quiet,
     )
     if "metrics" in made:

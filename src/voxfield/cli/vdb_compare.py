@@ -17,7 +17,9 @@ def command(
     *,
     grid: Annotated[str | None, optional("NAME")] = None,
     level: Annotated[float | None, optional("X")] = None,
+    memory: Annotated[str | None, optional("SIZE")] = None,
     json: bool = False,
+    quiet: bool = False,
 ) -> int:
     """Say how far a volume is from another: its values, and the shape that they show.
 
@@ -28,14 +30,17 @@ def command(
         second: the other.
         grid: which grid of both; density, else the only one of numbers.
         level: values of at least this are inside; of each its own when not given, as voxfield vdb mesh has it.
+        memory: most memory, such as 8GB; what there is to spare if not given.
         json: print JSON for other programs.
+        quiet: do not say that much memory is needed.
     """
     import dataclasses
 
     import voxfield
     from voxfield.cli.tables import format_nested
 
-    found = dataclasses.asdict(voxfield.compare_volumes(first, second, name=grid, level=level))
+    compared = voxfield.compare_volumes(first, second, name=grid, level=level, memory=memory, quiet=quiet)
+    found = dataclasses.asdict(compared)
     if json:
         from json import dumps
 

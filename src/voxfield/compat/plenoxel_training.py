@@ -211,7 +211,7 @@ class NeuralVDBPlenoxelTrainer:
         if not path.exists() and (self.run_dir / path).exists():
             path = self.run_dir / path
         if path.suffix != ".vdb":
-            self._state = load_checkpoint(path, device=self.placement.device)
+            self._state = load_checkpoint(path)
             self.epoch = int(self._state["step"])
             return
         stored = read_voxel_vdb(path)

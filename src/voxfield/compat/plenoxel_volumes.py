@@ -12,6 +12,7 @@ from voxfield.api.levels import optimise_volume
 from voxfield.api.volumes import volume_info
 from voxfield.checks import check_choice, check_range
 from voxfield.compat.plenoxel_settings import PlenoxelConfig
+from voxfield.distributed.devices import check_device
 from voxfield.errors import InputError
 from voxfield.storage.vdb.layout import Compression
 from voxfield.storage.voxel_vdb import read_voxel_vdb, write_voxel_vdb
@@ -136,7 +137,9 @@ class NeuralVDBManager:
         Raises:
             MissingFileError, VolumeFormatError, MissingExtraError: as `read_voxel_vdb`.
             InputError: the settings in the file are not a `PlenoxelConfig`'s.
+            UnavailableError: torch cannot use ``device`` here.
         """
+        device = None if device is None else check_device(device)
         stored = read_voxel_vdb(vdb_path)
         grid, bounds = stored.grid, stored.grid.scene_bounds
         own = PlenoxelConfig(

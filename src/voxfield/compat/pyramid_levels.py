@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from voxfield.checks import check_range, check_shape
+from voxfield.distributed.devices import check_device
 from voxfield.errors import InputError
 from voxfield.fields.pyramid_levels import PyramidLevels, blend, group_levels
 from voxfield.render.metrics import psnr, ssim
@@ -100,7 +101,9 @@ def interpolate_pyramid_outputs(
 
     Raises:
         InputError: shapes that do not fit.
+        UnavailableError: torch cannot use ``device`` here.
     """
+    device = None if device is None else check_device(device)
     levels, count = len(rgb_outputs), len(pyramid_levels)
     if levels == 0 or len(sigma_outputs) != levels:
         raise InputError(

@@ -12,6 +12,7 @@ import torch
 from voxfield.checks import check_range, check_shape
 from voxfield.compat.pyramid_levels import PIXEL_WIDTH
 from voxfield.data.posed_images import PosedImages
+from voxfield.distributed.devices import check_device
 from voxfield.errors import FormatError, InputError
 from voxfield.export import nerfstudio
 from voxfield.export.weights import Weights, write_weights
@@ -298,8 +299,10 @@ def load_pyramid_model(
     Raises:
         MissingFileError: there is no such file.
         FormatError: it is no such checkpoint, or one of another pyramid or region.
+        InputError, UnavailableError: as `check_device`.
     """
-    state = load_checkpoint(path, device=device)
+    device = check_device(device)
+    state = load_checkpoint(path)
     if not isinstance(state.get("model"), dict) or not isinstance(state.get("config"), dict):
         raise FormatError(f"{path}: holds no model of save_pyramid_model.")
     try:

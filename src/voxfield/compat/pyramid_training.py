@@ -182,7 +182,7 @@ class PyNeRFTrainer:
                 field_model, batches, self._settings(), run_dir=self.run_dir, placement=self.placement, seed=self.seed
             )
             if resume and list_checkpoints(self.run_dir):
-                trainer.restore(load_latest(self.run_dir, device=self.placement.device)[1])
+                trainer.restore(load_latest(self.run_dir)[1])
             outcome = trainer.train(log, progress)
         result: dict[str, Any] = {"outcome": outcome, "step": trainer.step}
         if self.val_dataset is not None and outcome == "finished":

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from voxfield.checks import check_range
+from voxfield.distributed.devices import check_device
 from voxfield.errors import InputError
 
 Sample = dict[str, Any]
@@ -161,8 +162,8 @@ class ToDevice(RayTransform):
     """All tensors go to a device. In workers of a loader only the CPU is safe: move batches instead."""
 
     def __init__(self, device: torch.device | str) -> None:
-        """``device`` as torch names it."""
-        self.device = torch.device(device)
+        """``device`` as torch names it, or ``auto``; errors as of `check_device`."""
+        self.device = check_device(device)
 
     def _change(self, sample: Sample, generator: torch.Generator | None) -> Sample:  # noqa: ARG002  (not random)
         return {name: value.to(self.device) if torch.is_tensor(value) else value for name, value in sample.items()}

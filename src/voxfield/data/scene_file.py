@@ -130,12 +130,18 @@ def read_scene(file: str | os.PathLike[str]) -> SceneDescription:
         raise FormatError(f"{path}: expected a scene as JSON, but it is not valid JSON.") from None
     try:
         return _parse(content, path)
+    except _AbsentError as error:
+        raise MissingFileError(f"{path}: {error}") from None
     except _FaultError as error:
         raise FormatError(f"{path}: {error}") from None
 
 
 class _FaultError(ValueError):
     """What is wrong with a scene, and where in it."""
+
+
+class _AbsentError(_FaultError):
+    """A member that is not where the scene says."""
 
 
 def _without_repeats(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -219,7 +225,7 @@ def _path(text: str, where: str, folder: Path) -> Path:
     if path.suffix.lower() == ".json":
         raise _FaultError(f"{where}: path: {text!r} is a scene itself. Name that one's members instead.")
     if not there:
-        raise MissingFileError(f"{folder / text}: {where} is not there.")
+        raise _AbsentError(f"{where}: path: {path} is not there. Put it there, or correct the path.")
     if not is_folder and path.suffix.lower() != ".vdb":
         raise _FaultError(f"{where}: path: expected a run's directory or a .vdb file, got {text!r}.")
     return path

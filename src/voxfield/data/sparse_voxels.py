@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from voxfield.checks import check_choice, check_shape
-from voxfield.errors import InputError
 
 Connectivity = Literal[6, 18, 26]
 """Which voxels are neighbours: those that share a face (6), or also an edge (18), or also a corner (26)."""
@@ -16,21 +15,6 @@ def occupied_voxels(voxels: Tensor) -> Tensor:
     """Places (M, 3) int64 x, y, z of the voxels (1, D, H, W) that are above one half, in the order of z, y, x."""
     check_shape("voxels", voxels, (1, "D", "H", "W"))
     return (voxels[0] > 0.5).nonzero().flip(1).contiguous()
-
-
-def dense_voxels(places: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """Voxels (1, D, H, W) float32 of ``shape`` (D, H, W), 1 at ``places`` (M, 3) x, y, z.
-
-    Raises:
-        InputError: places outside.
-    """
-    check_shape("places", places, ("M", 3))
-    if len(places) and (bool((places < 0).any()) or bool((places >= torch.tensor(shape[::-1])).any())):
-        raise InputError(f"places: expected voxels inside (D, H, W) = {shape}.")
-    voxels = torch.zeros(1, *shape)
-    x, y, z = places.long().unbind(1)
-    voxels[0, z, y, x] = 1.0
-    return voxels
 
 
 def neighbour_edges(places: Tensor, connectivity: Connectivity = 6) -> Tensor:

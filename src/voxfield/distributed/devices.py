@@ -68,7 +68,7 @@ def place(device: str = "auto", precision: str = "auto", ranks: Ranks = ALONE) -
         UnavailableError: torch cannot use the device here, or the precision on it.
     """
     check_choice("precision", precision, PRECISIONS)
-    chosen = _device(device)
+    chosen = check_device(device)
     if ranks.size > 1 and chosen.type != "cpu":
         chosen = _device_of_rank(chosen, ranks)
     if precision == "auto":
@@ -79,10 +79,17 @@ def place(device: str = "auto", precision: str = "auto", ranks: Ranks = ALONE) -
     return Placement(device=chosen, dtype=dtype)
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
+def check_device(device: torch.device | str) -> torch.device:
+    """The device of that name, once torch could put something there; ``auto`` as for `place`.
+
+    Raises:
+        InputError: the name is no device that work can run on.
+        UnavailableError: torch cannot use it here.
+    """
+    if device == "auto":
         best = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         return best or torch.device("cpu")
+    name = str(device)
     expected = f"device: expected auto, cpu, cuda, cuda:1, xpu or mps, got {name!r}."
     try:
         chosen = torch.device(name)
@@ -94,8 +101,18 @@ def _device(name: str) -> torch.device:
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
-        raise UnavailableError(f"device {name!r} cannot be used here: {reason}. Use --device cpu.") from None
+        raise UnavailableError(
+            f"device {name!r} cannot be used here: {reason}. There is: {', '.join(_devices_here())}. "
+            "Use --device cpu, in Python device='cpu'."
+        ) from None
     return chosen
+
+
+def _devices_here() -> list[str]:
+    """The CPU, and every accelerator by its number."""
+    best = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    count = torch.accelerator.device_count() if best is not None else 0
+    return ["cpu", *(f"{best.type}:{number}" for number in range(count) if best is not None)]
 
 
 def _device_of_rank(device: torch.device, ranks: Ranks) -> torch.device:

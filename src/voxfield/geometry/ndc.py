@@ -187,16 +187,6 @@ def ndc_points(points: Tensor, *, focal: tuple[float, float], size: tuple[int, i
     return torch.stack([-across * x / z, -down * y / z, 1 + 2 * near / z], dim=-1)
 
 
-def ndc_distance(t: Tensor, origins: Tensor, directions: Tensor, *, near: float) -> Tensor:
-    """Distances along rays, (R, S) in the lengths of ``directions``, as t' of ``ndc_rays``: 0 on the near plane,
-    towards 1 at infinity. Differentiable.
-    """
-    check_shape("t", t, (origins.shape[0], "S"))
-    start = origins[:, 2] + _to_near_plane(origins, directions, near) * directions[:, 2]
-    depth = origins[:, 2, None] + t * directions[:, 2, None]
-    return 1 - start[:, None] / depth
-
-
 def is_forward_facing(poses: Tensor, near: float) -> bool:
     """Whether normalised device coordinates can hold the scene.
 

@@ -24,12 +24,14 @@ from voxfield.models.base import MeasuredStep, ParameterGroup
 from voxfield.models.diffusion_samplers import SamplingConfig, draw
 from voxfield.models.monai_networks import monai_network
 from voxfield.models.noise_schedule import NoiseSchedule, NoiseScheduleConfig, Prediction
-from voxfield.models.step_memory import step_bytes
+from voxfield.models.step_memory import pass_bytes, step_bytes
 from voxfield.models.voxel_autoencoder import AutoencoderConfig, VoxelAutoencoder
 
 Projection = Literal["none", "z", "y", "x"]
 CHANNELS: Final = (32, 64, 128)
 """Of a U-Net whose settings name none."""
+_SAMPLED: Final = 5
+"""Volumes beside the network for each that is drawn: noise, what it was a step before, what it becomes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,14 +224,26 @@ class VoxelDiffusion(torch.nn.Module):
 
     def step_bytes(self) -> int:
         """See `voxfield.models.step_memory`."""
-        config, count = self.config, self.config.batch_size
+        noisy, times, condition = self._without_memory(self.config.batch_size)
+        return step_bytes(self, lambda model: model.predict(noisy, times, condition, times > 0).square().mean())
+
+    def sampling_bytes(self, count: int) -> int:
+        """Memory of drawing ``count`` volumes at once, the network's weights aside; see `pass_bytes`."""
+        noisy, times, condition = self._without_memory(count)
+        most = pass_bytes(self, lambda model: model.predict(noisy, times, condition, times > 0))
+        if self.codec is not None:
+            most = max(most, pass_bytes(self, lambda model: model.volumes_of(noisy[:1])))
+        return most + _SAMPLED * noisy.nbytes
+
+    def _without_memory(self, count: int) -> tuple[torch.Tensor, torch.Tensor, Condition]:
+        """What `predict` is asked of ``count`` volumes, on torch's ``meta`` device."""
+        config = self.config
         noisy = torch.empty(count, *self._shape, device="meta")
         times = torch.zeros(count, dtype=torch.int64, device="meta")
         shown = None
         if config.projection != "none":
             shown = project(torch.empty(count, 1, *self._shape[1:], device="meta"), config.projection)
-        condition = Condition(labels=times if config.classes else None, projection=shown)
-        return step_bytes(self, lambda model: model.predict(noisy, times, condition, times > 0).square().mean())
+        return noisy, times, Condition(labels=times if config.classes else None, projection=shown)
 
     def before_step(self, step: int, progress: float, generator: torch.Generator) -> None:
         """Nothing changes between steps."""

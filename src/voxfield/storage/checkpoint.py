@@ -1,6 +1,7 @@
 """Checkpoints: whole training states in ``checkpoints/step-000012000.pt``, written atomically, oldest removed.
 
-A checkpoint holds tensors and plain values only and is loaded with ``weights_only=True``: opening one runs no code.
+A checkpoint holds tensors and plain values only and is loaded with ``weights_only=True``: opening one runs no code. It
+is loaded on the CPU, from where models and optimisers copy it to their device: a device that fails is no damaged file.
 """
 
 import os
@@ -37,15 +38,15 @@ def list_checkpoints(run_dir: str | os.PathLike[str]) -> list[Path]:
     return sorted((Path(run_dir) / FOLDER).glob("step-*.pt"))
 
 
-def load_checkpoint(path: str | os.PathLike[str], *, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read one checkpoint.
+def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read one checkpoint; its tensors are on the CPU.
 
     Raises:
         MissingFileError: there is no such file.
         FormatError: it is cut short, damaged, of a newer version, or something else than a checkpoint.
     """
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise MissingFileError(f"{path}: there is no such checkpoint.") from None
     except Exception as error:  # noqa: BLE001  (damaged bytes lead a reader to any error there is)
@@ -61,9 +62,7 @@ def load_checkpoint(path: str | os.PathLike[str], *, device: torch.device | str 
     return state
 
 
-def load_latest(
-    run_dir: str | os.PathLike[str], *, device: torch.device | str = "cpu"
-) -> tuple[Path, dict[str, Any], list[str]]:
+def load_latest(run_dir: str | os.PathLike[str]) -> tuple[Path, dict[str, Any], list[str]]:
     """The newest checkpoint of a run that can be read.
 
     Returns:
@@ -79,7 +78,7 @@ def load_latest(
     problems: list[str] = []
     for path in reversed(paths):
         try:
-            return path, load_checkpoint(path, device=device), problems
+            return path, load_checkpoint(path), problems
         except FormatError as error:
             problems.append(str(error))
     raise FormatError(f"{problems[0]} No checkpoint of this run can be read: train it again.")

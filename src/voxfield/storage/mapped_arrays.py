@@ -6,7 +6,7 @@ another version's files.
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -78,3 +78,24 @@ def map_array(home: Path, entry: Mapping[str, Any], dtype: np.dtype, shape: tupl
     if array.dtype != dtype or not fits or list(array.shape) != entry["shape"]:
         raise FormatError(f"{path}: expected {dtype} of shape {entry['shape']}, got {array.dtype} {array.shape}.")
     return array
+
+
+def check_lengths(home: Path, entries: Iterable[Mapping[str, Any]]) -> None:
+    """Ask the system whether mapped files still have the bytes of their index, some microseconds each.
+
+    Reading beyond the end of a file that was cut while it is mapped ends the process (SIGBUS): no error could say why.
+    What is cut between this and the reading still does.
+
+    Raises:
+        FormatError: one was cut short, or is gone.
+    """
+    for entry in entries:
+        path = os.path.join(home, entry["file"])  # noqa: PTH118  (a Path takes longer to make than the question)
+        try:
+            there = os.stat(path).st_size  # noqa: PTH116
+        except OSError as error:
+            raise FormatError(f"{path}: {error.strerror} while it is in use. Make the dataset again.") from None
+        if there < entry["bytes"]:
+            raise FormatError(
+                f"{path}: was cut to {there:,} of {entry['bytes']:,} bytes while it is in use. Make the dataset again."
+            )

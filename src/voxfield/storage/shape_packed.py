@@ -21,7 +21,15 @@ import numpy as np
 from voxfield.errors import FormatError, MissingFileError
 from voxfield.kernels.voxel_words import word_count
 from voxfield.storage.atomic import write_json
-from voxfield.storage.mapped_arrays import INDEX, file_checksum, map_array, new_array, place_array, save_array
+from voxfield.storage.mapped_arrays import (
+    INDEX,
+    check_lengths,
+    file_checksum,
+    map_array,
+    new_array,
+    place_array,
+    save_array,
+)
 from voxfield.storage.shapes import (
     METADATA,
     BlockCounts,
@@ -281,6 +289,7 @@ class PackedShapes:
 
     def _words(self, level: int, rows: np.ndarray) -> np.ndarray:
         shards = self._shards[level]
+        check_lengths(self.folder / PACKED, self._index["levels"][level]["words"])
         words = np.zeros((len(rows), word_count(self.about.base_resolution >> level)), np.int64)
         start = 0
         for shard in shards:

@@ -25,7 +25,7 @@ import numpy as np
 
 from voxfield.errors import FormatError, MissingFileError
 from voxfield.storage.atomic import new_folder, write_bytes, write_json
-from voxfield.storage.mapped_arrays import INDEX, file_checksum, map_array, place_array, save_array
+from voxfield.storage.mapped_arrays import INDEX, check_lengths, file_checksum, map_array, place_array, save_array
 from voxfield.storage.npz import npz_bytes, read_npy_header, read_npz
 from voxfield.storage.shapes import METADATA, Layout, read_json_object
 
@@ -243,6 +243,7 @@ class PackedRays:
 
     def read(self, block: RayBlock, start: int = 0, stop: int | None = None) -> dict[str, np.ndarray]:
         """Columns of a block's rays: views of the mapped files, not to be written to."""
+        self._check_lengths()
         _, content, first, rays, *_ = self._stretch(block)
         rows = slice(first + start, first + (rays if stop is None else min(stop, rays)))
         found = {name: column[rows] for name, column in self._columns.items()}
@@ -264,8 +265,9 @@ class PackedRays:
         """Copy stretches of blocks' rays, from and to before, one after another into arrays of as many rows.
 
         Raises:
-            MissingFileError: no such block.
+            MissingFileError: no such block. FormatError: a file was cut short meanwhile.
         """
+        self._check_lengths()
         rows = []
         for block, start, stop in pieces:
             first = self._stretch(block)[2]
@@ -286,6 +288,10 @@ class PackedRays:
             path = self.folder / PACKED / entry["file"]
             if file_checksum(path) != entry["sha256"]:
                 raise FormatError(f"{path}: its checksum is not the one in {INDEX}: it is damaged. Trace again.")
+
+    def _check_lengths(self) -> None:
+        files = self._index["files"]
+        check_lengths(self.folder / PACKED, (files[name] for name in self._columns))
 
     def _stretch(self, block: RayBlock) -> tuple[int, bytes, int, int, int, int]:
         """A row of the table, see `BLOCK`."""

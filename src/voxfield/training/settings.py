@@ -109,12 +109,6 @@ def setting_paths(template: Any, prefix: str = "") -> list[str]:
     return paths
 
 
-def changed_paths(old: Any, new: Any) -> list[str]:
-    """Paths at which two instances of one dataclass differ."""
-    before, after = _flat(to_plain(old)), _flat(to_plain(new))
-    return [path for path in {**before, **after} if before.get(path) != after.get(path)]
-
-
 def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
     """``["model.features=4", ...]`` as nested values for :func:`replace_values`; a later one wins.
 
@@ -201,16 +195,6 @@ def _nearest(name: str, template: Any, prefix: str) -> str:
     if close:
         return "Did you mean " + " or ".join(prefix + match for match in close) + "?"
     return "Known here: " + ", ".join(prefix + field for field in here) + "."
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat.update(_flat(value, f"{prefix}{name}."))
-        else:
-            flat[prefix + name] = value
-    return flat
 
 
 def _is_instance(value: Any) -> bool:

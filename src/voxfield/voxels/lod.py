@@ -5,7 +5,6 @@ mean, so that the mass, density times volume, stays the same to rounding. Its co
 mean weighed by density: what is dense decides the colour. Densities below 0 count as the 0 they render as.
 """
 
-import math
 from typing import Final, cast
 
 import numpy as np
@@ -156,8 +155,3 @@ def _grown(bounds: Bounds, fine: Resolution, coarse: Resolution) -> Bounds:
         for low, high, old, new in zip(bounds.minimum, bounds.maximum, fine, coarse, strict=True)
     ]
     return Bounds(minimum=bounds.minimum, maximum=cast(Vector, tuple(ends)))
-
-
-def levels_for(resolution: Resolution, coarsest: int) -> int:
-    """How many levels there are until the longest side has at most ``coarsest`` voxels, 1 to 12."""
-    return min(MOST_LEVELS, 1 + max(0, math.ceil(math.log2(max(resolution) / coarsest))))

@@ -2,9 +2,11 @@
 
 import contextlib
 import errno
+import itertools
 import os
 import shutil
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -94,6 +96,18 @@ def test_a_cut_transfer_continues(served, tmp_path):
     done = run(url, tmp_path / "target", **options)
     assert done.transferred == sum(map(len, FILES.values())) - 60_000
     assert tree(tmp_path / "target") == FILES
+
+
+@every_source
+def test_jumps_of_the_machines_clock_change_nothing(served, tmp_path, monkeypatch):
+    url, options = served
+    real, jumps = time.time, itertools.cycle((0.0, 240.0, -240.0))
+    monkeypatch.setattr(time, "time", lambda: real() + next(jumps))
+    done = run(url, tmp_path / "target", **options)
+    assert not done.failures
+    assert tree(tmp_path / "target") == FILES
+    again = run(url, tmp_path / "target", **options)
+    assert (again.files, again.present) == ((), len(FILES))
 
 
 @every_source

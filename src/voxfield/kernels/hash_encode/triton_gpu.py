@@ -112,16 +112,11 @@ def _forward(
     BLOCK: tl.constexpr,
 ):
     level = tl.program_id(1)
-    resolution = tl.load(levels + 3 * level).to(tl.int32)
-    # int64 from here on: a table of 2**31 bytes and an output of 2**31 numbers are within reach of a GPU.
-    first_row = tl.load(levels + 3 * level + 1)
-    dense = tl.load(levels + 3 * level + 2) != 0
     row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     valid = row < count
     feature = tl.arange(0, FEATURES)
-    x, u, _ = _cell(positions + row * p_row, valid, resolution, SMOOTHSTEP)
-    y, v, _ = _cell(positions + row * p_row + p_axis, valid, resolution, SMOOTHSTEP)
-    z, w, _ = _cell(positions + row * p_row + 2 * p_axis, valid, resolution, SMOOTHSTEP)
+    resolution, first_row, dense = _level(levels, level)
+    x, y, z, u, v, w, _, _, _ = _cells(positions, row, p_row, p_axis, valid, resolution, SMOOTHSTEP)
     total = tl.zeros((BLOCK, FEATURES), tl.float32)
     for corner in tl.static_range(8):
         index = _vertex_row(x + (corner & 1), y + (corner >> 1 & 1), z + (corner >> 2), resolution, dense, HASH_MASK)
@@ -149,15 +144,11 @@ def _backward_table(
     BLOCK: tl.constexpr,
 ):
     level = tl.program_id(1)
-    resolution = tl.load(levels + 3 * level).to(tl.int32)
-    first_row = tl.load(levels + 3 * level + 1)
-    dense = tl.load(levels + 3 * level + 2) != 0
     row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     valid = row < count
     feature = tl.arange(0, FEATURES)
-    x, u, _ = _cell(positions + row * p_row, valid, resolution, SMOOTHSTEP)
-    y, v, _ = _cell(positions + row * p_row + p_axis, valid, resolution, SMOOTHSTEP)
-    z, w, _ = _cell(positions + row * p_row + 2 * p_axis, valid, resolution, SMOOTHSTEP)
+    resolution, first_row, dense = _level(levels, level)
+    x, y, z, u, v, w, _, _, _ = _cells(positions, row, p_row, p_axis, valid, resolution, SMOOTHSTEP)
     column = (level * FEATURES + feature).to(tl.int64)
     g = tl.load(grad + row[:, None] * g_row + column[None, :] * g_column, mask=valid[:, None], other=0.0)
     for corner in tl.static_range(8):
@@ -194,12 +185,8 @@ def _backward_positions(
     dy = tl.zeros((BLOCK,), tl.float32)
     dz = tl.zeros((BLOCK,), tl.float32)
     for level in range(num_levels):
-        resolution = tl.load(levels + 3 * level).to(tl.int32)
-        first_row = tl.load(levels + 3 * level + 1)
-        dense = tl.load(levels + 3 * level + 2) != 0
-        x, u, du = _cell(positions + row * p_row, valid, resolution, SMOOTHSTEP)
-        y, v, dv = _cell(positions + row * p_row + p_axis, valid, resolution, SMOOTHSTEP)
-        z, w, dw = _cell(positions + row * p_row + 2 * p_axis, valid, resolution, SMOOTHSTEP)
+        resolution, first_row, dense = _level(levels, level)
+        x, y, z, u, v, w, du, dv, dw = _cells(positions, row, p_row, p_axis, valid, resolution, SMOOTHSTEP)
         column = (level * FEATURES + feature).to(tl.int64)
         g = tl.load(grad + row[:, None] * g_row + column[None, :] * g_column, mask=valid[:, None], other=0.0)
         for corner in tl.static_range(8):
@@ -215,6 +202,23 @@ def _backward_positions(
     tl.store(grad_positions + row * 3, dx, mask=valid)
     tl.store(grad_positions + row * 3 + 1, dy, mask=valid)
     tl.store(grad_positions + row * 3 + 2, dz, mask=valid)
+
+
+@triton.jit
+def _level(levels, level):
+    """A level's cells along an axis, its first row in the table, and whether its vertices have rows of their own."""
+    resolution = tl.load(levels + 3 * level).to(tl.int32)
+    # int64 from here on: a table of 2**31 bytes and an output of 2**31 numbers are within reach of a GPU.
+    return resolution, tl.load(levels + 3 * level + 1), tl.load(levels + 3 * level + 2) != 0
+
+
+@triton.jit
+def _cells(positions, row, p_row, p_axis, valid, resolution, SMOOTHSTEP: tl.constexpr):
+    """Along x, y and z: the cells' indices, the weights of their far sides, and those weights' derivatives."""
+    x, u, du = _cell(positions + row * p_row, valid, resolution, SMOOTHSTEP)
+    y, v, dv = _cell(positions + row * p_row + p_axis, valid, resolution, SMOOTHSTEP)
+    z, w, dw = _cell(positions + row * p_row + 2 * p_axis, valid, resolution, SMOOTHSTEP)
+    return x, y, z, u, v, w, du, dv, dw
 
 
 @triton.jit

@@ -192,25 +192,16 @@ def _forward(
         ray, ray < rays, origins, directions, jitter, box, size_x, size_y, size_z, step, near
     )
     channel = tl.arange(0, PADDED)
-    y_lm = tl.load(
-        basis + ray[:, None] * harmonics + (channel % harmonics)[None, :],
-        mask=(ray < rays)[:, None] & (channel < 3 * harmonics)[None, :],
-        other=0.0,
-    )
+    y_lm = _harmonics(basis, ray, ray < rays, channel, harmonics)
     red, green, blue = tl.zeros((RAYS,), tl.float64), tl.zeros((RAYS,), tl.float64), tl.zeros((RAYS,), tl.float64)
     opacity, depth = tl.zeros((RAYS,), tl.float64), tl.zeros((RAYS,), tl.float64)
     penalty, transparent = tl.zeros((RAYS,), tl.float64), tl.full((RAYS,), 1.0, tl.float64)
     k, count = tl.zeros((RAYS,), tl.int64), tl.zeros((RAYS,), tl.int64)
     while tl.max(active.to(tl.int32), 0) > 0:
-        t = start + k.to(tl.float64) * dt
-        active = active & (t < end)
-        row, share, looked, k = _look(
-            active, t, k, start, dt, end, ox, oy, oz, dx, dy, dz, links, clearance, size_x, size_y, size_z
-        )
-        sigma = tl.sum(share * tl.load(density + row, mask=row >= 0, other=0.0), 1)
-        # Not >: a NaN density has to reach the sums, where training finds it.
-        seen = looked & ~(sigma <= threshold)
-        alpha = tl.where(seen, 1.0 - tl.exp(-delta * sigma.to(tl.float64)), 0.0)
+        active, t, k, row, share, sigma, seen, alpha = _visit(
+            active, k, start, dt, delta, end, ox, oy, oz, dx, dy, dz, links, clearance, density, size_x, size_y, size_z,
+            threshold,
+        )  # fmt: skip
         weight = transparent * alpha
         transparent *= 1.0 - alpha
         _, r, g, b = _colour(seen, row, share, sh, y_lm, channel, harmonics)
@@ -271,11 +262,7 @@ def _backward(
         ray, valid, origins, directions, jitter, box, size_x, size_y, size_z, step, near
     )
     channel = tl.arange(0, PADDED)
-    y_lm = tl.load(
-        basis + ray[:, None] * harmonics + (channel % harmonics)[None, :],
-        mask=valid[:, None] & (channel < 3 * harmonics)[None, :],
-        other=0.0,
-    )
+    y_lm = _harmonics(basis, ray, valid, channel, harmonics)
     g_red = tl.load(grad_rgb + ray * 3, mask=valid, other=0.0)
     g_green = tl.load(grad_rgb + ray * 3 + 1, mask=valid, other=0.0)
     g_blue = tl.load(grad_rgb + ray * 3 + 2, mask=valid, other=0.0)
@@ -290,14 +277,10 @@ def _backward(
     band = channel // harmonics
     transparent, k = tl.full((RAYS,), 1.0, tl.float64), tl.zeros((RAYS,), tl.int64)
     while tl.max(active.to(tl.int32), 0) > 0:
-        t = start + k.to(tl.float64) * dt
-        active = active & (t < end)
-        row, share, looked, k = _look(
-            active, t, k, start, dt, end, ox, oy, oz, dx, dy, dz, links, clearance, size_x, size_y, size_z
-        )
-        sigma = tl.sum(share * tl.load(density + row, mask=row >= 0, other=0.0), 1)
-        seen = looked & ~(sigma <= threshold)
-        alpha = tl.where(seen, 1.0 - tl.exp(-delta * sigma.to(tl.float64)), 0.0)
+        active, t, k, row, share, sigma, seen, alpha = _visit(
+            active, k, start, dt, delta, end, ox, oy, oz, dx, dy, dz, links, clearance, density, size_x, size_y, size_z,
+            threshold,
+        )  # fmt: skip
         weight = transparent * alpha
         transparent *= 1.0 - alpha
         at, r, g, b = _colour(seen, row, share, sh, y_lm, channel, harmonics)
@@ -355,14 +338,10 @@ def _walk(
     transparent = tl.full((RAYS,), 1.0, tl.float64)
     k, count = tl.zeros((RAYS,), tl.int64), tl.zeros((RAYS,), tl.int64)
     while tl.max(active.to(tl.int32), 0) > 0:
-        t = start + k.to(tl.float64) * dt
-        active = active & (t < end)
-        row, share, looked, k = _look(
-            active, t, k, start, dt, end, ox, oy, oz, dx, dy, dz, links, clearance, size_x, size_y, size_z
-        )
-        sigma = tl.sum(share * tl.load(density + row, mask=row >= 0, other=0.0), 1)
-        seen = looked & ~(sigma <= threshold)
-        alpha = tl.where(seen, 1.0 - tl.exp(-delta * sigma.to(tl.float64)), 0.0)
+        active, t, k, row, share, _, seen, alpha = _visit(
+            active, k, start, dt, delta, end, ox, oy, oz, dx, dy, dz, links, clearance, density, size_x, size_y, size_z,
+            threshold,
+        )  # fmt: skip
         if MODE == "write":
             tl.store(distances + base + count, t.to(tl.float32), mask=seen)
         if MODE == "greatest":
@@ -447,6 +426,33 @@ def _slab(active, enter, leave, ray, AXIS: tl.constexpr, origins, directions, bo
     leave = tl.where(parallel, leave, tl.minimum(leave, tl.maximum(first, second)))
     per_unit = size / (high - low)
     return active, enter, leave, (origin - low) * per_unit - 0.5, along * per_unit, along
+
+
+@triton.jit
+def _harmonics(basis, ray, valid, channel, harmonics):
+    """The basis in a ray's direction, for each colour once."""
+    used = valid[:, None] & (channel < 3 * harmonics)[None, :]
+    return tl.load(basis + ray[:, None] * harmonics + (channel % harmonics)[None, :], mask=used, other=0.0)
+
+
+@triton.jit
+def _visit(
+    active, k, start, dt, delta, end, ox, oy, oz, dx, dy, dz, links, clearance, density, size_x, size_y, size_z,
+    threshold,
+):  # fmt: skip
+    """Sample ``k`` of each ray: whether it is there, its distance, the number of the next one, rows and shares of the
+    voxels around it, its density, whether it counts, and its opacity.
+    """
+    t = start + k.to(tl.float64) * dt
+    active = active & (t < end)
+    row, share, looked, k = _look(
+        active, t, k, start, dt, end, ox, oy, oz, dx, dy, dz, links, clearance, size_x, size_y, size_z
+    )
+    sigma = tl.sum(share * tl.load(density + row, mask=row >= 0, other=0.0), 1)
+    # Not >: a NaN density has to reach the sums, where training finds it.
+    seen = looked & ~(sigma <= threshold)
+    alpha = tl.where(seen, 1.0 - tl.exp(-delta * sigma.to(tl.float64)), 0.0)
+    return active, t, k, row, share, sigma, seen, alpha
 
 
 @triton.jit

@@ -32,9 +32,15 @@ class CompressionConfig:
         check_choice("codec", self.codec, ("quantised", "neural"))
         check_choice("nodes", self.nodes, ("leaf", "lower"))
         check_range("steps", self.steps, minimum=1, maximum=1_000_000)
-        if (self.max_error is None) == (self.relative_error is None):
+        if self.max_error is None and self.relative_error is None:
             raise InputError(
-                f"error: expected one of max_error and relative_error, got {self.max_error} and {self.relative_error}."
+                "error: how far may values be from what they were? Set relative_error=0.01 (--relative-error 0.01: "
+                "1% of each grid's range of values) or max_error (--max-error, in the values' own unit)."
+            )
+        if self.max_error is not None and self.relative_error is not None:
+            raise InputError(
+                f"error: expected one of max_error (--max-error) and relative_error (--relative-error), "
+                f"got {self.max_error} and {self.relative_error}. Leave one out."
             )
         if self.max_error is not None:
             check_range("max_error", self.max_error, minimum=0.0, maximum=1e300)
