@@ -60,6 +60,57 @@ def test_info_and_stats(file):
     assert measured[0]["memory_mb"] == pytest.approx((2048 + 512 + 12) / 1e6)
 
 
+def test_info_reads_values_of_small_files(file, monkeypatch):
+    from voxfield.api import volume_info
+
+    unasked = voxfield.volume_info(file, values=None)["grids"]
+    assert [one.get("range") for one in unasked] == [
+        one["range"] for one in voxfield.volume_info(file, values=True)["grids"]
+    ]
+    monkeypatch.setattr(volume_info, "_SMALL", 100)
+    assert "range" not in voxfield.volume_info(file, values=None)["grids"][0]
+
+
+def test_info_of_damaged_values_says_what_it_can(file, capsys):
+    raw = bytearray(file.read_bytes())
+    # Behind the first leaf's mask: how its inactive values are to be had.
+    raw[VdbFile(file).grids[0].blocks + 64] = 200
+    file.write_bytes(raw)
+    with pytest.raises(FormatError, match=r"a\.vdb"):
+        voxfield.volume_info(file, values=True)
+    assert "unread" in voxfield.volume_info(file, values=None)["grids"][0]
+    assert main(["vdb", "info", str(file)]) == 0
+    shown = capsys.readouterr().out
+    assert "Values of density are not read: " in shown
+    assert "fog volume" in shown
+
+
+def test_transforms_are_told(tmp_path, capsys):
+    turned = np.eye(4)
+    turned[:3, :3] = 0.5 * np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    turned[:3, 3] = 1, -2, 0.25
+    sheared = np.eye(4)
+    sheared[0, 1] = 0.5
+    mirrored = np.diag([-1.0, 1, 1, 1])
+    grids = [
+        VdbGrid(name=name, volume=SparseVolume.from_dense(np.full((2, 2, 2), 3, np.float32)), index_to_world=matrix)
+        for name, matrix in (("turned", turned), ("sheared", sheared), ("mirrored", mirrored), ("plain", np.eye(4)))
+    ]
+    file = voxfield.write_volume(tmp_path / "a.vdb", grids)
+    said = voxfield.volume_info(file)["grids"]
+    assert said[0]["translation"] == [1, -2, 0.25]
+    assert [one["rotation"] for one in said] == [
+        "turned 90 degrees about (0, 0, 1)",
+        "sheared",
+        "mirrored in all axes and turned 180 degrees about (1, 0, 0)",
+        None,
+    ]
+    assert main(["vdb", "info", str(file)]) == 0
+    shown = capsys.readouterr().out
+    assert "moved by (1, -2, 0.25), turned 90 degrees about (0, 0, 1)" in shown
+    assert "3 to 3" in shown
+
+
 @pytest.mark.parametrize("verb", ["info", "stats"])
 def test_info_on_the_command_line(file, capsys, verb):
     assert main(["vdb", verb, str(file)]) == 0
@@ -160,6 +211,22 @@ def test_crop_by_voxels_and_by_the_world(file, tmp_path):
     )
     assert twin.volume is density.volume
     assert velocity.volume.active_count == 1
+
+
+def test_a_box_beside_everything_is_refused(file, tmp_path, capsys):
+    output = tmp_path / "part.vdb"
+    box = ["--lower", "50", "0", "0", "--upper", "60", "8", "8"]
+    assert main(["vdb", "crop", str(file), str(output), *box]) == 2
+    said = capsys.readouterr().err
+    assert "box: (50, 0, 0) to (60, 8, 8) holds no active voxel of" in said
+    assert "'density' from (0, 0, 0) to (5, 4, 3)" in said
+    with pytest.raises(InputError, match=r"'density' from \(0, 0, 0\) to \(2\.5, 2, 1\.5\).*in world coordinates"):
+        voxfield.crop_volume(file, output, (50, 0, 0), (60, 8, 8), world=True)
+    assert not output.exists()
+    # A hole within the volume is no mistake.
+    corners = SparseVolume.from_voxels(np.array([[0, 0, 0], [90, 90, 90]]), np.ones(2, np.float32))
+    hollow = voxfield.write_volume(tmp_path / "b.vdb", VdbGrid(name="density", volume=corners))
+    assert voxfield.crop_volume(hollow, output, (40, 40, 40), (50, 50, 50))[0].volume.active_count == 0
 
 
 @pytest.mark.parametrize(

@@ -183,6 +183,7 @@ def split_shapes(
     val: float = 0.2,
     test: float = 0.0,
     seed: int = 42,
+    forbid_shared: bool = False,
 ) -> dict[str, Any]:
     """Divide a dataset's objects into train, val and test anew.
 
@@ -194,6 +195,8 @@ def split_shapes(
         val: as ``train``.
         test: as ``train``.
         seed: the same seed and objects give the same splits.
+        forbid_shared: no block that is neither empty nor full is in two splits: what objects of several use belongs to
+            the first of train, val and test, and copies of an object go to one split.
 
     Returns:
         The content of ``splits.json``.
@@ -201,7 +204,7 @@ def split_shapes(
     Raises:
         InputError: shares that do not sum to 1. MissingFileError, FormatError: no dataset, or a damaged one.
     """
-    ratios = SplitRatios(train=train, val=val, test=test, seed=seed)
+    ratios = SplitRatios(train=train, val=val, test=test, seed=seed, forbid_shared=forbid_shared)
     return write_splits(open_shapes(Path(dataset)), Path(dataset), ratios)
 
 

@@ -26,7 +26,8 @@ def command(
     """Write an OpenVDB file anew: compression, precision, fewer voxels; or to and from other formats.
 
     Args:
-        source: a .vdb file, or an array (D, H, W) or (C, D, H, W): .npy, .zarr, .nii, .nii.gz, .raw with .raw.json.
+        source: a .vdb file, a compressed volume, or an array (D, H, W) or (C, D, H, W): .npy, .zarr, .nii, .nii.gz,
+            .raw with .raw.json.
         output: a .vdb file, .nvdb for NanoVDB, or an array, of one grid in the box of its active voxels.
         grids: names of the grids to keep; all of them if left out.
         compression: blosc as OpenVDB and Blender write, zip for smaller files, or none.
