@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from voxfield.api.places import anywhere
+from voxfield.api.volume_items import holds_items, read_item
 from voxfield.api.volume_memory import check_volumes
 from voxfield.checks import check_choice, check_range
 from voxfield.distributed.memory import MemoryPart, check_short_job, need_of, process_part
@@ -20,6 +21,8 @@ from voxfield.storage.remote import shown
 from voxfield.storage.vdb import VdbGrid, write_vdb
 from voxfield.storage.vdb.layout import Compression
 from voxfield.storage.volume_files import open_volume_file, read_volume_file
+from voxfield.storage.voxel_files import is_archive, read_archive
+from voxfield.storage.voxel_vdb import write_voxel_vdb
 from voxfield.training.progress import Progress
 from voxfield.voxels.sparse import SparseVolume
 from voxfield.voxels.sparse_edit import combine, crop, prune, sparsify
@@ -87,6 +90,7 @@ def convert_volume(
     half: bool | None = None,
     tolerance: float = 0.0,
     voxel_size: float = 1.0,
+    index: int | None = None,
     memory: int | str | None = None,
     quiet: bool = True,
 ) -> list[VdbGrid]:
@@ -94,7 +98,10 @@ def convert_volume(
 
     Args:
         source: a ``.vdb`` file or a compressed volume, or a dense array of a type that grids have, see
-            `storage.dense_files`: ``.npy``, ``.zarr``, ``.nii``, ``.nii.gz`` or ``.raw`` with its ``.raw.json``.
+            `storage.dense_files`: ``.npy``, ``.zarr``, ``.nii``, ``.nii.gz`` or ``.raw`` with its ``.raw.json``;
+            or one volume of a voxel dataset or of an HDF5 file of ``voxels`` (N, D, H, W); or a voxel grid, a
+            ``ckpt.npz`` of svox2 or what `write_compact` wrote, which becomes a ``.vdb`` file as `Run.export_vdb` makes
+            it.
         output: a ``.vdb`` file; ``.nvdb`` for NanoVDB's viewers (compression ``zip`` or, for any other, none); or a
             dense array of one grid in the box of its active voxels.
         names: grids to keep; all where empty.
@@ -103,6 +110,7 @@ def convert_volume(
         half: store floating-point values in 16 bits; as the source has them where left out.
         tolerance: active voxels within this of the background become background, and blocks constant within it tiles.
         voxel_size: of a grid made from an array whose file has no transform, in world units.
+        index: which volume, of a source that holds several.
         memory: most memory, in bytes or as ``"8GB"``; what there is to spare if None. What is needed is known before.
         quiet: do not say that much is needed.
 
@@ -113,14 +121,23 @@ def convert_volume(
         InputError: other endings, names that are absent, or options that do not fit.
         MissingFileError, FormatError, MissingExtraError: as `read_volume`.
     """
-    from_dense = not is_compressed(Path(source)) and _is_dense(source, ".vdb")
+    if is_archive(source):
+        options = {"names": names, "tolerance": tolerance, "index": index}
+        return _convert_archive(source, output, options, compression, level, half=bool(half), quiet=quiet)
+    item = holds_items(Path(source))
+    if index is not None and not item:
+        raise InputError("index: only voxel datasets and HDF5 files hold several volumes. Leave it out.")
+    from_dense = not item and not is_compressed(Path(source)) and _is_dense(source, ".vdb")
     to_dense = _is_dense(output, ".vdb", ".nvdb")
-    if from_dense:
+    if item:
+        grids = [read_item(Path(source), index, voxel_size=voxel_size, memory=memory, quiet=quiet)]
+    elif from_dense:
         _check_array(Path(source), memory, quiet=quiet)
+        grids = [_grid_of_array(Path(source), voxel_size)]
     else:
         made = _THINNED if tolerance else _REWRITTEN
         check_volumes([source], memory, quiet=quiet, names=names, made=made, box_bytes=_DENSE_BYTES if to_dense else 0)
-    grids = [_grid_of_array(Path(source), voxel_size)] if from_dense else read_volume_file(source, names)
+        grids = read_volume_file(source, names)
     if half is not None:
         grids = [replace(grid, half=half) for grid in grids]
     if tolerance:
@@ -134,9 +151,31 @@ def convert_volume(
     elif Path(output).suffix.lower() == ".nvdb":
         write_nanovdb(output, grids, compression="zip" if compression == "zip" else "none")
     else:
-        metadata = {} if from_dense else open_volume_file(source).metadata
+        metadata = {} if from_dense or item else open_volume_file(source).metadata
         write_vdb(output, grids, compression=compression, level=level, metadata=metadata)
     return grids
+
+
+def _convert_archive(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    options: Mapping[str, Any],
+    compression: Compression,
+    level: int,
+    *,
+    half: bool,
+    quiet: bool,
+) -> list[VdbGrid]:
+    """Write the voxel grid of an ``.npz`` file as a ``.vdb`` file that training can begin with."""
+    given = [name for name, value in options.items() if value]
+    if given:
+        raise InputError(f"{given[0]}: {source} is converted as it is. Then: voxfield vdb optimise, or convert.")
+    if Path(output).suffix.lower() != ".vdb":
+        raise InputError(f"{output}: expected a file that ends in .vdb, as {source} is a voxel grid.")
+    grid, left_out = read_archive(source)
+    if left_out:
+        Progress(quiet=quiet).say(left_out)
+    return read_volume_file(write_voxel_vdb(output, grid, half=half, compression=compression, level=level))
 
 
 @anywhere("sources", output="output")
