@@ -1,6 +1,6 @@
 import pytest
 
-from voxfield.checks import check_bytes
+from voxfield.checks import check_bytes, check_choice, check_range
 from voxfield.errors import InputError
 
 
@@ -54,3 +54,14 @@ def test_what_is_no_amount_of_memory_is_refused(text):
 def test_amounts_off_range_are_refused(text):
     with pytest.raises(InputError, match=r"image_cache: expected a value at least 1 and at most"):
         check_bytes("image_cache", text)
+
+
+def test_choices_are_listed_in_their_order():
+    with pytest.raises(InputError, match=r"brick: unknown value 7\. Known: 8, 16, 32, 64, 128\."):
+        check_choice("brick", 7, (8, 16, 32, 64, 128))
+    with pytest.raises(InputError, match="unknown value True"):
+        check_choice("degree", True, range(4))
+    check_choice("flag", True, (True, False))
+    check_choice("degree", 1, range(4))
+    with pytest.raises(InputError, match="x: expected a number, got nan"):
+        check_range("x", float("nan"))

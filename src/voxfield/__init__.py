@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from voxfield.api.shapes import view_shapes as view_shapes
     from voxfield.api.training import train as train
     from voxfield.api.viewing import view as view
+    from voxfield.api.volume_info import slice_volume as slice_volume
+    from voxfield.api.volume_info import volume_info as volume_info
     from voxfield.api.volume_shapes import compare_volumes as compare_volumes
     from voxfield.api.volume_shapes import mesh_volume as mesh_volume
     from voxfield.api.volume_shapes import voxelise_mesh as voxelise_mesh
@@ -44,8 +46,6 @@ if TYPE_CHECKING:
     from voxfield.api.volumes import crop_volume as crop_volume
     from voxfield.api.volumes import merge_volumes as merge_volumes
     from voxfield.api.volumes import read_volume as read_volume
-    from voxfield.api.volumes import slice_volume as slice_volume
-    from voxfield.api.volumes import volume_info as volume_info
     from voxfield.api.volumes import write_volume as write_volume
     from voxfield.data.voxel_datasets import PointCloudVoxelDataset as PointCloudVoxelDataset
     from voxfield.data.voxel_datasets import PrerenderedVoxelDataset as PrerenderedVoxelDataset
@@ -125,14 +125,14 @@ _HOMES: Final = {
     "prerender": "voxfield.api.points",
     "process_photos": "voxfield.api.captures",
     "read_volume": "voxfield.api.volumes",
-    "slice_volume": "voxfield.api.volumes",
+    "slice_volume": "voxfield.api.volume_info",
     "split_shapes": "voxfield.api.shapes",
     "trace_shapes": "voxfield.api.shapes",
     "train": "voxfield.api.training",
     "verify_shapes": "voxfield.api.shapes",
     "view": "voxfield.api.viewing",
     "view_shapes": "voxfield.api.shapes",
-    "volume_info": "voxfield.api.volumes",
+    "volume_info": "voxfield.api.volume_info",
     "voxel_dataset": "voxfield.api.points",
     "voxelise_mesh": "voxfield.api.volume_shapes",
     "write_volume": "voxfield.api.volumes",

@@ -59,19 +59,20 @@ def check_range(
     if not (minimum <= value <= maximum and value > above):
         low = f"above {above:g}" if above > -math.inf else f"at least {minimum:g}" if minimum > -math.inf else ""
         high = f"at most {maximum:g}" if maximum < math.inf else ""
-        raise InputError(f"{name}: expected a value {' and '.join(part for part in (low, high) if part)}, got {value}.")
+        limits = " and ".join(part for part in (low, high) if part)
+        raise InputError(f"{name}: expected {f'a value {limits}' if limits else 'a number'}, got {value}.")
 
 
 def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
-    """Raise unless ``value`` is one of ``choices``; the message lists them, nearest first."""
+    """Raise unless ``value`` is one of ``choices``; the message lists them, nearest first. True is not the number 1."""
     options = list(choices)
-    if value not in options:
+    if value not in options or isinstance(value, bool) != isinstance(options[options.index(value)], bool):
         raise InputError(f"{name}: unknown value {value!r}. {nearest_names(str(value), [str(o) for o in options])}")
 
 
 def nearest_names(name: str, known: Iterable[str]) -> str:
     """A sentence for error messages: the names of ``known`` nearest to ``name``, or all of them when none is near."""
-    names = sorted(known)
+    names = sorted(known, key=lambda one: (0, int(one), one) if one.isdecimal() else (1, 0, one))
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     if close:
         return "Did you mean " + " or ".join(close) + "?"

@@ -6,7 +6,7 @@ import pytest
 import voxfield
 from voxfield.cli.__main__ import main
 from voxfield.storage.compressed import CompressedFile
-from voxfield.storage.vdb import VdbGrid, read_vdb
+from voxfield.storage.vdb import VdbFile, VdbGrid, read_vdb
 from voxfield.voxels.sparse import SparseVolume
 
 
@@ -55,3 +55,55 @@ def test_commands(file, tmp_path, capsys):
     assert "not a compressed volume" in capsys.readouterr().err
     assert main(["vdb", "decompress", str(packed), "--output", str(out), "--lower", "0", "0", "0"]) == 2
     assert "both lower and upper" in capsys.readouterr().err
+
+
+@pytest.fixture
+def packed(file, tmp_path):
+    voxfield.compress_volume(file, tmp_path / "a.vxv", voxfield.CompressionConfig(relative_error=0.01))
+    return tmp_path / "a.vxv"
+
+
+def test_verbs_read_compressed_volumes(file, packed, tmp_path, capsys):
+    known, told = voxfield.volume_info(file, values=True), voxfield.volume_info(packed, values=True)
+    assert (told["format"], told["codec"], told["version"]) == ("compressed volume", "quantised", None)
+    assert told["metadata"] == {"title": "t"}
+    for one, two in zip(known["grids"], told["grids"], strict=True):
+        for key in ("name", "type", "half", "class", "active_voxels", "bounding_box", "voxel_size", "index_to_world"):
+            assert one[key] == two[key]
+        assert np.allclose(one["range"]["max"], two["range"]["max"], atol=0.03)
+    assert "range" not in voxfield.volume_info(packed)["grids"][0]
+    for verb in ("info", "stats"):
+        assert main(["vdb", verb, str(packed)]) == 0
+        assert "quantised, error up to" in capsys.readouterr().out
+    assert main(["vdb", "info", str(packed), "--slice", "z"]) == 0
+    assert "z = " in capsys.readouterr().out
+    whole = [grid.volume for grid in read_vdb_of(packed, tmp_path)]
+    converted = voxfield.convert_volume(packed, tmp_path / "c.vdb")
+    merged = voxfield.merge_volumes([packed, file], tmp_path / "m.vdb", same_names="keep")
+    cropped = voxfield.crop_volume(packed, tmp_path / "p.vdb", (0, 0, 0), (20, 40, 40))
+    assert [grid.name for grid in merged] == ["smoke", "wind", "smoke", "wind"]
+    for one, two, part in zip(whole, converted, cropped, strict=True):
+        assert np.array_equal(one.values, two.volume.values)
+        assert 0 < part.volume.active_count < one.active_count
+    assert VdbFile(tmp_path / "p.vdb").metadata == {"title": "t"}
+    assert voxfield.read_volume(packed, "wind").volume.channels == (3,)
+
+
+def read_vdb_of(packed, tmp_path):
+    return voxfield.decompress_volume(packed, tmp_path / "whole.vdb")
+
+
+@pytest.mark.parametrize("verb", ["lod", "optimise"])
+def test_verbs_that_do_not_read_them_say_what_to_do(packed, tmp_path, capsys, verb):
+    assert main(["vdb", verb, str(packed), "--output", str(tmp_path / "out.vdb")]) == 2
+    assert "is a compressed volume. Unpack it first: voxfield vdb decompress" in capsys.readouterr().err
+
+
+def test_grids_that_share_their_voxels_say_so(file, tmp_path):
+    (smoke, _) = read_vdb(file)
+    twin = VdbGrid(name="twin", volume=smoke.volume)
+    voxfield.write_volume(tmp_path / "b.vdb", [smoke, twin])
+    voxfield.compress_volume(tmp_path / "b.vdb", tmp_path / "b.vxv", voxfield.CompressionConfig(max_error=0.1))
+    told = voxfield.volume_info(tmp_path / "b.vxv")
+    assert [one["shares_tree_of"] for one in told["grids"]] == [None, "smoke"]
+    assert told["total_active_voxels"] == smoke.volume.active_count

@@ -170,11 +170,57 @@ def test_bad_requests_are_refused_in_words(
     np.save(tmp_path / "large.npy", np.random.default_rng(0).random((4, 16, 16, 16)))
     with pytest.raises(InputError, match="reference: expected volumes"):
         run.sample(tmp_path / "out", 2, reference=tmp_path / "large.npy", quiet=True)
+    np.save(tmp_path / "one.npy", np.random.default_rng(0).random((1, 8, 8, 8)))
+    with pytest.raises(InputError, match=r"one\.npy holds 1 volumes; two are needed"):
+        run.sample(tmp_path / "out", 2, reference=tmp_path / "one.npy", quiet=True)
+    with pytest.raises(InputError, match=r"projection: .* was trained without"):
+        run.sample(tmp_path / "out", 2, projection=tmp_path / "one.npy", quiet=True)
+    assert not (tmp_path / "out").exists()
     (tmp_path / "cut.h5").write_bytes(b"nothing")
     with pytest.raises(FormatError, match=r"cut\.h5"):
         run.sample(tmp_path / "out", 2, reference=tmp_path / "cut.h5", quiet=True)
     assert main(["sample", "diffusion", str(tmp_path)]) == 2
     assert "is not a run directory" in capsys.readouterr().err
+
+
+def test_an_empty_held_out_split_is_found_before_sampling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = trained(tmp_path / "run", "data.train_ratio=1.0")
+    monkeypatch.setattr(DiffusionRun, "generate", lambda *_, **__: pytest.fail("volumes were drawn in vain"))
+    with pytest.raises(InputError, match="0 of its 24 volumes were held out; two are needed"):
+        run.sample(tmp_path / "out", 2, reference="procedural", quiet=True)
+
+
+def test_projections_are_given_by_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from PIL import Image
+
+    from voxfield.models.diffusion import Condition
+
+    run = trained(tmp_path / "run", "model.projection=y", steps=6)
+    means = np.random.default_rng(0).random((2, 8, 8)).astype(np.float32)
+    np.save(tmp_path / "each.npy", means)
+    Image.fromarray((means[0] * 255).round().astype(np.uint8)).save(tmp_path / "one.png")
+    voxels = []
+    for number, options in enumerate(([], ["--projection", str(tmp_path / "each.npy")])):
+        folder = tmp_path / f"out{number}"
+        arguments = ["sample", "diffusion", str(run.path), "--num", "2", "--output", str(folder), "--formats", "hdf5"]
+        assert main([*arguments, "--quiet", *options]) == 0
+        said = capsys.readouterr().out
+        assert ("trained with projections along y and was given none (--projection FILE)" in said) == (not options)
+        with h5py.File(folder / "samples.h5") as file:
+            voxels.append(torch.from_numpy(file["voxels"][:]))
+    shown = run.generate(2, condition=Condition(projection=torch.from_numpy(means)), quiet=True)
+    torch.testing.assert_close(voxels[1].reshape(shown.shape), shown, atol=1e-3, rtol=0)
+    assert not torch.allclose(voxels[0].reshape(shown.shape), shown, atol=1e-3)
+    run.sample(tmp_path / "picture", 3, projection=tmp_path / "one.png", formats=("hdf5",), quiet=True)
+    for values, error, message in (
+        (np.full((8, 8), 2.0), FormatError, "expected numbers from 0 to 1"),
+        (np.full((8, 8), np.nan), FormatError, "expected numbers from 0 to 1"),
+        (np.zeros((3, 8, 8)), InputError, r"one for each of 2 volumes, got \(3, 8, 8\)"),
+        (np.zeros((4, 8)), InputError, "expected 8 rows of 8 values"),
+    ):
+        np.save(tmp_path / "bad.npy", values)
+        with pytest.raises(error, match=message):
+            run.sample(tmp_path / "bad", 2, projection=tmp_path / "bad.npy", quiet=True)
 
 
 def test_the_example_settings_are_ours(repository: Path) -> None:

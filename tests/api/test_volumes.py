@@ -60,6 +60,57 @@ def test_info_and_stats(file):
     assert measured[0]["memory_mb"] == pytest.approx((2048 + 512 + 12) / 1e6)
 
 
+def test_info_reads_values_of_small_files(file, monkeypatch):
+    from voxfield.api import volume_info
+
+    unasked = voxfield.volume_info(file, values=None)["grids"]
+    assert [one.get("range") for one in unasked] == [
+        one["range"] for one in voxfield.volume_info(file, values=True)["grids"]
+    ]
+    monkeypatch.setattr(volume_info, "_SMALL", 100)
+    assert "range" not in voxfield.volume_info(file, values=None)["grids"][0]
+
+
+def test_info_of_damaged_values_says_what_it_can(file, capsys):
+    raw = bytearray(file.read_bytes())
+    # Behind the first leaf's mask: how its inactive values are to be had.
+    raw[VdbFile(file).grids[0].blocks + 64] = 200
+    file.write_bytes(raw)
+    with pytest.raises(FormatError, match=r"a\.vdb"):
+        voxfield.volume_info(file, values=True)
+    assert "unread" in voxfield.volume_info(file, values=None)["grids"][0]
+    assert main(["vdb", "info", str(file)]) == 0
+    shown = capsys.readouterr().out
+    assert "Values of density are not read: " in shown
+    assert "fog volume" in shown
+
+
+def test_transforms_are_told(tmp_path, capsys):
+    turned = np.eye(4)
+    turned[:3, :3] = 0.5 * np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    turned[:3, 3] = 1, -2, 0.25
+    sheared = np.eye(4)
+    sheared[0, 1] = 0.5
+    mirrored = np.diag([-1.0, 1, 1, 1])
+    grids = [
+        VdbGrid(name=name, volume=SparseVolume.from_dense(np.full((2, 2, 2), 3, np.float32)), index_to_world=matrix)
+        for name, matrix in (("turned", turned), ("sheared", sheared), ("mirrored", mirrored), ("plain", np.eye(4)))
+    ]
+    file = voxfield.write_volume(tmp_path / "a.vdb", grids)
+    said = voxfield.volume_info(file)["grids"]
+    assert said[0]["translation"] == [1, -2, 0.25]
+    assert [one["rotation"] for one in said] == [
+        "turned 90 degrees about (0, 0, 1)",
+        "sheared",
+        "mirrored in all axes and turned 180 degrees about (1, 0, 0)",
+        None,
+    ]
+    assert main(["vdb", "info", str(file)]) == 0
+    shown = capsys.readouterr().out
+    assert "moved by (1, -2, 0.25), turned 90 degrees about (0, 0, 1)" in shown
+    assert "3 to 3" in shown
+
+
 @pytest.mark.parametrize("verb", ["info", "stats"])
 def test_info_on_the_command_line(file, capsys, verb):
     assert main(["vdb", verb, str(file)]) == 0
@@ -162,6 +213,22 @@ def test_crop_by_voxels_and_by_the_world(file, tmp_path):
     assert velocity.volume.active_count == 1
 
 
+def test_a_box_beside_everything_is_refused(file, tmp_path, capsys):
+    output = tmp_path / "part.vdb"
+    box = ["--lower", "50", "0", "0", "--upper", "60", "8", "8"]
+    assert main(["vdb", "crop", str(file), str(output), *box]) == 2
+    said = capsys.readouterr().err
+    assert "box: (50, 0, 0) to (60, 8, 8) holds no active voxel of" in said
+    assert "'density' from (0, 0, 0) to (5, 4, 3)" in said
+    with pytest.raises(InputError, match=r"'density' from \(0, 0, 0\) to \(2\.5, 2, 1\.5\).*in world coordinates"):
+        voxfield.crop_volume(file, output, (50, 0, 0), (60, 8, 8), world=True)
+    assert not output.exists()
+    # A hole within the volume is no mistake.
+    corners = SparseVolume.from_voxels(np.array([[0, 0, 0], [90, 90, 90]]), np.ones(2, np.float32))
+    hollow = voxfield.write_volume(tmp_path / "b.vdb", VdbGrid(name="density", volume=corners))
+    assert voxfield.crop_volume(hollow, output, (40, 40, 40), (50, 50, 50))[0].volume.active_count == 0
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
@@ -193,3 +260,84 @@ def test_pickles_and_other_files_are_no_arrays(tmp_path):
     for name in ("objects.npy", "text.npy"):
         with pytest.raises(FormatError, match=name):
             voxfield.convert_volume(tmp_path / name, tmp_path / "x.vdb")
+
+
+def test_objects_of_datasets_become_volumes(tmp_path, capsys):
+    meshes = tmp_path / "meshes"
+    meshes.mkdir()
+    for number in range(2):
+        corners = "".join(f"v {x} {y} {z}\n" for x, y, z in ((5, 5, 5), (14, 5, 5), (5, 14, 5), (5, 5, 8 + number)))
+        (meshes / f"wedge{number}.obj").write_text(corners + "f 1 3 2\nf 1 2 4\nf 1 4 3\nf 2 3 4\n")
+    voxfield.build_shapes(meshes, tmp_path / "set", resolution=16, min_resolution=4, workers=1, quiet=True)
+    output = tmp_path / "object.vdb"
+    assert main(["vdb", "convert", str(tmp_path / "set"), str(output), "--index", "1", "--compression", "zip"]) == 0
+    alone = voxfield.voxelise_mesh(meshes / "wedge1.obj", tmp_path / "alone.vdb", resolution=16)
+    read = voxfield.read_volume(output)
+    assert (read.name, read.grid_class, read.metadata["object_id"]) == ("density", "fog volume", "0001")
+    assert np.array_equal(read.volume.active_voxels()[0], alone.volume.active_voxels()[0])
+    assert np.allclose(read.index_to_world, alone.index_to_world)
+    capsys.readouterr()
+    for options, message in (
+        ([], "holds 2 objects. Say which one: --index 0 to 1"),
+        (["--index", "2"], "holds 2 objects, 0 to 1, got 2"),
+    ):
+        assert main(["vdb", "convert", str(tmp_path / "set"), str(output), *options]) == 2
+        assert message in capsys.readouterr().err
+    assert main(["vdb", "convert", str(output), str(output), "--index", "0"]) == 2
+    assert "index: only voxel datasets and HDF5 files" in capsys.readouterr().err
+
+
+def test_samples_become_volumes(tmp_path):
+    import h5py
+
+    voxels = np.random.default_rng(0).random((3, 4, 5, 6)).astype(np.float32)
+    with h5py.File(tmp_path / "samples.h5", "w") as file:
+        file["voxels"] = voxels
+    (one,) = voxfield.convert_volume(tmp_path / "samples.h5", tmp_path / "a.vdb", index=2, voxel_size=0.5)
+    assert np.array_equal(one.volume.to_dense((0, 0, 0), (6, 5, 4)), voxels[2])
+    assert voxfield.read_volume(tmp_path / "a.vdb").index_to_world[0, 0] == 0.5
+    voxfield.convert_volume(tmp_path / "samples.h5", tmp_path / "a.npy", index=0)
+    assert np.array_equal(np.load(tmp_path / "a.npy"), voxels[0])
+    np.save(tmp_path / "cloud.npy", np.random.default_rng(0).random((50, 3)))
+    voxfield.prerender(
+        [tmp_path / "cloud.npy"], tmp_path / "rendered", voxel_size=8, dtype="uint8", workers=1, quiet=True
+    )
+    (batch,) = (tmp_path / "rendered").glob("voxels_batch_*.h5")
+    (one,) = voxfield.convert_volume(batch, tmp_path / "b.vdb")
+    known = voxfield.PrerenderedVoxelDataset(tmp_path / "rendered", normalise=False)[0]["voxels"][0].numpy()
+    assert np.allclose(one.volume.to_dense((0, 0, 0), (8, 8, 8)), known)
+    (tmp_path / "bad.h5").write_bytes(b"nothing")
+    with pytest.raises(FormatError, match=r"bad\.h5"):
+        voxfield.convert_volume(tmp_path / "bad.h5", tmp_path / "c.vdb")
+
+
+def test_grids_of_svox2_become_volumes(tmp_path, capsys):
+    from voxfield.storage.voxel_files import write_svox2
+    from voxfield.storage.voxel_vdb import read_voxel_vdb
+
+    grid = voxfield.VoxelGrid(6, (-1, -1, -1, 1, 1, 1), 1).prune(keep=np_mask(6**3))
+    path = write_svox2(tmp_path / "ckpt.npz", grid)
+    arrays = dict(np.load(path))
+    np.savez(path, **arrays, background_data=np.zeros(3))
+    assert main(["vdb", "convert", str(path), str(tmp_path / "a.vdb")]) == 0
+    said = capsys.readouterr()
+    assert "density (" in said.out
+    assert "its background (background_data) is left out" in said.err
+    back = read_voxel_vdb(tmp_path / "a.vdb").grid
+    assert (back.links == grid.links).all()
+    assert (back.density == grid.density).all()
+    for options, message in (
+        ({"tolerance": 0.1}, "tolerance: "),
+        ({"names": ["a"]}, "names: "),
+        ({"index": 1}, "index"),
+    ):
+        with pytest.raises(InputError, match=message):
+            voxfield.convert_volume(path, tmp_path / "b.vdb", **options)
+    with pytest.raises(InputError, match=r"ends in \.vdb, as"):
+        voxfield.convert_volume(path, tmp_path / "b.npy")
+
+
+def np_mask(count):
+    import torch
+
+    return torch.from_numpy(np.arange(count) % 3 == 0)

@@ -2,11 +2,12 @@
 
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
@@ -111,6 +112,19 @@ def test_verbs_help_has_an_example_and_loads_nothing_heavy(verb: str) -> None:
 
 
 @pytest.mark.parametrize("verb", VERBS)
+def test_options_that_may_be_left_out_list_their_values(verb: str) -> None:
+    """tyro lists those of a required option by itself; here the metavar has to, or the text tells them one by one."""
+    text = inspect.getdoc(module_of(verb).command) or ""
+    for name, hint in get_type_hints(module_of(verb).command, include_extras=True).items():
+        kinds = get_args(get_args(hint)[0]) if get_origin(hint) is Annotated else ()
+        choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
+        if choices:
+            told = re.search(rf"^\s*{name}: (.*?)(?=^\s*\w+: |\Z)", text, re.MULTILINE | re.DOTALL)
+            assert told is not None
+            assert get_args(hint)[1].metavar == "|".join(choices) or all(one in told[1] for one in choices), name
+
+
+@pytest.mark.parametrize("verb", VERBS)
 def test_overview_and_docstring_say_the_same(verb: str) -> None:
     module = module_of(verb)
     assert (inspect.getdoc(module.command) or "").startswith(VERBS[verb])
@@ -176,6 +190,14 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "grid-ngp", "d", "--minutes", "long"], "--minutes: expected a number, got 'long'."),
         (["train", "grid-ngp", "d", "--set"], "--set"),
         (["eval", "runs/x", "--split", "tset"], "--split"),
+        (["vdb", "merge"], "voxfield vdb merge: missing --output FILE. See: voxfield vdb merge --help"),
+        (["vdb", "merge", "--output", "a.vdb"], "voxfield vdb merge: sources: name the files to merge."),
+        (["vdb", "crop", "a.vdb"], "missing OUTPUT and --lower X Y Z and --upper X Y Z. See"),
+        (
+            ["prerender", "a.h5", "--dtype", "int8"],
+            "voxfield prerender: --dtype: expected one of 'float16', 'float32', 'uint8', got 'int8'.",
+        ),
+        (["vdb", "lod", "a.vdb", "--brick", "7", "--output", "b"], "one of '8', '16', '32', '64', '128', got '7'."),
         (["render", "runs/x", "--camera", "vr18"], "'vr180'"),
         (["info"], "voxfield info: missing RUN."),
     ],

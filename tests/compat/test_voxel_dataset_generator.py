@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 import voxfield
+from voxfield.cli.__main__ import main
 from voxfield.compat.voxel_dataset_generator import datasets, pipeline
 from voxfield.errors import InputError, MissingExtraError
 
@@ -71,3 +72,26 @@ def test_thingi10k_is_read_through_its_package(shape_meshes, tmp_path, monkeypat
     monkeypatch.setitem(sys.modules, "thingi10k", None)
     with pytest.raises(MissingExtraError, match=r"voxfield\[neural-rendering\]"):
         pipeline.generate_dataset_from_thingi10k(output_dir=tmp_path / "f")
+
+
+def test_thingi10k_is_built_from_the_command_line(shape_meshes, tmp_path, monkeypatch, capsys):
+    files = sorted(shape_meshes.glob("*.obj"))
+    entries = [{"thing_id": thing, "file_path": str(file)} for thing, file in zip((7, 7, 8, 9), files, strict=True)]
+    package = SimpleNamespace(init=lambda **options: None, dataset=lambda: iter(entries))
+    monkeypatch.setitem(sys.modules, "thingi10k", package)
+    build = ["dataset", "build", "--output-dir", str(tmp_path / "d"), "--resolution", "16", "--quiet", "--workers", "1"]
+    assert main([*build, "--thingi10k", "--num-objects", "2", "--start-object", "1"]) == 0
+    assert sorted(voxfield.split_shapes(tmp_path / "d")["object_splits"]) == ["0001", "0002"], "things 8 and 9"
+    capsys.readouterr()
+    for arguments, message in (
+        ([], "missing MESHES: name mesh files, folders or patterns, or say --thingi10k."),
+        (["--thingi10k"], "--thingi10k: say how many meshes with --num-objects"),
+        (["--thingi10k", "--num-objects", "2", "--start-object", "5"], "3"),
+    ):
+        assert main([*build, *arguments]) == 2
+        assert message in capsys.readouterr().err
+    assert main([*build[:2], str(shape_meshes), *build[2:], "--thingi10k", "--num-objects", "1"]) == 2
+    assert "MESHES: --thingi10k takes their place" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "thingi10k", None)
+    assert main([*build, "--thingi10k", "--num-objects", "2"]) == 2
+    assert "voxfield[neural-rendering]" in capsys.readouterr().err

@@ -39,6 +39,17 @@ def test_the_benchmark_measures_what_is_asked_for(start):
     assert "\nworkers" not in said
 
 
+@pytest.mark.slow
+def test_the_benchmark_has_eight_sections(start):
+    pytest.importorskip("psutil")
+    said = start("benchmark_dataset.py", "--samples", "2", "--batches", "1")
+    sections = [line for line in said.splitlines() if line.isidentifier()]
+    assert sections == ["single", "loader", "batch", "rays", "cache", "transform", "memory", "workers"]
+    measured = [line for line in said.splitlines() if line.startswith("  ")]
+    assert len(measured) == 1 + 1 + 4 + 2 + 4 + 7 + 3 + 4
+    assert not any("nan" in line or "inf" in line for line in measured)
+
+
 def test_training(start, tmp_path):
     settings = (
         "model.features=8",

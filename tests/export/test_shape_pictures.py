@@ -1,3 +1,6 @@
+import itertools
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -26,3 +29,35 @@ def test_objects_are_chosen_evenly_or_by_name(shape_dataset, tmp_path):
         voxfield.view_shapes(shape_dataset, tmp_path / "s.png", objects=["0007"])
     with pytest.raises(InputError, match="size"):
         voxfield.view_shapes(shape_dataset, tmp_path / "s.png", size=8)
+
+
+def test_objects_turn(shape_dataset, tmp_path, capsys):
+    folder, video = tmp_path / "turning", tmp_path / "turning.mp4"
+    view = ["dataset", "view", str(shape_dataset), "--size", "24", "--frames", "4", "--count", "2", "--quiet"]
+    assert main([*view, "--turntable", str(folder)]) == 0
+    assert f"Wrote  {folder}" in capsys.readouterr().out
+    files = sorted(folder.iterdir())
+    assert [file.suffix for file in files] == [".gif"] * 2
+    with Image.open(files[0]) as picture:
+        assert (picture.size, picture.n_frames) == ((24, 24), 4)
+        pictures = []
+        for number in range(4):
+            picture.seek(number)
+            pictures.append(np.asarray(picture.convert("RGB"), np.int16))
+    assert all(np.abs(one - two).max() > 40 for one, two in itertools.pairwise(pictures)), "it turns"
+    with pytest.raises(InputError, match="frames: expected a value at least 2"):
+        voxfield.view_shapes(shape_dataset, folder, turntable=True, frames=1)
+    av = pytest.importorskip("av", reason="videos need PyAV")
+    assert main([*view, "--turntable", str(video)]) == 0
+    with av.open(str(video)) as container:
+        seen = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert [frame.shape for frame in seen] == [(24, 48, 3)] * 4
+
+
+def test_the_browser_is_the_viewer(monkeypatch):
+    from voxfield.cli import view
+
+    asked = []
+    monkeypatch.setattr(view, "command", lambda path, **options: asked.append((path, options)) or 0)
+    assert main(["dataset", "view", "somewhere", "--browser"]) == 0
+    assert asked == [(Path("somewhere"), {"quiet": False})]

@@ -489,6 +489,27 @@ def zipped(home: Path) -> Path:
     return home / "a.zip"
 
 
+FACES = ((0, 2, 1), (0, 1, 3), (0, 3, 2), (1, 2, 3))
+
+
+def threemf(home: Path) -> Path:
+    """Two tetrahedra, one of them a component."""
+    import zipfile
+
+    vertices = "".join(f'<vertex x="{x}" y="{y}" z="{z}"/>' for x, y, z in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)))
+    triangles = "".join(f'<triangle v1="{a}" v2="{b}" v3="{c}"/>' for a, b, c in FACES)
+    mesh = f"<mesh><vertices>{vertices}</vertices><triangles>{triangles}</triangles></mesh>"
+    again = '<components><component objectid="1" transform="1 0 0 0 1 0 0 0 1 2 0 0"/></components>'
+    with zipfile.ZipFile(home / "a.3mf", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(
+            "3D/3dmodel.model",
+            '<?xml version="1.0"?><model xmlns="http://schemas.microsoft.com/3dmanufacturing/core/2015/02"><resources>'
+            f'<object id="1">{mesh}</object><object id="2">{again}</object></resources>'
+            '<build><item objectid="1"/><item objectid="2"/></build></model>',
+        )
+    return home / "a.3mf"
+
+
 def read_mesh_file(path: Path) -> None:
     from voxfield.data.formats.meshes import read_mesh
     from voxfield.errors import VoxfieldError
@@ -783,6 +804,7 @@ SPECIMENS = [
     Specimen("glb", "mesh", mesh(".glb"), read_mesh_file),
     Specimen("glb", "own surface", own_surface(".glb"), read_mesh_file),
     Specimen("glb", "gltf", gltf, read_mesh_file, mutators.as_json),
+    Specimen("3mf", "mesh", threemf, read_mesh_file, mutators.as_zip),
     *(
         Specimen("pcd", data, pcd(data), read_points_file, mutators.as_text)
         for data in ("ascii", "binary", "binary_compressed")

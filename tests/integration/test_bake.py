@@ -13,6 +13,27 @@ from voxfield.errors import InputError
 FEW = ("model.rays_per_batch=300", "model.pruning_rays=4000", "trainer.tensorboard=false", "trainer.log_every=5")
 
 
+PROPOSALS = (
+    "model.field.num_levels=6",
+    "model.field.log2_table_size=12",
+    "model.field.base_resolution=8",
+    "model.field.max_resolution=64",
+    "model.field.hidden=32",
+    "model.field.colour_layers=1",
+    "model.coarse_proposal.num_samples=32",
+    "model.coarse_proposal.log2_table_size=10",
+    "model.coarse_proposal.max_resolution=32",
+    "model.fine_proposal.num_samples=24",
+    "model.fine_proposal.log2_table_size=10",
+    "model.fine_proposal.max_resolution=32",
+    "model.num_samples=16",
+    "model.rays_per_batch=512",
+    "model.annealing_steps=50",
+    "trainer.tensorboard=false",
+)
+"""A small field sampled by proposal networks."""
+
+
 @pytest.fixture(scope="module")
 def source(tiny_capture: Path, tiny: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("bake") / "source"
@@ -42,6 +63,33 @@ def test_a_run_is_baked_into_an_ordinary_one(source: Path, tmp_path: Path, capsy
     assert longer.outcome == "finished"
     with pytest.raises(InputError, match="holds a run already"):
         voxfield.bake(source, output, quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings"),
+    [
+        ("nerfacto", (*PROPOSALS, "model.field.appearance=4")),
+        ("pynerf", (*PROPOSALS, "model.sampling=proposal", "model.pyramid.num_levels=5")),
+    ],
+)
+def test_fields_with_proposals_are_baked_too(
+    recipe: str, settings: tuple[str, ...], tiny_capture: Path, tmp_path: Path
+) -> None:
+    run = voxfield.train(
+        recipe, tiny_capture, output=tmp_path / "run", steps=150, device="cpu", quiet=True, overrides=settings
+    )
+    assert run.record.experiment.recipe == recipe
+    baked = voxfield.bake(
+        run, tmp_path / "baked", resolution=32, steps=40, max_images=2, quiet=True, device="cpu", overrides=FEW
+    )
+    assert baked.run.experiment.recipe == "plenoxels"
+    assert baked.sampled_psnr is not None
+    assert baked.source_psnr is not None
+    assert baked.source_psnr > 15.0
+    assert baked.sampled_psnr > baked.source_psnr - 5.0
+    assert baked.lost is not None
+    assert baked.lost < 2.0
+    assert json.loads((tmp_path / "baked" / "bake.json").read_text(encoding="utf-8"))["source_recipe"] == recipe
 
 
 def test_bad_settings_are_refused_before_work_starts(source: Path, tmp_path: Path) -> None:

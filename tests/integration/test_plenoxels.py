@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,7 +15,7 @@ from voxfield.errors import FormatError, InputError
 from voxfield.recipes import build_model
 from voxfield.render.metrics import psnr
 from voxfield.storage.checkpoint import list_checkpoints, load_checkpoint
-from voxfield.storage.voxel_files import read_compact, write_compact
+from voxfield.storage.voxel_files import read_compact, write_compact, write_svox2
 from voxfield.storage.voxel_vdb import read_voxel_vdb, write_voxel_vdb
 from voxfield.voxels.voxel_grid import VoxelGrid
 
@@ -189,6 +190,21 @@ def test_runs_are_exported_and_begun_from_vdb_files(trained: voxfield.Run, tmp_p
     assert 0 < int(touched.sum()) < len(touched)
     torch.testing.assert_close(begun.model.grid.density[~touched], trained.model.grid.density[~touched])
     assert begun.record.extra["start"] == str(path.resolve())
+
+
+def test_training_begins_with_a_grid_of_svox2(
+    trained: voxfield.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_svox2(tmp_path / "ckpt.npz", trained.model.world_grid())
+    np.savez(path, **dict(np.load(path)), background_data=np.zeros(3))
+    options = [f"--set={value}" for value in TINY]
+    command = ["train", "plenoxels", trained.record.data_path, "--output", str(tmp_path / "run"), "--steps", "1"]
+    assert main([*command, *options, "--from", str(path)]) == 0
+    assert "its background (background_data) is left out" in capsys.readouterr().err
+    begun = voxfield.open(tmp_path / "run")
+    assert torch.equal(begun.model.grid.links, trained.model.grid.links)
+    same = trained.with_volume(path).evaluate(quiet=True)["psnr"]
+    assert same == pytest.approx(trained.evaluate(quiet=True)["psnr"], abs=0.05)
 
 
 def test_coarser_grids_are_refined_to_the_first_stage(trained: voxfield.Run, tiny_capture: Path) -> None:

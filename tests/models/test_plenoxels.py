@@ -272,6 +272,7 @@ def test_rates_follow_the_published_schedule() -> None:
         ({"resolutions": ((8, 0, 8),)}, "resolutions: expected a value at least 2"),
         ({"sh_degree": 5}, "sh_degree: unknown value 5"),
         ({"max_bytes": 1000}, "max_bytes: 1000 bytes do not hold one layer of 12 x 12 voxels of degree 1"),
+        ({"max_bytes": 1000}, r"Give more memory \(--max-memory"),
         ({"tv_share": 0.0}, "tv_share: expected a value above 0"),
         ({"prune": "both"}, "prune: unknown value 'both'"),
         ({"initial_density": 0.0}, "initial_density: expected a value above 0"),

@@ -1,4 +1,5 @@
 import importlib
+from typing import cast
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ from voxfield.data.synthetic import posed_images
 from voxfield.distributed.devices import place
 from voxfield.errors import InputError
 from voxfield.models.grid_ngp import GridNgp
+from voxfield.models.plenoxels_config import PlenoxelsConfig
 from voxfield.recipes import PHOTOGRAPHS, RECIPES, build_model, data_kind, load_recipe
 from voxfield.recipes.rehearsal import compile_kernels
 from voxfield.training.experiment import from_dict, to_dict
@@ -100,3 +102,64 @@ def test_grid_ngp_refuses_normalised_device_coordinates() -> None:
     captures = replace(posed_images(count=1, resolution=8), ndc=NdcFrame.around(pose, tangents, 1.0))
     with pytest.raises(InputError, match=r"capture\.space"):
         build_model("grid-ngp", load_recipe("grid-ngp").model, captures, 0)
+
+
+def test_plenoxels_presets_are_svox2s() -> None:
+    """``opt.py`` and the configurations beside it (https://github.com/sxyu/svox2/tree/master/opt/configs)."""
+    presets = {name: load_recipe(name) for name in ("plenoxels", "plenoxels-llff", "plenoxels-360", "plenoxels-custom")}
+    models = {name: cast(PlenoxelsConfig, one.model) for name, one in presets.items()}
+    synthetic, llff, around, custom = models.values()
+    assert [one.trainer.steps for one in presets.values()] == [128_000, 128_000, 102_400, 102_400]
+    for one in presets.values():
+        trainer = one.trainer
+        assert (trainer.optimiser, trainer.beta2, trainer.epsilon) == ("rmsprop", 0.95, 1e-8)
+    for model in models.values():
+        assert (model.rays_per_batch, model.sh_degree, model.initial_density, model.dilate) == (5000, 2, 0.1, 2)
+        assert (model.march.step, model.march.density_threshold, model.march.early_stop) == (0.5, 1e-8, 1e-7)
+        assert (model.tv_share, model.density_threshold) == (0.01, 5.0)
+    # Every how many steps the grid is refined, and to what.
+    stages = {
+        "plenoxels": (38_400, [256, 512]),
+        "plenoxels-llff": (38_400, [256, 512, 1408]),
+        "plenoxels-360": (25_600, [128, 256, 512, 640]),
+        "plenoxels-custom": (25_600, [128, 256, 512]),
+    }
+    for name, (every, widths) in stages.items():
+        model, steps = models[name], presets[name].trainer.steps
+        assert [size[0] for size in model.resolutions] == widths
+        assert [at * steps for at in model.refine_at] == pytest.approx(
+            [every * (stage + 1) for stage in range(len(widths) - 1)]
+        )
+    assert llff.resolutions == ((256, 256, 128), (512, 512, 128), (1408, 1156, 128))
+    # lambda_tv, lambda_tv_sh, sparsity, beta, how weights of variation go on, and when voxels go.
+    table = {
+        "plenoxels": (1e-5, 1e-3, 0.0, 0.0, 1.0, "weight", 0.256),
+        "plenoxels-llff": (5e-4, 5e-3, 1e-12, 0.0, 1.0, "density", 0.256),
+        "plenoxels-360": (5e-5, 5e-3, 1e-11, 1e-5, 1.0, "weight", 1.28),
+        "plenoxels-custom": (5e-3, 5e-3, 1e-11, 1e-5, 0.5, "weight", 1.28),
+    }
+    for name, expected in table.items():
+        one = models[name]
+        found = (one.tv_density, one.tv_sh, one.sparsity, one.beta, one.tv_decay, one.prune, one.weight_threshold)
+        assert found == expected, name
+    assert synthetic.tv_until == synthetic.refine_at[0], "off after the first refinement"
+    assert [one.tv_until for one in (llff, around, custom)] == [1.0] * 3
+    # Rates: 30 to 0.05 and 1e-2 to 5e-6 over 250,000 steps; the delay of densities ends at step 15,000.
+    for name, model in models.items():
+        steps = presets[name].trainer.steps
+        density, colour = model.density_rate, model.sh_rate
+        assert (density.initial, density.final, colour.initial, colour.final) == (30.0, 0.05, 1e-2, 5e-6)
+        assert [rate.reach * steps for rate in (density, colour)] == pytest.approx([250_000] * 2)
+        assert density.delay * steps == pytest.approx(0 if name == "plenoxels-custom" else 15_000)
+    known = {0: 0.3, 1000: 3.3, 15_000: 20.4, 38_400: 11.2}
+    for step, rate in known.items():
+        assert synthetic.density_rate.at(step / 128_000) == pytest.approx(rate, rel=0.02)
+    # Spheres: 64 of 1024 texels from pole to pole.
+    for model, variation, scale in ((around, 1e-3, 0.95), (custom, 5e-3, 0.9)):
+        spheres = model.spheres
+        assert (spheres.layers, spheres.height, spheres.density_threshold) == (64, 1024, 1.0)
+        assert (spheres.tv_density, spheres.tv_rgb, spheres.camera_scale) == (variation, variation, scale)
+        assert (spheres.density_rate.initial, spheres.density_rate.final) == (3.0, 3e-3)
+        assert (spheres.rgb_rate.initial, spheres.rgb_rate.final) == (0.1, 5e-6)
+    assert custom.spheres_alone_until * 102_400 == pytest.approx(1000)
+    assert (custom.near_clip, around.near_clip) == (0.35, 0.0)

@@ -8,7 +8,7 @@ import torch
 from voxfield.errors import FormatError, MissingFileError
 from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.rays import Rays
-from voxfield.storage.voxel_files import read_compact, read_svox2, write_compact, write_svox2
+from voxfield.storage.voxel_files import read_archive, read_compact, read_svox2, write_compact, write_svox2
 from voxfield.voxels.voxel_grid import VoxelGrid
 
 BOX = Bounds(minimum=(-1.0, -2.0, 0.5), maximum=(1.0, 2.0, 3.0))
@@ -164,3 +164,21 @@ def test_compact_files_that_do_not_fit_are_refused(name: str, value: Any, messag
     np.savez(path, **changed)
     with pytest.raises(FormatError, match=message):
         read_compact(path)
+
+
+def test_what_svox2_keeps_around_its_grid_is_named(tmp_path: Path) -> None:
+    grid = random_grid()
+    path = write_svox2(tmp_path / "ckpt.npz", grid)
+    assert read_archive(path)[1] == ""
+    arrays = dict(np.load(path))
+    np.savez(path, **arrays, background_links=np.zeros((4, 2), np.int32), background_data=np.zeros((8, 4, 4)))
+    read, left_out = read_archive(path)
+    assert torch.equal(read.links, grid.links)
+    assert left_out == f"{path}: its background (background_data, background_links) is left out: only the grid is read."
+    with pytest.warns(UserWarning, match="its background .* is left out"):
+        read_svox2(path)
+    compact, nothing = read_archive(write_compact(tmp_path / "a.npz", grid))
+    assert (torch.equal(compact.links, grid.links), nothing) == (True, "")
+    np.savez(tmp_path / "other.npz", x=np.zeros(3))
+    with pytest.raises(FormatError, match="holds no radius"):
+        read_archive(tmp_path / "other.npz")

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -180,6 +181,11 @@ def test_a_damaged_state_is_refused(name: str, value: torch.Tensor) -> None:
         ({"resolution": 4096}, "too many, expected below"),
         ({"scene_bounds": (0, 0, 0, 1, 0, 1)}, "Bounds: expected minimum < maximum"),
         ({"scene_bounds": (0, 0, 0, 1, math.nan, 1)}, "Bounds: expected minimum < maximum"),
+        ({"resolution": True}, "resolution: expected whole numbers"),
+        ({"resolution": "444"}, "resolution: expected whole numbers"),
+        ({"sh_degree": True}, "sh_degree: unknown value True"),
+        ({"scene_bounds": None}, "scene_bounds: expected minimum and maximum x, y, z, six numbers, got None"),
+        ({"scene_bounds": ("a",) * 6}, "scene_bounds: expected minimum and maximum"),
         ({"scene_bounds": (1, 2)}, "scene_bounds: expected minimum and maximum x, y, z, six numbers"),
         ({"sh_degree": 4}, "sh_degree: unknown value 4"),
         ({"sh_degree": -1}, "sh_degree: unknown value -1"),
@@ -191,7 +197,18 @@ def test_bad_grids_are_refused(arguments, message) -> None:
         VoxelGrid(**{"resolution": 4, "scene_bounds": BOX, **arguments})
 
 
+@pytest.mark.parametrize("resolution", [np.int64(8), [8, 8, 8], (8, np.int32(8), 8), np.array([8, 8, 8])])
+def test_sizes_may_be_numpys_and_lists(resolution) -> None:
+    grid = VoxelGrid(resolution, [-1, -1, -1, 1, 1, 1], np.int64(1))
+    assert grid.resolution == (8, 8, 8)
+    assert all(type(size) is int for size in grid.resolution)
+    assert grid.sh_degree == 1
+    assert grid.resample([4, 4, 4]).resolution == (4, 4, 4)
+
+
 def test_pruning_needs_a_criterion() -> None:
+    with pytest.raises(InputError, match="min_density: expected a number, got nan"):
+        VoxelGrid(4, BOX).prune(min_density=math.nan)
     with pytest.raises(InputError, match="give min_density, keep or both"):
         random_grid().prune()
 

@@ -13,7 +13,7 @@ from voxfield.api.books import refuse_to_overwrite
 from voxfield.api.places import anywhere
 from voxfield.api.run_memory import VOLUME_BYTES, check_sampling
 from voxfield.api.runs import Run
-from voxfield.api.trained_run import machine
+from voxfield.api.trained_run import TrainedRun, machine
 from voxfield.api.training import train
 from voxfield.checks import check_range
 from voxfield.data.posed_images import PosedImages, Split, read_capture
@@ -98,14 +98,14 @@ def bake(
         overrides: settings of the new run as ``"path=value"``, see the recipe ``plenoxels``.
 
     Raises:
-        InputError: bad settings, too little memory, a source that cannot be asked point by point or has no matter, or
-            ``output`` holds a run already.
+        InputError: bad settings, too little memory, a source that learnt from no photographs, cannot be asked point by
+            point or has no matter, or ``output`` holds a run already.
         MissingFileError, FormatError: as opening ``run`` and its capture.
     """
     config = BakeConfig(resolution=resolution, sh_degree=sh_degree)
     check_range("steps", steps, minimum=1)
     check_range("max_images", max_images, minimum=1)
-    source = run if isinstance(run, Run) else Run(Path(run))
+    source = run if isinstance(run, Run) else Run(run.path if isinstance(run, TrainedRun) else Path(run))
     run_dir, placement = Path(output), place(device, "float32")
     refuse_to_overwrite(run_dir)
     experiment = _sized(source, config, resolve(_experiment(source, config, steps), overrides=overrides))

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Final
 
 from voxfield.api.places import anywhere
@@ -13,11 +12,11 @@ from voxfield.storage.compressed import (
     CompressedFile,
     CompressedGridReport,
     CompressionConfig,
-    is_compressed,
     write_compressed,
 )
-from voxfield.storage.vdb import VdbFile, VdbGrid, write_vdb
+from voxfield.storage.vdb import VdbGrid, write_vdb
 from voxfield.storage.vdb.layout import Compression
+from voxfield.storage.volume_files import VolumeFile, open_volume_file
 from voxfield.training.progress import Progress
 
 _PACKED: Final = 1.0
@@ -56,7 +55,7 @@ def compress_volume(
     """
     check_volumes([source], memory, quiet=quiet, names=names, made=_PACKED, kernels=True)
     file = open_volumes(source)
-    grids = [file.read(one) for one in (names or file.grids)]  # type: ignore[arg-type]
+    grids = [file.read(one) for one in (names or file.grids)]
     with ExitStack() as stack:
         advance = _Stages(stack.enter_context(Progress(quiet=quiet)), stack)
         previous = None if warm_start is None else CompressedFile(warm_start).networks()
@@ -118,13 +117,13 @@ def decompress_volume(
 
 
 @anywhere("path")
-def open_volumes(path: str | os.PathLike[str]) -> VdbFile | CompressedFile:
+def open_volumes(path: str | os.PathLike[str]) -> VolumeFile:
     """The file of either kind that is there: both have ``grids``, ``metadata`` and ``read``.
 
     Raises:
         MissingFileError, FormatError: as `VdbFile` and `CompressedFile`.
     """
-    return CompressedFile(path) if is_compressed(Path(path)) else VdbFile(path)
+    return open_volume_file(path)
 
 
 class _Stages:

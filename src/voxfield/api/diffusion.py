@@ -17,12 +17,13 @@ from voxfield.api.run_memory import NETWORK_LIBRARIES, check_memory, field_part
 from voxfield.api.trained_run import TrainedRun
 from voxfield.api.training_memory import check_network
 from voxfield.checks import check_range
+from voxfield.data.projections import read_projections
 from voxfield.data.seeds import mix
 from voxfield.data.volume_batches import Split, VolumeSampler, open_volumes, split_indices
 from voxfield.distributed.memory import MemoryPart
 from voxfield.errors import InputError
 from voxfield.export.volume_samples import check_formats, write_samples
-from voxfield.models.diffusion import Condition, VoxelDiffusion
+from voxfield.models.diffusion import Condition, VoxelDiffusion, project
 from voxfield.models.diffusion_samplers import Sampler, SamplingConfig
 from voxfield.models.voxel_autoencoder import VoxelAutoencoder
 from voxfield.recipes.diffusion import DiffusionExperiment
@@ -167,7 +168,7 @@ class DiffusionRun(TrainedRun):
                 stage.advance(part)
         return torch.cat(made)
 
-    @anywhere("reference", folder="output")
+    @anywhere("reference", "projection", folder="output")
     def sample(
         self,
         output: str | os.PathLike[str],
@@ -178,6 +179,7 @@ class DiffusionRun(TrainedRun):
         eta: float | None = None,
         guidance: float | None = None,
         label: int | None = None,
+        projection: str | os.PathLike[str] | None = None,
         seed: int = 0,
         batch: int = 16,
         formats: Sequence[str] = ("hdf5", "sheet"),
@@ -194,6 +196,8 @@ class DiffusionRun(TrainedRun):
             count: volumes.
             sampler, steps, eta, guidance: see `SamplingConfig`; None: as the run's settings say.
             label: class of all of them, for a run with classes; None: any.
+            projection: what they are to look like along the axis that the run was trained with, see
+                `voxfield.data.projections.read_projections`; None: anything.
             seed: of all noise.
             batch: volumes made at once.
             formats: see `voxfield.export.volume_samples.FORMATS`.
@@ -206,10 +210,11 @@ class DiffusionRun(TrainedRun):
             quiet: no progress bar.
 
         Returns:
-            ``files``, and ``metrics`` where they were measured.
+            ``files``, ``notes`` (sentences on what was not asked for), and ``metrics`` where they were measured.
 
         Raises:
-            InputError: settings that do not fit each other or the run, or too little memory.
+            InputError: settings that do not fit each other or the run, too little memory, or a reference of fewer than
+                two volumes.
             MissingFileError, FormatError: the reference is absent or damaged.
         """
         check_range("threshold", threshold, above=0.0, maximum=1.0)
@@ -219,13 +224,15 @@ class DiffusionRun(TrainedRun):
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         sampling = dataclasses.replace(self.experiment.sampling, **changes)
         self._check_memory(count, min(batch, count), reference, memory, quiet)
-        condition = None if label is None else Condition(labels=torch.full((count,), label))
+        condition = self._condition(label, projection, count)
         real = None if reference is None else self._reference(reference)
         volumes = self.generate(count, sampling, seed=seed, condition=condition, batch=batch, quiet=quiet)
         folder = Path(output)
         about = {**dataclasses.asdict(sampling), "seed": seed, "run": str(self.path), "step": self._loaded[1]["step"]}
+        if projection is not None:
+            about["projection"] = str(projection)
         files = write_samples(folder, volumes, formats=formats, threshold=threshold, points=points, about=about)
-        result: dict[str, Any] = {"files": files}
+        result: dict[str, Any] = {"files": files, "notes": self._unasked(condition)}
         if real is not None:
             metrics = evaluate_volumes(volumes, real, self.volumes("train"), threshold=threshold)
             write_json(folder / "metrics.json", json_values({**metrics, "sampling": about}))
@@ -257,15 +264,45 @@ class DiffusionRun(TrainedRun):
             quiet=quiet,
         )
 
+    def _condition(self, label: int | None, projection: str | os.PathLike[str] | None, count: int) -> Condition | None:
+        """What the volumes are to be; None: anything."""
+        if label is None and projection is None:
+            return None
+        config, shown = self.experiment.model, None
+        if projection is not None:
+            if config.projection == "none":
+                raise InputError(f"projection: {self.path} was trained without (model.projection). Leave it out.")
+            empty = torch.empty((1, 1, *self.model.volume_shape), device="meta")
+            rows, columns = project(empty, config.projection).shape[1:]
+            shown = read_projections(Path(projection), (rows, columns), count)
+        return Condition(labels=None if label is None else torch.full((count,), label), projection=shown)
+
+    def _unasked(self, condition: Condition | None) -> tuple[str, ...]:
+        """That the run could have been told what to make."""
+        axis = self.experiment.model.projection
+        if axis == "none" or (condition is not None and condition.projection is not None):
+            return ()
+        said = f"The run was trained with projections along {axis} and was given none (--projection FILE)"
+        return (f"{said}, so the volumes are of any kind.",)
+
     def _reference(self, reference: str | os.PathLike[str]) -> list[torch.Tensor]:
         """Volumes that were not trained on: of other data than the run's all."""
         options = self.experiment.data
         volumes = open_volumes(Path(reference), options)
         count = len(volumes)
-        if volumes.fingerprint != self.record.data_hash:
-            return [volumes.volume(index) for index in range(count)]
-        held_out = [*split_indices(count, "val", options), *split_indices(count, "test", options)]
-        return [volumes.volume(index) for index in held_out]
+        if volumes.shape != self.model.volume_shape:
+            raise InputError(f"reference: expected volumes of {self.model.volume_shape} voxels, got {volumes.shape}.")
+        chosen = list(range(count))
+        if volumes.fingerprint == self.record.data_hash:
+            chosen = [*split_indices(count, "val", options), *split_indices(count, "test", options)]
+            if len(chosen) < 2:
+                raise InputError(
+                    f"reference: {reference} is what the run was trained on, and {len(chosen)} of its {count} volumes "
+                    "were held out; two are needed. Name other volumes, or train with a lower data.train_ratio."
+                )
+        elif count < 2:
+            raise InputError(f"reference: {reference} holds {count} volumes; two are needed to measure against.")
+        return [volumes.volume(index) for index in chosen]
 
     @anywhere("data", back="self")
     def evaluate(

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast, get_args
 
 import torch
@@ -25,10 +26,11 @@ from voxfield.export.volumes import VolumeExport, exported, volume_of
 from voxfield.geometry.camera import Cameras
 from voxfield.kernels.threads import kernels_own_the_cores
 from voxfield.models.base import Model
-from voxfield.recipes import build_model
+from voxfield.recipes import PHOTOGRAPHS, build_model, data_kind
 from voxfield.recipes.rehearsal import compile_kernels
 from voxfield.render.image import colour_from_name
 from voxfield.storage.remote import local
+from voxfield.storage.skipped import Skipped
 from voxfield.storage.surface_files import check_surface_path
 from voxfield.storage.vdb.layout import Compression
 from voxfield.storage.voxel_vdb import Layout, write_voxel_vdb
@@ -40,6 +42,18 @@ from voxfield.viewer.subjects import FieldSubject
 
 class FieldRun(TrainedRun):
     """A field trained on photographs. The model is loaded when first needed."""
+
+    def __init__(
+        self, path: Path, *, outcome: str | None = None, left_out: Sequence[Skipped] = (), device: str = "auto"
+    ) -> None:
+        """Open ``path``, see `TrainedRun`; InputError of a run that learnt from other data."""
+        super().__init__(path, outcome=outcome, left_out=left_out, device=device)
+        recipe = self.record.experiment.recipe
+        if data_kind(recipe) != PHOTOGRAPHS:
+            raise InputError(
+                f"{path}: is a run of {recipe}, and only runs on photographs have a field to look at, render or bake. "
+                "Name one of those."
+            )
 
     @property
     def experiment(self) -> PhotographExperiment:

@@ -11,6 +11,7 @@ from voxfield.api.volumes import convert_volume
 from voxfield.checks import check_range
 from voxfield.storage.vdb import VdbFile, VdbGrid, read_vdb, write_vdb
 from voxfield.storage.vdb.layout import Compression
+from voxfield.storage.voxel_files import is_archive, read_archive
 from voxfield.storage.voxel_pyramid import LAYOUT, VoxelPyramid, write_pyramid
 from voxfield.storage.voxel_vdb import (
     METADATA_NAME,
@@ -228,11 +229,13 @@ def _halved(grids: list[VdbGrid]) -> list[VdbGrid]:
 
 
 def read_voxels(source: str | os.PathLike[str]) -> tuple[StoredVoxels, bool]:
-    """The voxel grid of a file of any layout (of several levels the finest), and whether it is in 16 bits.
+    """The voxel grid of a file of any layout (of several levels the finest) or ``.npz``, and whether it is in 16 bits.
 
     Raises:
         MissingFileError: there is no such file. VolumeFormatError: it holds no voxel grid, or is damaged.
     """
+    if is_archive(source):
+        return StoredVoxels(grid=read_archive(source)[0], layout="grids"), False
     _, about = read_description(VdbFile(source))
     if about.get("layout") == LAYOUT:
         pyramid = VoxelPyramid(source)

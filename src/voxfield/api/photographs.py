@@ -29,9 +29,11 @@ from voxfield.recipes.rehearsal import compile_kernels
 from voxfield.render.image import colour_from_name
 from voxfield.render.lpips import load_lpips
 from voxfield.storage.skipped import Skipped
+from voxfield.storage.voxel_files import is_archive, read_archive
 from voxfield.storage.voxel_vdb import read_voxel_vdb
 from voxfield.training.evaluate import evaluate
 from voxfield.training.experiment import PhotographExperiment
+from voxfield.training.progress import Progress
 from voxfield.training.trainer import Trainer
 from voxfield.viewer.photographs import Photographs
 from voxfield.viewer.training_view import TrainingView
@@ -96,7 +98,7 @@ def _train(
         compile_seconds = compile_kernels(experiment.recipe, task.placement, task.progress)
     reset_peak_memory(device)
     if task.start is not None and state is None:
-        _start_from(model, task.start, experiment.recipe)
+        _start_from(model, task.start, experiment.recipe, task.progress)
     experiment = dataclasses.replace(experiment, model=model.config)
     measure = None
     if held_out is not None and experiment.trainer.evaluation_images:
@@ -173,12 +175,18 @@ def _quick_evaluation(
     return {"split": captures.split, **{name: result[name] for name in ("psnr", "ssim", "lpips")}}
 
 
-def _start_from(model: Model, path: Path, recipe: str) -> None:
-    """Give ``model`` the voxel grid of a file."""
+def _start_from(model: Model, path: Path, recipe: str, progress: Progress) -> None:
+    """Give ``model`` the voxel grid of a file: OpenVDB's, svox2's or a compact one."""
     if not isinstance(model, Plenoxels):
         raise InputError(f"start: {recipe} has no voxels to begin with. Train plenoxels, plenoxels-fast or -llff.")
     try:
-        model.start_from(read_voxel_vdb(path).grid)
+        if is_archive(path):
+            grid, left_out = read_archive(path)
+            if left_out:
+                progress.say(left_out)
+        else:
+            grid = read_voxel_vdb(path).grid
+        model.start_from(grid)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 

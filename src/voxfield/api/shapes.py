@@ -10,7 +10,7 @@ from voxfield.checks import check_choice, check_range, nearest_names
 from voxfield.distributed.executors import ExecutorKind, ExecutorSettings
 from voxfield.distributed.memory import MemoryPart, check_short_job, need_of, process_part
 from voxfield.errors import InputError
-from voxfield.export.shape_pictures import write_contact_sheet
+from voxfield.export.shape_pictures import write_contact_sheet, write_turntable
 from voxfield.geometry.voxel_views import RayStart
 from voxfield.jobs import build_shapes as building
 from voxfield.jobs.check_shapes import CheckedShapes, check_shapes
@@ -183,6 +183,7 @@ def split_shapes(
     val: float = 0.2,
     test: float = 0.0,
     seed: int = 42,
+    forbid_shared: bool = False,
 ) -> dict[str, Any]:
     """Divide a dataset's objects into train, val and test anew.
 
@@ -194,6 +195,8 @@ def split_shapes(
         val: as ``train``.
         test: as ``train``.
         seed: the same seed and objects give the same splits.
+        forbid_shared: no block that is neither empty nor full is in two splits: what objects of several use belongs to
+            the first of train, val and test, and copies of an object go to one split.
 
     Returns:
         The content of ``splits.json``.
@@ -201,7 +204,7 @@ def split_shapes(
     Raises:
         InputError: shares that do not sum to 1. MissingFileError, FormatError: no dataset, or a damaged one.
     """
-    ratios = SplitRatios(train=train, val=val, test=test, seed=seed)
+    ratios = SplitRatios(train=train, val=val, test=test, seed=seed, forbid_shared=forbid_shared)
     return write_splits(open_shapes(Path(dataset)), Path(dataset), ratios)
 
 
@@ -281,16 +284,23 @@ def view_shapes(
     count: int = 64,
     columns: int = 8,
     size: int = 160,
+    turntable: bool = False,
+    frames: int = 48,
+    quiet: bool = True,
 ) -> Path:
-    """Write a contact sheet: a PNG with a picture of each of a dataset's objects and its id.
+    """Write a contact sheet: a PNG with a picture of each of a dataset's objects and its id; or the objects turning.
 
     Args:
         dataset: its folder.
-        output: the PNG to write.
+        output: the PNG to write; of turntables an ``.mp4`` of all objects side by side (extra ``video``), or a folder
+            for a ``.gif`` of each.
         objects: ids of those to show; none: ``count`` of all, evenly chosen.
         count: see ``objects``, at least 1.
         columns: pictures in a row.
         size: pixels along each side of a picture, 16 to 1024.
+        turntable: write objects that turn once in two seconds.
+        frames: pictures of a turn, 2 to 480.
+        quiet: no progress bar.
 
     Returns:
         ``output``.
@@ -298,6 +308,7 @@ def view_shapes(
     Raises:
         InputError: ids that there are not, or bad settings.
         MissingFileError, FormatError: no dataset, or a damaged one.
+        MissingExtraError, UnavailableError: videos cannot be written here.
     """
     check_range("count", count, minimum=1)
     shapes = open_shapes(Path(dataset))
@@ -311,4 +322,17 @@ def view_shapes(
     shown = [places[name] for name in objects] or [
         every[index * len(every) // min(count, len(every))] for index in range(min(count, len(every)))
     ]
-    return write_contact_sheet(shapes, Path(output), objects=shown, columns=columns, size=size)
+    if not turntable:
+        return write_contact_sheet(shapes, Path(output), objects=shown, columns=columns, size=size)
+    steps = frames if Path(output).suffix.lower() == ".mp4" else len(shown)
+    with Progress(quiet=quiet) as progress, progress.stage("Turning objects", steps) as stage:
+        write_turntable(
+            shapes,
+            Path(output),
+            objects=shown,
+            columns=columns,
+            size=size,
+            frames=frames,
+            advance=stage.advance,
+        )
+    return Path(output)

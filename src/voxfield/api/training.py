@@ -80,8 +80,8 @@ def train(
         quiet: no progress bar.
         overrides: settings as ``"path=value"``.
         config: a YAML file of settings, or the ``experiment.json`` of another run.
-        start: a ``.vdb`` file of a voxel grid that a plenoxels training begins with, in place of a fresh one: see
-            `Run.export_vdb`. Schedules begin anew, in the stage of the grid's resolution.
+        start: a ``.vdb`` file of a voxel grid that a plenoxels training begins with, in place of a fresh one (see
+            `Run.export_vdb`), or svox2's ``ckpt.npz``. Schedules begin anew, in the stage of the grid's resolution.
         view: show the training in a browser while it runs, at a cost of less than a tenth of its speed.
         host: for whom, see `voxfield.view`.
         port: of the page; where it is in use, the next that is free.

@@ -33,10 +33,11 @@ def view(
     """Show a run, a scene, a volume, a mesh or points in a browser.
 
     Args:
-        path: run directory, or a scene's ``.json`` file; or an OpenVDB file, whose fog or level set is marched through;
-            or a folder or file of its levels of detail (`make_levels`), which are loaded as they are needed; or a voxel
-            dataset, pre-rendered voxels, a ``.npy`` volume or points, HDF5 volumes, a mesh, a point cloud (PLY, PCD, LAS,
-            LAZ, NPZ or text), or a folder of such files and of volumes, which the browser draws by itself.
+        path: run directory, or a scene's ``.json`` file; or an OpenVDB file or a compressed volume, whose fog or level
+            set is marched through; or a folder or file of its levels of detail (`make_levels`), which are loaded as
+            they are needed; or a voxel dataset, pre-rendered voxels, a ``.npy`` volume or points, HDF5 volumes, a mesh,
+            a point cloud (PLY, PCD, LAS, LAZ, NPZ or text), or a folder of such files and of volumes, which the browser
+            draws by itself.
         host: name or address of this machine's on which to listen; the URL then holds a secret that whoever looks
             needs. None: only this machine can look.
         port: 1 to 65535; 0: any that is free.
@@ -49,7 +50,8 @@ def view(
 
     Raises:
         MissingExtraError: viser is not installed. UnavailableError: the port is in use.
-        InputError: no such host. MissingFileError, FormatError: the run or the file cannot be read.
+        InputError: no such host, or a run that learnt from no photographs. MissingFileError, FormatError: the run or
+            the file cannot be read.
     """
     require_viser()
     if is_scene(path):

@@ -41,13 +41,14 @@ def check_volumes(
         names: grids that are read; all where empty.
         made: bytes of what is made of the grids, for each byte of theirs.
         box_bytes: bytes of what is made for each voxel of the box around the largest grid, empty ones too.
-        kernels: whether our kernels run.
+        kernels: whether our kernels run, as they do wherever a compressed volume is unpacked.
         remedy: what a person can lower.
 
     Raises:
         InputError: it is more than ``memory``, or than there is.
         MissingFileError, FormatError: as opening the files.
     """
+    kernels = kernels or any(is_compressed(Path(source)) for source in sources)
     held = sum(volume_bytes(source, names) for source in sources)
     box = max(box_voxels(source, names) for source in sources) if box_bytes else 0
     need = need_of(

@@ -1,4 +1,4 @@
-"""Sparse volumes on disk: reading, writing, describing, converting, merging and cropping OpenVDB files."""
+"""Sparse volumes on disk: reading, writing, converting, merging and cropping OpenVDB files."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -7,24 +7,25 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
-import torch
 
 from voxfield.api.places import anywhere
+from voxfield.api.volume_items import holds_items, read_item
 from voxfield.api.volume_memory import check_volumes
 from voxfield.checks import check_choice, check_range
 from voxfield.distributed.memory import MemoryPart, check_short_job, need_of, process_part
 from voxfield.errors import InputError
-from voxfield.render.image import write_png
+from voxfield.storage.compressed import is_compressed
 from voxfield.storage.dense_files import DenseVolume, dense_ending, read_dense, write_dense
-from voxfield.storage.json_values import json_values
 from voxfield.storage.nanovdb import write_nanovdb
 from voxfield.storage.remote import shown
-from voxfield.storage.vdb import VdbFile, VdbGrid, VdbHeader, read_vdb, write_vdb
-from voxfield.storage.vdb.layout import Compression, compression_text
+from voxfield.storage.vdb import VdbGrid, write_vdb
+from voxfield.storage.vdb.layout import Compression
+from voxfield.storage.volume_files import open_volume_file, read_volume_file
+from voxfield.storage.voxel_files import is_archive, read_archive
+from voxfield.storage.voxel_vdb import write_voxel_vdb
 from voxfield.training.progress import Progress
 from voxfield.voxels.sparse import SparseVolume
 from voxfield.voxels.sparse_edit import combine, crop, prune, sparsify
-from voxfield.voxels.sparse_slice import Axis, Slice, shades, slice_of
 from voxfield.voxels.vdb_tree import COORDINATE_MAX, COORDINATE_MIN
 
 _REWRITTEN: Final = 0.3
@@ -43,19 +44,19 @@ SameNames = Literal["error", "keep", "over", "sum", "max", "min"]
 
 @anywhere("path")
 def read_volume(path: str | os.PathLike[str], name: str | None = None) -> VdbGrid:
-    """Load one grid of an OpenVDB file, whatever the size of the others.
+    """Load one grid of an OpenVDB file, or of a compressed volume, whatever the size of the others.
 
     Args:
-        path: the ``.vdb`` file.
+        path: the file.
         name: which grid; may be left out where there is one.
 
     Raises:
         MissingFileError: there is no such file.
-        FormatError: it is no OpenVDB file, cut short or damaged, or the grid is of a kind that is not read.
+        FormatError: it is neither, cut short or damaged, or the grid is of a kind that is not read.
         InputError: no grid of that name, or several and none named.
         MissingExtraError: the grid is compressed by Blosc, which is not installed.
     """
-    file = VdbFile(path)
+    file = open_volume_file(path)
     if name is None:
         if len(file.grids) != 1:
             names = ", ".join(repr(header.name) for header in file.grids) or "none"
@@ -78,73 +79,6 @@ def write_volume(
     return write_vdb(path, listed, compression=compression, level=level, metadata=metadata)
 
 
-@anywhere("path")
-def volume_info(path: str | os.PathLike[str], *, values: bool = False) -> dict[str, Any]:
-    """What an OpenVDB file holds, in the types JSON has.
-
-    Args:
-        path: the ``.vdb`` file.
-        values: also look at every value: ranges, and the memory of each grid once loaded. Without it only topologies
-            are read.
-
-    Returns:
-        ``file``, ``file_size_mb``, ``version``, ``num_grids``, ``total_active_voxels`` (of grids that share a tree,
-        counted once), ``metadata`` and ``grids``: for each its name, type, class, active voxels, bounding box of these
-        (index coordinates, both ends inside), voxel size, transform and compression. A grid of a kind that is not
-        read has its ``type`` and ``"read": False``.
-
-    Raises:
-        MissingFileError, FormatError, MissingExtraError: as `read_volume`.
-    """
-    file = VdbFile(path)
-    grids = [_describe(file, header, values) for header in file.grids]
-    own = [one for one in grids if one["read"] and one["shares_tree_of"] is None]
-    return {
-        "file": shown(file.path),
-        "file_size_mb": file.path.stat().st_size / 1e6,
-        "version": file.version,
-        "library": ".".join(map(str, file.library)),
-        "uuid": file.uuid,
-        "num_grids": len(grids),
-        "total_active_voxels": sum(one["active_voxels"] for one in own),
-        "metadata": json_values(file.metadata),
-        "grids": grids,
-    }
-
-
-@anywhere("path", output="png")
-def slice_volume(
-    path: str | os.PathLike[str],
-    name: str | None = None,
-    *,
-    axis: Axis = "z",
-    at: int | None = None,
-    longest: int = 512,
-    png: str | os.PathLike[str] | None = None,
-) -> Slice:
-    """A slice through a grid of an OpenVDB file, to look at.
-
-    Args:
-        path: the ``.vdb`` file.
-        name: which grid; the first that is read where left out.
-        axis, at, longest: see `slice_of`.
-        png: also write it as a picture, in which brighter is more and black is nothing.
-
-    Raises:
-        InputError: no such grid, nothing active in it, or options out of range.
-        MissingFileError, FormatError, MissingExtraError: as `read_volume`.
-    """
-    file = VdbFile(path)
-    headers = [header for header in file.grids if header.kind is not None]
-    if name is None and not headers:
-        raise InputError(f"{path}: has no grid that is read.")
-    volume = file.read(headers[0] if name is None else name).volume
-    cut = slice_of(volume, axis, at, longest=longest)
-    if png is not None:
-        write_png(png, torch.from_numpy(shades(cut.values))[..., None].expand(-1, -1, 3))
-    return cut
-
-
 @anywhere("source", output="output")
 def convert_volume(
     source: str | os.PathLike[str],
@@ -156,14 +90,18 @@ def convert_volume(
     half: bool | None = None,
     tolerance: float = 0.0,
     voxel_size: float = 1.0,
+    index: int | None = None,
     memory: int | str | None = None,
     quiet: bool = True,
 ) -> list[VdbGrid]:
     """Write a volume anew: other compression or precision, fewer voxels, chosen grids; or to and from other formats.
 
     Args:
-        source: a ``.vdb`` file, or a dense array of a type that grids have, see `storage.dense_files`: ``.npy``,
-            ``.zarr``, ``.nii``, ``.nii.gz`` or ``.raw`` with its ``.raw.json``.
+        source: a ``.vdb`` file or a compressed volume, or a dense array of a type that grids have, see
+            `storage.dense_files`: ``.npy``, ``.zarr``, ``.nii``, ``.nii.gz`` or ``.raw`` with its ``.raw.json``;
+            or one volume of a voxel dataset or of an HDF5 file of ``voxels`` (N, D, H, W); or a voxel grid, a
+            ``ckpt.npz`` of svox2 or what `write_compact` wrote, which becomes a ``.vdb`` file as `Run.export_vdb` makes
+            it.
         output: a ``.vdb`` file; ``.nvdb`` for NanoVDB's viewers (compression ``zip`` or, for any other, none); or a
             dense array of one grid in the box of its active voxels.
         names: grids to keep; all where empty.
@@ -172,6 +110,7 @@ def convert_volume(
         half: store floating-point values in 16 bits; as the source has them where left out.
         tolerance: active voxels within this of the background become background, and blocks constant within it tiles.
         voxel_size: of a grid made from an array whose file has no transform, in world units.
+        index: which volume, of a source that holds several.
         memory: most memory, in bytes or as ``"8GB"``; what there is to spare if None. What is needed is known before.
         quiet: do not say that much is needed.
 
@@ -182,13 +121,23 @@ def convert_volume(
         InputError: other endings, names that are absent, or options that do not fit.
         MissingFileError, FormatError, MissingExtraError: as `read_volume`.
     """
-    from_dense, to_dense = _is_dense(source, ".vdb"), _is_dense(output, ".vdb", ".nvdb")
-    if from_dense:
+    if is_archive(source):
+        options = {"names": names, "tolerance": tolerance, "index": index}
+        return _convert_archive(source, output, options, compression, level, half=bool(half), quiet=quiet)
+    item = holds_items(Path(source))
+    if index is not None and not item:
+        raise InputError("index: only voxel datasets and HDF5 files hold several volumes. Leave it out.")
+    from_dense = not item and not is_compressed(Path(source)) and _is_dense(source, ".vdb")
+    to_dense = _is_dense(output, ".vdb", ".nvdb")
+    if item:
+        grids = [read_item(Path(source), index, voxel_size=voxel_size, memory=memory, quiet=quiet)]
+    elif from_dense:
         _check_array(Path(source), memory, quiet=quiet)
+        grids = [_grid_of_array(Path(source), voxel_size)]
     else:
         made = _THINNED if tolerance else _REWRITTEN
         check_volumes([source], memory, quiet=quiet, names=names, made=made, box_bytes=_DENSE_BYTES if to_dense else 0)
-    grids = [_grid_of_array(Path(source), voxel_size)] if from_dense else read_vdb(source, names or None)
+        grids = read_volume_file(source, names)
     if half is not None:
         grids = [replace(grid, half=half) for grid in grids]
     if tolerance:
@@ -202,9 +151,31 @@ def convert_volume(
     elif Path(output).suffix.lower() == ".nvdb":
         write_nanovdb(output, grids, compression="zip" if compression == "zip" else "none")
     else:
-        metadata = {} if from_dense else VdbFile(source).metadata
+        metadata = {} if from_dense or item else open_volume_file(source).metadata
         write_vdb(output, grids, compression=compression, level=level, metadata=metadata)
     return grids
+
+
+def _convert_archive(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    options: Mapping[str, Any],
+    compression: Compression,
+    level: int,
+    *,
+    half: bool,
+    quiet: bool,
+) -> list[VdbGrid]:
+    """Write the voxel grid of an ``.npz`` file as a ``.vdb`` file that training can begin with."""
+    given = [name for name, value in options.items() if value]
+    if given:
+        raise InputError(f"{given[0]}: {source} is converted as it is. Then: voxfield vdb optimise, or convert.")
+    if Path(output).suffix.lower() != ".vdb":
+        raise InputError(f"{output}: expected a file that ends in .vdb, as {source} is a voxel grid.")
+    grid, left_out = read_archive(source)
+    if left_out:
+        Progress(quiet=quiet).say(left_out)
+    return read_volume_file(write_voxel_vdb(output, grid, half=half, compression=compression, level=level))
 
 
 @anywhere("sources", output="output")
@@ -220,7 +191,7 @@ def merge_volumes(
     """Bring the grids of several files into one.
 
     Args:
-        sources: two or more ``.vdb`` files; the metadata of later files win.
+        sources: two or more ``.vdb`` files or compressed volumes; the metadata of later files win.
         output: the file to write; may be one of them.
         same_names: what to do with grids of one name: refuse them (``error``), ``keep`` them side by side, or make them
             one, where the later's active voxels lie ``over`` the earlier's, or both are brought together by ``sum``,
@@ -233,16 +204,18 @@ def merge_volumes(
         The grids as they were written.
 
     Raises:
-        InputError: unknown options, or grids of one name that cannot become one.
+        InputError: no files, unknown options, or grids of one name that cannot become one.
         MissingFileError, FormatError, MissingExtraError: as `read_volume`.
     """
+    if not sources:
+        raise InputError("sources: name the files to merge.")
     check_volumes(sources, memory, quiet=quiet, made=_REWRITTEN if same_names in ("error", "keep") else _COMBINED)
     check_choice("same_names", same_names, ("error", "keep", "over", "sum", "max", "min"))
     merged: list[VdbGrid] = []
     metadata: dict[str, Any] = {}
     for source in sources:
-        metadata |= VdbFile(source).metadata
-        for grid in read_vdb(source):
+        metadata |= open_volume_file(source).metadata
+        for grid in read_volume_file(source):
             place = next((i for i, one in enumerate(merged) if one.name == grid.name), None)
             if place is None or same_names == "keep":
                 merged.append(grid)
@@ -276,8 +249,8 @@ def crop_volume(
     """Write the part of every grid that lies in a box; outside it everything becomes inactive background.
 
     Args:
-        source: a ``.vdb`` file.
-        output: the file to write; may be the same.
+        source: a ``.vdb`` file, or a compressed volume.
+        output: the ``.vdb`` file to write; may be the same.
         lower: three coordinates (x, y, z) of the box: the first voxel kept.
         upper: one past the last voxel kept.
         world: the box is in world coordinates: voxels whose values lie in it, ends included, are kept. Of grids that
@@ -290,7 +263,8 @@ def crop_volume(
         The grids as they were written.
 
     Raises:
-        InputError: an empty box, or coordinates that are not finite or, of voxels, not whole.
+        InputError: a box that is empty or lies beside all that is active, or coordinates that are not finite or, of
+            voxels, not whole.
         MissingFileError, FormatError, MissingExtraError: as `read_volume`.
     """
     check_volumes([source], memory, quiet=quiet, made=_THINNED)
@@ -299,10 +273,11 @@ def crop_volume(
         raise InputError(f"box: expected three finite coordinates each, got {lower} and {upper}.")
     if not world and ((low != np.floor(low)).any() or (high != np.floor(high)).any()):
         raise InputError(f"box: expected whole voxels, got {lower} and {upper}. For world coordinates say world.")
-    file = VdbFile(source)
     kept: list[VdbGrid] = []
     cropped: dict[tuple[int, bytes], Any] = {}
-    grids = [file.read(header) for header in file.grids]
+    grids = read_volume_file(source)
+    if (low < high).all():
+        _check_met(Path(source), grids, low, high, world)
     for grid in grids:
         box = _index_box(low, high, grid.index_to_world) if world else (low.astype(np.int64), high.astype(np.int64))
         # Grids that shared a volume go on sharing it where their boxes are alike.
@@ -310,8 +285,34 @@ def crop_volume(
         if key not in cropped:
             cropped[key] = crop(grid.volume, *box)
         kept.append(replace(grid, volume=cropped[key]))
-    write_vdb(output, kept, compression=compression, metadata=file.metadata)
+    write_vdb(output, kept, compression=compression, metadata=open_volume_file(source).metadata)
     return kept
+
+
+def _check_met(source: Path, grids: Sequence[VdbGrid], low: np.ndarray, high: np.ndarray, world: bool) -> None:
+    """Raise if a box lies beside the active voxels of every grid that has some: who asks for it mistook the units."""
+    beside = []
+    for grid in grids:
+        bounds = grid.volume.active_bounds
+        if bounds is None:
+            continue
+        lower, upper = _index_box(low, high, grid.index_to_world) if world else (low, high)
+        if (lower < bounds[1]).all() and (upper > bounds[0]).all():
+            return
+        first, last = bounds[0].astype(np.float64), bounds[1] - 1.0
+        if world:
+            first, last = _box_around(first, last, grid.index_to_world)
+        beside.append(f"{grid.name!r} from {_point(first)} to {_point(last)}")
+    if beside:
+        units = "in world coordinates" if world else "in voxels. For world coordinates say world"
+        raise InputError(
+            f"box: {_point(low)} to {_point(high)} holds no active voxel of {shown(source)}, which has "
+            f"{', '.join(beside)}, {units}."
+        )
+
+
+def _point(values: np.ndarray) -> str:
+    return f"({', '.join(f'{one:.6g}' for one in values.tolist())})"
 
 
 def _check_array(path: Path, memory: int | str | None, *, quiet: bool) -> None:
@@ -323,37 +324,6 @@ def _check_array(path: Path, memory: int | str | None, *, quiet: bool) -> None:
         process=process_part(kernels=False),
     )
     check_short_job(memory, need, "Convert a part of the array", Progress(quiet=quiet).say)
-
-
-def _describe(file: VdbFile, header: VdbHeader, values: bool) -> dict[str, Any]:
-    """One grid in the types JSON has."""
-    known = {"name": header.name, "type": header.type_name, "half": header.half, "read": header.kind is not None}
-    if header.kind is None:
-        return known
-    summary = file.summary(header)
-    topology = summary.topology
-    bounds = topology.active_bounds
-    matrix = summary.index_to_world
-    described = {
-        **known,
-        "class": summary.grid_class,
-        "shares_tree_of": header.parent or None,
-        "active_voxels": topology.active_count,
-        "blocks": len(topology.origins),
-        "tiles": len(topology.tiles),
-        "bounding_box": None if bounds is None else {"min": bounds[0].tolist(), "max": (bounds[1] - 1).tolist()},
-        "background": json_values(topology.background),
-        "voxel_size": np.linalg.norm(matrix[:3, :3], axis=0).tolist(),
-        "index_to_world": matrix.tolist(),
-        "compression": compression_text(summary.compression),
-        "metadata": json_values(summary.metadata),
-    }
-    if values:
-        volume = file.read(header).volume
-        found = volume.active_range()
-        described["range"] = None if found is None else json_values({"min": found[0], "max": found[1]})
-        described["memory_mb"] = volume.nbytes / 1e6
-    return described
 
 
 def _is_dense(path: str | os.PathLike[str], *sparse: str) -> bool:
@@ -386,15 +356,21 @@ def _write_array(path: Path, grid: VdbGrid) -> None:
     write_dense(path, volume)
 
 
-def _index_box(low: np.ndarray, high: np.ndarray, index_to_world: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The voxels whose values lie in a box of the world, as [lower, upper) in index coordinates."""
+def _box_around(low: np.ndarray, high: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The box around another one once that is moved, turned and scaled by a matrix (4, 4)."""
     corners = np.array(
         [[x, y, z, 1.0] for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])]
     )
-    index = np.linalg.solve(index_to_world, corners.T)[:3]
+    placed = (matrix @ corners.T)[:3]
+    return placed.min(axis=1), placed.max(axis=1)
+
+
+def _index_box(low: np.ndarray, high: np.ndarray, index_to_world: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The voxels whose values lie in a box of the world, as [lower, upper) in index coordinates."""
+    first, last = _box_around(low, high, np.linalg.inv(index_to_world))
     # Rounding must not lose voxels that lie on the box itself.
-    slack = 1e-9 * np.maximum(1.0, np.abs(index).max(axis=1))
+    slack = 1e-9 * np.maximum(1.0, np.maximum(np.abs(first), np.abs(last)))
     limits = COORDINATE_MIN, COORDINATE_MAX + 1
-    lower = np.clip(np.ceil(index.min(axis=1) - slack), *limits).astype(np.int64)
-    upper = np.clip(np.floor(index.max(axis=1) + slack) + 1, *limits).astype(np.int64)
+    lower = np.clip(np.ceil(first - slack), *limits).astype(np.int64)
+    upper = np.clip(np.floor(last + slack) + 1, *limits).astype(np.int64)
     return lower, upper

@@ -43,7 +43,7 @@ VERBS = {
     "export vdb": "Export a run's field as an OpenVDB file of density and colour.",
     "export html": "Export a run's field as one HTML file that shows it in a browser, without a server.",
     "sample diffusion": "Draw volumes from a diffusion, write them for other programs, and measure them.",
-    "vdb info": "Say what an OpenVDB file holds: grids, types, bounds, transforms, compression.",
+    "vdb info": "Say what an OpenVDB file holds: grids, types, bounds, transforms, values, compression.",
     "vdb stats": "Measure an OpenVDB file: sizes, active voxels, value ranges, memory of each grid.",
     "vdb convert": "Write an OpenVDB file anew: compression, precision, fewer voxels; or to and from other formats.",
     "vdb merge": "Bring the grids of several OpenVDB files into one.",
@@ -205,7 +205,14 @@ def _reword(box: str) -> str:
         return "these options do not fit."
     said = sections[0]
     if said.startswith("Missing from"):
-        said = "missing " + " and ".join(line for line in body if re.fullmatch(r"[A-Z_]+", line)) + "."
+        # Options and metavars; what they are for stands below each.
+        lacking = [line for line in body if re.fullmatch(r"--[a-z][\w-]*( [^(]+)?|[A-Z_]+( \.\.\.)?", line)]
+        said = f"missing {' and '.join(lacking)}."
+    choice = re.match(r"invalid choice '(.*?)' for argument '(.*?)'\. Expected one of \((.*)\)", said)
+    if choice is not None:
+        got, option, listed = choice.groups()
+        choices = ", ".join(_in_order(re.findall(r"'[^']*'", listed)))
+        said = f"{option}: expected one of {choices}, got '{got}'."
     value = re.match(r"Error parsing (\S+): .*?(\S+) could be instantiated from \['(.*?)'\]", said)
     if value is None:
         value = re.match(r"Error parsing (\S+): .*?()invalid literal for \w+\(\).*?: '(.*?)'", said)
@@ -218,6 +225,12 @@ def _reword(box: str) -> str:
     if near and near[0]:
         said = said.rstrip(".") + f". Did you mean {' or '.join(dict.fromkeys(near[0]))}?"
     return said if said.endswith((".", "?", ")")) else said + "."
+
+
+def _in_order(choices: Sequence[str]) -> list[str]:
+    """Quoted choices, numbers by their size; None, which is what an option is that was left out, is not one."""
+    real = [choice for choice in choices if choice != "'None'"]
+    return sorted(real, key=lambda one: (0, int(one[1:-1]), one) if one[1:-1].isdecimal() else (1, 0, one))
 
 
 def _fail(message: str, code: int) -> int:

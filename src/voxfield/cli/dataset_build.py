@@ -15,10 +15,11 @@ _SHOWN = 20
 
 
 def command(
-    meshes: Annotated[Positional[tuple[str, ...]], arg(metavar="MESHES")],
+    meshes: Annotated[Positional[tuple[str, ...]], arg(metavar="MESHES")] = (),
     /,
     *,
     output_dir: Annotated[Path, arg(metavar="DIR")],
+    thingi10k: bool = False,
     resolution: Annotated[int, arg(metavar="N")] = 128,
     min_resolution: Annotated[int, arg(metavar="N")] = 4,
     coverage: Literal["surface", "solid", "conservative"] = "conservative",
@@ -45,6 +46,8 @@ def command(
 
     Args:
         meshes: mesh files (PLY, OBJ, STL, OFF, GLB, glTF, 3MF, or a ZIP with one), folders of them, patterns.
+        thingi10k: meshes of Thingi10K in their place, --num-objects of them, which its own package downloads (extra
+            neural-rendering).
         output_dir: folder of the dataset: a new or empty one, or one that an earlier call made.
         resolution: voxels along each axis of an object; a power of two, 4 to 1024.
         min_resolution: voxels along each axis of the smallest blocks; a power of two.
@@ -68,6 +71,8 @@ def command(
     import voxfield
     from voxfield.distributed.worker_server import begin_server
 
+    if thingi10k or not meshes:
+        meshes = _named(meshes, thingi10k, num_objects, start_object)
     begin_server("voxfield.jobs.build_shapes", executor=executor, workers=workers)
     from voxfield.jobs.build_shapes import FAILURES_FILE
     from voxfield.jobs.split_shapes import SplitRatios
@@ -104,3 +109,18 @@ def command(
         print(f"Left out {len(built.failures) - _SHOWN} more: see {output_dir / FAILURES_FILE}")
     print(f"Wrote {output_dir}")
     return 1 if built.failures else 0
+
+
+def _named(meshes: tuple[str, ...], thingi10k: bool, num_objects: int | None, start_object: int) -> tuple[str, ...]:
+    """The meshes of Thingi10K; without it there have to be others."""
+    from voxfield.errors import InputError
+
+    if not thingi10k:
+        raise InputError("missing MESHES: name mesh files, folders or patterns, or say --thingi10k.")
+    if meshes:
+        raise InputError(f"MESHES: --thingi10k takes their place. Leave {' '.join(meshes)} or --thingi10k out.")
+    if num_objects is None:
+        raise InputError("--thingi10k: say how many meshes with --num-objects; there are 10,000, of tens of gigabytes.")
+    from voxfield.jobs.thingi10k import thingi10k_meshes
+
+    return tuple(map(str, thingi10k_meshes(start_object + num_objects)))

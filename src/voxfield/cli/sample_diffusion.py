@@ -16,11 +16,12 @@ def command(
     *,
     output: Annotated[Path | None, optional("DIR")] = None,
     num: Annotated[int, arg(metavar="N")] = 16,
-    sampler: Annotated[Literal["ddpm", "ddim", "dpm-solver++"] | None, optional("NAME")] = None,
+    sampler: Annotated[Literal["ddpm", "ddim", "dpm-solver++"] | None, optional("ddpm|ddim|dpm-solver++")] = None,
     steps: Annotated[int | None, optional("N")] = None,
     eta: Annotated[float | None, optional("X")] = None,
     guidance: Annotated[float | None, optional("X")] = None,
     label: Annotated[int | None, optional("N")] = None,
+    projection: Annotated[Path | None, optional("FILE")] = None,
     seed: Annotated[int, arg(metavar="N")] = 0,
     batch: Annotated[int, arg(metavar="N")] = 16,
     formats: Annotated[tuple[str, ...], arg(metavar="NAME ...")] = ("hdf5", "sheet"),
@@ -45,6 +46,9 @@ def command(
         eta: noise that ddim adds at every step, 0 to 1.
         guidance: strength of the class, 1 as trained; more makes volumes more typical and less varied.
         label: class to make, for runs with classes.
+        projection: mean of the volume to make along the run's model.projection, for runs with one: a picture or .npy
+            array of values from 0 to 1, rows and columns being the other axes in the order z, y, x; .npy arrays may
+            hold one for each volume.
         seed: of all noise; the same seed gives the same volumes.
         batch: volumes made at once; memory grows with it, see --memory.
         formats: any of hdf5, tiff, vdb, mesh, points, sheet, turntable.
@@ -72,6 +76,7 @@ def command(
         eta=eta,
         guidance=guidance,
         label=label,
+        projection=projection,
         seed=seed,
         batch=batch,
         formats=formats,
@@ -84,5 +89,7 @@ def command(
     if "metrics" in made:
         shown = {name: made["metrics"][name] for name in ("generated", "training", "baselines", "reference")}
         print(format_nested(shown))
+    for note in made["notes"]:
+        print(note)
     print(f"Wrote  {len(made['files'])} files in {folder}")
     return 0

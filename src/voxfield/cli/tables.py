@@ -65,23 +65,53 @@ def format_nested(values: Mapping[str, Any], indent: int = 0) -> str:
 
 def format_volume(information: Mapping[str, Any]) -> str:
     """What `voxfield.volume_info` says of a file: its grids as a table, one line each."""
-    rows = []
-    for grid in information["grids"]:
-        kind = grid["type"] + (" (half)" if grid["half"] else "")
-        if not grid["read"]:
-            rows.append((grid["name"], kind, "not read", "", "", "", ""))
-            continue
-        box = grid["bounding_box"]
-        bounds = f"{box['min']} to {box['max']}" if box else "nothing active"
-        size = sorted({f"{side:.6g}" for side in grid["voxel_size"]})
-        edges = size[0] if len(size) == 1 else " x ".join(f"{side:.6g}" for side in grid["voxel_size"])
-        shared = f"tree of {grid['shares_tree_of']!r}" if grid["shares_tree_of"] else grid["compression"]
-        rows.append((grid["name"], kind, grid["class"], f"{grid['active_voxels']:,}", bounds, edges, shared))
-    header = ("grid", "type", "class", "active voxels", "bounding box", "voxel size", "stored as")
-    lines = [f"{information['file']}: OpenVDB {information['version']}, {information['file_size_mb']:.3f} MB"]
+    rows = [_volume_row(grid) for grid in information["grids"]]
+    version = information["codec"] if information["version"] is None else information["version"]
+    lines = [f"{information['file']}: {information['format']} {version}, {information['file_size_mb']:.3f} MB"]
     if information["metadata"]:
         lines.append(format_nested({"metadata": information["metadata"]}))
-    return "\n".join([*lines, "", format_table(header, rows) if rows else "It has no grids."])
+    lines += ["", format_table(_VOLUME_COLUMNS, rows) if rows else "It has no grids."]
+    unread = [grid for grid in information["grids"] if "unread" in grid]
+    lines += [f"Values of {grid['name']} are not read: {grid['unread']}" for grid in unread]
+    return "\n".join(lines)
+
+
+_VOLUME_COLUMNS = (
+    "grid",
+    "type",
+    "class",
+    "active voxels",
+    "bounding box",
+    "voxel size",
+    "transform",
+    "values",
+    "stored as",
+)
+
+
+def _volume_row(grid: Mapping[str, Any]) -> list[str]:
+    """The cells of one grid."""
+    kind = grid["type"] + (" (half)" if grid["half"] else "")
+    if not grid["read"]:
+        return [grid["name"], kind, "not read", *[""] * (len(_VOLUME_COLUMNS) - 3)]
+    box = grid.get("bounding_box")
+    bounds = f"{box['min']} to {box['max']}" if box else "nothing active" if "bounding_box" in grid else "not unpacked"
+    size = sorted({f"{side:.6g}" for side in grid["voxel_size"]})
+    edges = size[0] if len(size) == 1 else " x ".join(f"{side:.6g}" for side in grid["voxel_size"])
+    moved = [f"moved by {_format_end(grid['translation'])}"] if any(grid["translation"]) else []
+    turned = [grid["rotation"]] if grid["rotation"] else []
+    found = grid.get("range")
+    values = "" if "range" in grid else "not read"
+    if found:
+        values = f"{_format_end(found['min'])} to {_format_end(found['max'])}"
+    shared = f"tree of {grid['shares_tree_of']!r}" if grid["shares_tree_of"] else grid["compression"]
+    place = ", ".join(moved + turned)
+    return [grid["name"], kind, grid["class"], f"{grid['active_voxels']:,}", bounds, edges, place, values, shared]
+
+
+def _format_end(value: Any) -> str:
+    """One end of a range, of vectors in brackets."""
+    return f"({_format_value(value)})" if isinstance(value, list) else _format_value(value)
 
 
 def format_slice(slice_: "Slice") -> str:

@@ -28,7 +28,7 @@ def command(
     quiet: bool = False,
     settings: Annotated[tuple[str, ...], UseAppendAction, arg(name="set", metavar="PATH=VALUE")] = (),
     config: Annotated[Path | None, optional("FILE")] = None,
-    start: Annotated[Path | None, arg(name="from", metavar="FILE.vdb", help_behavior_hint="")] = None,
+    start: Annotated[Path | None, arg(name="from", metavar="FILE", help_behavior_hint="")] = None,
     view: bool = False,
     host: Annotated[str | None, optional("HOST")] = None,
     port: Annotated[int, arg(metavar="N")] = 7007,
@@ -61,7 +61,8 @@ def command(
         quiet: no progress bar.
         settings: change one setting; give the option again for more.
         config: YAML file of settings, or the experiment.json of another run.
-        start: begin with the voxel grid of this file, as written by: voxfield export vdb. Of plenoxels recipes.
+        start: begin with the voxel grid of this file, as written by: voxfield export vdb; or svox2's ckpt.npz. Of
+            plenoxels recipes.
         view: show the training in a browser, with buttons to pause and stop it.
         host: with --view, listen on this address of the machine's; see voxfield view.
         port: with --view, the page's port; where it is in use, the next.

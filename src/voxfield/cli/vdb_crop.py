@@ -24,8 +24,8 @@ def command(
     """Write the part of an OpenVDB file's grids that lies in a box.
 
     Args:
-        source: a .vdb file.
-        output: the file to write; may be the same.
+        source: a .vdb file, or a compressed volume.
+        output: the .vdb file to write; may be the same.
         lower: first voxel of the box.
         upper: one past its last voxel.
         world: the box is in world coordinates instead of voxels.

@@ -15,19 +15,20 @@ def command(
     /,
     *,
     json: bool = False,
+    values: bool = False,
     slice: Annotated[Literal["x", "y", "z"] | None, optional("x|y|z")] = None,  # noqa: A002  (the option's name)
     at: Annotated[int | None, optional("N")] = None,
     grid: Annotated[str | None, optional("NAME")] = None,
     png: Annotated[Path | None, optional("FILE.png")] = None,
 ) -> int:
-    """Say what an OpenVDB file holds: grids, types, bounds, transforms, compression.
+    """Say what an OpenVDB file holds: grids, types, bounds, transforms, values, compression.
 
-    Values are not read, however large the file is, but those of a grid that a slice is shown of. Ranges and memory:
-    voxfield vdb stats --help
+    Ranges of values are read where the grids take at most 256 MB in memory; of larger ones with --values.
 
     Args:
-        file: a .vdb file.
+        file: a .vdb file, or a compressed volume.
         json: print JSON for other programs.
+        values: read every value, however large the file is.
         slice: also show a slice across this axis, as characters.
         at: voxel coordinate of the slice; the middle if left out.
         grid: the one to show; the first if left out.
@@ -36,7 +37,7 @@ def command(
     import voxfield
     from voxfield.cli.tables import format_slice, format_volume
 
-    information = voxfield.volume_info(file)
+    information = voxfield.volume_info(file, values=True if values else None)
     if json:
         from json import dumps
 

@@ -22,7 +22,7 @@ def command(
     """Bring the grids of several OpenVDB files into one.
 
     Args:
-        sources: .vdb files.
+        sources: .vdb files, or compressed volumes.
         output: the file to write; may be one of them.
         same_names: grids of one name: refuse them, keep them side by side, or make them one, the later's active voxels
             over the earlier's, or both brought together.

@@ -17,7 +17,7 @@ def command(
     """Measure an OpenVDB file: sizes, active voxels, value ranges, memory of each grid.
 
     Args:
-        file: a .vdb file.
+        file: a .vdb file, or a compressed volume.
         json: print JSON for other programs.
     """
     import voxfield

@@ -25,8 +25,8 @@ def command(
     ssh -L 7007:127.0.0.1:7007 THIS_MACHINE, then open http://127.0.0.1:7007 there.
 
     Args:
-        path: run directory, scene's .json file, .vdb file, voxel dataset, .npy volume or points, mesh, points (.ply,
-            .pcd, .xyz, .csv, .las, .laz, .npz), or a folder of such files.
+        path: run directory, scene's .json file, .vdb file, compressed volume, voxel dataset, .npy volume or points,
+            mesh, points (.ply, .pcd, .xyz, .csv, .las, .laz, .npz), or a folder of such files.
         host: name or address of this machine's on which to listen, 0.0.0.0 for all: whoever has the URL that is printed
             can look.
         port: port of the page.

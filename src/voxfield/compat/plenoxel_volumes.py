@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from voxfield.api.levels import optimise_volume
-from voxfield.api.volumes import volume_info
+from voxfield.api.volume_info import volume_info
 from voxfield.checks import check_choice, check_range
 from voxfield.compat.plenoxel_settings import PlenoxelConfig
 from voxfield.distributed.devices import check_device

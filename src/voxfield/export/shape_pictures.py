@@ -4,7 +4,7 @@ Cameras stand around the grid's centre, +z up, far enough for the whole cube to 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,6 +22,7 @@ from voxfield.kernels.traverse_voxels import traverse_voxels
 from voxfield.kernels.voxel_words import unpack_blocks
 from voxfield.models.raynet import Raynet
 from voxfield.render.image import depth_colours, side_by_side, to_uint8, write_png
+from voxfield.render.video import write_gif, write_video
 from voxfield.storage.shape_dataset import ShapeDataset
 from voxfield.voxels.hierarchy import BlockTree
 
@@ -30,6 +31,7 @@ _DISTANCE: Final = 1.9
 _MOST_PICTURES: Final = 10_000
 _RAYS_AT_ONCE: Final = 4096
 _BLOCKS_AT_ONCE: Final = 64
+_TURN_SECONDS: Final = 2.0
 _LIGHT = (0.35, -0.5, 0.79)
 
 
@@ -166,32 +168,89 @@ def write_contact_sheet(
     Returns:
         The path.
     """
+    _check_pictures(objects, columns, size)
+    return write_png(path, _sheet(dataset, objects, columns, shape_cameras(dataset.about.base_resolution, 1, size), 0))
+
+
+def write_turntable(
+    dataset: ShapeDataset,
+    path: Path,
+    *,
+    objects: Sequence[int],
+    columns: int = 8,
+    size: int = 160,
+    frames: int = 48,
+    advance: Callable[[int], None] = lambda _: None,
+) -> list[Path]:
+    """Write objects of a dataset turning once in two seconds.
+
+    Args:
+        dataset: whose objects.
+        path: an ``.mp4`` file of all of them side by side; or a folder, made when absent, for a ``.gif`` of each.
+        objects, columns, size: see `write_contact_sheet`.
+        frames: pictures of a turn, 2 to 480.
+        advance: told of pictures, or objects, that are done.
+
+    Returns:
+        The files.
+
+    Raises:
+        InputError: settings out of range. MissingExtraError, UnavailableError: as `voxfield.render.video.write_video`.
+    """
+    _check_pictures(objects, columns, size)
+    check_range("frames", frames, minimum=2, maximum=480)
+    cameras = shape_cameras(dataset.about.base_resolution, frames, size)
+
+    def drawn(some: Sequence[int], i: int) -> Tensor:
+        return _sheet(dataset, some, columns, cameras, i)
+
+    if path.suffix.lower() == ".mp4":
+        write_video(path, _told(frames, lambda i: drawn(objects, i), advance), fps=frames / _TURN_SECONDS)
+        return [path]
+    path.mkdir(parents=True, exist_ok=True)
+    written = []
+    for index in objects:
+        file = path / f"{dataset.info(index)['object_id']}.gif"
+        write_gif(file, [drawn([index], i) for i in range(frames)], seconds=_TURN_SECONDS)
+        written.append(file)
+        advance(1)
+    return written
+
+
+def _told(count: int, draw: Callable[[int], Tensor], advance: Callable[[int], None]) -> Iterator[Tensor]:
+    for i in range(count):
+        yield draw(i)
+        advance(1)
+
+
+def _check_pictures(objects: Sequence[int], columns: int, size: int) -> None:
     check_range("columns", columns, minimum=1, maximum=100)
     check_range("size", size, minimum=16, maximum=1024)
     check_range("objects", len(objects), minimum=1, maximum=_MOST_PICTURES)
-    resolution = dataset.about.base_resolution
-    cameras = shape_cameras(resolution, 1, size)
+
+
+def _sheet(dataset: ShapeDataset, objects: Sequence[int], columns: int, cameras: Cameras, i: int) -> Tensor:
+    """Camera ``i``'s pictures of objects in rows, each with its id, uint8."""
+    size = int(cameras.width[i])
     columns = min(columns, len(objects))
     rows = math.ceil(len(objects) / columns)
     sheet = torch.full((rows * size, columns * size, 3), 255, dtype=torch.uint8)
     for place, index in enumerate(objects):
-        picture = _labelled(
-            _shaded(dataset.root_words(index), resolution, cameras), str(dataset.info(index)["object_id"])
-        )
+        seen = _shaded(dataset.root_words(index), dataset.about.base_resolution, cameras, i)
         top, left = place // columns * size, place % columns * size
-        sheet[top : top + size, left : left + size] = picture
-    return write_png(path, sheet)
+        sheet[top : top + size, left : left + size] = _labelled(seen, str(dataset.info(index)["object_id"]))
+    return sheet
 
 
-def _shaded(words: np.ndarray, resolution: int, cameras: Cameras) -> Tensor:
-    """A lit picture (H, W, 3) in [0, 1] of a grid, on white."""
-    rays = cameras.image_rays(0)
+def _shaded(words: np.ndarray, resolution: int, cameras: Cameras, i: int) -> Tensor:
+    """A lit picture (H, W, 3) in [0, 1] of a grid, on white, by camera ``i``."""
+    rays = cameras.image_rays(i)
     origins = rays.origins + resolution / 2
     met = traverse_voxels(origins, rays.directions, torch.from_numpy(words), resolution, first_hit_only=True)
     light = 0.35 + 0.65 * (met.normal.float() @ torch.tensor(_LIGHT)).clamp_min(0.0)
     colour = light[:, None] * torch.tensor([0.55, 0.75, 0.8])
     picture = torch.where(met.hit[:, None], colour, 1.0)
-    return picture.view(int(cameras.height[0]), int(cameras.width[0]), 3)
+    return picture.view(int(cameras.height[i]), int(cameras.width[i]), 3)
 
 
 def _labelled(picture: Tensor, text: str) -> Tensor:

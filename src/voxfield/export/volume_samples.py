@@ -10,6 +10,7 @@ from PIL import Image
 
 from voxfield.checks import check_choice
 from voxfield.render.image import write_png
+from voxfield.render.video import write_gif
 from voxfield.render.volume_views import contact_sheet, view_volume
 from voxfield.storage.atomic import replacing, write_bytes
 from voxfield.storage.vdb import VdbGrid, write_vdb
@@ -139,10 +140,8 @@ def _write_turntable(path: Path, volumes: torch.Tensor, threshold: float) -> Pat
     for frame in range(_TURNTABLE_FRAMES):
         azimuth = 360.0 * frame / _TURNTABLE_FRAMES
         views = [view_volume(volume, azimuth=azimuth, size=64, threshold=threshold) for volume in turning]
-        frames.append(Image.fromarray(contact_sheet(views).numpy()))
-    with replacing(path) as temporary:
-        frames[0].save(temporary, "GIF", save_all=True, append_images=frames[1:], duration=_FRAME_MILLISECONDS, loop=0)
-    return path
+        frames.append(contact_sheet(views))
+    return write_gif(path, frames, seconds=_TURNTABLE_FRAMES * _FRAME_MILLISECONDS / 1000)
 
 
 _Writer = Callable[[Path, np.ndarray, float, int], bool]

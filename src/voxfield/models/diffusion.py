@@ -361,11 +361,16 @@ class VoxelDiffusion(torch.nn.Module):
         return torch.cat([self.volumes_of(one[None])[:, 0].cpu() for one in drawn])
 
     @property
+    def volume_shape(self) -> tuple[int, int, int]:
+        """Voxels along z, y, x."""
+        assert self.config.volume_shape is not None
+        return self.config.volume_shape
+
+    @property
     def _shape(self) -> tuple[int, ...]:
         """(C, ...) of what is made of noise, for one volume."""
-        assert self.config.volume_shape is not None
         stride = 1 if self.config.latent is None else self.config.latent.stride
-        return (self.config.channels_in, *(side // stride for side in self.config.volume_shape))
+        return (self.config.channels_in, *(side // stride for side in self.volume_shape))
 
     def _clean(self, guidance: float, condition: Condition | None, noisy: torch.Tensor, time: int) -> torch.Tensor:
         """x0, of voxels clamped; guided by the condition (Ho and Salimans 2022, https://arxiv.org/abs/2207.12598)."""

@@ -187,7 +187,8 @@ class PlenoxelsConfig:
             raise InputError(
                 f"max_bytes: {self.max_bytes} bytes do not hold one layer of {width} x {height} voxels of degree "
                 f"{self.sh_degree}, which takes {self.bytes_of((width, height, 1), width * height)}.\n"
-                "Give more memory, or a smaller first resolution or sh_degree."
+                "Give more memory (--max-memory, and --memory where that is given), or a smaller first resolution or "
+                "sh_degree."
             )
 
     def settled(self, *, unbounded: bool, has_alpha: bool, ndc: bool) -> "PlenoxelsConfig":

@@ -1,10 +1,10 @@
-"""Frames to an MP4 file that plays everywhere: H.264, yuv420p, BT.709, index at the front.
+"""Frames to a GIF, or to an MP4 file that plays everywhere: H.264, yuv420p, BT.709, index at the front.
 
 Encoding is PyAV's, from the extra ``video``, imported on first use.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,19 @@ def write_video(
         raise InputError(f"{path}: expected at least one frame to write, got none.") from None
     with replacing(path) as temporary:
         return _encode(temporary, first, iterator, fps=fps, quality=quality)
+
+
+def write_gif(path: str | os.PathLike[str], frames: Sequence[torch.Tensor], *, seconds: float) -> Path:
+    """Write frames (H, W, 3) uint8, at least one, all of one size, as an animated GIF that takes ``seconds`` and begins
+    again, which needs no package for videos. Players show hundredths of a second.
+    """
+    from PIL import Image
+
+    pictures = [Image.fromarray(_frame_array(frame, i, frames[0].shape)) for i, frame in enumerate(frames)]
+    milliseconds = max(20, round(1000 * seconds / len(pictures)))
+    with replacing(path) as temporary:
+        pictures[0].save(temporary, "GIF", save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
+    return Path(path)
 
 
 def _encode(

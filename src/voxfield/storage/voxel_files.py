@@ -13,6 +13,7 @@ of ``sh_scale`` / 127 off; coefficients beyond a scale, which covers all but one
 """
 
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, cast
@@ -55,14 +56,52 @@ def write_svox2(path: str | os.PathLike[str], grid: VoxelGrid) -> Path:
 
 
 def read_svox2(path: str | os.PathLike[str]) -> VoxelGrid:
-    """Read a ``ckpt.npz`` of svox2. Its background layers, where it has some, are left out.
+    """Read a ``ckpt.npz`` of svox2. Its background layers, where it has some, are left out, with a warning.
 
     Raises:
         MissingFileError: there is no such file.
         FormatError: it is damaged, no checkpoint of svox2, of another basis than spherical harmonics, or its links lead
             outside its values.
     """
+    grid, left_out = _read_svox2(path)
+    if left_out:
+        warnings.warn(left_out, stacklevel=2)
+    return grid
+
+
+def read_archive(path: str | os.PathLike[str]) -> tuple[VoxelGrid, str]:
+    """The voxel grid of an ``.npz`` file of either kind, and in a sentence what of it is left out; "" where nothing is.
+
+    Raises:
+        MissingFileError, FormatError: as `read_svox2` and `read_compact`.
+    """
+    if "format" in _names(path):
+        return read_compact(path), ""
+    return _read_svox2(path)
+
+
+def is_archive(path: str | os.PathLike[str]) -> bool:
+    """Whether a file's name says that it is an ``.npz`` archive."""
+    return Path(path).suffix.lower() == ".npz"
+
+
+def _names(path: str | os.PathLike[str]) -> set[str]:
+    """The arrays of an archive."""
+    found: set[str] = set()
+
+    def note(name: str) -> bool:
+        found.add(name)
+        return False
+
+    read_npz(Path(path), wanted=note)
+    return found
+
+
+def _read_svox2(path: str | os.PathLike[str]) -> tuple[VoxelGrid, str]:
+    """The grid of a ``ckpt.npz``, and what of it is left out."""
     arrays = _read(path, ("radius", "center", "links", "density_data", "sh_data", "basis_type"))
+    layers = sorted(name for name in _names(path) if name.startswith("background_"))
+    left_out = f"{path}: its background ({', '.join(layers)}) is left out: only the grid is read." if layers else ""
     if arrays["basis_type"].size != 1 or int(arrays["basis_type"].reshape(-1)[0]) != BASIS_SH:
         raise FormatError(f"{path}: its basis is not spherical harmonics (basis_type 1); svox2 itself can convert it.")
     for name in _FRAME:
@@ -78,7 +117,7 @@ def read_svox2(path: str | os.PathLike[str]) -> VoxelGrid:
     if links.ndim != 3 or links.dtype.kind not in "iu":
         raise FormatError(f"{path}: expected links (X, Y, Z) of whole numbers, got {links.shape} of {links.dtype}.")
     rows = torch.from_numpy(np.clip(links, -1, np.iinfo(np.int32).max).astype(np.int32))
-    return _grid(
+    grid = _grid(
         path,
         rows.permute(2, 1, 0).contiguous(),
         torch.from_numpy(density.astype(np.float32)[:, 0]),
@@ -86,6 +125,7 @@ def read_svox2(path: str | os.PathLike[str]) -> VoxelGrid:
         centre - radius,
         centre + radius,
     )
+    return grid, left_out
 
 
 def write_compact(path: str | os.PathLike[str], grid: VoxelGrid) -> Path:

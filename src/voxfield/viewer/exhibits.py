@@ -18,12 +18,13 @@ from voxfield.data.voxel_datasets import PrerenderedVoxelDataset
 from voxfield.errors import FormatError, MissingFileError, VoxfieldError
 from voxfield.kernels.voxel_words import unpack_voxels
 from voxfield.render.image import level_colours, to_uint8
+from voxfield.storage.compressed import is_compressed
 from voxfield.storage.hdf5 import hdf5_faults, item_inside
 from voxfield.storage.npz import map_npy
 from voxfield.storage.prerendered import METADATA as PRERENDERED
 from voxfield.storage.shape_dataset import open_shapes
 from voxfield.storage.shapes import METADATA
-from voxfield.storage.vdb import VdbFile
+from voxfield.storage.volume_files import open_volume_file
 from voxfield.voxels.hierarchy import reassemble
 
 MOST_POINTS: Final = 1_500_000
@@ -76,8 +77,8 @@ class Exhibit(Protocol):
 
 
 def open_exhibit(path: Path) -> Exhibit:
-    """What a path holds: an OpenVDB file, a mesh or points, point clouds, a ``.npy`` array, volumes in HDF5, a voxel
-    dataset, pre-rendered voxels, or a folder of such files.
+    """What a path holds: an OpenVDB file or a compressed volume, a mesh, points or point clouds, a ``.npy`` array,
+    volumes in HDF5, a voxel dataset, pre-rendered voxels, or a folder of such files.
 
     Raises:
         MissingFileError: there is no such path. FormatError: it holds none of them.
@@ -88,7 +89,7 @@ def open_exhibit(path: Path) -> Exhibit:
         if (path / METADATA).is_file():
             return ShapesExhibit(path)
         return PrerenderedExhibit(path) if (path / PRERENDERED).is_file() else FolderExhibit(path)
-    if path.suffix.lower() == ".vdb":
+    if path.suffix.lower() == ".vdb" or is_compressed(path):
         return VdbExhibit(path)
     if path.suffix.lower() == ".npy":
         return ArrayExhibit(path)
@@ -99,16 +100,16 @@ def open_exhibit(path: Path) -> Exhibit:
     if path.suffix.lower() in POINT_SUFFIXES:
         return CloudsExhibit(path)
     meshes, points = " ".join(MESH_SUFFIXES), " ".join(POINT_SUFFIXES)
-    kinds = f"a run, .vdb, .npy, .h5, a mesh ({meshes}), points ({points}), pre-rendered voxels"
+    kinds = f"a run, .vdb, a compressed volume, .npy, .h5, a mesh ({meshes}), points ({points}), pre-rendered voxels"
     raise FormatError(f"{path}: expected {kinds} or a voxel dataset.")
 
 
 class VdbExhibit:
-    """The grids of an OpenVDB file, as their active voxels."""
+    """The grids of an OpenVDB file or a compressed volume, as their active voxels."""
 
     def __init__(self, path: Path) -> None:
         """Open the file; grids are read when asked for."""
-        self._file = VdbFile(path)
+        self._file = open_volume_file(path)
         self.items = tuple(dict.fromkeys(header.name for header in self._file.grids))[:MOST_ITEMS]
         if not self.items:
             raise FormatError(f"{path}: holds no grids.")

@@ -17,6 +17,7 @@ from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.camera import Cameras
 from voxfield.geometry.rays import Rays
 from voxfield.render.progressive import ProgressiveVoxels
+from voxfield.storage.compressed import is_compressed
 from voxfield.storage.vdb import VdbFile
 from voxfield.storage.voxel_pyramid import LAYOUT, Brick, VoxelPyramid
 from voxfield.storage.voxel_vdb import METADATA_NAME, read_description, read_voxel_vdb
@@ -31,8 +32,8 @@ _LEVEL_FILE: Final = re.compile(r"lod_(\d{1,2})\.vdb")
 
 
 def open_volume(path: Path) -> Subject | None:
-    """An OpenVDB file, or a folder of ``lod_0.vdb`` (the finest), ``lod_1.vdb`` and so on; None: nothing that can be
-    marched through.
+    """An OpenVDB file, a compressed volume, or a folder of ``lod_0.vdb`` (the finest), ``lod_1.vdb`` and so on; None:
+    nothing that can be marched through.
 
     Raises:
         MissingFileError, VolumeFormatError, FormatError: a file that cannot be read, or holds nothing to show.
@@ -40,6 +41,9 @@ def open_volume(path: Path) -> Subject | None:
     if path.is_dir():
         files = level_files(path)
         return LevelFiles(files) if files else None
+    if is_compressed(path):
+        # Of a voxel grid that was compressed too: as the fog that other programs see.
+        return volume_subject(path)
     return _open_file(path) if path.suffix.lower() == ".vdb" else None
 
 

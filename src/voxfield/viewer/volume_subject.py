@@ -22,7 +22,8 @@ from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.rays import Rays
 from voxfield.kernels.composite import composite
 from voxfield.kernels.march_grid import OccupancyBits, StepRule, march_grid, pack_occupancy
-from voxfield.storage.vdb import VdbFile, VdbGrid
+from voxfield.storage.vdb import VdbGrid
+from voxfield.storage.volume_files import open_volume_file
 from voxfield.viewer.subjects import MODES, Mode, Subject
 from voxfield.voxels.lod import halved, halved_transform
 
@@ -41,7 +42,7 @@ _SIDE: Final = 2.0
 
 
 def volume_subject(path: Path, box: Bounds | None = None) -> "VolumeSubject | None":
-    """The fog or level set of an OpenVDB file; None where it has none that can be marched through.
+    """The fog or level set of an OpenVDB file or a compressed volume; None where it has none to march through.
 
     ``box`` is `VolumeSubject`'s. Of several grids that of the name ``density``, or else the first of floating-point
     numbers, with a grid of colours.
@@ -49,7 +50,7 @@ def volume_subject(path: Path, box: Bounds | None = None) -> "VolumeSubject | No
     Raises:
         MissingFileError, VolumeFormatError: as reading the file. FormatError: the grid is empty.
     """
-    file = VdbFile(path)
+    file = open_volume_file(path)
     kinds = {header.name: header.kind for header in file.grids}
     scalars = [name for name, kind in kinds.items() if kind is not None and kind.real and kind.channels == ()]
     if not scalars:

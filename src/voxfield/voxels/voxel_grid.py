@@ -4,10 +4,12 @@ Rows of the values follow the voxels brick by brick (4 x 4 x 4, x fastest), so t
 last ones in memory. Topology (`links`) and values are apart: pruning and resampling return a new grid.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
+import numpy as np
 import torch
 
 from voxfield.checks import check_choice, check_range, check_shape
@@ -70,8 +72,8 @@ class VoxelGrid(torch.nn.Module):
 
     def __init__(
         self,
-        resolution: int | Resolution,
-        scene_bounds: Bounds | tuple[float, ...],
+        resolution: int | Sequence[int],
+        scene_bounds: Bounds | Sequence[float],
         sh_degree: int = 2,
         *,
         density: float = 0.1,
@@ -104,7 +106,7 @@ class VoxelGrid(torch.nn.Module):
 
     @classmethod
     def from_values(
-        cls, links: torch.Tensor, density: torch.Tensor, sh: torch.Tensor, scene_bounds: Bounds | tuple[float, ...]
+        cls, links: torch.Tensor, density: torch.Tensor, sh: torch.Tensor, scene_bounds: Bounds | Sequence[float]
     ) -> "VoxelGrid":
         """A grid of given values, whose rows are put into brick order.
 
@@ -137,7 +139,7 @@ class VoxelGrid(torch.nn.Module):
         cls,
         density: torch.Tensor,
         sh: torch.Tensor,
-        scene_bounds: Bounds | tuple[float, ...],
+        scene_bounds: Bounds | Sequence[float],
         *,
         stored: torch.Tensor | None = None,
     ) -> "VoxelGrid":
@@ -166,8 +168,8 @@ class VoxelGrid(torch.nn.Module):
         voxels: torch.Tensor,
         density: torch.Tensor,
         sh: torch.Tensor,
-        resolution: int | Resolution,
-        scene_bounds: Bounds | tuple[float, ...],
+        resolution: int | Sequence[int],
+        scene_bounds: Bounds | Sequence[float],
     ) -> "VoxelGrid":
         """A sparse grid of some voxels.
 
@@ -251,10 +253,12 @@ class VoxelGrid(torch.nn.Module):
             dilate: keep also what is within so many steps of a kept voxel, diagonals count as one; at least 0.
 
         Raises:
-            InputError: neither criterion, or a wrong shape.
+            InputError: neither criterion, a wrong shape, or a density that is no number.
         """
         if min_density is None and keep is None:
             raise InputError("prune: give min_density, keep or both.")
+        if min_density is not None:
+            check_range("min_density", min_density)
         check_range("dilate", dilate, minimum=0)
         kept = torch.ones(self.num_voxels, dtype=torch.bool, device=self.links.device)
         if keep is not None:
@@ -274,7 +278,7 @@ class VoxelGrid(torch.nn.Module):
         return pruned
 
     @torch.no_grad()
-    def resample(self, resolution: int | Resolution) -> "VoxelGrid":
+    def resample(self, resolution: int | Sequence[int]) -> "VoxelGrid":
         """The same field on another number of voxels, interpolated at their centres.
 
         A voxel is stored where one of the eight around its centre was.
@@ -286,7 +290,7 @@ class VoxelGrid(torch.nn.Module):
             grid.density[rows], grid.sh[rows] = found.density, found.sh
         return grid
 
-    def resampled_voxels(self, resolution: int | Resolution) -> int:
+    def resampled_voxels(self, resolution: int | Sequence[int]) -> int:
         """How many voxels `resample` would store: a cheap look ahead."""
         return int(self._stored_at(_resolution(resolution)).sum())
 
@@ -407,19 +411,24 @@ def _cells(new: int, old: int) -> torch.Tensor:
     return position.floor().long().clamp(0, old - 2)
 
 
-def _resolution(resolution: int | Resolution) -> Resolution:
-    size: tuple[Any, ...] = resolution if isinstance(resolution, tuple) else (resolution,) * 3
-    if len(size) != 3 or not all(isinstance(one, int) and one >= 2 for one in size):
+def _resolution(resolution: int | Sequence[int]) -> Resolution:
+    size: tuple[Any, ...] = tuple(resolution) if isinstance(resolution, Iterable) else (resolution,) * 3
+    # Numbers of NumPy are whole numbers too.
+    whole = all(isinstance(one, int | np.integer) and not isinstance(one, bool) for one in size)
+    if len(size) != 3 or not whole or min(size) < 2:
         raise InputError(f"resolution: expected whole numbers of at least 2 along x, y, z, got {resolution!r}.")
-    if size[0] * size[1] * size[2] >= MOST_VOXELS:
+    if math.prod(map(int, size)) >= MOST_VOXELS:
         raise InputError(f"resolution: {size[0]} x {size[1]} x {size[2]} voxels are too many, expected below 2^31.")
-    return size[0], size[1], size[2]
+    return int(size[0]), int(size[1]), int(size[2])
 
 
-def _bounds(scene_bounds: Bounds | tuple[float, ...]) -> Bounds:
+def _bounds(scene_bounds: Bounds | Sequence[float]) -> Bounds:
     if isinstance(scene_bounds, Bounds):
         return scene_bounds
-    if len(scene_bounds) != 6:
+    try:
+        numbers = [float(value) for value in scene_bounds]
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) != 6:
         raise InputError(f"scene_bounds: expected minimum and maximum x, y, z, six numbers, got {scene_bounds!r}.")
-    numbers = [float(value) for value in scene_bounds]
     return Bounds(minimum=cast(Vector, tuple(numbers[:3])), maximum=cast(Vector, tuple(numbers[3:])))

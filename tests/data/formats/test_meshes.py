@@ -1,3 +1,4 @@
+import json
 import zipfile
 
 import numpy as np
@@ -75,6 +76,25 @@ def test_broken_files_are_named(tmp_path, name, content):
     path.write_bytes(content)
     with pytest.raises(FormatError, match=name):
         read_mesh(path)
+
+
+def test_gltf_with_its_buffers_beside_it(tmp_path):
+    import trimesh
+
+    for name, content in trimesh.exchange.gltf.export_gltf(trimesh.Scene(trimesh.creation.box())).items():
+        (tmp_path / name).write_bytes(content)
+    mesh = read_mesh(tmp_path / "model.gltf")
+    assert mesh.faces.shape == (12, 3)
+    np.testing.assert_allclose(np.ptp(mesh.vertices, 0), 1)
+    document = json.loads((tmp_path / "model.gltf").read_text())
+    document["accessors"][0]["count"] = 10**12
+    (tmp_path / "model.gltf").write_text(json.dumps(document))
+    with pytest.raises(FormatError, match="it states 1,000,000,000,000 values and is cut short"):
+        read_mesh(tmp_path / "model.gltf")
+    document["buffers"][0]["uri"] = "../elsewhere.bin"
+    (tmp_path / "model.gltf").write_text(json.dumps(document))
+    with pytest.raises(FormatError, match="is not in its folder"):
+        read_mesh(tmp_path / "model.gltf")
 
 
 def test_archives(tmp_path, monkeypatch):

@@ -13,10 +13,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
+from urllib.parse import unquote
 
 import numpy as np
 
 from voxfield.data.formats.named_files import named_files
+from voxfield.data.formats.threemf import read_3mf
 from voxfield.errors import FormatError, MissingExtraError, MissingFileError
 
 MESH_SUFFIXES: Final = (".ply", ".obj", ".stl", ".off", ".glb", ".gltf", ".3mf")
@@ -115,22 +117,27 @@ def _is_mesh_member(name: str) -> bool:
 def _load(path: Path, source: Path | io.BytesIO, kind: str) -> TriangleMesh:
     import trimesh
 
+    nothing = np.empty((0, 3))
     try:
-        if kind == "glb":
-            _check_glb(source.getvalue() if isinstance(source, io.BytesIO) else source.read_bytes())
-        mesh = trimesh.load_mesh(source, file_type=kind, process=False, skip_materials=True)
+        if kind in ("glb", "gltf"):
+            content = source.getvalue() if isinstance(source, io.BytesIO) else source.read_bytes()
+            _check_glb(content) if kind == "glb" else _check_gltf(content, path.parent)
+        if kind == "3mf":
+            vertices, faces = read_3mf(source)
+        else:
+            mesh = trimesh.load_mesh(source, file_type=kind, process=False, skip_materials=True)
+            vertices, faces = getattr(mesh, "vertices", nothing), getattr(mesh, "faces", nothing)
     except ImportError as error:
         raise MissingExtraError(
             f"{path}: reading .{kind} needs {error.name or error}, which is not installed. "
-            'Install what meshes need with: pip install "trimesh[easy]".'
+            f"Install it with: pip install {error.name or 'trimesh[easy]'}"
         ) from error
     except MemoryError as error:
         raise FormatError(f"{path}: asks for more memory than there is; is it damaged?") from error
     except Exception as error:  # trimesh raises whatever its parsers stumble over
         said = " ".join(str(error).split())[:200] or type(error).__name__
         raise FormatError(f"{path}: is no readable .{kind} file ({said}).") from error
-    vertices, faces = getattr(mesh, "vertices", None), getattr(mesh, "faces", None)
-    if vertices is None or faces is None or not len(faces):
+    if not len(faces):
         raise FormatError(f"{path}: holds no triangles.")
     return TriangleMesh(vertices=_array(vertices, np.float64), faces=_array(faces, np.int64))
 
@@ -146,10 +153,29 @@ def _check_glb(content: bytes) -> None:
         if kind == _JSON_CHUNK:
             document = json.loads(content[at + 8 : at + 8 + length])
         at += 8 + length
+    _check_counts(document, len(content))
+
+
+def _check_gltf(content: bytes, folder: Path) -> None:
+    """The same of a glTF file, whose numbers are in itself or in files beside it; ValueError of files elsewhere."""
+    document: Any = json.loads(content)
+    size = len(content)
+    for buffer in document.get("buffers", []) if isinstance(document, dict) else []:
+        name = str(buffer.get("uri", "data:"))
+        if not name.startswith("data:"):
+            file = (folder / unquote(name)).resolve()
+            if not file.is_relative_to(folder.resolve()) or not file.is_file():
+                raise ValueError(f"its buffer {name[:80]!r} is not in its folder")
+            size += file.stat().st_size
+    _check_counts(document, size)
+
+
+def _check_counts(document: Any, size: int) -> None:
+    """Raise ValueError if a description states more values than there are bytes."""
     accessors = document.get("accessors", []) if isinstance(document, dict) else []
     for accessor in accessors:
         # Numbers have one byte at least. Those of an accessor without a buffer are all 0, as in no mesh.
-        if int(accessor["count"]) > len(content):
+        if int(accessor["count"]) > size:
             raise ValueError(f"it states {accessor['count']:,} values and is cut short")
 
 

@@ -17,9 +17,9 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 
 from voxfield.errors import FormatError, MissingFileError
+from voxfield.storage.vdb.layout import COMPRESSED_MAGIC
 from voxfield.storage.vdb.values import inflate
 
-MAGIC: Final = b"VXFVOL\r\n"
 VERSION: Final = 2
 """Since 2 the directory is packed by zlib and says how many leaves a chunk has, and values may have more taps."""
 MOST_CHUNK_LEAVES: Final = 1024
@@ -115,7 +115,7 @@ def write_head(stream: BinaryIO, directory: Mapping[str, Any]) -> None:
     """Write what stands before the sections; places of sections count from its end."""
     plain = json.dumps(directory, allow_nan=False, separators=(",", ":")).encode("ascii")
     raw = struct.pack("<I", len(plain)) + zlib.compress(plain, 9)
-    stream.write(_HEAD.pack(MAGIC, VERSION, len(raw), zlib.crc32(raw)) + raw)
+    stream.write(_HEAD.pack(COMPRESSED_MAGIC, VERSION, len(raw), zlib.crc32(raw)) + raw)
 
 
 def read_head(path: Path) -> tuple[dict[str, Any], int]:
@@ -128,7 +128,7 @@ def read_head(path: Path) -> tuple[dict[str, Any], int]:
     try:
         with path.open("rb") as stream:
             head = stream.read(_HEAD.size)
-            if head[:8] != MAGIC[: len(head)] or len(head) < 8:
+            if head[:8] != COMPRESSED_MAGIC[: len(head)] or len(head) < 8:
                 raise FormatError(f"{path}: not a compressed volume of Voxfield. Make one with: voxfield vdb compress")
             if len(head) < _HEAD.size:
                 raise damaged(str(path))
@@ -161,6 +161,6 @@ def is_compressed(path: Path) -> bool:
     """Whether a file says that it is one of these."""
     try:
         with path.open("rb") as stream:
-            return stream.read(8) == MAGIC
+            return stream.read(8) == COMPRESSED_MAGIC
     except OSError:
         return False

@@ -23,7 +23,7 @@ from voxfield.storage.compressed.quantiser import Quantiser
 from voxfield.storage.compressed.topology import unpacked_topology
 from voxfield.storage.vdb.cursor import Cursor
 from voxfield.storage.vdb.grid import VdbGrid
-from voxfield.storage.vdb.layout import GRID_CLASSES, VALUE_TYPES, GridClass
+from voxfield.storage.vdb.layout import GRID_CLASSES, VALUE_TYPES, GridClass, ValueType
 from voxfield.storage.vdb.metadata import read_metadata
 from voxfield.storage.vdb.transform import read_transform
 from voxfield.voxels.sparse import SparseVolume, Tiles, check_tiles
@@ -51,6 +51,26 @@ class CompressedHeader:
     """In the file."""
     number: int
     """Its place in the list."""
+    parent: str
+    """Name of the grid whose voxels this one shares; empty where it has its own."""
+
+    @property
+    def kind(self) -> ValueType:
+        """How its values are stored once it is unpacked."""
+        return VALUE_TYPES[self.type_name]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressedSummary:
+    """What a file says of a grid without its voxels."""
+
+    index_to_world: np.ndarray
+    """(4, 4) float64."""
+    metadata: dict[str, Any]
+    background: np.ndarray
+    """() or (C,)."""
+    tiles: int
+    """Constant cubes beside its leaves."""
 
 
 class CompressedFile:
@@ -88,6 +108,16 @@ class CompressedFile:
         self.grids = tuple(entry.header for entry in self._entries)
         self._opened: dict[int, CompressedGrid] = {}
         self._volumes: dict[int, SparseVolume] = {}
+
+    def summary(self, name: CompressedHeader | str) -> CompressedSummary:
+        """Transform, metadata and background of a grid; nothing of it is decoded. Raises as `open`."""
+        entry = self._entries[self._number(name)]
+        return CompressedSummary(
+            index_to_world=entry.index_to_world,
+            metadata=entry.metadata,
+            background=entry.code.background,
+            tiles=entry.tiles[2],
+        )
 
     def open(self, name: CompressedHeader | str) -> "CompressedGrid":
         """A grid whose parts are decoded when they are asked for.
@@ -215,6 +245,7 @@ class _Entry:
             leaves=self.leaves,
             nbytes=lengths + self.topology[1] + self.tiles[1] if self.data == number else 0,
             number=number,
+            parent="" if self.data == number else str(entries[self.data]["name"]),
         )
 
     def grid(self, volume: SparseVolume) -> VdbGrid:

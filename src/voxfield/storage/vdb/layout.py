@@ -9,6 +9,8 @@ from typing import Final, Literal
 import numpy as np
 
 MAGIC: Final = 0x56444220
+COMPRESSED_MAGIC: Final = b"VXFVOL\r\n"
+"""First bytes of compressed volumes (`voxfield.storage.compressed`), which are taken for OpenVDB files at times."""
 OLDEST_VERSION: Final = 222
 NEWEST_VERSION: Final = 225
 WRITTEN_VERSION: Final = 224

@@ -16,6 +16,7 @@ from voxfield.storage.vdb.grid import VdbGrid
 from voxfield.storage.vdb.layout import (
     ACTIVE_MASK,
     BLOSC,
+    COMPRESSED_MAGIC,
     GRID_CLASSES,
     HALF_SUFFIX,
     MAGIC,
@@ -310,6 +311,11 @@ def read_vdb(path: str | os.PathLike[str], names: Sequence[str] | None = None) -
 
 def _read_header(cursor: Cursor) -> tuple[int, tuple[int, int], bool, str, dict[str, Any], int]:
     """Version, library, whether grids can be found without reading others, uuid, metadata, and how many grids."""
+    if bytes(cursor.raw[:8]) == COMPRESSED_MAGIC:
+        raise VolumeFormatError(
+            f"{cursor.path}: is a compressed volume. Unpack it first: voxfield vdb decompress {cursor.path.name} "
+            f"--output {cursor.path.stem}.vdb"
+        )
     if len(cursor.raw) < 12 or cursor.unpack("q") != (MAGIC,):
         raise VolumeFormatError(f"{cursor.path}: not an OpenVDB file, whatever its name says. Export it again.")
     (version,) = cursor.unpack("I")

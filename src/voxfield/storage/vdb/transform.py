@@ -14,6 +14,9 @@ from voxfield.storage.vdb.cursor import Cursor, packed_text
 _SCALE_PARTS: Final = 15
 """Doubles of a scale: itself, the voxel's size, 1 / s, 1 / s² and 1 / 2s, each for x, y and z."""
 
+_ALIKE: Final = 1e-6
+"""Entries of axes one unit long that differ by less are alike: files made by other programs round."""
+
 
 def read_transform(cursor: Cursor) -> np.ndarray:
     """The index-to-world matrix of the map that stands next.
@@ -75,6 +78,31 @@ def matrix_of_bounds(lower: np.ndarray, upper: np.ndarray, resolution: np.ndarra
     matrix = np.diag([*size, 1.0])
     matrix[:3, 3] = lower + size / 2
     return matrix
+
+
+def turn_of(matrix: np.ndarray) -> str | None:
+    """How the axes of a grid are turned, in words: such as ``turned 30 degrees about (0, 0, 1)``; None: not at all.
+
+    Axes that are also mirrored or not at right angles are said to be; the three columns of the matrix tell how.
+    """
+    axes = matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0)
+    if np.abs(axes - np.eye(3)).max() < _ALIKE:
+        return None
+    if np.abs(axes.T @ axes - np.eye(3)).max() > _ALIKE:
+        return "sheared"
+    mirrored = np.linalg.det(axes) < 0
+    if mirrored:
+        # The turn behind a mirroring of all three axes, which is what any other one is too.
+        axes = -axes
+    # Rodrigues: the angle is in the trace, the axis is the eigenvector that stays.
+    angle = float(np.degrees(np.arccos(np.clip((np.trace(axes) - 1) / 2, -1, 1))))
+    values, vectors = np.linalg.eig(axes)
+    axis = vectors[:, np.argmin(np.abs(values - 1))].real
+    skew = np.array([axes[2, 1] - axes[1, 2], axes[0, 2] - axes[2, 0], axes[1, 0] - axes[0, 1]])
+    side = skew @ axis if abs(skew @ axis) > _ALIKE else axis[np.argmax(np.abs(axis))]
+    axis = np.round(axis if side >= 0 else -axis, 4) + 0.0
+    words = [] if angle < _ALIKE else [f"turned {angle:.4g} degrees about ({', '.join(f'{one:.4g}' for one in axis)})"]
+    return " and ".join(["mirrored in all axes", *words] if mirrored else words)
 
 
 def _usable(matrix: np.ndarray) -> bool:
