@@ -9,7 +9,7 @@ import pytest
 import voxfield
 from voxfield.cli.__main__ import main
 from voxfield.compat.voxel_dataset_generator import datasets, pipeline
-from voxfield.errors import InputError, MissingExtraError
+from voxfield.errors import InputError, MissingExtraError, UnavailableError
 
 
 def test_the_snippets_run(repository, shape_meshes, tmp_path, monkeypatch):
@@ -69,6 +69,13 @@ def test_thingi10k_is_read_through_its_package(shape_meshes, tmp_path, monkeypat
     assert built.objects == 2, "things 8 and 9"
     with pytest.raises(InputError, match="has 3 things, none from 5 on"):
         pipeline.generate_dataset_from_thingi10k(start_object=5, output_dir=tmp_path / "e")
+
+    def without_network(**_: object) -> None:
+        raise RuntimeError("Name or service not known")
+
+    monkeypatch.setattr(package, "init", without_network)
+    with pytest.raises(UnavailableError, match=r"could not fetch the data set \(Name or service not known\)"):
+        pipeline.generate_dataset_from_thingi10k(output_dir=tmp_path / "g")
     monkeypatch.setitem(sys.modules, "thingi10k", None)
     with pytest.raises(MissingExtraError, match=r"voxfield\[neural-rendering\]"):
         pipeline.generate_dataset_from_thingi10k(output_dir=tmp_path / "f")

@@ -15,9 +15,12 @@ from voxfield.cli.__main__ import main
 ELSEWHERE = {
     "voxfield capture process images photographs --output data/new": "tests/jobs/test_process_photos.py",
     "voxfield view runs/poster": "tests/viewer/test_browser.py",
+    "voxfield dataset build --thingi10k --num-objects 100 --output-dir dataset": (
+        "tests/compat/test_voxel_dataset_generator.py"
+    ),
     "torchrun --nproc-per-node 6 -m voxfield train nerfacto data/poster --view": "tests/integration/test_torchrun.py",
 }
-"""Commands that need minutes, a browser or a launcher, and the tests that run them."""
+"""Commands that need minutes, a browser, a launcher or the network, and the tests that run them."""
 
 NO_TRAINING = ("trainer.tensorboard=false",)
 FIELD = (

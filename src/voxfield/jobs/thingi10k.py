@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from voxfield.checks import check_range
-from voxfield.errors import InputError, MissingExtraError
+from voxfield.errors import InputError, MissingExtraError, UnavailableError
 
 
 def thingi10k_meshes(count: int, *, start_object: int = 0, cache: str | os.PathLike[str] | None = None) -> list[Path]:
@@ -18,6 +18,7 @@ def thingi10k_meshes(count: int, *, start_object: int = 0, cache: str | os.PathL
 
     Raises:
         MissingExtraError: the ``thingi10k`` package is not installed.
+        UnavailableError: the package could not download it.
         InputError: there are not so many.
     """
     check_range("count", count, minimum=1)
@@ -30,7 +31,13 @@ def thingi10k_meshes(count: int, *, start_object: int = 0, cache: str | os.PathL
         ) from error
     # The raw variant is the one with mesh files; the default holds arrays.
     options: dict[str, Any] = {} if cache is None else {"cache_dir": str(cache)}
-    thingi10k.init(variant="raw", **options)
+    try:
+        thingi10k.init(variant="raw", **options)
+    except (RuntimeError, OSError) as error:
+        raise UnavailableError(
+            f"Thingi10K: its package could not fetch the data set ({error}). Check the network, or download the meshes "
+            "yourself and name their folder: voxfield dataset build FOLDER."
+        ) from error
     entries: dict[Any, Path] = {}
     for entry in thingi10k.dataset():
         # A thing may have several files; the first one stands for it.
