@@ -17,6 +17,7 @@ from voxfield.models.nerfacto import Nerfacto
 from voxfield.recipes import build_model, smallest_model
 from voxfield.storage.exr import read_exr
 from voxfield.storage.run_log import read_log
+from voxfield.viewer.subjects import Shot, develop, look
 
 SCENE = SyntheticScene.bright_example()
 TONE = ToneCurve(exposure=1.0)
@@ -102,6 +103,18 @@ def test_pictures_are_exposed_for_the_screen(run: voxfield.Run, tmp_path: Path) 
         assert main([*arguments, "--output", str(tmp_path), *options]) == 0
         shown = torch.from_numpy(np.array(Image.open(tmp_path / "frame_00000.png")))
         assert int((shown.float() - expected * 255).abs().max()) <= 1
+
+
+def test_the_viewer_exposes_what_the_model_sees(run: voxfield.Run) -> None:
+    subject = run.subject()
+    assert subject.linear
+    cameras = run.split("test").cameras
+    fov = 2 * float((0.5 * cameras.height[0] / cameras.focal[0, 1]).atan())
+    shot = Shot(camera_to_world=cameras.camera_to_world[0], fov=fov, aspect=1.0, exposure=-3.0, tone_map="filmic")
+    camera = shot.camera(32)
+    made = develop(look(subject, camera.image_rays(0), shot, torch.ones(3)), shot, camera)
+    seen = display(run.render(cameras, 0)["rgb"], stops=-3.0, tone_map="filmic")
+    assert float((made.rgb / 255 - seen).abs().max()) < 0.01
 
 
 def test_backgrounds_are_what_a_screen_shows(run: voxfield.Run) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from voxfield.colour import display
 from voxfield.geometry.bounds import Bounds
 from voxfield.viewer.subjects import FARTHEST, Picture, Shot, cropped, develop, look
 
@@ -42,6 +43,23 @@ def test_colour_opacity_and_depth_are_those_of_the_sphere(sphere, shot: Shot) ->
     opacity = picture(sphere, replace(shot, mode="opacity")).rgb
     assert opacity[24, 48].tolist() == [255, 255, 255]
     assert opacity[0, 0].tolist() == [0, 0, 0]
+
+
+def test_linear_light_is_exposed_and_mapped_as_the_shot_wants(sphere, shot: Shot) -> None:
+    plain = picture(sphere, shot)
+    # What is sRGB already is left alone.
+    assert torch.equal(picture(sphere, replace(shot, exposure=3.0, tone_map="filmic")).rgb, plain.rgb)
+    sphere.linear = True
+    camera = shot.camera(48)
+    light = sphere.look(camera.image_rays(0), "colour")["rgb"].reshape(48, 96, 3)
+    for stops, tone_map in ((0.0, "none"), (-2.0, "none"), (3.0, "none"), (1.5, "filmic")):
+        seen = picture(sphere, replace(shot, exposure=stops, tone_map=tone_map))
+        expected = (display(light, stops=stops, tone_map=tone_map) * 255).round()
+        assert float((seen.rgb.float() - expected).abs().max()) <= 1.0
+        assert torch.equal(seen.depth, plain.depth)
+    boxed = replace(shot, exposure=-2.0, crop=Bounds.from_cube(0.1, (0.0, -3.0, 0.0)))
+    # The colour of nothing is the page's, not light.
+    assert (picture(sphere, boxed).rgb == 255).all()
 
 
 def test_normals_are_found_from_depth(sphere, shot: Shot) -> None:

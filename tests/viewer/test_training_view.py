@@ -1,6 +1,7 @@
 """A training that is looked at."""
 
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, Self
 
@@ -31,9 +32,13 @@ class Page:
 
     def __init__(self) -> None:
         self.controls: dict[str, Control] = {}
+        self.plots: dict[str, Control] = {}
+
+    def add_uplot(self, *, series: Any, **_options: Any) -> Control:
+        return self.plots.setdefault(series[0]["label"], Control())
 
     def __getattr__(self, _kind: str) -> Any:
-        def add(label: str = "plot", **_options: Any) -> Control:
+        def add(label: str, **_options: Any) -> Control:
             return self.controls.setdefault(label, Control())
 
         return add
@@ -109,11 +114,29 @@ def test_the_curve_has_few_points_however_long_the_training(view, stage) -> None
         view(moment(step))
     stage.browsers, stage.now = 1, 1e6
     view(moment(30_000))
-    steps, psnr = stage.server.gui.controls["plot"].data
+    steps, psnr = stage.server.gui.plots["step"].data
     assert 100 < len(steps) == len(psnr) <= 400
     assert (psnr == 20.0).all()
     assert (steps[1:] > steps[:-1]).all()
     assert "Step 30,000" in stage.server.gui.controls["Starting."].content
+
+
+def test_the_curve_is_drawn_over_time_too(view, stage) -> None:
+    stage.browsers = 0
+    # The second half of the steps takes ten times as long.
+    seconds = 0.0
+    for step in range(1, 201):
+        seconds += 0.1 if step <= 100 else 1.0
+        view(replace(moment(step, 0.1 if step <= 100 else 1.0), seconds=seconds, psnr=step / 10))
+    stage.browsers, stage.now = 1, 1e6
+    view(replace(moment(201, 1.0), seconds=seconds + 1.0, psnr=20.1))
+    (steps, by_step), (minutes, by_minute) = (stage.server.gui.plots[name].data for name in ("step", "minutes"))
+    assert by_step.tolist() == by_minute.tolist()
+    expected = [min(step, 100) * 0.1 + max(step - 100, 0) * 1.0 for step in steps.tolist()]
+    assert (60 * minutes).tolist() == pytest.approx(expected)
+    assert minutes[-1] == pytest.approx(111.0 / 60)
+    pace = 1000 * (1 - 0.9 * 0.95**101)
+    assert f"111 s · {pace:.0f} ms a step" in stage.server.gui.controls["Starting."].content
 
 
 def test_pause_holds_the_training_and_lets_pictures_be_fine(view, stage) -> None:

@@ -135,6 +135,7 @@ def test_a_subject_that_fails_ends_neither_the_viewer_nor_its_owner(viewer: View
     class Guest:
         def __init__(self) -> None:
             self.pictures: list = []
+            self.gone = False
             self.painter = Painter(sphere, lambda *made: self.pictures.append(made), background=torch.ones(3))
             self.still = Painter(sphere, lambda *_: None, background=torch.ones(3))
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from voxfield.colour import display, linear_from_srgb
+from voxfield.colour import linear_from_srgb
 from voxfield.data.posed_images import PosedImages
 from voxfield.distributed.devices import Placement
 from voxfield.models.base import Model
@@ -21,6 +21,6 @@ def field_subject(
         model,
         bounds=captures.bounds,
         background=linear_from_srgb(background) if linear else background,
-        on_screen=display if linear else torch.Tensor.contiguous,
+        linear=linear,
         device=placement.device,
     )

@@ -3,11 +3,12 @@
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, cast, get_args
 
 import numpy as np
 import torch
 
+from voxfield.colour import ToneMap
 from voxfield.errors import InputError
 from voxfield.geometry.bounds import Bounds, Vector
 from voxfield.geometry.rotations import rotations_from_quaternions
@@ -21,6 +22,8 @@ STANDARD_ROWS: Final = 768
 MOST_ROWS: Final = 2160
 """Most rows of any picture: those of 4K."""
 _SIZES: Final = {"Canvas": 0, "1080 rows": 1080, "2160 rows (4K)": 2160}
+_MOST_STOPS: Final = 10.0
+"""Exposure can be changed by so many stops: from a thousandth of the light to a thousand times as much."""
 _WIDEST: Final = 3.0
 _NARROWEST: Final = 0.01
 
@@ -51,7 +54,8 @@ class Session:
             wake: called when there is something to paint.
         """
         self.client, self.subject, self._name, self._wake = client, subject, name, wake
-        self._gone = False
+        self.gone = False
+        """Whether the browser is not there any more."""
         self._photographs, self._drawn = photographs, list[Any]()
         self.painter = Painter(subject, self._show, background=background)
         self.still = Painter(subject, self._send_screenshot, background=background)
@@ -62,7 +66,7 @@ class Session:
 
     def close(self) -> None:
         """Paint nothing more: the browser is gone."""
-        self._gone = True
+        self.gone = True
         self.painter.forget()
         self.still.forget()
 
@@ -80,6 +84,18 @@ class Session:
             self._quality = gui.add_checkbox(
                 "High quality", False, hint=f"At rest as many rows as the canvas has, up to {MOST_ROWS}."
             )
+            if self.subject.linear:
+                self._exposure = gui.add_slider(
+                    "Exposure", -_MOST_STOPS, _MOST_STOPS, 0.25, 0.0, hint="In stops: one more doubles the light."
+                )
+                self._tone_map = gui.add_dropdown(
+                    "Tone map",
+                    get_args(ToneMap),
+                    initial_value="none",
+                    hint="filmic rolls off what none clips at white.",
+                )
+                for control in (self._exposure, self._tone_map):
+                    control.on_update(lambda _: self.refresh())
             if self._photographs is not None:
                 draw = gui.add_checkbox("Photographs", False, hint="Where they were taken. Click one to go there.")
                 draw.on_update(lambda _: self._draw_photographs(bool(draw.value)))
@@ -120,6 +136,8 @@ class Session:
             aspect=min(max(aspect, 0.05), 20.0),
             mode=cast(Mode, self._mode.value),
             crop=self._crop(),
+            exposure=float(self._exposure.value) if self.subject.linear else 0.0,
+            tone_map=cast(ToneMap, self._tone_map.value) if self.subject.linear else "none",
         )
 
     def _crop(self) -> Bounds | None:
@@ -144,7 +162,7 @@ class Session:
         self.client.add_notification(title, body, auto_close_seconds=8.0)
 
     def _show(self, picture: Picture, last: bool) -> None:
-        if self._gone:
+        if self.gone:
             return
         # Depth costs more than the picture itself to send: only where something else is drawn among the matter.
         depth = picture.depth.numpy()[..., None] if self._drawn or self.path_editor.drawn else None

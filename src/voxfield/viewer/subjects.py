@@ -1,13 +1,14 @@
 """What can be looked at in the viewer, and how what is seen becomes a picture."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from voxfield.colour import ToneMap, display
 from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.camera import Cameras
 from voxfield.geometry.rays import Rays
@@ -35,6 +36,10 @@ class Shot:
     """What of the field is shown."""
     crop: Bounds | None = None
     """Only what lies in this box is shown; None: everything."""
+    exposure: float = 0.0
+    """Of linear light: change of exposure in stops."""
+    tone_map: ToneMap = "none"
+    """Of linear light: what brings it to the screen."""
 
     def camera(self, height: int) -> Cameras:
         """The browser's camera, of so many rows of square pixels."""
@@ -56,13 +61,15 @@ class Subject(Protocol):
     """Where it is, world units."""
     modes: tuple[Mode, ...]
     """The ways in which it can be shown; the first is shown first."""
+    linear: bool = False
+    """Whether ``rgb`` is exposed linear light, rather than sRGB as on the screen."""
 
     def load(self, camera: Cameras) -> Iterator[object]:  # noqa: ARG002  (for those that load as they are looked at)
         """Load what a camera will see of it, piece by piece; what is looked at meanwhile is what is there."""
         return iter(())
 
     def look(self, rays: Rays, mode: Mode) -> dict[str, Tensor]:
-        """What R rays (on the CPU) see: ``rgb`` (R, 3) as on the screen, ``opacity`` (R,), ``depth`` (R,), and in some
+        """What R rays (on the CPU) see: ``rgb`` (R, 3) (see ``linear``), ``opacity`` (R,), ``depth`` (R,), and in some
         modes ``normals`` (R, 3), or ``level`` (R,) in [0, 1] from the coarsest to the finest; on the CPU.
         """
 
@@ -76,7 +83,7 @@ class FieldSubject(Subject):
         *,
         bounds: Bounds,
         background: Tensor,
-        on_screen: Callable[[Tensor], Tensor],
+        linear: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
         """Look at ``model``, which stays its owner's: who calls `look` must be the one who may use it.
@@ -85,11 +92,11 @@ class FieldSubject(Subject):
             model: the field's model.
             bounds: its region of interest.
             background: (3,) colour behind the field, in the space of the model's colours.
-            on_screen: turns the model's colours (R, 3) into sRGB values.
+            linear: whether the model's colours are exposed linear light, rather than sRGB.
             device: where the model lives.
         """
         self.model, self.bounds, self._device = model, bounds, torch.device(device)
-        self._background, self._on_screen = background, on_screen
+        self._background, self.linear = background, linear
         config: Any = model.config
         pyramid = getattr(config, "pyramid", None)
         self._finest = 1 if pyramid is None else max(1, pyramid.num_levels - 1)
@@ -99,8 +106,7 @@ class FieldSubject(Subject):
         """See `Subject.look`; normals only of models that learnt them."""
         with torch.inference_mode():
             seen = self.model.render_rays(rays.to(self._device), background=self._background)
-            values = {name: seen[name].cpu() for name in ("opacity", "depth")}
-            values["rgb"] = self._on_screen(seen["rgb"].cpu())
+            values = {name: seen[name].cpu() for name in ("opacity", "depth", "rgb")}
             if mode == "normals" and "normals" in seen:
                 values["normals"] = seen["normals"].cpu()
             if mode == "level":
@@ -151,14 +157,21 @@ def look(subject: Subject, rays: Rays, shot: Shot, outside: Tensor) -> dict[str,
     of nothing. What a ray meets is where its depth says: matter that is half transparent is cut as a whole.
     """
     if shot.crop is None:
-        return subject.look(rays, shot.mode)
+        return _on_screen(subject, subject.look(rays, shot.mode), shot)
     rays, moved, leave = cropped(rays, shot.crop)
-    values = subject.look(rays, shot.mode)
+    values = _on_screen(subject, subject.look(rays, shot.mode), shot)
     beyond = ~((values["depth"] <= leave) & (values["opacity"] > 0))
     values["depth"] = values["depth"] + moved
     values["rgb"] = torch.where(beyond[:, None], outside, values["rgb"])
     values["opacity"] = values["opacity"].masked_fill(beyond, 0.0)
     return values
+
+
+def _on_screen(subject: Subject, values: dict[str, Tensor], shot: Shot) -> dict[str, Tensor]:
+    """What rays saw, with linear light exposed as the shot wants it."""
+    if not subject.linear:
+        return values
+    return values | {"rgb": display(values["rgb"], stops=shot.exposure, tone_map=shot.tone_map)}
 
 
 def develop(values: Mapping[str, Tensor], shot: Shot, camera: Cameras) -> Picture:

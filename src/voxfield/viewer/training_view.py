@@ -66,9 +66,10 @@ class TrainingView:
         self._paused, self._stopped = threading.Event(), False
         self._told = self._plotted = -1e9
         self._painted_step = 0
-        self._steps: list[float] = []
-        self._psnr: list[float] = []
+        self._points: list[tuple[float, float, float]] = []
+        """Steps, minutes and smoothed PSNR."""
         self._smooth: float | None = None
+        self._step_seconds: float | None = None
         viewer.limit_pictures(LONGEST_PICTURE)
         self._add_controls(viewer.server.gui)
 
@@ -91,11 +92,14 @@ class TrainingView:
     def _add_controls(self, gui: Any) -> None:
         with gui.add_folder("Training", order=-1.0):
             self._status = gui.add_markdown("Starting.")
-            self._plot = gui.add_uplot(
-                data=(np.zeros(1), np.zeros(1)),
-                series=({"label": "step"}, {"label": "PSNR of rays, dB", "stroke": "#0f766e", "width": 2}),
-                scales={"x": {"time": False}},
-                aspect=2.0,
+            self._by_step, self._by_minute = (
+                gui.add_uplot(
+                    data=(np.zeros(1), np.zeros(1)),
+                    series=({"label": along}, {"label": "PSNR of rays, dB", "stroke": "#0f766e", "width": 2}),
+                    scales={"x": {"time": False}},
+                    aspect=2.0,
+                )
+                for along in ("step", "minutes")
             )
             self._pause = gui.add_button("Pause")
             stop = gui.add_button("Stop and save")
@@ -115,14 +119,14 @@ class TrainingView:
         self._paused.clear()
 
     def _note(self, moment: Moment) -> None:
-        """Keep a point of the curve: at most so many, evenly spread."""
-        self._smooth = moment.psnr if self._smooth is None else 0.95 * self._smooth + 0.05 * moment.psnr
-        if len(self._steps) >= _MOST_POINTS:
-            self._steps, self._psnr = self._steps[::2], self._psnr[::2]
-        since = self._steps[-1] if self._steps else 0.0
+        """Keep a point of the curves: at most so many, evenly spread."""
+        self._smooth = _smoothed(self._smooth, moment.psnr)
+        self._step_seconds = _smoothed(self._step_seconds, moment.step_seconds)
+        if len(self._points) >= _MOST_POINTS:
+            self._points = self._points[::2]
+        since = self._points[-1][0] if self._points else 0.0
         if moment.step - since >= max(1.0, moment.step / (0.7 * _MOST_POINTS)):
-            self._steps.append(float(moment.step))
-            self._psnr.append(self._smooth)
+            self._points.append((float(moment.step), moment.seconds / 60, self._smooth))
 
     def _tell(self, moment: Moment) -> None:
         """Bring the figures up to date, now and then."""
@@ -131,13 +135,15 @@ class TrainingView:
             self._told = now
             state = "paused" if self._paused.is_set() else f"{100 * moment.progress:.0f}% done"
             psnr = self._smooth if self._smooth is not None else moment.psnr
+            pace = 1000 * (self._step_seconds if self._step_seconds is not None else moment.step_seconds)
             self._status.content = (
-                f"Step {moment.step:,} · {moment.seconds:,.0f} s · {state}\n\n"
+                f"Step {moment.step:,} · {moment.seconds:,.0f} s · {pace:.3g} ms a step · {state}\n\n"
                 f"PSNR of rays {psnr:.2f} dB · loss {moment.loss:.4g}"
             )
-        if now - self._plotted >= _PLOT_EVERY and len(self._steps) > 1:
+        if now - self._plotted >= _PLOT_EVERY and len(self._points) > 1:
             self._plotted = now
-            self._plot.data = (np.array(self._steps), np.array(self._psnr))
+            steps, minutes, psnrs = np.array(self._points).T
+            self._by_step.data, self._by_minute.data = (steps, psnrs), (minutes, psnrs)
 
     def _wait_while_paused(self, moment: Moment) -> None:
         """Paint at leisure until training is to go on or to stop."""
@@ -148,3 +154,8 @@ class TrainingView:
             if not self._viewer.work(_PAUSED_TURN):
                 moment.stopping.wait(_PAUSED_TURN)
         self._viewer.limit_pictures(LONGEST_PICTURE)
+
+
+def _smoothed(before: float | None, value: float) -> float:
+    """The mean of about the last twenty values."""
+    return value if before is None else 0.95 * before + 0.05 * value

@@ -124,15 +124,18 @@ class Viewer:
         busy = [(session, painter) for session, painter in jobs if painter.busy]
         hurried = [job for job in busy if job[1].hurried and job[1] is job[0].painter]
         turns = hurried or busy
-        for _, painter in turns:
-            self._paint(painter, seconds / len(turns))
+        for session, painter in turns:
+            self._paint(session, painter, seconds / len(turns))
         return any(painter.busy for _, painter in jobs)
 
-    def _paint(self, painter: Painter, seconds: float) -> None:
+    def _paint(self, session: Session, painter: Painter, seconds: float) -> None:
         try:
             painter.work(seconds)
         except Exception as error:  # noqa: BLE001  (a picture that fails must end neither the viewer nor a training)
             painter.forget()
+            if session.gone:
+                # It went while a picture was being sent.
+                return
             said = " ".join(str(error).split())[:200]
             print(f"The viewer could not paint a picture: {type(error).__name__}: {said}", file=sys.stderr)  # noqa: T201
 
