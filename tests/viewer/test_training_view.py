@@ -136,7 +136,7 @@ def test_the_curve_is_drawn_over_time_too(view, stage) -> None:
     assert (60 * minutes).tolist() == pytest.approx(expected)
     assert minutes[-1] == pytest.approx(111.0 / 60)
     pace = 1000 * (1 - 0.9 * 0.95**101)
-    assert f"111 s · {pace:.0f} ms a step" in stage.server.gui.controls["Starting."].content
+    assert f"111 s · {pace:.1f} ms a step" in stage.server.gui.controls["Starting."].content
 
 
 def test_pause_holds_the_training_and_lets_pictures_be_fine(view, stage) -> None:

@@ -137,7 +137,7 @@ class TrainingView:
             psnr = self._smooth if self._smooth is not None else moment.psnr
             pace = 1000 * (self._step_seconds if self._step_seconds is not None else moment.step_seconds)
             self._status.content = (
-                f"Step {moment.step:,} · {moment.seconds:,.0f} s · {pace:.3g} ms a step · {state}\n\n"
+                f"Step {moment.step:,} · {moment.seconds:,.0f} s · {pace:,.1f} ms a step · {state}\n\n"
                 f"PSNR of rays {psnr:.2f} dB · loss {moment.loss:.4g}"
             )
         if now - self._plotted >= _PLOT_EVERY and len(self._points) > 1:
