@@ -113,7 +113,9 @@ def test_the_viewer_exposes_what_the_model_sees(run: voxfield.Run) -> None:
     shot = Shot(camera_to_world=cameras.camera_to_world[0], fov=fov, aspect=1.0, exposure=-3.0, tone_map="filmic")
     camera = shot.camera(32)
     made = develop(look(subject, camera.image_rays(0), shot, torch.ones(3)), shot, camera)
-    seen = display(run.render(cameras, 0)["rgb"], stops=-3.0, tone_map="filmic")
+    # Renderings are light in the pictures' own units; models see exposed light.
+    exposed = run.render(cameras, 0)["rgb"] * run.split("test").tone.exposure
+    seen = display(exposed, stops=-3.0, tone_map="filmic")
     assert float((made.rgb / 255 - seen).abs().max()) < 0.01
 
 
