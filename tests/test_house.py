@@ -201,3 +201,18 @@ print("device: cuda, xpu or mps"); torch.accelerator.synchronize()
     package = Path(voxfield.__file__).parent
     for path in NAMES_DEVICES:
         assert named_devices((package / path).read_text(encoding="utf-8"))
+
+
+def test_durations_are_of_the_monotonic_clock(repository: Path) -> None:
+    """The machine's clock may be set while a job runs: it dates things, and never measures."""
+    found = []
+    for path in sorted((repository / "src").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            called = node.func if isinstance(node, ast.Call) else None
+            if isinstance(called, ast.Attribute) and ast.unparse(called) in ("time.time", "time.time_ns"):
+                found.append(f"{path.relative_to(repository)}:{node.lineno}")
+            if isinstance(node, ast.ImportFrom) and node.module == "time":
+                found += [f"{path.relative_to(repository)}:{node.lineno}"] * any(
+                    one.name == "time" for one in node.names
+                )
+    assert not found

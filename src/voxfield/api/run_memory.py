@@ -27,7 +27,7 @@ VOLUME_BYTES: Final = 120
 SURFACE_BYTES: Final = 40
 """Of a place of a grid on which a field is asked for its surface. Measured."""
 POINT_BYTES: Final = 400
-"""Of a point of a cloud with its colour and normal, and its file. Measured."""
+"""Of a point of a cloud: nine numbers as found, put together, moved and written. Estimated."""
 NETWORK_LIBRARIES: Final = 150_000_000
 """MONAI, and torch's own kernels for convolutions."""
 FEWEST_RAYS: Final = 256
