@@ -123,6 +123,7 @@ def _surface_grids(
     z, y, x = np.nonzero(touched)
     voxels = np.stack([x, y, z], axis=1)
     near = nearest_points(voxels, placed)
+    assert (near.triangles >= 0).all(), "a voxel that a triangle touches has one near its centre"
     values = {}
     if normals:
         across = np.cross(placed[:, 1] - placed[:, 0], placed[:, 2] - placed[:, 0])

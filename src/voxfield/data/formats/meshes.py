@@ -151,7 +151,8 @@ def _load(path: Path, source: Path | io.BytesIO, kind: str, coloured: bool) -> T
         if kind == "3mf":
             vertices, faces = read_3mf(source)
         else:
-            beside = {"resolver": _Beside(path.parent)} if coloured and kind == "obj" and source is path else {}
+            names_files = coloured and kind in ("obj", "ply", "gltf") and source is path
+            beside = {"resolver": _Beside(path.parent)} if names_files else {}
             mesh = trimesh.load_mesh(source, file_type=kind, process=False, skip_materials=not coloured, **beside)
             colours = _colours(mesh) if coloured else None
             vertices, faces = getattr(mesh, "vertices", nothing), getattr(mesh, "faces", nothing)
@@ -182,6 +183,8 @@ class _Beside:
         if not file.is_relative_to(self._folder.resolve()) or file.stat().st_size > MAX_MESH_BYTES:
             raise ValueError(f"{name[:80]!r} is not in its folder")
         return file.read_bytes()
+
+    __getitem__ = get
 
 
 def _colours(mesh: Any) -> MeshColours | None:
