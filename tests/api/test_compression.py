@@ -93,6 +93,18 @@ def read_vdb_of(packed, tmp_path):
     return voxfield.decompress_volume(packed, tmp_path / "whole.vdb")
 
 
+def test_the_viewer_shows_compressed_volumes(packed):
+    from voxfield.viewer.exhibits import open_exhibit
+    from voxfield.viewer.level_subjects import open_volume
+    from voxfield.viewer.volume_subject import VolumeSubject
+
+    assert isinstance(open_volume(packed), VolumeSubject)
+    exhibit = open_exhibit(packed)
+    assert exhibit.items == ("smoke", "wind")
+    shown = exhibit.load("smoke")
+    assert len(shown.points) == voxfield.read_volume(packed, "smoke").volume.active_count
+
+
 @pytest.mark.parametrize("verb", ["lod", "optimise"])
 def test_verbs_that_do_not_read_them_say_what_to_do(packed, tmp_path, capsys, verb):
     assert main(["vdb", verb, str(packed), "--output", str(tmp_path / "out.vdb")]) == 2

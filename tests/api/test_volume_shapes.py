@@ -126,3 +126,64 @@ def test_what_does_not_fit_is_said(ball, tmp_path, capsys):
         voxfield.mesh_volume(tmp_path / "two.vdb", tmp_path / "x.ply", name="a", level=float("nan"))
     assert main(["vdb", "compare", str(tmp_path / "two.vdb"), str(ball)]) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_normals_of_the_surface_are_kept(ball, tmp_path):
+    assert main(["voxelise", str(ball), str(tmp_path / "b.vdb"), "--resolution", "24", "--normals"]) == 0
+    density, normal = (voxfield.read_volume(tmp_path / "b.vdb", name) for name in ("density", "normal"))
+    assert normal.volume.channels == (3,)
+    assert np.array_equal(normal.index_to_world, density.index_to_world)
+    coordinates, values = normal.volume.active_voxels()
+    places = coordinates @ normal.index_to_world[:3, :3].T + normal.index_to_world[:3, 3]
+    outwards = places - (5.0, -1.0, 3.0)
+    radius = np.linalg.norm(outwards, axis=1)
+    assert np.abs(radius - 2.0).max() < 4 / 24
+    assert (np.einsum("ni,ni->n", values, outwards / radius[:, None]) > 0.97).all()
+    assert density.volume.values_at(coordinates)[1].all()
+    surface = voxfield.voxelise_mesh(ball, tmp_path / "s.vdb", resolution=24, coverage="surface")
+    assert normal.volume.active_count == surface.volume.active_count
+    voxfield.voxelise_mesh(ball, tmp_path / "t.vdb", resolution=24, coverage="solid", normals=True)
+    assert 0 < voxfield.read_volume(tmp_path / "t.vdb", "normal").volume.active_count < normal.volume.active_count
+
+
+def painted(kind):
+    """A cube whose upper half (+z) is red, lower half blue."""
+    from PIL import Image
+
+    box = trimesh.creation.box()
+    box = box.subdivide() if kind != "texture" else box
+    upper = box.triangles_center[:, 2] > 0 if kind == "face" else box.vertices[:, 2] > 1e-9
+    colours = np.where(upper[:, None], (255, 0, 0, 255), (0, 0, 255, 255)).astype(np.uint8)
+    if kind == "face":
+        box.visual.face_colors = colours
+    elif kind == "vertex":
+        box.visual.vertex_colors = colours
+    else:
+        image = Image.fromarray(np.array([[[255, 0, 0]], [[0, 0, 255]]], np.uint8))
+        uv = np.stack([np.full(len(box.vertices), 0.5), np.clip(box.vertices[:, 2] + 0.5, 0.001, 0.999)], axis=1)
+        material = trimesh.visual.material.PBRMaterial(baseColorTexture=image)
+        box.visual = trimesh.visual.TextureVisuals(uv=uv, material=material)
+    return box
+
+
+@pytest.mark.parametrize(
+    ("kind", "ending"), [("vertex", "ply"), ("face", "ply"), ("vertex", "obj"), ("vertex", "glb"), ("texture", "glb")]
+)
+def test_colours_of_the_surface_are_kept(tmp_path, kind, ending):
+    painted(kind).export(tmp_path / f"box.{ending}")
+    output = tmp_path / "box.vdb"
+    assert main(["voxelise", str(tmp_path / f"box.{ending}"), str(output), "--resolution", "16", "--colours"]) == 0
+    coordinates, values = voxfield.read_volume(output, "colour").volume.active_voxels()
+    # Between the rows of vertices colours of vertices blend.
+    height = coordinates[:, 2] + 0.5 - 8
+    for side, colour in ((height > 4, (1, 0, 0)), (height < -4, (0, 0, 1))):
+        assert side.sum() > 200
+        share = np.abs(values[side] - colour).max(axis=1)
+        assert np.median(share) < (0.6 if kind == "vertex" else 1e-3)
+        assert ((values[side] * colour).sum(axis=1) > (values[side] * colour[::-1]).sum(axis=1)).all()
+
+
+def test_a_mesh_without_colours_says_so(ball, tmp_path):
+    with pytest.raises(InputError, match=r"ball\.ply: has no colours"):
+        voxfield.voxelise_mesh(ball, tmp_path / "x.vdb", resolution=8, colours=True)
+    assert not (tmp_path / "x.vdb").exists()

@@ -40,6 +40,7 @@ def test_the_benchmark_measures_what_is_asked_for(start):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_the_benchmark_has_eight_sections(start):
     pytest.importorskip("psutil")
     said = start("benchmark_dataset.py", "--samples", "2", "--batches", "1")

@@ -6,19 +6,21 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import torch
 
 from voxfield.api.compression import open_volumes
 from voxfield.api.levels import read_voxels
 from voxfield.api.volume_memory import check_volumes, volume_bytes
 from voxfield.checks import check_range
-from voxfield.data.formats.meshes import VOXELISED_BYTES, read_mesh
+from voxfield.data.formats.meshes import VOXELISED_BYTES, TriangleMesh, read_mesh
 from voxfield.distributed.memory import MemoryPart, check_short_job, need_of, process_part
 from voxfield.errors import InputError
 from voxfield.export.surfaces import SurfaceExport, write_surface_of
 from voxfield.export.volume_surfaces import inside_level, surface_of_volume
 from voxfield.geometry.pose import SceneTransform
 from voxfield.kernels.scan_fill import Inside
-from voxfield.kernels.voxel_words import MAX_RESOLUTION
+from voxfield.kernels.triangle_box import triangle_box
+from voxfield.kernels.voxel_words import MAX_RESOLUTION, unpack_voxels
 from voxfield.storage.remote import shown
 from voxfield.storage.surface_files import check_surface_path
 from voxfield.storage.vdb import VdbFile, VdbGrid, write_vdb
@@ -28,10 +30,11 @@ from voxfield.storage.voxel_vdb import METADATA_NAME
 from voxfield.training.progress import Progress
 from voxfield.viewer.volume_subject import COLOURS
 from voxfield.voxels.sparse import SparseVolume, Tiles
+from voxfield.voxels.surface_points import nearest_points
 from voxfield.voxels.volume_difference import PlacedVolume, VolumeDifference, volume_difference
 from voxfield.voxels.voxel_blocks import blocks_of_links
 from voxfield.voxels.voxel_grid import VoxelGrid
-from voxfield.voxels.voxelise import Coverage, voxelise
+from voxfield.voxels.voxelise import Coverage, Voxelised, voxelise
 
 _VOXEL_BYTES: Final = 8
 """Of a voxel of the box about the mesh while it is filled and made a volume. Measured."""
@@ -50,6 +53,8 @@ def voxelise_mesh(
     resolution: int = 128,
     coverage: Coverage = "conservative",
     inside: Inside = "parity",
+    normals: bool = False,
+    colours: bool = False,
     compression: Compression = "blosc",
     memory: int | str | None = None,
     quiet: bool = True,
@@ -61,6 +66,9 @@ def voxelise_mesh(
         output: the ``.vdb`` file.
         resolution: voxels along the longest side, 1 to 1024.
         coverage, inside: see `voxfield.build_shapes`.
+        normals: also write ``normal``, vec3s: of the surface's nearest point, for voxels that are set and touched by a
+            triangle; unit vectors, to the side from which a face's corners run counter-clockwise.
+        colours: also write ``colour``, vec3s, likewise: red, green and blue of vertices, faces or textures, 0 to 1.
         compression: ``blosc``, ``zip`` or ``none``.
         memory: most memory, in bytes or as ``"8GB"``; what there is to spare if None. What is needed is known before.
         quiet: do not say that much is needed.
@@ -69,13 +77,15 @@ def voxelise_mesh(
         The fog volume ``density`` as it was written: 1 in voxels that are set, which are the active ones.
 
     Raises:
-        InputError: options out of range, or a mesh without a size.
+        InputError: options out of range, a mesh without a size, or one without the colours that are asked for.
         MissingFileError, FormatError, MissingExtraError: the mesh is not there, damaged, or needs another package.
     """
     if Path(output).suffix.lower() != ".vdb":
         raise InputError(f"{output}: expected a file that ends in .vdb.")
     _check_voxelising(Path(mesh), resolution, memory, quiet)
-    found = read_mesh(Path(mesh))
+    found = read_mesh(Path(mesh), colours=colours)
+    if colours and found.colours is None:
+        raise InputError(f"{mesh}: has no colours that are read. Leave colours out.")
     try:
         filled = voxelise(found.vertices, found.faces, resolution, coverage=coverage, inside=inside)
     except InputError as error:
@@ -94,8 +104,42 @@ def voxelise_mesh(
     low = np.array(filled.origin)
     matrix = matrix_of_bounds(low, low + filled.pitch * resolution, np.full(3, resolution))
     grid = VdbGrid(name="density", volume=volume, index_to_world=matrix, grid_class="fog volume", half=True)
-    write_vdb(output, [grid], compression=compression)
+    with_surface = _surface_grids(found, filled, matrix, normals=normals, colours=colours)
+    write_vdb(output, [grid, *with_surface], compression=compression)
     return grid
+
+
+def _surface_grids(
+    mesh: TriangleMesh, filled: Voxelised, matrix: np.ndarray, *, normals: bool, colours: bool
+) -> list[VdbGrid]:
+    """What the surface is like near voxels that are set and that it touches."""
+    if not (normals or colours):
+        return []
+    kept = np.isfinite(mesh.vertices).all(axis=1)[mesh.faces].all(axis=1)
+    rows = np.flatnonzero(kept)
+    size = filled.resolution
+    placed = ((mesh.vertices[mesh.faces[rows]] - np.array(filled.origin)) / filled.pitch).clip(0, size)
+    touched = unpack_voxels(triangle_box(torch.from_numpy(placed), size) & filled.words, size).numpy()
+    z, y, x = np.nonzero(touched)
+    voxels = np.stack([x, y, z], axis=1)
+    near = nearest_points(voxels, placed)
+    assert (near.triangles >= 0).all(), "a voxel that a triangle touches has one near its centre"
+    values = {}
+    if normals:
+        across = np.cross(placed[:, 1] - placed[:, 0], placed[:, 2] - placed[:, 0])
+        length = np.linalg.norm(across, axis=1, keepdims=True)
+        values["normal"] = (across / np.where(length > 0, length, 1.0))[near.triangles]
+    if mesh.colours is not None:
+        values["colour"] = mesh.colours.at(rows[near.triangles], near.weights)
+    return [
+        VdbGrid(
+            name=name,
+            volume=SparseVolume.from_voxels(voxels, one.astype(np.float32), background=(0.0, 0.0, 0.0)),
+            index_to_world=matrix,
+            half=True,
+        )
+        for name, one in values.items()
+    ]
 
 
 def _check_voxelising(mesh: Path, resolution: int, memory: int | str | None, quiet: bool) -> None:

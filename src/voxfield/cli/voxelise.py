@@ -18,6 +18,8 @@ def command(
     resolution: Annotated[int, arg(metavar="N")] = 128,
     coverage: Literal["conservative", "solid", "surface"] = "conservative",
     inside: Literal["parity", "winding"] = "parity",
+    normals: bool = False,
+    colours: bool = False,
     compression: Literal["blosc", "zip", "none"] = "blosc",
     memory: Annotated[str | None, optional("SIZE")] = None,
 ) -> int:
@@ -31,6 +33,8 @@ def command(
         resolution: voxels along the longest side, at most 1024.
         coverage: surface: voxels that a triangle touches; solid: whose centre lies inside; conservative: both.
         inside: parity does not mind faces turned the wrong way, winding fills overlapping parts.
+        normals: also write the grid normal: directions of the surface nearest to each voxel that it touches.
+        colours: also write the grid colour: those of the mesh's vertices, faces or textures there.
         compression: blosc as OpenVDB and Blender write, zip for smaller files, or none.
         memory: most memory, such as 8GB; what there is to spare if not given.
     """
@@ -42,6 +46,8 @@ def command(
         resolution=resolution,
         coverage=coverage,
         inside=inside,
+        normals=normals,
+        colours=colours,
         compression=compression,
         memory=memory,
         quiet=False,

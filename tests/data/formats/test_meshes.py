@@ -86,6 +86,7 @@ def test_gltf_with_its_buffers_beside_it(tmp_path):
     mesh = read_mesh(tmp_path / "model.gltf")
     assert mesh.faces.shape == (12, 3)
     np.testing.assert_allclose(np.ptp(mesh.vertices, 0), 1)
+    assert read_mesh(tmp_path / "model.gltf", colours=True).faces.tolist() == mesh.faces.tolist()
     document = json.loads((tmp_path / "model.gltf").read_text())
     document["accessors"][0]["count"] = 10**12
     (tmp_path / "model.gltf").write_text(json.dumps(document))
@@ -95,6 +96,24 @@ def test_gltf_with_its_buffers_beside_it(tmp_path):
     (tmp_path / "model.gltf").write_text(json.dumps(document))
     with pytest.raises(FormatError, match="is not in its folder"):
         read_mesh(tmp_path / "model.gltf")
+
+
+def test_materials_are_of_the_files_own_folder(tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (2, 2), (0, 255, 0)).save(tmp_path / "green.png")
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    Image.new("RGB", (2, 2), (255, 0, 0)).save(inside / "red.png")
+    triangle = "vt 0 0\nvt 1 0\nvt 0 1\nv 0 0 0\nv 1 0 0\nv 0 1 0\nusemtl m\nf 1/1 2/2 3/3\n"
+    (inside / "a.obj").write_text(f"mtllib a.mtl\n{triangle}")
+    (inside / "a.mtl").write_text("newmtl m\nmap_Kd red.png\n")
+    middle = np.array([0]), np.full((1, 3), 1 / 3)
+    assert read_mesh(inside / "a.obj").colours is None
+    assert read_mesh(inside / "a.obj", colours=True).colours.at(*middle).tolist() == [[1, 0, 0]]
+    (inside / "a.mtl").write_text("newmtl m\nmap_Kd ../green.png\n")
+    found = read_mesh(inside / "a.obj", colours=True).colours
+    assert found is None or found.texture is None
 
 
 def test_archives(tmp_path, monkeypatch):

@@ -1,7 +1,7 @@
 """Triangle meshes from files: PLY, OBJ, STL, OFF, GLB, glTF and 3MF, and archives that hold one of them.
 
 Faces with more corners are split into triangles, the parts of a scene are joined where their transforms place them.
-Materials and textures are not read.
+Of materials only colours are read, and only where they are asked for.
 """
 
 import io
@@ -31,6 +31,30 @@ _JSON_CHUNK: Final = 0x4E4F534A
 """What binary glTF calls its description."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MeshColours:
+    """Colours of a surface: of each triangle's corners, times those of a texture."""
+
+    corners: np.ndarray
+    """(F, 3, 3) float32 red, green, blue of each corner, 0 to 1, as the file has them (mostly sRGB)."""
+    texture: np.ndarray | None = None
+    """(H, W, 3) uint8; None: there is none."""
+    places: np.ndarray | None = None
+    """(F, 3, 2) of each corner on the texture: to the right and up from its lower left corner; beyond 0 to 1 it repeats
+    itself."""
+
+    def at(self, faces: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Colours (M, 3) float32 on triangles ``faces`` (M,), interpolated by ``weights`` (M, 3) of their corners."""
+        colours = np.einsum("mc,mci->mi", weights, self.corners[faces])
+        if self.texture is not None and self.places is not None:
+            height, width = self.texture.shape[:2]
+            right, up = np.einsum("mc,mci->im", weights, self.places[faces])
+            column = np.floor(right % 1.0 * width).astype(np.int64).clip(0, width - 1)
+            row = np.floor((1.0 - up) % 1.0 * height).astype(np.int64).clip(0, height - 1)
+            colours = colours * self.texture[row, column] / 255
+        return np.asarray(colours.clip(0, 1), np.float32)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TriangleMesh:
     """Corners and triangles."""
@@ -39,6 +63,8 @@ class TriangleMesh:
     """(V, 3) float64 x, y, z. May hold NaN where the file does."""
     faces: np.ndarray
     """(F, 3) int64 indices of vertices."""
+    colours: MeshColours | None = None
+    """None: the file has none, or they were not asked for."""
 
 
 def find_meshes(sources: Sequence[str | Path]) -> list[Path]:
@@ -66,8 +92,8 @@ def is_mesh(path: Path) -> bool:
     return path.suffix.lower() in (*MESH_SUFFIXES, ".zip") and not path.name.startswith(".")
 
 
-def read_mesh(path: Path) -> TriangleMesh:
-    """Read a mesh file, or the one mesh of a ``.zip``.
+def read_mesh(path: Path, *, colours: bool = False) -> TriangleMesh:
+    """Read a mesh file, or the one mesh of a ``.zip``; with ``colours`` those of its vertices, faces or textures.
 
     Raises:
         MissingFileError: it does not exist.
@@ -80,8 +106,8 @@ def read_mesh(path: Path) -> TriangleMesh:
             raise FormatError(f"{path}: has {size:,} bytes, more than the {MAX_MESH_BYTES:,} that are read.")
         if path.suffix.lower() == ".zip":
             kind, content = _unzip(path)
-            return _load(path, io.BytesIO(content), kind)
-        return _load(path, path, path.suffix.lower().removeprefix("."))
+            return _load(path, io.BytesIO(content), kind, colours)
+        return _load(path, path, path.suffix.lower().removeprefix("."), colours)
     except FileNotFoundError as error:
         raise MissingFileError(f"{path}: no such file.") from error
     except OSError as error:
@@ -114,10 +140,10 @@ def _is_mesh_member(name: str) -> bool:
     return path.suffix.lower() in MESH_SUFFIXES and not path.name.startswith(".") and "__MACOSX" not in path.parts
 
 
-def _load(path: Path, source: Path | io.BytesIO, kind: str) -> TriangleMesh:
+def _load(path: Path, source: Path | io.BytesIO, kind: str, coloured: bool) -> TriangleMesh:
     import trimesh
 
-    nothing = np.empty((0, 3))
+    nothing, colours = np.empty((0, 3)), None
     try:
         if kind in ("glb", "gltf"):
             content = source.getvalue() if isinstance(source, io.BytesIO) else source.read_bytes()
@@ -125,7 +151,10 @@ def _load(path: Path, source: Path | io.BytesIO, kind: str) -> TriangleMesh:
         if kind == "3mf":
             vertices, faces = read_3mf(source)
         else:
-            mesh = trimesh.load_mesh(source, file_type=kind, process=False, skip_materials=True)
+            names_files = coloured and kind in ("obj", "ply", "gltf") and source is path
+            beside = {"resolver": _Beside(path.parent)} if names_files else {}
+            mesh = trimesh.load_mesh(source, file_type=kind, process=False, skip_materials=not coloured, **beside)
+            colours = _colours(mesh) if coloured else None
             vertices, faces = getattr(mesh, "vertices", nothing), getattr(mesh, "faces", nothing)
     except ImportError as error:
         raise MissingExtraError(
@@ -139,7 +168,46 @@ def _load(path: Path, source: Path | io.BytesIO, kind: str) -> TriangleMesh:
         raise FormatError(f"{path}: is no readable .{kind} file ({said}).") from error
     if not len(faces):
         raise FormatError(f"{path}: holds no triangles.")
-    return TriangleMesh(vertices=_array(vertices, np.float64), faces=_array(faces, np.int64))
+    return TriangleMesh(vertices=_array(vertices, np.float64), faces=_array(faces, np.int64), colours=colours)
+
+
+class _Beside:
+    """Materials and textures that a file names, of its own folder only."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def get(self, name: str) -> bytes:
+        """The content of a file."""
+        file = (self._folder / name.strip()).resolve()
+        if not file.is_relative_to(self._folder.resolve()) or file.stat().st_size > MAX_MESH_BYTES:
+            raise ValueError(f"{name[:80]!r} is not in its folder")
+        return file.read_bytes()
+
+    __getitem__ = get
+
+
+def _colours(mesh: Any) -> MeshColours | None:
+    """What trimesh found of colours."""
+    faces, visual = _array(mesh.faces, np.int64), mesh.visual
+    if visual.kind == "vertex":
+        return MeshColours(corners=(np.asarray(visual.vertex_colors)[:, :3].astype(np.float32) / 255)[faces])
+    if visual.kind == "face":
+        each = np.asarray(visual.face_colors)[:, :3].astype(np.float32) / 255
+        return MeshColours(corners=np.repeat(each[:, None], 3, axis=1))
+    if visual.kind != "texture":
+        return None
+    material = visual.material
+    image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
+    tint = getattr(material, "baseColorFactor", None)
+    if tint is None:
+        tint = (255, 255, 255) if image is not None else material.main_color
+    plain = np.asarray(tint[:3], np.float32) / (255 if np.asarray(tint).dtype.kind in "ui" else 1)
+    corners = np.broadcast_to(plain, (len(faces), 3, 3)).copy()
+    if image is None or visual.uv is None:
+        return MeshColours(corners=corners)
+    places = np.nan_to_num(np.asarray(visual.uv, np.float64), posinf=0.0, neginf=0.0)
+    return MeshColours(corners=corners, texture=np.asarray(image.convert("RGB")), places=places[faces])
 
 
 def _check_glb(content: bytes) -> None:
