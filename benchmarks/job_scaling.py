@@ -7,7 +7,7 @@ of further inputs (meshes, objects to trace, point clouds): that of a long job l
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,32 +17,25 @@ from measuring import measured_row
 
 BAR = 1.8
 """Aimed at: two workers are at least so many times as fast as one."""
-JOBS = ("build", "trace", "prerender")
 KINDS = {False: "local processes", True: "Dask workers"}
-SHORT, LONG = 16, 64
-"""Inputs of the two jobs."""
+SIZES = {"build": (16, 112), "trace": (2, 10), "prerender": (16, 80)}
+"""Inputs of the short job and of the long one."""
 
 
 def measure(
-    *,
-    short: int = SHORT,
-    long: int = LONG,
-    rounds: int = 3,
-    jobs: Sequence[str] = JOBS,
-    kinds: Sequence[bool] = (False, True),
+    sizes: Mapping[str, tuple[int, int]] = SIZES, *, rounds: int = 3, kinds: Sequence[bool] = (False, True)
 ) -> list[dict[str, Any]]:
     """Rows of every job, of local processes and of Dask workers.
 
     Args:
-        short, long: inputs of the two jobs.
+        sizes: inputs of the short and the long one of each of the jobs of `SIZES`, or of some.
         rounds: of each, one worker and two in turns.
-        jobs: which of `JOBS`.
         kinds: whether of Dask.
     """
     rows = []
     with tempfile.TemporaryDirectory(prefix="voxfield-jobs-") as temporary:
         folder = Path(temporary)
-        write_inputs(folder, (short, long))
+        write_inputs(folder, sizes)
         for dask in kinds:
             drivers = [
                 Driver(
@@ -54,7 +47,9 @@ def measure(
                 for workers in (1, 2)
             ]
             try:
-                for job in jobs:
+                for job, (short, long) in sizes.items():
+                    for driver in drivers:
+                        driver.ask(job, short)  # kernels are compiled
                     times = [[further(driver, job, short, long) for driver in drivers] for _ in range(rounds)]
                     rows += compared(f"{job}, {KINDS[dask]}", times)
             finally:
@@ -80,8 +75,8 @@ def compared(what: str, times: Sequence[Sequence[float]]) -> list[dict[str, Any]
     ]
 
 
-def write_inputs(folder: Path, counts: Sequence[int]) -> None:
-    """Meshes, datasets of so many of them, and point clouds."""
+def write_inputs(folder: Path, sizes: Mapping[str, tuple[int, int]]) -> None:
+    """The meshes, the datasets and the point clouds that jobs of these sizes take."""
     import h5py
     import trimesh
 
@@ -90,16 +85,17 @@ def write_inputs(folder: Path, counts: Sequence[int]) -> None:
     draw = np.random.default_rng(0)
     (folder / "meshes").mkdir()
     ball = trimesh.creation.icosphere(subdivisions=4)
+    for index in range(max(max(sizes.get(job, (0,))) for job in ("build", "trace"))):
+        # No two have a block in common but by chance.
+        waves, phase = draw.normal(size=(3, 6)) * 3, draw.uniform(0, 6, 6)
+        bumps = 1 + 0.06 * np.sin(ball.vertices @ waves + phase).sum(axis=1)
+        mesh = trimesh.Trimesh(ball.vertices * bumps[:, None], ball.faces, process=False)
+        mesh.export(folder / "meshes" / f"{index:03d}.ply")
+    meshes = sorted((folder / "meshes").iterdir())
+    for count in sizes.get("trace", ()):
+        voxfield.build_shapes(meshes[:count], folder / f"dataset-{count}", quiet=True)
     with h5py.File(folder / "pointclouds.h5", "w") as file:
-        clouds = file.create_dataset("pointclouds", (max(counts), 100_000, 3), "f4")
-        for index in range(max(counts)):
-            # No two have a block in common but by chance.
-            waves, phase = draw.normal(size=(3, 6)) * 3, draw.uniform(0, 6, 6)
-            bumps = 1 + 0.06 * np.sin(ball.vertices @ waves + phase).sum(axis=1)
-            mesh = trimesh.Trimesh(ball.vertices * bumps[:, None], ball.faces, process=False)
-            mesh.export(folder / "meshes" / f"{index:03d}.ply")
+        clouds = file.create_dataset("pointclouds", (max(sizes.get("prerender", (1,))), 100_000, 3), "f4")
+        for index in range(len(clouds)):
             points = draw.normal(size=(100_000, 3))
             clouds[index] = 0.5 + 0.4 * points / np.linalg.norm(points, axis=1, keepdims=True)
-    meshes = sorted((folder / "meshes").iterdir())
-    for count in counts:
-        voxfield.build_shapes(meshes[:count], folder / f"dataset-{count}", quiet=True)

@@ -8,6 +8,7 @@ browser on the same machine would share; ``--browser`` times the first picture o
 import argparse
 import io
 import math
+import statistics
 import sys
 import tempfile
 import threading
@@ -33,6 +34,8 @@ PAGES_BEGIN_AT = (3.0, 3.0, 3.0)
 FIRST, MOVING, RESTED, VOLUME = 1.5, 10.0, 5.0, 2.0
 """What is aimed at, on 2 cores: seconds, pictures a second, seconds, seconds."""
 PATIENCE = 300.0
+OPENINGS = 5
+"""Of the page in Chromium, the first of which is the browser's own first."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,11 @@ def of_run(path: Path, seconds: float, *, browser: bool) -> list[dict[str, Any]]
             rows.append(measured_row("their rows, of 600", float(np.median([one.height for one in pictures])), "rows"))
             rows.append(measured_row("rest to the whole 800 x 600 picture", whole.at - rested, "s", bar=RESTED))
         if browser:
-            rows.append(measured_row("the same first picture, in Chromium", in_chromium(url), "s", bar=FIRST))
+            opened = in_chromium(url)
+            middle = statistics.median(opened)
+            rows.append(
+                measured_row("the same in Chromium, WebGL in software", middle, "s", best=min(opened), bar=FIRST)
+            )
     rows.append(measured_row("opening the run, before its page can be asked for", opening, "s"))
     rows.append(measured_row("the page itself", page, "B"))
     return rows
@@ -136,16 +143,20 @@ def serving(path: Path) -> Iterator[tuple[str, float, float, float]]:
             driver.close()
 
 
-def in_chromium(url: str) -> float:
+def in_chromium(url: str) -> list[float]:
     """Seconds from opening the page in Chromium, which runs already, until its canvas is no longer of one colour."""
+    seconds = []
     with chromium(WIDTH, HEIGHT) as window:
-        began = time.perf_counter()
-        window.get(url)
-        # The panel covers the right of the page.
-        while screenshot(window)[: HEIGHT * 3 // 4, : WIDTH // 2].std() < 2.0:
-            if time.perf_counter() - began > PATIENCE:
-                raise SystemExit(f"viewer: Chromium showed no picture in {PATIENCE:.0f} s.")
-        return time.perf_counter() - began
+        for _ in range(OPENINGS):
+            window.get("about:blank")
+            began = time.perf_counter()
+            window.get(url)
+            # The panel covers the right of the page.
+            while screenshot(window)[: HEIGHT * 3 // 4, : WIDTH // 2].std() < 2.0:
+                if time.perf_counter() - began > PATIENCE:
+                    raise SystemExit(f"viewer: Chromium showed no picture in {PATIENCE:.0f} s.")
+            seconds.append(time.perf_counter() - began)
+    return seconds
 
 
 def fetch(url: str) -> bytes:

@@ -108,7 +108,7 @@ def test_two_workers_are_compared_by_further_inputs(benchmark) -> None:
 @pytest.mark.slow
 def test_jobs_are_done_by_one_worker_and_by_two(benchmark) -> None:
     scaling = benchmark("job_scaling")
-    rows = scaling.measure(short=1, long=3, rounds=1, jobs=["build"], kinds=[False])
+    rows = scaling.measure({"build": (1, 3)}, rounds=1, kinds=[False])
     assert [row["what"].split(": ")[1] for row in rows] == [
         "a further input, 1 worker",
         "a further input, 2 workers",
