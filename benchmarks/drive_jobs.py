@@ -40,7 +40,7 @@ def prepare(order: dict[str, Any]) -> dict[str, Any]:
         return timed(lambda output: voxfield.build_shapes(meshes, output, quiet=True, **where))
 
     def trace(tasks: int) -> float:
-        options = {"min_level": 3, "max_level": 3, "sphere_divisions": 2, "samples_per_view": 30, "layout": "packed"}
+        options = {"min_level": 3, "max_level": 3, "sphere_divisions": 2, "samples_per_view": 300}
         return timed(
             lambda output: voxfield.trace_shapes(inputs / f"dataset-{tasks}", output, quiet=True, **options, **where)
         )

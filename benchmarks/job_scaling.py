@@ -18,7 +18,7 @@ from measuring import measured_row
 BAR = 1.8
 """Aimed at: two workers are at least so many times as fast as one."""
 KINDS = {False: "local processes", True: "Dask workers"}
-SIZES = {"build": (16, 112), "trace": (2, 10), "prerender": (16, 80)}
+SIZES = {"build": (16, 112), "trace": (2, 8), "prerender": (16, 80)}
 """Inputs of the short job and of the long one."""
 
 
