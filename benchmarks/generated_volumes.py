@@ -18,11 +18,14 @@ MEASURES = ("coverage", "mmd", "one_nn_accuracy", "jsd", "frechet", "iou_nearest
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of ``diffusion``."""
     parser.add_argument("--run", type=Path, required=True, help="a diffusion run")
+    parser.add_argument(
+        "--split", default="test", choices=["train", "val", "test"], help="real volumes to compare with"
+    )
     parser.add_argument("--samples", type=Path, help="folder of `voxfield sample diffusion --reference`, already there")
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Read what was measured of a folder of samples, or evaluate the run's test split, and lay it out."""
+    """Read what was measured of a folder of samples, or evaluate the run on a split, and lay it out."""
     if options.samples is not None:
         file = options.samples / "metrics.json"
         if not file.is_file():
@@ -30,7 +33,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
         return rows(json.loads(file.read_text(encoding="utf-8")))
     import voxfield
 
-    return rows(voxfield.open(options.run).evaluate())
+    return rows(voxfield.open(options.run).evaluate(split=options.split))
 
 
 def rows(found: dict[str, Any]) -> list[dict[str, Any]]:

@@ -63,6 +63,8 @@ from alternation import DriverError
 from measuring import describe_machine, machine_line
 from trainings import data_name
 
+from voxfield.errors import VoxfieldError
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 SCHEMA_VERSION = 1
@@ -83,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(words)
     try:
         options.action(options, shown_command(words))
-    except (kernel_rates.TestsFailedError, DriverError) as error:
+    except (kernel_rates.TestsFailedError, DriverError, VoxfieldError) as error:
         print(error, file=sys.stderr)
         return 1
     except subprocess.CalledProcessError as error:

@@ -23,6 +23,11 @@ def test_rows_are_written_as_a_table_named_after_the_runs_data(
     assert "| 3 | 500 ms | – | 1 s |" in table
 
 
+def test_a_run_that_is_not_there_is_said(benchmark, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert benchmark("run").main(["raynet", "--run", str(tmp_path / "none")]) == 1
+    assert "none" in capsys.readouterr().err
+
+
 def test_a_network_of_rays_is_laid_out_with_what_is_aimed_at(benchmark) -> None:
     networks = benchmark("ray_networks")
     measures = {**dict.fromkeys(networks.FIGURES, 0.5), "num_blocks": 1200, "num_rays": 9}
