@@ -162,10 +162,7 @@ def build_parser() -> argparse.ArgumentParser:
     voxels.set_defaults(action=run_prerender)
 
     add_shapes(verbs)
-    for name, module in ROWS.items():
-        verb = verbs.add_parser(name, help=module.HELP)
-        module.add_options(verb)
-        verb.set_defaults(action=run_rows)
+    add_rows(verbs)
     start = verbs.add_parser("startup", help="import, --help, first compilation")
     start.add_argument("recipes", nargs="*", default=startup.RECIPES, metavar="RECIPE", help="whose kernels")
     start.set_defaults(action=run_startup)
@@ -177,6 +174,14 @@ def build_parser() -> argparse.ArgumentParser:
     for verb in verbs.choices.values():
         verb.add_argument("--output", type=Path, help="the JSON file to write")
     return parser
+
+
+def add_rows(verbs: Any) -> None:
+    """`ROWS` on the command line."""
+    for name, module in ROWS.items():
+        verb = verbs.add_parser(name, help=module.HELP)
+        module.add_options(verb)
+        verb.set_defaults(action=run_rows)
 
 
 def add_mesh(verbs: Any) -> None:
