@@ -7,6 +7,7 @@ browser on the same machine would share; ``--browser`` times the first picture o
 
 import argparse
 import io
+import itertools
 import math
 import statistics
 import sys
@@ -82,16 +83,16 @@ def of_run(path: Path, seconds: float, *, browser: bool) -> list[dict[str, Any]]
             whole = client.wait(lambda seen: seen.at > rested and seen.height >= HEIGHT)
             rate = len(pictures) / seconds
             rows.append(measured_row("pictures a second while the camera moves", rate, "1/s", bar=MOVING))
-            gaps = np.diff([seen.at for seen in pictures]) if len(pictures) > 1 else [math.inf]
-            rows.append(measured_row("longest wait for one of them", float(np.max(gaps)), "s"))
-            rows.append(measured_row("their rows, of 600", float(np.median([one.height for one in pictures])), "rows"))
+            waits = [after.at - before.at for before, after in itertools.pairwise(pictures)]
+            rows.append(measured_row("longest wait for one of them", max(waits, default=None), "s"))
+            tall = statistics.median(seen.height for seen in pictures) if pictures else None
+            rows.append(measured_row("their rows, of 600", tall, "rows"))
             rows.append(measured_row("rest to the whole 800 x 600 picture", whole.at - rested, "s", bar=RESTED))
         if browser:
             opened = in_chromium(url)
             middle = statistics.median(opened)
-            rows.append(
-                measured_row("the same in Chromium, WebGL in software", middle, "s", best=min(opened), bar=FIRST)
-            )
+            what = "the page opens in Chromium, WebGL in software: seconds to the first picture"
+            rows.append(measured_row(what, middle, "s", best=min(opened), bar=FIRST))
     rows.append(measured_row("opening the run, before its page can be asked for", opening, "s"))
     rows.append(measured_row("the page itself", page, "B"))
     return rows
