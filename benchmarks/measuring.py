@@ -68,6 +68,21 @@ def time_call(
     )
 
 
+def measured_row(
+    what: str, value: float | None, unit: str, *, bar: float | None = None, best: float | None = None
+) -> dict[str, Any]:
+    """A row of a table of single measurements, as `pages.py` shows them.
+
+    Args:
+        what: was measured.
+        value: the figure, the middle one of several; None: there is none.
+        unit: ``s``, ``1/s``, ``rays/s``, ``B``, ``dB``, ``rows``, ``voxels``, ``x``, ``number``, or empty for a share.
+        bar: what is aimed at.
+        best: of several measurements.
+    """
+    return {"what": what, "value": value, "best": best, "unit": unit, "bar": bar}
+
+
 def describe_machine() -> dict[str, Any]:
     """What a result must say about where and when it was measured."""
     from voxfield.api.trained_run import machine

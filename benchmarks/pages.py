@@ -15,9 +15,15 @@ KINDS = (
     "image-cache",
     "volumes",
     "voxel-grid",
+    "vdb",
     "mesh",
+    "html",
+    "viewer",
     "prerender",
+    "diffusion",
     "shapes",
+    "raynet",
+    "steps",
     "startup",
     "kernels",
 )
@@ -34,6 +40,12 @@ TITLES = {
     "volumes": "Compressed volumes",
     "voxel-grid": "A voxel grid as files, and its pictures: {name}",
     "mesh": "Textured meshes beside the photographs: {name}",
+    "vdb": "`.vdb` files beside OpenVDB's own",
+    "html": "A page that shows a field: {name}",
+    "viewer": "The viewer: {name}",
+    "diffusion": "What a diffusion makes, beside real volumes: {name}",
+    "raynet": "A network of rays: {name}",
+    "steps": "Steps on equally many samples: {name}",
     "prerender": "Point clouds to voxels, 128 x 128 x 128",
     "shapes": "Shapes",
     "startup": "Start-up",
@@ -397,30 +409,50 @@ def _shapes(result: dict[str, Any]) -> str:
     return markdown_table(["what", "median", "best", "aimed at, 2 cores"], rows)
 
 
+def _diffusion(result: dict[str, Any]) -> str:
+    formats = {"coverage": ".3f", "mmd": ".4f", "one_nn_accuracy": ".3f", "jsd": ".3f", "frechet": ".3f"}
+    formats |= {"iou_nearest": ".3f", "occupancy": ".2%", "nearest": ".3f", "copies": "d"}
+    rows = [[row["what"], *(_number(row[name], how) for name, how in formats.items())] for row in result["rows"]]
+    head = ["volumes", "coverage", "mmd", "1-NN accuracy (best 0.5)", "jsd", "frechet", "iou_nearest", "occupied"]
+    return markdown_table([*head, "away from the nearest trained on", "copies"], rows)
+
+
 def _measured(value: float | None, unit: str) -> str:
     if value is None:
         return "–"
-    if unit == "s":
-        return _seconds(value)
-    if unit == "rays/s":
-        return f"{_rate(value)} rays/s"
-    if unit == "B":
-        return f"{value / 1e3:,.0f} kB"
-    return f"{value:.2f}x" if unit == "x" else f"{value:.1%}"
+    return _seconds(value) if unit == "s" else _UNITS[unit](value)
+
+
+_UNITS: dict[str, Callable[[float], str]] = {
+    "rays/s": lambda value: f"{_rate(value)} rays/s",
+    "1/s": lambda value: f"{value:.1f} /s",
+    "B": lambda value: f"{value / 1e3:,.0f} kB" if value < 1e7 else f"{value / 1e6:,.1f} MB",
+    "x": lambda value: f"{value:.2f}x",
+    "dB": lambda value: f"{value:.2f} dB",
+    "rows": lambda value: f"{value:.0f}",
+    "voxels": lambda value: f"{value:.3f} voxels",
+    "": lambda value: f"{value:.1%}",
+    "number": lambda value: f"{value:.4g}",
+}
+"""How figures are written, by unit; seconds as everywhere."""
 
 
 def _startup(result: dict[str, Any]) -> str:
     found = result["startup"]
+    recipes = list(found.get("recipes", {}).items())
+    of = f" of `{recipes[0][0]}`" if recipes else ""
     rows = [
         ["`import voxfield`", _number(found["import_seconds"], ".3f", " s")],
         ["`voxfield --help`, the whole process", _number(found["help_seconds"], ".2f", " s")],
         [
-            f"compiling every kernel, first run ({found['compiled_functions']} functions)",
+            f"compiling every kernel{of}, first run ({found['compiled_functions']} functions)",
             _number(found["compile_seconds"], ".1f", " s"),
         ],
         ["finding them compiled, later runs", _number(found["load_seconds"], ".1f", " s")],
         ["functions a second run compiles", str(found["compiled_again"])],
     ]
+    for recipe, seconds in recipes[1:]:
+        rows.append([f"the same of `{recipe}` (aimed at: 25 s, 2 cores)", _number(seconds, ".1f", " s")])
     return markdown_table(["what", "best"], rows)
 
 
@@ -438,6 +470,8 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "mesh": _mesh,
     "prerender": _prerender,
     "shapes": _shapes,
+    **dict.fromkeys(("vdb", "html", "viewer", "raynet", "steps"), _shapes),
+    "diffusion": _diffusion,
     "startup": _startup,
 }
 

@@ -13,7 +13,13 @@
     python benchmarks/run.py mesh --run RUN [--resolution 256] [--triangles 50000] [--texture 2048] [--from density]
     python benchmarks/run.py prerender
     python benchmarks/run.py shapes [PART ...] --meshes DIR [--keep DIR]
-    python benchmarks/run.py startup
+    python benchmarks/run.py viewer [--run RUN] [--browser]
+    python benchmarks/run.py html --run RUN [--max-images N]
+    python benchmarks/run.py vdb [PART ...]
+    python benchmarks/run.py diffusion --run RUN [--samples DIR]
+    python benchmarks/run.py raynet --run RUN
+    python benchmarks/run.py steps --data PATH [--recipes grid-ngp,pynerf-occupancy-grid]
+    python benchmarks/run.py startup [RECIPE ...]
     python benchmarks/run.py regression [--write]
     python benchmarks/run.py results-page
 
@@ -30,29 +36,47 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import equal_samples
+import generated_volumes
 import kernel_rates
 import large_captures
 import mesh_views
 import pages
 import prerendering
 import rank_rates
+import ray_networks
 import registry
 import regression
 import shapes
 import side_by_side
 import startup
 import trainings
+import vdb_files
+import viewing
 import volume_codecs
 import voxel_grids
+import web_pages
 from alternation import DriverError
 from measuring import describe_machine, machine_line
 from trainings import data_name
 
+from voxfield.errors import VoxfieldError
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 SCHEMA_VERSION = 1
+ROWS: dict[str, ModuleType] = {
+    "viewer": viewing,
+    "html": web_pages,
+    "vdb": vdb_files,
+    "diffusion": generated_volumes,
+    "raynet": ray_networks,
+    "steps": equal_samples,
+}
+"""Verbs whose result is a table of rows: modules with ``HELP``, ``add_options(parser)`` and ``measure(options)``."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(words)
     try:
         options.action(options, shown_command(words))
-    except (kernel_rates.TestsFailedError, DriverError) as error:
+    except (kernel_rates.TestsFailedError, DriverError, VoxfieldError) as error:
         print(error, file=sys.stderr)
         return 1
     except subprocess.CalledProcessError as error:
@@ -138,7 +162,10 @@ def build_parser() -> argparse.ArgumentParser:
     voxels.set_defaults(action=run_prerender)
 
     add_shapes(verbs)
-    verbs.add_parser("startup", help="import, --help, first compilation").set_defaults(action=run_startup)
+    add_rows(verbs)
+    start = verbs.add_parser("startup", help="import, --help, first compilation")
+    start.add_argument("recipes", nargs="*", default=startup.RECIPES, metavar="RECIPE", help="whose kernels")
+    start.set_defaults(action=run_startup)
     slower = verbs.add_parser("regression", help="all kernels and small runs of all jobs, beside the committed rates")
     slower.add_argument("--write", action="store_true", help="write the rates that others are compared with")
     slower.add_argument("--seconds", type=float, default=0.3, help="how long to measure each kernel")
@@ -147,6 +174,14 @@ def build_parser() -> argparse.ArgumentParser:
     for verb in verbs.choices.values():
         verb.add_argument("--output", type=Path, help="the JSON file to write")
     return parser
+
+
+def add_rows(verbs: Any) -> None:
+    """`ROWS` on the command line."""
+    for name, module in ROWS.items():
+        verb = verbs.add_parser(name, help=module.HELP)
+        module.add_options(verb)
+        verb.set_defaults(action=run_rows)
 
 
 def add_mesh(verbs: Any) -> None:
@@ -451,10 +486,23 @@ def run_shapes(options: argparse.Namespace, command: str) -> None:
     write(options, {"kind": "shapes", "commands": commands, "machine": machine, "rows": ordered}, "shapes")
 
 
+def run_rows(options: argparse.Namespace, command: str) -> None:
+    """One of `ROWS`."""
+    machine = describe_machine()
+    rows = ROWS[options.kind].measure(options)
+    result = {"kind": options.kind, "commands": [command], "machine": machine, "rows": rows}
+    run, data = getattr(options, "run", None), getattr(options, "data", None)
+    if run is not None:
+        result["name"] = run_data_name(run)
+    elif data is not None:
+        result["name"] = data_name(data)
+    write(options, result, f"{options.kind}-{result['name']}" if "name" in result else options.kind)
+
+
 def run_startup(options: argparse.Namespace, command: str) -> None:
     """``startup``."""
     machine = describe_machine()
-    found = startup.measure()
+    found = startup.measure(options.recipes)
     write(options, {"kind": "startup", "commands": [command], "machine": machine, "startup": found}, "startup")
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import job_scaling
 import numpy as np
 import torch
 from measuring import Timing, time_call
@@ -217,7 +218,7 @@ def check_hits(ours: Any, theirs: dict[str, np.ndarray]) -> None:
 
 # ---------------------------------------------------------------------------------------------------------- executors
 def executors() -> list[dict[str, Any]]:
-    """Tasks that do nothing, handed out and gathered; workers are there already."""
+    """Tasks that do nothing, handed out and gathered, whose workers are there already; then jobs on one and two."""
     from voxfield.distributed.executors import ExecutorSettings, open_executor
 
     rows = []
@@ -231,7 +232,7 @@ def executors() -> list[dict[str, Any]]:
                 began = time.perf_counter()
                 list(executor.run(abs, range(500)))
                 rows.append(row(f"a task's overhead, {name}", (time.perf_counter() - began) / 500, "s"))
-    return rows
+    return [*rows, *job_scaling.measure()]
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +16,37 @@ from voxfield.recipes.rehearsal import compile_kernels
 from voxfield.distributed.devices import place
 from voxfield.training.progress import Progress
 with Progress(quiet=True) as progress:
-    print(compile_kernels("grid-ngp", place("cpu"), progress))
+    print(compile_kernels("RECIPE", place("cpu"), progress))
 """
+RECIPES = ("grid-ngp", "nerfacto", "pynerf-occupancy-grid", "plenoxels-fast")
 
 
-def measure(repeats: int = 5) -> dict[str, Any]:
+def measure(recipes: Sequence[str] = RECIPES, repeats: int = 5) -> dict[str, Any]:
     """Seconds of imports, of help, of compiling kernels and of finding them compiled.
+
+    Args:
+        recipes: whose kernels are compiled, each with an empty cache of its own; the first also shows what a later run
+            waits for.
+        repeats: imports and helps.
 
     Returns:
         ``import_seconds`` (the statement alone), ``help_seconds`` (the whole process), ``compile_seconds`` (kernels
         with an empty cache), ``load_seconds`` (with a full one), ``compiled_functions`` (files the first left),
-        ``compiled_again`` (files the second added).
+        ``compiled_again`` (files the second added), ``recipes``
+        (seconds of compiling by recipe).
     """
     imports = [float(_said([sys.executable, "-c", IMPORT])) for _ in range(repeats)]
     helps = [_seconds([sys.executable, "-m", "voxfield.cli", "--help"]) for _ in range(repeats)]
+    first, *others = recipes
     with tempfile.TemporaryDirectory(prefix="voxfield-startup-") as folder:
-        cold = _prepare(folder)
+        cold = _prepare(folder, first)
         after_cold = compiled_files(Path(folder))
-        warm = _prepare(folder)
+        warm = _prepare(folder, first)
         again = compiled_files(Path(folder)) - after_cold
+    by_recipe = {first: cold}
+    for recipe in others:
+        with tempfile.TemporaryDirectory(prefix="voxfield-startup-") as folder:
+            by_recipe[recipe] = _prepare(folder, recipe)
     return {
         "import_seconds": min(imports),
         "help_seconds": min(helps),
@@ -41,6 +54,7 @@ def measure(repeats: int = 5) -> dict[str, Any]:
         "load_seconds": warm,
         "compiled_functions": len(after_cold),
         "compiled_again": len(again),
+        "recipes": by_recipe,
     }
 
 
@@ -49,8 +63,8 @@ def compiled_files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*.nbc")}
 
 
-def _prepare(cache: str) -> float:
-    return float(_said([sys.executable, "-c", PREPARE], NUMBA_CACHE_DIR=cache))
+def _prepare(cache: str, recipe: str) -> float:
+    return float(_said([sys.executable, "-c", PREPARE.replace("RECIPE", recipe)], NUMBA_CACHE_DIR=cache))
 
 
 def _seconds(command: list[str]) -> float:

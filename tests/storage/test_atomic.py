@@ -52,6 +52,8 @@ def test_long_names_fit(tmp_path):
 
 
 def test_json_round_trip_and_no_nan(tmp_path):
+    write_json(tmp_path / "line.json", {"x": [1, None]}, indent=None)
+    assert (tmp_path / "line.json").read_text(encoding="utf-8") == '{"x": [1, null]}\n'
     write_json(tmp_path / "a.json", {"x": [1, None], "name": "é\udcff"})
     assert json.loads((tmp_path / "a.json").read_text()) == {"x": [1, None], "name": "é\udcff"}
     with pytest.raises(ValueError, match="JSON"):

@@ -95,6 +95,24 @@ def test_volumes_too_large_are_halved(monkeypatch) -> None:
     assert rough == pytest.approx(seen, abs=0.02)
 
 
+def test_long_rays_through_matter_come_out_on_the_other_side() -> None:
+    # From corner to corner: the most samples that a ray can have.
+    fog = VolumeSubject(grid(cube(0.01, side=40), side=1.0))
+    corner = fog.look(through((-3.0, -3.0, -3.0), (1.0, 1.0, 1.0)), "colour")
+    assert float(corner["opacity"]) == pytest.approx(1 - math.exp(-0.01 * fog.gain * 40 * math.sqrt(3)), rel=0.02)
+
+
+def test_cells_beside_matter_are_marched_through_too() -> None:
+    flags = torch.rand(6, 5, 7, generator=torch.Generator().manual_seed(0)) > 0.97
+    for reach in (0, 1, 3, 9):
+        pooled = torch.nn.functional.max_pool3d(flags.float()[None], 2 * reach + 1, stride=1, padding=reach)[0] > 0
+        assert torch.equal(module._widened(flags, reach), pooled)
+
+
+def test_kernels_are_loaded_by_what_the_page_will_do() -> None:
+    module.load_kernels()
+
+
 def test_a_stretched_and_turned_volume_lies_where_its_transform_says() -> None:
     matrix = np.array([[0, -2.0, 0, 5.0], [1.0, 0, 0, -3.0], [0, 0, 1.0, 0], [0, 0, 0, 1.0]])
     fog = VolumeSubject(VdbGrid(name="density", volume=cube(9.0), index_to_world=matrix))

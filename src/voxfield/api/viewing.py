@@ -1,6 +1,7 @@
 """Looking at runs, scenes and files in a browser."""
 
 import os
+import threading
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ from voxfield.api.places import anywhere
 from voxfield.api.runs import Run
 from voxfield.api.scenes import Scene
 from voxfield.data.scene_file import is_scene
+from voxfield.kernels.threads import kernels_own_the_cores
 from voxfield.render.image import colour_from_name
 from voxfield.training.experiment import EXPERIMENT_NAME
 from voxfield.training.progress import Progress
@@ -19,6 +21,7 @@ from voxfield.viewer.photographs import Photographs
 from voxfield.viewer.serving import require_viser
 from voxfield.viewer.showcase import Showcase
 from voxfield.viewer.viewer import Viewer
+from voxfield.viewer.volume_subject import load_kernels
 
 
 @anywhere("path")
@@ -94,7 +97,11 @@ def _view_scene(scene: Scene, *, host: str | None, port: int, quiet: bool) -> Vi
 def _view_file(path: Path, host: str | None, port: int) -> Viewer | Showcase:
     """Volumes with matter to march through are painted here; all else the browser draws by itself."""
     name = path.resolve().name
-    subject = open_volume(path) if path.exists() else None
+    if path.suffix.lower() == ".vdb" and path.is_file():
+        # While the file is read: each takes about a second.
+        threading.Thread(target=load_kernels, name="voxfield-kernels", daemon=True).start()
+    with kernels_own_the_cores():
+        subject = open_volume(path) if path.exists() else None
     if subject is None:
         return Showcase(open_exhibit(path), name=name, host=host, port=port)
     viewer = Viewer(subject, name=name, host=host, port=port)

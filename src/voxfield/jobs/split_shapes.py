@@ -136,7 +136,7 @@ def write_splits(dataset: ShapeDataset, folder: Path, ratios: SplitRatios) -> di
             "left_out": {name: withheld[name] for name in SPLIT_NAMES},
         },
     }
-    write_json(folder / SPLITS, content)
+    write_json(folder / SPLITS, content, indent=None)
     return content
 
 

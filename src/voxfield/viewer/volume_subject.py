@@ -9,6 +9,7 @@ skipping cells without matter. Fog without colours of its own is white and lit f
 what stands over it lets through, and evenly by a third. Level sets are opaque within, and lit by the side they face.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from voxfield.storage.vdb import VdbGrid
 from voxfield.storage.volume_files import open_volume_file
 from voxfield.viewer.subjects import MODES, Mode, Subject
 from voxfield.voxels.lod import halved, halved_transform
+from voxfield.voxels.sparse import SparseVolume
 
 MOST_VOXELS: Final = 1 << 24
 """Of the dense layout: 256 MiB with colours."""
@@ -121,6 +123,8 @@ class VolumeSubject(Subject):
         """Side of a voxel of the layout, units of the view."""
         self._occupied = _occupancy(laid.values[0])
         self._box = torch.stack([torch.zeros(3), self._size.float()])
+        # Of a ray, half a voxel apart along the diagonal, and those that its ends are rounded to.
+        self._most_samples = min(1 << 14, 2 * math.ceil(float(self._size.float().norm())) + 4)
 
     def look(self, rays: Rays, mode: Mode) -> dict[str, torch.Tensor]:
         """See `voxfield.viewer.subjects.Subject.look`."""
@@ -135,7 +139,7 @@ class VolumeSubject(Subject):
             self._occupied,
             self._box,
             step=StepRule(min_step=0.5),
-            max_samples=1 << 14,
+            max_samples=self._most_samples,
         )
         found = torch.nn.functional.grid_sample(
             self._values,
@@ -152,6 +156,14 @@ class VolumeSubject(Subject):
             "opacity": seen.opacity,
             "depth": seen.depth / seen.opacity.clamp(min=1e-6),
         }
+
+
+def load_kernels() -> None:
+    """Load (the first time: compile) what `VolumeSubject.look` needs."""
+    subject = VolumeSubject(VdbGrid(name="density", volume=SparseVolume.from_dense(np.ones((2, 2, 2), np.float32))))
+    pose = torch.tensor([[-1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+    first = torch.zeros(1, dtype=torch.int64)
+    subject.look(Rays(origins=pose[:1], directions=pose[1:], pixel_area=torch.ones(1), camera_index=first), "colour")
 
 
 def _fitting(grids: Sequence[VdbGrid]) -> tuple[list[VdbGrid], np.ndarray, np.ndarray]:
@@ -224,8 +236,19 @@ def _occupancy(density: torch.Tensor) -> OccupancyBits:
     cells = _CELLS
     while cells > 16 and cells > min(density.shape):
         cells //= 2
-    matter = torch.nn.functional.adaptive_max_pool3d((density > 0).float()[None, None], cells)
+    matter = torch.nn.functional.adaptive_max_pool3d((density > 0).float()[None, None], cells)[0, 0] > 0
     # Samples reach a voxel further than its own cell.
     reach = -(-cells // min(density.shape))
-    matter = torch.nn.functional.max_pool3d(matter, 2 * reach + 1, stride=1, padding=reach)
-    return pack_occupancy(matter[0] > 0)
+    return pack_occupancy(_widened(matter, reach)[None])
+
+
+def _widened(flags: torch.Tensor, reach: int) -> torch.Tensor:
+    """(D, H, W) bool: what is at most so far from a set flag along every axis."""
+    for axis in range(3):
+        wider = flags.clone()
+        for shift in range(1, min(reach, flags.shape[axis] - 1) + 1):
+            count = flags.shape[axis] - shift
+            wider.narrow(axis, shift, count).logical_or_(flags.narrow(axis, 0, count))
+            wider.narrow(axis, 0, count).logical_or_(flags.narrow(axis, shift, count))
+        flags = wider
+    return flags
