@@ -118,7 +118,7 @@ def test_threads_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_rank_takes_the_device_of_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
     ranks = Ranks(rank=3, size=4, local_rank=1, local_size=2)
     assert place("cpu", ranks=ranks).device == torch.device("cpu")
-    monkeypatch.setattr("voxfield.distributed.devices._device", torch.device)
+    monkeypatch.setattr("voxfield.distributed.devices.check_device", torch.device)
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
     assert place("cuda", "float32", ranks).device == torch.device("cuda:1")
     with pytest.raises(InputError, match="cuda:0 is one device, and there are 4 ranks"):

@@ -425,7 +425,6 @@ def test_a_capture_from_disk(tmp_path):
 
     frames = [{"file_path": f"./test/r_{i}", "transform_matrix": torch.eye(4).tolist()} for i in range(3)]
     (tmp_path / "transforms_test.json").write_text(json.dumps({"camera_angle_x": 0.7, "frames": frames}))
-    (tmp_path / "transforms_train.json").write_text(json.dumps({"camera_angle_x": 0.7, "frames": frames}))
     (tmp_path / "test").mkdir()
     for i in range(3):
         Image.fromarray(picture(i, channels=4).numpy()).save(tmp_path / "test" / f"r_{i}.png")

@@ -2,7 +2,7 @@
 
 import copy
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar
 
 import torch
@@ -48,18 +48,18 @@ def pass_bytes(module: ModuleT, ask: Callable[[ModuleT], torch.Tensor]) -> int:
         ask: asks the module it is given, all of it on ``meta``, as in `step_bytes`.
     """
     twin = copy.deepcopy(module).to("meta").eval()
-    with torch.no_grad(), _Held() as held:
+    with torch.no_grad(), _Held(aside=(*twin.parameters(), *twin.buffers())) as held:
         ask(twin)
     return int(_BESIDE_HELD * held.most)
 
 
 class _Held(TorchDispatchMode):
-    """Counts the bytes of tensors that are made inside and still held."""
+    """Counts the bytes of tensors that are made inside and still held; views of what is ``aside`` take none."""
 
-    def __init__(self) -> None:
+    def __init__(self, aside: Iterable[torch.Tensor]) -> None:
         super().__init__()
         self.now = self.most = 0
-        self._known: set[int] = set()
+        self._known = {one.untyped_storage()._cdata for one in aside}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
