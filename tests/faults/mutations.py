@@ -225,7 +225,7 @@ def _one_worker(orders, folder: Path, tally: Tally, say) -> list[tuple[str, int,
     at = None
     try:
         while True:
-            line = _line(worker)
+            line = _line(worker, reading=at is not None)
             if line is None:
                 finding, left = _lost(worker, at, orders, complaints)
                 _note(finding, tally, say)
@@ -247,12 +247,16 @@ def _one_worker(orders, folder: Path, tally: Tally, say) -> list[tuple[str, int,
         worker.stdout.close()
 
 
-def _line(worker: subprocess.Popen) -> str | None:
-    """What the worker says next; None when it is dead, or stands still and is killed."""
+def _line(worker: subprocess.Popen, *, reading: bool) -> str | None:
+    """What the worker says next; None when it is dead, or stands still and is killed.
+
+    Before its first file it may have kernels to compile, which takes as long as it takes.
+    """
     waited, used = 0.0, _cpu_seconds(worker.pid)
     while not select.select([worker.stdout], [], [], 1.0)[0]:
         waited += 1.0
-        if worker.poll() is None and (_cpu_seconds(worker.pid) - used > 12 * MOST_SECONDS or waited > MOST_SILENCE):
+        too_long = reading and _cpu_seconds(worker.pid) - used > 12 * MOST_SECONDS
+        if worker.poll() is None and (too_long or waited > MOST_SILENCE):
             worker.kill()
             worker.returncode = -signal.SIGALRM
             return None
