@@ -18,7 +18,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -164,12 +164,14 @@ class PoseAligner:
             moved = self._descend(start, picture, scale, background, generator)
             candidates = (given, start, moved)
             errors = [self._errors_of(camera, checked, background) for camera in candidates]
-        best = given
-        if all(math.isfinite(error) for pair in errors for error in pair):
-            # What is reported knows no fitted exposure: a pose must not cost there what it gains beside one. The first
-            # of equals, so that a pose is kept unless another one is better.
-            allowed = [place for place, (_, plain) in enumerate(errors) if plain <= errors[0][1]]
-            best = candidates[min(allowed, key=lambda place: errors[place][0])]
+        # A pose has to gain more than chance. What is reported knows no fitted exposure: it must not cost there either.
+        block = (checked[0] // (2 * _tile_side(height, width))).long()
+        block = block[:, 1] * TILES_ACROSS + block[:, 0]
+        best, least = given, errors[0]
+        for camera, found in zip(candidates[1:], errors[1:], strict=True):
+            cheaper = bool(found.plain.mean() <= errors[0].plain.mean())
+            if cheaper and _is_gain(least.exposed - found.exposed, block):
+                best, least = camera, found
         return Alignment(
             camera=best, moved=best is not given, unseen=unseen, **_difference(given, best, depth, opacity, mask)
         )
@@ -219,13 +221,14 @@ class PoseAligner:
 
     def _errors_of(
         self, camera: Cameras, checked: tuple[torch.Tensor, torch.Tensor], background: torch.Tensor
-    ) -> tuple[float, float]:
-        """Mean squared errors with the exposure fitted and without: PSNR is what a pose is to please, not the loss."""
+    ) -> "_Errors":
+        """Squared errors with the exposure fitted and without: PSNR is what a pose is to please, not the loss."""
         at, truth = checked
         with torch.no_grad():
             seen = self._colours(_cast(camera, at).to(self._device), background=background).cpu()
             gain, offset = _exposure(seen, truth)
-            return float((seen * gain + offset - truth).square().mean()), float((seen - truth).square().mean())
+            exposed = (seen * gain + offset - truth).square().mean(1)
+            return _Errors(exposed=exposed, plain=(seen - truth).square().mean(1))
 
     def _loss(self, rays: Rays, truth: torch.Tensor, background: torch.Tensor) -> torch.Tensor:
         """How badly the field explains ``truth`` (R, 3)."""
@@ -236,6 +239,26 @@ class PoseAligner:
         seen = self._colours(rays.to(self._device), background=background).cpu()
         gain, offset = _exposure(seen.detach(), truth)
         return seen * gain + offset
+
+
+class _Errors(NamedTuple):
+    """Of a pose, (R,) a pixel."""
+
+    exposed: torch.Tensor
+    """With the exposure fitted."""
+    plain: torch.Tensor
+    """As they are."""
+
+
+def _is_gain(gains: torch.Tensor, block: torch.Tensor) -> bool:
+    """Whether pixels gain more than twice what chance would give them: neighbours, of one ``block``, gain together."""
+    if not bool(gains.isfinite().all()):
+        return False
+    _, group = block.unique(return_inverse=True)
+    count = int(group.max()) + 1
+    mean = gains.mean()
+    apart = torch.zeros(count).index_add(0, group, gains - mean)
+    return bool(mean > 2.0 * apart.square().sum().sqrt() / len(gains))
 
 
 class _Picture:
@@ -254,9 +277,14 @@ class _Picture:
         return torch.stack([column, row], dim=1).float() + 0.5, self._blurred[1][row, column]
 
 
+def _tile_side(height: int, width: int) -> int:
+    """Of a tile of the checkerboard, pixels."""
+    return max(1, math.ceil(max(height, width) / TILES_ACROSS))
+
+
 def _checkerboard(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Every other tile (H, W) bool, that of the first pixel included, and every third block of two by two tiles."""
-    side = max(1, math.ceil(max(height, width) / TILES_ACROSS))
+    side = _tile_side(height, width)
     rows, columns = torch.arange(height)[:, None] // side, torch.arange(width) // side
     return (rows + columns) % 2 == 0, (rows // 2 + columns // 2) % 3 == 0
 
