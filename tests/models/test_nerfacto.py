@@ -13,10 +13,11 @@ from voxfield.fields.proposal import ProposalConfig, ProposalNetwork
 from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.ndc import NdcFrame
 from voxfield.geometry.rays import Rays
-from voxfield.kernels.dense_composite import dense_composite
+from voxfield.kernels.dense_composite import dense_composite, dense_weights
 from voxfield.models.nerfacto import Nerfacto
 from voxfield.models.nerfacto_config import NerfactoConfig
 from voxfield.render.depth_losses import DepthSupervisionConfig, depth_loss
+from voxfield.render.normals import composite_normals
 
 CONFIG: dict[str, Any] = {
     "field": HashFieldConfig(
@@ -26,6 +27,7 @@ CONFIG: dict[str, Any] = {
     "fine_proposal": ProposalConfig(num_samples=12, num_levels=2, log2_table_size=8, max_resolution=32),
     "num_samples": 10,
     "rays_per_batch": 64,
+    "negligible_weight": 0.0,
 }
 
 
@@ -103,6 +105,54 @@ def test_rendering(unbounded: bool, count: int) -> None:
     assert bool((seen["opacity"] >= 0).all() & (seen["opacity"] <= 1 + 1e-5).all())
     assert bool((seen["rgb"] >= 0).all() & (seen["rgb"] <= 1 + 1e-4).all())
     assert bool((seen["depth"] >= 0.05).all())
+
+
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("background", ["random", "last_sample"])
+def test_what_weighs_little_has_no_colour(space: str, background: str) -> None:
+    settings = {**SPACES[space], "has_alpha": False, "background": background, "predict_normals": True}
+    whole = textured(make(**settings))
+    part = textured(make(negligible_weight=0.05, **settings))
+    part.load_state_dict(whole.state_dict())
+    asked: list[int] = []
+    coloured = part.field.colour
+
+    def counted(geometry: torch.Tensor, *others: Any) -> torch.Tensor:
+        asked.append(len(geometry))
+        return coloured(geometry, *others)
+
+    part.field.colour = counted  # type: ignore[method-assign]
+    with torch.no_grad():
+        look = whole._look(rays(40), None, None)
+        density, colour, normals, _ = whole._ask_field(look, whole.unseen_appearance().expand(40, -1))
+        matter = dense_weights(density, look.distances) >= 0.05
+    if background == "last_sample":
+        matter[:, -1] = True
+    assert 0 < int(matter.sum()) < 400
+    seen, like = (model.render_rays(rays(40), background=torch.ones(3)) for model in (part, whole))
+    assert asked == [int(matter.sum())]
+    shown = dense_composite(density, colour * matter[..., None], look.distances)
+    behind = colour[:, -1] if background == "last_sample" else torch.ones(3)
+    if background == "last_sample" and look.hit is not None:
+        behind = torch.where(look.hit, behind, torch.ones(3))
+    torch.testing.assert_close(seen["rgb"], shown.rgb + (1 - shown.opacity)[:, None] * behind)
+    assert normals is not None
+    torch.testing.assert_close(seen["normals"], composite_normals(shown.weights, normals * matter[..., None]))
+    for name in ("opacity", "depth", "expected_depth"):
+        torch.testing.assert_close(seen[name], like[name])
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_next_to_nothing_is_learnt_from_what_weighs_next_to_nothing(space: str) -> None:
+    gradients = []
+    for negligible in (0.0, 1e-5):
+        model = textured(make(negligible_weight=negligible, **SPACES[space]))
+        step(model).backward()  # type: ignore[no-untyped-call]
+        gradients.append({name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None})
+    exact, found = gradients
+    assert exact.keys() == found.keys()
+    for name, gradient in exact.items():
+        assert float((found[name] - gradient).norm()) <= 1e-3 * float(gradient.norm()), name
 
 
 def test_rendering_equals_the_formulae_written_out() -> None:
@@ -339,7 +389,7 @@ def test_normals_are_rendered_where_they_are_asked_for(space: str) -> None:
     with torch.inference_mode():
         seen = model.render_rays(rays(20), background=torch.ones(3), normals=True)
     look = look_at(model, 20)
-    density, colour, _ = model._ask_field(look, model.appearance.mean(0).expand(20, -1))
+    density, colour, *_ = model._ask_field(look, model.appearance.mean(0).expand(20, -1))
     weights = dense_composite(density, colour, look.distances).weights.detach()
     total = (weights[..., None] * model._density_normals(look)).sum(1)
     torch.testing.assert_close(seen["normals"], total / total.norm(dim=1, keepdim=True), rtol=1e-4, atol=1e-4)
@@ -363,7 +413,7 @@ def test_losses_on_normals_are_the_formulae() -> None:
         one.training_step(exact(batch(9)), 2000, torch.Generator().manual_seed(0)).loss for one in (model, plain)
     )
     look = model._look(exact(batch(9)).rays, 2000, torch.Generator().manual_seed(0))
-    density, colour, predicted = model._ask_field(look, model.appearance[rays(9).camera_index])
+    density, colour, predicted, _ = model._ask_field(look, model.appearance[rays(9).camera_index])
     weights = dense_composite(density, colour, look.distances).weights
     assert predicted is not None
     facing = (predicted * look.world.directions[:, None]).sum(-1).clamp(min=0)
@@ -391,7 +441,7 @@ def test_the_loss_on_distances_is_the_mean_over_proposals_and_field(space: str, 
         if model.background == "random":
             torch.rand(9, 3, generator=generator)
         look = model._look(rays(9), 2000, generator)
-    density, colour, _ = model._ask_field(look, model.appearance[rays(9).camera_index])
+    density, colour, *_ = model._ask_field(look, model.appearance[rays(9).camera_index])
     weights = dense_composite(density, colour, look.distances).weights
     expected = 0.0
     for edges, level in (*look.levels, (look.edges, weights)):
@@ -461,7 +511,7 @@ def test_depth_in_normalised_device_coordinates_is_the_worlds() -> None:
     model = textured(make(ndc=frame()))
     seen = model.render_rays(rays(12), background=torch.ones(3))
     look = look_at(model, 12)
-    density, colour, _ = model._ask_field(look, model.appearance.mean(0).expand(12, -1))
+    density, colour, *_ = model._ask_field(look, model.appearance.mean(0).expand(12, -1))
     weights = dense_composite(density, colour, look.distances).weights.detach()
     middles = frame().to_world(
         0.5 * (look.distances[:, 1:] + look.distances[:, :-1]), look.rays, rays(12), farthest=1e3

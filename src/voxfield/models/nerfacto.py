@@ -60,6 +60,19 @@ class _Look(NamedTuple):
     """(R, S + 1): the same along ``rays``."""
 
 
+class _Asked(NamedTuple):
+    """What the field says of R rays' S intervals each."""
+
+    density: torch.Tensor
+    """(R, S), per unit of length."""
+    colour: torch.Tensor
+    """(R, S, 3)."""
+    normals: torch.Tensor | None
+    """(R, S, 3), where they are learnt."""
+    discord: torch.Tensor | None
+    """See `FieldSamples`."""
+
+
 _SAMPLE_BYTES: Final = 1500
 """Of a sample of the field in a training step. Measured."""
 _PROPOSED_BYTES: Final = 300
@@ -172,8 +185,8 @@ class Nerfacto(torch.nn.Module):
             InputError: the model learns from distances and the batch has none.
         """
         look = self._look(batch.rays, step, generator, batch.ranks)
-        asked = self._query(look, learning=True)
-        density, colour, predicted = self._ask_field(look, self.appearance[batch.rays.camera_index], asked)
+        seen_field = self._ask_field(look, self.appearance[batch.rays.camera_index], learning=True)
+        density, colour, predicted = seen_field.density, seen_field.colour, seen_field.normals
         seen = dense_composite(density, colour, look.distances)
         behind = (
             colour[:, -1]
@@ -202,7 +215,7 @@ class Nerfacto(torch.nn.Module):
             loss = loss + self.config.predicted_normal_weight * apart.mean()
         if self.poses is not None:
             loss = loss + self.poses.penalty()
-        penalty = self.field.penalty(asked.discord)
+        penalty = self.field.penalty(seen_field.discord)
         return StepResult(
             loss=loss if penalty is None else loss + penalty,
             squared_error=float(squared.detach().mean()),
@@ -355,7 +368,7 @@ class Nerfacto(torch.nn.Module):
     def _see(self, look: _Look, background: torch.Tensor) -> tuple[torch.Tensor, DenseComposited, torch.Tensor | None]:
         """Colour (R, 3) over ``background`` in no picture's appearance, what it is composed of, and learnt normals."""
         appearance = self.unseen_appearance().expand(len(look.distances), -1)
-        density, colour, predicted = self._ask_field(look, appearance)
+        density, colour, predicted, _ = self._ask_field(look, appearance)
         seen = dense_composite(density, colour, look.distances)
         behind = background.to(self.device)
         if self.background == "last_sample":
@@ -420,22 +433,43 @@ class Nerfacto(torch.nn.Module):
         self.field.learn_levels(positions[met], level.view(-1)[met])
         return level.view(-1)
 
-    def _ask_field(
-        self, look: _Look, appearance: torch.Tensor, asked: FieldSamples | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Density (R, S) per unit of length, colour (R, S, 3) and, where they are learnt, normals (R, S, 3) of the
-        intervals of ``look``, which ``asked`` is what the field says of; None: it is asked as in rendering.
-        """
+    def _ask_field(self, look: _Look, appearance: torch.Tensor, *, learning: bool = False) -> _Asked:
+        """What the field says of the intervals of ``look``, in appearances (R, A); as in rendering, or in training."""
         count, samples = len(look.rays), look.distances.shape[1] - 1
+        positions = self._positions(look.rays, look.distances)
+        level = self._level(look, positions, learning=learning)
         ray_index = torch.arange(count, dtype=torch.int32, device=self.device).repeat_interleave(samples)
-        asked = self._query(look, learning=False) if asked is None else asked
+        everywhere, chosen, asked = None, None, None
+        if self.config.negligible_weight:
+            with torch.no_grad():
+                asked = self.field.query(positions, level)
+                everywhere, chosen = asked.density, self._that_matter(look, asked.density)
+            ray_index, positions = ray_index[chosen], positions[chosen]
+            level = None if level is None else level[chosen]
+            asked = FieldSamples(everywhere[chosen], asked.geometry.T.index_select(1, chosen).T)
+        if asked is None or torch.is_grad_enabled():
+            asked = self.field.query(positions, level)
         colour = self.field.colour(asked.geometry, look.world.directions, ray_index, appearance)
-        normals = None
-        if self.normals is not None:
-            positions = self._positions(look.rays, look.distances)
-            normals = self.normals(asked.geometry, positions).view(count, samples, 3)
-        density = self._scaled(asked.density.view(count, samples), look.hit)
-        return density, colour.reshape(count, samples, 3), normals
+        normals = None if self.normals is None else self.normals(asked.geometry, positions)
+        density = asked.density
+        if everywhere is not None and chosen is not None:
+            density = everywhere.index_copy(0, chosen, density)
+            colour = _among(colour, chosen, count * samples)
+            normals = None if normals is None else _among(normals, chosen, count * samples)
+        return _Asked(
+            density=self._scaled(density.view(count, samples), look.hit),
+            colour=colour.reshape(count, samples, 3),
+            normals=None if normals is None else normals.view(count, samples, 3),
+            discord=asked.discord,
+        )
+
+    def _that_matter(self, look: _Look, density: torch.Tensor) -> torch.Tensor:
+        """Indices (M,) of the intervals that are worth a colour, from the ``density`` (R * S,) of all."""
+        scaled = self._scaled(density.view(len(look.rays), look.distances.shape[1] - 1), look.hit)
+        matter = dense_weights(scaled, look.distances) >= self.config.negligible_weight
+        if self.background == "last_sample":
+            matter[:, -1] = True
+        return matter.view(-1).nonzero()[:, 0]
 
     def _depth_loss(
         self, batch: RayBatch, step: int, look: _Look, weights: torch.Tensor, generator: torch.Generator
@@ -511,3 +545,8 @@ class Nerfacto(torch.nn.Module):
 
 def _one_a_row(generator: torch.Generator, count: int) -> torch.Tensor:
     return torch.rand(count, 1, generator=generator)
+
+
+def _among(rows: torch.Tensor, chosen: torch.Tensor, count: int) -> torch.Tensor:
+    """``rows`` (M, 3) at their places ``chosen`` among ``count`` rows of zeros."""
+    return rows.new_zeros(count, 3).index_copy(0, chosen, rows)

@@ -30,6 +30,9 @@ class NerfactoConfig:
     num_samples: int | Literal["auto"] = "auto"
     """Intervals a ray that the field itself is asked about, 1 to 1024. ``auto``: 48, in bounded captures 32, whose rays
     are short."""
+    negligible_weight: float = 1e-4
+    """Intervals with less of their ray's weight, 0 to 0.1, are given no colour, and training does not learn from them:
+    most of what proposals look at is empty or hidden. 0: all are asked and learnt from."""
     rays_per_batch: int = 4096
     """Rays of a training step, at least 1."""
     background: Literal["auto", "white", "black", "random", "last_sample"] = "auto"
@@ -77,6 +80,7 @@ class NerfactoConfig:
         if self.num_samples != "auto":
             check_range("num_samples", self.num_samples, minimum=1, maximum=1024)
         check_range("rays_per_batch", self.rays_per_batch, minimum=1)
+        check_range("negligible_weight", self.negligible_weight, minimum=0.0, maximum=0.1)
         check_range("far", self.far, above=0.0, maximum=1e6)
         check_range("interlevel_weight", self.interlevel_weight, minimum=0.0)
         check_range("annealing_steps", self.annealing_steps, minimum=0)

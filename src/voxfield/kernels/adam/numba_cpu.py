@@ -3,11 +3,11 @@
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import njit
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from voxfield.kernels.adam.api import AdamRule
+from voxfield.kernels.jit import njit
 from voxfield.kernels.simd import (
     LANES,
     VECTOR_F32,
@@ -20,7 +20,7 @@ from voxfield.kernels.simd import (
 )
 from voxfield.kernels.threads import run_split
 
-_jit = njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
+_jit = njit(nogil=True, boundscheck=False, error_model="numpy")
 
 
 @intrinsic

@@ -12,10 +12,10 @@ earlier blocks around it (two voxels deep); what is not known yet, or not there,
 import math
 
 import numpy as np
-from numba import njit
 from numba.extending import register_jitable
 
 from voxfield.kernels.block_code.api import EARLIER, FEW_TAPS, HINTS, LARGEST, TAPS
+from voxfield.kernels.jit import njit
 
 _MODELS = 4
 _WIDE_MODELS = 7  # for values with more taps than `FEW_TAPS`
@@ -441,7 +441,7 @@ def _add_normal(values, active, neighbours, taps, missing, matrix, goal):
                     matrix[one, two] += weight * seen[one] * seen[two]
 
 
-_compile = njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
+_compile = njit(nogil=True, boundscheck=False, error_model="numpy")
 _compiled_states = _compile(_walk_states)
 _compiled_values = _compile(_walk_values)
 _compiled_normal = _compile(_add_normal)

@@ -6,8 +6,8 @@ it takes several times as long.
 
 import numpy as np
 import torch
-from numba import njit
 
+from voxfield.kernels.jit import njit
 from voxfield.kernels.threads import run_split
 
 _LARGEST = np.float32(np.finfo(np.float32).max)
@@ -23,7 +23,7 @@ def chamfer_distances(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor
     return distances
 
 
-@njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
+@njit(nogil=True, boundscheck=False, error_model="numpy")
 def _pairs(start, stop, first, second, distances):
     nearest = np.empty(max(first.shape[2], second.shape[2]), np.float32)
     for pair in range(start, stop):

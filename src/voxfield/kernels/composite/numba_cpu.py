@@ -9,12 +9,12 @@ import math
 
 import numpy as np
 import torch
-from numba import njit
 
+from voxfield.kernels.jit import njit
 from voxfield.kernels.threads import run_split
 from voxfield.kernels.workspace import empty_feature_major, feature_major
 
-_jit = njit(cache=True, nogil=True, fastmath={"nsz", "arcp", "contract", "afn"}, boundscheck=False, error_model="numpy")
+_jit = njit(nogil=True, fastmath={"nsz", "arcp", "contract", "afn"}, boundscheck=False, error_model="numpy")
 
 
 @_jit

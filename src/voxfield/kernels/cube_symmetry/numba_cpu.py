@@ -1,13 +1,13 @@
 """Turning blocks on a CPU, a word of 64 voxels at a time: a word's own voxels change places by swaps of bits."""
 
 import numpy as np
-from numba import njit
 
 from voxfield.kernels.cube_symmetry.symmetries import AXES, INVERSE, SYMMETRIES
+from voxfield.kernels.jit import njit
 from voxfield.kernels.threads import run_split
 from voxfield.kernels.voxel_words import axis_tables
 
-_jit = njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
+_jit = njit(nogil=True, boundscheck=False, error_model="numpy")
 _AXES = np.array(AXES, np.int64)
 
 

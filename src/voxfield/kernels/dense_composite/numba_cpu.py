@@ -6,8 +6,8 @@ computes T again, which costs less than keeping it, and a pass back sums what li
 
 import numpy as np
 import torch
-from numba import njit
 
+from voxfield.kernels.jit import njit
 from voxfield.kernels.threads import run_split
 from voxfield.kernels.workspace import empty_feature_major, feature_major
 
@@ -19,9 +19,9 @@ _ROUND = np.float32(1.5 * 2**23)
 """Added to a number of magnitude below 2^22 it leaves the nearest integer in the sum's lowest bits."""
 _LOG2_E, _LN_2 = np.float32(1.4426950408889634), np.float32(0.6931471805599453)
 
-_jit = njit(cache=True, nogil=True, fastmath={"nsz", "arcp", "contract"}, boundscheck=False, error_model="numpy")
+_jit = njit(nogil=True, fastmath={"nsz", "arcp", "contract"}, boundscheck=False, error_model="numpy")
 # Sums may be added in another order, several at a time. Not elsewhere: it would undo the rounding in _alpha.
-_jit_sum = njit(cache=True, nogil=True, fastmath={"nsz", "contract", "reassoc"}, boundscheck=False, error_model="numpy")
+_jit_sum = njit(nogil=True, fastmath={"nsz", "contract", "reassoc"}, boundscheck=False, error_model="numpy")
 
 
 @_jit

@@ -6,13 +6,13 @@ j > i on the way back.
 
 import numpy as np
 import torch
-from numba import njit
 
+from voxfield.kernels.jit import njit
 from voxfield.kernels.threads import run_split
 
 _GRAIN = 256
 
-_jit = njit(cache=True, nogil=True, fastmath={"nsz", "contract"}, boundscheck=False, error_model="numpy")
+_jit = njit(nogil=True, fastmath={"nsz", "contract"}, boundscheck=False, error_model="numpy")
 
 
 @_jit

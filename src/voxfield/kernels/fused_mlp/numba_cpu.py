@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numba import njit
 
 from voxfield.kernels import workspace
+from voxfield.kernels.jit import njit
 from voxfield.kernels.simd import (
     ACCUMULATE,
     LANES,
@@ -35,7 +35,7 @@ PITCH = BLOCK + 16
 """Floats from one row of a block to the next. A power of two would put the 64 rows a tile reads into 8 of the L1
 cache's 64 sets: measured 26 instead of 70 GFLOP/s a thread."""
 
-_jit = njit(cache=True, nogil=True, fastmath=True, boundscheck=False, error_model="numpy")
+_jit = njit(nogil=True, fastmath=True, boundscheck=False, error_model="numpy")
 
 
 @_jit

@@ -12,11 +12,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import njit
 from numba.core import types
 from numba.extending import intrinsic
 
 from voxfield.kernels.hash_encode.grid import HASH_PRIMES, HashGrid
+from voxfield.kernels.jit import njit
 from voxfield.kernels.simd import (
     F32,
     I32,
@@ -35,7 +35,7 @@ from voxfield.kernels.simd import (
 from voxfield.kernels.threads import run_split, run_tasks
 from voxfield.kernels.workspace import empty_feature_major, feature_major
 
-_jit = njit(cache=True, nogil=True, fastmath=True, boundscheck=False, error_model="numpy")
+_jit = njit(nogil=True, fastmath=True, boundscheck=False, error_model="numpy")
 
 
 class _Axis(NamedTuple):

@@ -6,13 +6,13 @@ the bound of a faint interval would keep no digits, and its gradient, a quotient
 
 import numpy as np
 import torch
-from numba import njit
 
+from voxfield.kernels.jit import njit
 from voxfield.kernels.threads import run_split
 
 _GRAIN = 64
 
-_jit = njit(cache=True, nogil=True, fastmath={"nsz", "arcp", "contract"}, boundscheck=False, error_model="numpy")
+_jit = njit(nogil=True, fastmath={"nsz", "arcp", "contract"}, boundscheck=False, error_model="numpy")
 
 
 @_jit

@@ -2,8 +2,8 @@
 
 import numpy as np
 import torch
-from numba import njit
 
+from voxfield.kernels.jit import njit
 from voxfield.kernels.threads import run_split
 from voxfield.kernels.workspace import empty_feature_major
 
@@ -23,7 +23,7 @@ def interval_points(
     return points
 
 
-@njit(cache=True, nogil=True, fastmath=True, boundscheck=False, error_model="numpy")
+@njit(nogil=True, fastmath=True, boundscheck=False, error_model="numpy")
 def _midpoints(start, stop, origins, directions, edges, centre, per_unit, contracted, points):
     one, half, samples = np.float32(1.0), np.float32(0.5), edges.shape[1] - 1
     for ray in range(start, stop):

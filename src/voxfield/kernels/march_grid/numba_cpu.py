@@ -9,14 +9,14 @@ import math
 
 import numpy as np
 import torch
-from numba import njit
 
 from voxfield.kernels import workspace
+from voxfield.kernels.jit import njit
 from voxfield.kernels.march_grid.occupancy import OccupancyBits
 from voxfield.kernels.march_grid.samples import PackedSamples, StepRule
 from voxfield.kernels.threads import run_split
 
-_jit = njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
+_jit = njit(nogil=True, boundscheck=False, error_model="numpy")
 
 
 @_jit

@@ -2,8 +2,8 @@
 
 import numpy as np
 import torch
-from numba import njit
 
+from voxfield.kernels.jit import njit
 from voxfield.kernels.threads import run_split
 
 
@@ -22,7 +22,7 @@ def pdf_resample(
     return resampled
 
 
-@njit(cache=True, nogil=True, fastmath={"nsz", "contract"}, boundscheck=False, error_model="numpy")
+@njit(nogil=True, fastmath={"nsz", "contract"}, boundscheck=False, error_model="numpy")
 def _walk(start, stop, edges, weights, jitter, padding, eps, resampled):
     samples, count = weights.shape[1], resampled.shape[1]
     zero, one = np.float32(0.0), np.float32(1.0)

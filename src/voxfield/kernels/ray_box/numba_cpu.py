@@ -2,8 +2,8 @@
 
 import numpy as np
 import torch
-from numba import njit
 
+from voxfield.kernels.jit import njit
 from voxfield.kernels.threads import run_split
 
 _INFINITY = np.float32(np.inf)
@@ -21,7 +21,7 @@ def ray_box(origins: torch.Tensor, directions: torch.Tensor, box: torch.Tensor) 
 
 
 # No fast maths: the test relies on infinities and on comparisons with NaN being false.
-@njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
+@njit(nogil=True, boundscheck=False, error_model="numpy")
 def _slabs(start, stop, origins, directions, box, t_near, t_far):
     for ray in range(start, stop):
         near, far = np.float32(0), _INFINITY

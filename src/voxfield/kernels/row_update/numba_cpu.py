@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 
+from voxfield.kernels.jit import njit
 from voxfield.kernels.row_update.api import RowRule
 from voxfield.kernels.threads import run_split
 
-_jit = njit(cache=True, nogil=True, fastmath={"nsz", "arcp", "contract", "afn"}, boundscheck=False, error_model="numpy")
+_jit = njit(nogil=True, fastmath={"nsz", "arcp", "contract", "afn"}, boundscheck=False, error_model="numpy")
 
 
 @_jit

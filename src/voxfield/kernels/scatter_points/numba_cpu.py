@@ -6,14 +6,14 @@ counts read and the grid written once. Rows of voxels without points near them a
 
 import numpy as np
 import torch
-from numba import njit
 
 from voxfield.kernels import workspace
+from voxfield.kernels.jit import njit
 from voxfield.kernels.scatter_points.gaussian import gaussian_weights
 from voxfield.kernels.threads import run_split
 
 # No fast maths: contracted products would differ from the reference in the last bit.
-_jit = njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
+_jit = njit(nogil=True, boundscheck=False, error_model="numpy")
 
 _GRAIN = 16384
 """Points a task takes at least."""

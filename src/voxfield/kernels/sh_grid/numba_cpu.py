@@ -14,14 +14,14 @@ import math
 
 import numpy as np
 import torch
-from numba import njit
 
 from voxfield.kernels import workspace
+from voxfield.kernels.jit import njit
 from voxfield.kernels.sh_grid.grid import GridGradients, MarchRule, ShGrid
 from voxfield.kernels.sh_grid.simd import add_row, blend, prefetch_row
 from voxfield.kernels.threads import kernel_threads, run_split, run_tasks
 
-_jit = njit(cache=True, nogil=True, fastmath={"nsz", "arcp", "contract", "afn"}, boundscheck=False, error_model="numpy")
+_jit = njit(nogil=True, fastmath={"nsz", "arcp", "contract", "afn"}, boundscheck=False, error_model="numpy")
 
 _KEPT = 5
 """Values kept of a sample: opacity, density, three colours before they are clamped."""

@@ -10,13 +10,13 @@ import math
 
 import numpy as np
 import torch
-from numba import njit
 
 from voxfield.kernels import workspace
+from voxfield.kernels.jit import njit
 from voxfield.kernels.sphere_layers.layers import LayerGradients, LayerValues, sphere_radii
 from voxfield.kernels.threads import kernel_threads, run_split, run_tasks
 
-_jit = njit(cache=True, nogil=True, fastmath={"nsz", "arcp", "contract", "afn"}, boundscheck=False, error_model="numpy")
+_jit = njit(nogil=True, fastmath={"nsz", "arcp", "contract", "afn"}, boundscheck=False, error_model="numpy")
 
 _KEPT = 8
 """Values kept of a sphere that a ray leaves: see `_ALPHA` and the following."""

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 
+from voxfield.kernels.jit import njit
 from voxfield.kernels.spherical_harmonics.basis import Y
 from voxfield.kernels.threads import run_split
 
@@ -49,7 +49,7 @@ class _SphericalHarmonics(torch.autograd.Function):
         return grad_directions, None
 
 
-@njit(cache=True, nogil=True, boundscheck=False, fastmath={"contract"})
+@njit(nogil=True, boundscheck=False, fastmath={"contract"})
 def _forward(start, stop, directions, degree, values):
     for i in range(start, stop):
         x, y, z = directions[i, 0], directions[i, 1], directions[i, 2]
@@ -85,7 +85,7 @@ def _forward(start, stop, directions, degree, values):
             values[i, 24] = _E8 * (xx * (xx - _3 * yy) - yy * (_3 * xx - yy))
 
 
-@njit(cache=True, nogil=True, boundscheck=False, fastmath={"contract"})
+@njit(nogil=True, boundscheck=False, fastmath={"contract"})
 def _backward(start, stop, directions, degree, grad, grad_directions):
     for i in range(start, stop):
         x, y, z = directions[i, 0], directions[i, 1], directions[i, 2]

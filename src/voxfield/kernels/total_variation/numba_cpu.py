@@ -4,13 +4,13 @@ import math
 
 import numpy as np
 import torch
-from numba import njit
 
+from voxfield.kernels.jit import njit
 from voxfield.kernels.sh_grid.grid import GridLinks
 from voxfield.kernels.threads import kernel_threads, run_tasks
 from voxfield.kernels.total_variation.api import REFERENCE_SIZE, SMOOTHING, CellRange
 
-_jit = njit(cache=True, nogil=True, fastmath={"nsz", "arcp", "contract", "afn"}, boundscheck=False, error_model="numpy")
+_jit = njit(nogil=True, fastmath={"nsz", "arcp", "contract", "afn"}, boundscheck=False, error_model="numpy")
 
 
 @_jit

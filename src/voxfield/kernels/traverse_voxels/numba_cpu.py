@@ -12,16 +12,16 @@ from typing import Final
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import njit
 from numba.core import types
 from numba.extending import intrinsic
 
+from voxfield.kernels.jit import njit
 from voxfield.kernels.simd import I32, I64, LANES, array_pointer, constant
 from voxfield.kernels.threads import run_split
 from voxfield.kernels.traverse_voxels.reference import SHORTEST
 from voxfield.kernels.voxel_words import axis_tables, padded_side
 
-_jit = njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
+_jit = njit(nogil=True, boundscheck=False, error_model="numpy")
 
 
 def traverse_voxels(

@@ -8,12 +8,12 @@ import math
 
 import numpy as np
 import torch
-from numba import njit
 
+from voxfield.kernels.jit import njit
 from voxfield.kernels.threads import run_split
 from voxfield.kernels.voxel_words import axis_tables, padded_side, word_count
 
-_jit = njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
+_jit = njit(nogil=True, boundscheck=False, error_model="numpy")
 
 
 def triangle_box(triangles: torch.Tensor, resolution: int) -> torch.Tensor:
