@@ -18,6 +18,7 @@ from voxfield.colour import check_exposure
 from voxfield.data.scales import Uneven, check_scales, check_schedule
 from voxfield.data.sparse_points import ObservedPoints, SparsePoints
 from voxfield.errors import FormatError, InputError
+from voxfield.geometry import lenses
 from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.camera import CameraModel
 from voxfield.geometry.distortion import Coefficients, largest_radius
@@ -167,7 +168,8 @@ class Intrinsics:
     principal: tuple[float | None, float | None]
     """(cx, cy) in pixels; None is the middle."""
     distortion: tuple[float, ...]
-    """k1, k2, k3, k4, p1, p2 and, of rational lenses, d1, d2, d3 (``geometry.distortion``)."""
+    """k1, k2, k3, k4, p1, p2 and, of rational lenses, d1, d2, d3 (``geometry.distortion``); of the models of
+    ``geometry.lenses`` what its ``COEFFICIENTS`` lists."""
     model: CameraModel
     """The projection."""
     crop_radius: float | None = None
@@ -222,37 +224,44 @@ class Intrinsics:
                     f"{math.degrees(tilt):.0f}. Correct fl_x and fl_y (half the width of a full panorama), or leave "
                     "them out."
                 )
-        if self.model == "fisheye":
-            reach = self._fisheye_reach(focal)
+        if self.model in lenses.COEFFICIENTS:
+            wrong = lenses.fault(self.model, self.distortion)
+            if wrong is not None:
+                return f"{wrong}. Calibrate the {self.model} lens again."
+        if self.model == "fisheye" or self.model in lenses.COEFFICIENTS:
+            reach = self._reach(focal)
             if self.crop_radius is not None:
                 needed = self.crop_radius + math.dist(principal, (size[0] / 2, size[1] / 2))
             else:
                 needed = min(principal[0], size[0] - principal[0], principal[1], size[1] - principal[1])
             if reach < needed:
+                terms = ", ".join(lenses.COEFFICIENTS.get(self.model, ("k1..k4",)))
                 return (
-                    f"expected a fisheye lens that shows every angle up to pi once within {needed:.0f} pixels of its "
-                    f"axis, but its model turns back or ends at {reach:.0f}. Correct the focal length and k1..k4, or "
-                    "set fisheye_crop_radius below that."
+                    f"expected a {self.model} lens that shows every angle up to pi once within {needed:.0f} pixels of "
+                    f"its axis, but its model turns back or ends at {reach:.0f}. Correct the focal length and {terms}, "
+                    "or set fisheye_crop_radius below that."
                 )
         return None
 
     def circle(self, size: tuple[int, int]) -> tuple[float, float, float] | None:
         """(x, y, radius) in pixels of a picture of ``size``: outside it nothing counts; None when all does.
 
-        The stated crop about the picture's middle (as in nerfstudio), else what a fisheye's model can show, about its
-        axis.
+        The stated crop about the picture's middle (as in nerfstudio), else what the model of a fisheye, or of
+        another lens that ends, can show, about its axis.
         """
         if self.crop_radius is not None:
             return size[0] / 2, size[1] / 2, self.crop_radius
-        if self.model != "fisheye":
+        if self.model != "fisheye" and self.model not in lenses.COEFFICIENTS:
             return None
         focal, (cx, cy) = self.resolve(size)
-        reach = self._fisheye_reach(focal)
+        reach = self._reach(focal)
         corner = math.hypot(max(cx, size[0] - cx), max(cy, size[1] - cy))
         return (cx, cy, reach) if reach < corner else None
 
-    def _fisheye_reach(self, focal: tuple[float, float]) -> float:
+    def _reach(self, focal: tuple[float, float]) -> float:
         """Pixels from the axis up to which every angle is shown once."""
+        if self.model in lenses.COEFFICIENTS:
+            return lenses.reach(self.model, self.distortion) * min(focal)
         lens = Coefficients(*torch.tensor(self.distortion, dtype=torch.float64)[:, None])
         return float(largest_radius(lens)) * min(focal)
 

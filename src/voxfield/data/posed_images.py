@@ -46,6 +46,7 @@ from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.camera import CameraModel, Cameras
 from voxfield.geometry.distortion import Coefficients, undistort
+from voxfield.geometry.lenses import COEFFICIENTS
 from voxfield.geometry.ndc import NdcFrame
 from voxfield.geometry.pose import SceneTransform, focus, normalise
 from voxfield.storage.skipped import Skipped
@@ -494,16 +495,16 @@ def _cameras(opened: list[_Opened], transform: SceneTransform, capture: Capture)
         focal.append([lens_focal[0] * scale[0] / unit, lens_focal[1] * scale[1] / unit])
         principal.append([lens_principal[0] * scale[0], lens_principal[1] * scale[1]])
     poses = torch.tensor([one.frame.pose for one in opened], dtype=torch.float64)
-    lenses = [one.frame.intrinsics.distortion for one in opened]
-    most = max(map(len, lenses))
-    distortion = torch.tensor([(*lens, *[0.0] * (most - len(lens))) for lens in lenses], dtype=torch.float32)
+    rows = [one.frame.intrinsics.distortion for one in opened]
+    most = max(map(len, rows))
+    distortion = torch.tensor([(*row, *[0.0] * (most - len(row))) for row in rows], dtype=torch.float32)
     return Cameras(
         camera_to_world=transform.apply_poses(poses).float(),
         focal=torch.tensor(focal, dtype=torch.float32),
         principal=torch.tensor(principal, dtype=torch.float32),
         width=torch.tensor([one.picture.size[0] for one in opened], dtype=torch.int64),
         height=torch.tensor([one.picture.size[1] for one in opened], dtype=torch.int64),
-        distortion=distortion if bool(distortion.any()) else None,
+        distortion=distortion if model in COEFFICIENTS or bool(distortion.any()) else None,
         model=model,
     )
 
