@@ -45,6 +45,10 @@ IMAGE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG", ".exr
 """Endings tried, in this order, for a frame whose path has none."""
 
 
+MOST_DEPTH_UNIT: Final = 1e6
+"""Largest worth of one step of a depth image, in the capture's units."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class DepthOptions:
     """Which observed distances training is given."""
@@ -52,8 +56,9 @@ class DepthOptions:
     source: Literal["off", "auto", "images", "points"] = "off"
     """``images``: the depth images that frames name; ``points``: the sparse points that pictures saw; ``auto``: images
     where the capture names some, else points."""
-    unit: float = 1e-3
-    """What one step of a depth image's 16 bits is worth, in the capture's units, above 0: metres from millimetres."""
+    unit: float | None = None
+    """What one step of a depth image is worth, in the capture's units, above 0; None: what the capture's file says
+    (``depth_unit_scale_factor``), else 0.001, metres from millimetres."""
     along: Literal["axis", "ray"] = "axis"
     """What a depth image measures: ``axis`` the distance along the optical axis, ``ray`` that from the camera's
     centre."""
@@ -63,7 +68,8 @@ class DepthOptions:
     def __post_init__(self) -> None:
         check_choice("source", self.source, ("off", "auto", "images", "points"))
         check_choice("along", self.along, ("axis", "ray"))
-        check_range("unit", self.unit, above=0.0, maximum=1e6)
+        if self.unit is not None:
+            check_range("unit", self.unit, above=0.0, maximum=MOST_DEPTH_UNIT)
         check_range("point_rays", self.point_rays, above=0.0, maximum=4.0)
 
 
@@ -280,7 +286,7 @@ class Frame:
     """3 rows of 4: camera-to-world in capture coordinates, OpenGL axes, rigid."""
     intrinsics: Intrinsics
     depth_path: Path | None = None
-    """Its depth image (16-bit grey, 0 = unknown), resolved; it may not exist."""
+    """Its depth image (16-bit grey, or a ``.npy`` array; 0 = unknown), resolved; it may not exist."""
     stops: float = 0.0
     """Of a linear picture: how much brighter than the others it was exposed; its values are light times 2 to that."""
     weight: float = 1.0
@@ -323,6 +329,8 @@ class Capture:
     (``geometry.ndc``)."""
     reduced_only: tuple[int, ...] = ()
     """Factors of the folders of reduced pictures, ascending, where the full pictures are not there."""
+    depth_unit: float | None = None
+    """What one step of the depth images is worth in the capture's units, above 0, where the file says so."""
     points: SparsePoints | None = None
     """The reconstruction's sparse points, where the format has them."""
     observed: tuple[ObservedPoints, ...] | None = None

@@ -79,14 +79,20 @@ _FORMATS: Final[dict[str, ModuleType]] = {
 }
 
 
+MILLIMETRES: Final = 1e-3
+"""What a step of a depth image is worth where nobody says: metres, as in nerfstudio."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class DepthImages:
-    """The depth images of a split's pictures: 16-bit grey, 0 where nothing is known, of the picture's shape."""
+    """The depth images of a split's pictures: 16-bit grey, or ``.npy`` arrays; 0 where nothing is known, of the
+    picture's shape.
+    """
 
     paths: tuple[Path | None, ...]
     """One a picture; None where it has none. The files may not exist."""
     unit: float
-    """World units that one step of the 16 bits is worth, above 0."""
+    """World units that one step of the 16 bits, or a 1 of an array, is worth, above 0."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -245,7 +251,7 @@ def read_capture(path: str | Path, *, split: Split = "train", options: CaptureOp
         has_alpha=alpha,
         has_masks=images.has_masks,
         observed=None if capture.observed is None else tuple(_observed(one, transform) for one in opened),
-        depth_images=_depth_images(opened, options, transform),
+        depth_images=_depth_images(opened, options, transform, capture),
         ndc=_ndc(capture, options, transform) if options.space == "ndc" else None,
         tone=_tone(images, options, capture),
         scales=_stated_scales(opened),
@@ -471,10 +477,13 @@ def _tangents(frame: Frame) -> tuple[float, float]:
     return float(x.abs().max()), float(y.abs().max())
 
 
-def _depth_images(opened: list[_Opened], options: CaptureOptions, transform: SceneTransform) -> DepthImages | None:
+def _depth_images(
+    opened: list[_Opened], options: CaptureOptions, transform: SceneTransform, capture: Capture
+) -> DepthImages | None:
     paths = tuple(one.frame.depth_path for one in opened)
+    unit = options.depth.unit or capture.depth_unit or MILLIMETRES
     # The file's poses are in the units of its depths: what was applied before the file was written is in both.
-    return DepthImages(paths=paths, unit=options.depth.unit * transform.scale) if any(paths) else None
+    return DepthImages(paths=paths, unit=unit * transform.scale) if any(paths) else None
 
 
 def _cameras(opened: list[_Opened], transform: SceneTransform, capture: Capture) -> Cameras:

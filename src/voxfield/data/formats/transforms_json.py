@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import torch
 
-from voxfield.data.capture import Frame, Intrinsics, find_image, resolve_inside
+from voxfield.data.capture import MOST_DEPTH_UNIT, Frame, Intrinsics, find_image, resolve_inside
 from voxfield.data.formats.photo_capture import without_repeats
 from voxfield.data.formats.poses import LARGEST_NUMBER, Pose, rigid_pose
 from voxfield.errors import FormatError, MissingFileError
@@ -202,6 +202,11 @@ def read_frames(table: Table, file: Path, root: Path, *, allow_outside: bool) ->
         )
         frames.append((own.where, frame))
     return without_repeats(frames)
+
+
+def read_depth_unit(table: Table) -> float | None:
+    """What one step of the depth images is worth in the file's units, or None where it does not say."""
+    return table.number("depth_unit_scale_factor", above=0.0, below=MOST_DEPTH_UNIT)
 
 
 def read_intrinsics(table: Table) -> Intrinsics:
