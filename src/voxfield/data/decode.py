@@ -242,8 +242,9 @@ def read_depth_array(path: Path, *, size: Size) -> Tensor:
             f"{path}: expected rows and columns of depths, got an array {values.shape} of {values.dtype}. Export it "
             "again."
         )
-    values = values.reshape(values.shape[:2])
-    _check_depth_shape(path, (values.shape[1], values.shape[0]), size)
+    height, width = values.shape[:2]
+    values = values.reshape(height, width)
+    _check_depth_shape(path, (width, height), size)
     with np.errstate(over="ignore"):
         depth = _at_centres(values, size).astype(np.float32)
     return torch.from_numpy(np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0)))
