@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from voxfield.data.capture import CaptureOptions, DepthOptions
-from voxfield.data.decode import read_depth
+from voxfield.data.decode import read_depth, read_depth_array
 from voxfield.data.depth_targets import DepthSampler, axial_to_distance
 from voxfield.data.posed_images import DepthImages, PosedImages, read_capture
 from voxfield.data.ray_batches import RaySampler
@@ -198,6 +198,60 @@ def test_other_files_are_no_depth_images(tmp_path):
         read_depth(tmp_path / "text.png", size=(12, 10))
 
 
+@pytest.mark.parametrize("dtype", ["<f4", ">f8", "<f2", "<u2", "<i4"])
+@pytest.mark.parametrize("shape", [(20, 24), (20, 24, 1)])
+def test_depth_arrays_are_sampled_as_images_are(tmp_path, dtype, shape):
+    steps = coded_steps(0, width=24, height=20)
+    path = tmp_path / "depth.npy"
+    np.save(path, (steps - 33_000).astype(dtype).reshape(shape))
+    expected = read_depth(write_depth(tmp_path / "depth.png", steps - 33_000), size=(12, 10))
+    assert torch.equal(read_depth_array(path, size=(12, 10)), expected.float())
+
+
+def test_where_a_depth_array_has_no_length_nothing_is_known(tmp_path):
+    values = np.full((10, 12), 2.5)
+    values[0, :5] = np.nan, np.inf, -np.inf, -1.0, 1e300
+    np.save(tmp_path / "depth.npy", values)
+    depth = read_depth_array(tmp_path / "depth.npy", size=(12, 10))
+    assert depth[0, :5].tolist() == [0.0] * 5
+    assert bool((depth.view(-1)[5:] == 2.5).all())
+
+
+def test_other_arrays_are_no_depths(tmp_path):
+    path = tmp_path / "depth.npy"
+    for values, words in (
+        (np.zeros((10, 10), np.float32), "is 10x10 pixels, expected the shape of its picture, 12x10"),
+        (np.zeros((0, 12)), "is 12x0 pixels"),
+        (np.zeros(120), r"expected rows and columns of depths, got an array \(120,\)"),
+        (np.zeros((10, 12, 3)), "expected rows and columns"),
+        (np.zeros((10, 12), complex), "of complex128"),
+    ):
+        np.save(path, values)
+        with pytest.raises(FormatError, match=words):
+            read_depth_array(path, size=(12, 10))
+    path.write_bytes(b"hello")
+    with pytest.raises(FormatError, match=r"no readable \.npy file"):
+        read_depth_array(path, size=(12, 10))
+    path.unlink()
+    with pytest.raises(FormatError, match="no such file"):
+        read_depth_array(path, size=(12, 10))
+
+
+def test_depth_arrays_and_images_are_supervised_side_by_side(tmp_path):
+    capture = capture_with_depth(tmp_path)
+    np.save(tmp_path / "1.npy", coded_steps(1) + 0.25)
+    first, _, third = capture.depth_images.paths
+    capture = replace(capture, depth_images=DepthImages(paths=(first, tmp_path / "1.npy", third), unit=1e-3))
+    batch = sample(capture, replace(IMAGES, along="ray"))
+    camera, (column, row) = batch.rays.camera_index, batch.pixels.long().unbind(-1)
+    expected = (33_000 + 1000 * camera + 20 * row + column).float() + torch.where(camera == 1, 0.25, 0.0)
+    torch.testing.assert_close(batch.depth.distances, expected * 1e-3)
+    with RaySampler(capture, 0) as batches:
+        capture.images.cache_bytes = 1439
+        with pytest.raises(InputError, match=r"1440 bytes, more than capture\.cache_bytes"):
+            DepthSampler(batches, capture, IMAGES, seed=0)
+
+
 def test_no_damage_gets_past_the_decoder(tmp_path):
     good = write_depth(tmp_path / "depth.png", coded_steps(0)).read_bytes()
     generator = np.random.default_rng(0)
@@ -225,6 +279,14 @@ def test_transforms_json_names_depth_images_in_millimetres(tmp_path):
     assert capture.depth_images.unit == pytest.approx(1e-3 * capture.transform.scale)
     coarse = CaptureOptions(depth=DepthOptions(unit=0.5))
     assert read_capture(tmp_path, options=coarse).depth_images.unit == pytest.approx(0.5 * capture.transform.scale)
+    # The file may say what a step is worth; the option wins.
+    file.write_text(json.dumps({**table, "depth_unit_scale_factor": 0.25}))
+    assert read_capture(tmp_path).depth_images.unit == pytest.approx(0.25 * capture.transform.scale)
+    assert read_capture(tmp_path, options=coarse).depth_images.unit == pytest.approx(0.5 * capture.transform.scale)
+    for bad in (0, -1, "millimetres", 1e300):
+        file.write_text(json.dumps({**table, "depth_unit_scale_factor": bad}))
+        with pytest.raises(FormatError, match="expected depth_unit_scale_factor to be a number above 0"):
+            read_capture(tmp_path)
     table["frames"][1]["depth_file_path"] = "../elsewhere.png"
     file.write_text(json.dumps(table))
     with pytest.raises(FormatError, match="leads outside the data folder"):

@@ -279,6 +279,20 @@ class TestDepthImages:
         assert ours.transform.scale != pytest.approx(1)
         assert ours.depth_images.unit == pytest.approx(theirs.depth_images.unit)
 
+    def test_arrays_and_what_a_step_is_worth_come_along(self, with_depths, tmp_path, captures):
+        np.save(with_depths / "depth/00.npy", np.full((16, 24), 1.5, np.float32))
+
+        def change(values):
+            values["frames"][0]["depth_file_path"] = "depth/00.npy"
+            values["depth_unit_scale_factor"] = 0.5
+
+        captures.edit_json(with_depths / "transforms.json", change)
+        convert_capture(with_depths, tmp_path / "output", images="link")
+        assert transforms(tmp_path / "output")["depth_unit_scale_factor"] == 0.5
+        assert (tmp_path / "output/depths/depth/00.npy").is_file()
+        ours, theirs = read_capture(tmp_path / "output"), read_capture(with_depths)
+        assert ours.depth_images.unit == pytest.approx(theirs.depth_images.unit)
+
     def test_those_of_a_blender_capture_come_too(self, source, tmp_path, captures):
         before = source("blender")
         write_depth(before / "train/d_0.png", 7)

@@ -8,6 +8,7 @@ file follows from its number, so that a finding can be had again: ``--only FORMA
 """
 
 import argparse
+import contextlib
 import faulthandler
 import json
 import os
@@ -128,6 +129,9 @@ def work() -> None:
         home.mkdir()
         path = specimen.write(home)
         raw = path.read_bytes()
+        # Unwatched once: kernels are compiled, or come from Numba's own cache, which is pickled.
+        with contextlib.suppress(Exception):
+            specimen.read(path)
         outcome, said = _read(specimen, path, watch)
         if outcome != ("refused" if specimen.refused else "read"):
             voice.write(json.dumps([order["specimen"], -1, "exception", f"the good file: {outcome} {said}"]) + "\n")

@@ -195,6 +195,19 @@ def cloud_npy(home: Path) -> Path:
     return home / "a.npy"
 
 
+def depth_npy(home: Path) -> Path:
+    np.save(home / "depth.npy", np.random.default_rng(0).random((12, 16)).astype(np.float32))
+    return home / "depth.npy"
+
+
+def read_depth_npy(path: Path) -> None:
+    from voxfield.data.decode import read_depth_array
+
+    depth = read_depth_array(path, size=(16, 12)).numpy()
+    assert depth.shape == (12, 16)
+    assert (np.isfinite(depth) & (depth >= 0)).all()
+
+
 def read_clouds(path: Path) -> None:
     from voxfield.data.point_clouds import PointClouds
 
@@ -750,6 +763,7 @@ SPECIMENS = [
     Specimen("npz", "object", shapes("files", "objects/*/level_0.npz"), read_shapes, mutators.as_zip),
     Specimen("npz", "rays", rays("files", "level_1/*/*_rays.npz"), read_rays, mutators.as_zip),
     Specimen("npy", "clouds", cloud_npy, read_clouds, mutators.as_npy),
+    Specimen("npy", "depth", depth_npy, read_depth_npy, mutators.as_npy),
     Specimen("npy", "dense", dense(".npy"), read_dense_file, mutators.as_npy),
     Specimen("npy", "llff", capture("llff", "poses_bounds.npy"), read_capture_folder, mutators.as_npy),
     Specimen("npy", "nodes", shapes("packed", "packed/nodes.*.npy"), read_shapes, mutators.as_npy),

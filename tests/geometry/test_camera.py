@@ -7,11 +7,28 @@ import torch
 from voxfield.data.synthetic import cameras_around
 from voxfield.errors import InputError
 from voxfield.geometry.camera import Cameras
+from voxfield.geometry.lenses import COEFFICIENTS
 from voxfield.geometry.rays import Rays
 
 PHONE = (0.0578421, -0.0805099, 0.0, 0.0, -0.000980296, 0.00015575)
 RATIONAL = (0.5, -2.6, 1.5, 0.0, 0.0006, -0.0002, 0.38, -2.45, 1.44)
-KINDS = ("plain", "distorted", "rational", "fisheye", "distorted fisheye", "equirectangular", "orthographic")
+KINDS = (
+    "plain",
+    "distorted",
+    "rational",
+    "fisheye",
+    "distorted fisheye",
+    "equirectangular",
+    "orthographic",
+    *COEFFICIENTS,
+)
+CURVED = {
+    "fov": (0.9,),
+    "division": (-0.3,),
+    "eucm": (0.6, 1.1),
+    "thin_prism_fisheye": (-0.03, 0.01, 0.001, -0.002, 0.003, -0.001, 0.004, -0.003),
+    "rad_tan_thin_prism_fisheye": (0.4, -0.5, 0.2, 0.1, -0.1, 0.02, 0.002, -0.001, 0.003, 0.001, -0.002, 0.004),
+}
 
 
 def cameras_of(kind: str, count: int = 3, resolution: int = 40) -> Cameras:
@@ -26,6 +43,8 @@ def cameras_of(kind: str, count: int = 3, resolution: int = 40) -> Cameras:
         return replace(cameras, model="equirectangular", focal=focal, principal=torch.full_like(focal, resolution / 2))
     if kind == "orthographic":
         return replace(cameras, model="orthographic", focal=torch.full_like(cameras.focal, resolution / 3))
+    if kind in CURVED:
+        return replace(cameras, model=kind, distortion=torch.tensor([CURVED[kind]]).repeat(count, 1))
     return replace(cameras, model="fisheye") if "fisheye" in kind else cameras
 
 
@@ -182,6 +201,14 @@ def test_orthographic_rays_are_parallel_and_a_pixel_apart():
     torch.testing.assert_close(rays.directions, torch.tensor([[0.0, 0.0, -1.0]]).repeat(3, 1))
     torch.testing.assert_close(rays.origins, torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, -1.0, 0.0]]))
     torch.testing.assert_close(rays.pixel_area, torch.full((3,), 1 / 50))
+
+
+@pytest.mark.parametrize(("model", "row"), CURVED.items())
+def test_other_lenses_state_all_their_coefficients(model, row):
+    with pytest.raises(InputError, match=f"distortion: expected {', '.join(COEFFICIENTS[model])} of each {model}"):
+        one_camera(model=model)
+    with pytest.raises(InputError, match="distortion: expected shape"):
+        one_camera(model=model, distortion=torch.tensor([[*row, 0.0]]))
 
 
 @pytest.mark.parametrize("model", ["equirectangular", "orthographic"])

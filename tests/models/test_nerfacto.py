@@ -275,6 +275,30 @@ def test_chunks_do_not_change_an_image() -> None:
         torch.testing.assert_close(value, parts[name], rtol=1e-4, atol=1e-4)
 
 
+def test_near_the_camera_gradients_fall_with_the_squared_distance() -> None:
+    """Rays start on the contraction's cube: all of the near half of their samples is within 1."""
+    plain, scaled = (textured(make(gradient_scaling=on)) for on in (False, True))
+    gradients, factors = [], []
+    for model in (plain, scaled):
+        told: list[torch.Tensor] = []
+        own = model._trained_near
+
+        def watched(look: Any, values: torch.Tensor, own: Any = own, told: list[torch.Tensor] = told) -> torch.Tensor:
+            if values.ndim == 2:
+                values.register_hook(told.append)
+                middles = 0.5 * (look.distances[:, 1:] + look.distances[:, :-1])
+                factors.append(middles.square().clamp(max=1.0))
+            return own(look, values)
+
+        model._trained_near = watched  # type: ignore[method-assign]
+        step(model).backward()
+        gradients.append(told[0])
+    assert float(factors[0].min()) < 0.1
+    assert float(factors[0].max()) == 1.0
+    torch.testing.assert_close(gradients[1], gradients[0] * factors[0], rtol=1e-5, atol=1e-12)
+    assert torch.equal(step(plain), step(scaled))
+
+
 @pytest.mark.parametrize(
     "bad",
     [

@@ -13,7 +13,7 @@ from voxfield.voxels.sparse import SparseVolume, Tiles
 
 
 class NanoGrid:
-    """One float grid of a NanoVDB file: random access as NanoVDB.h does it, by walking from the root."""
+    """One grid of floats or vectors of a NanoVDB file: random access as NanoVDB.h does it, by walking from the root."""
 
     def __init__(self, raw, record, name):
         self.raw, self.name = raw, name
@@ -29,11 +29,21 @@ class NanoGrid:
         self.matrix[:3, :3], self.matrix[:3, 3] = turn, np.frombuffer(raw, "<f8", 3, 296 + 88 + 144)
         self.tree = 672
         self.root = self.tree + struct.unpack_from("<4q", raw, self.tree)[3]
-        tiles, self.background, self.low, self.high = struct.unpack_from("<I3f", raw, self.root + 24)
+        self.width = {1: 1, 6: 3}[self.type]
+        (tiles,) = struct.unpack_from("<I", raw, self.root + 24)
+        at = self.root + 28
+        self.background, self.low, self.high = (self.number(at + 4 * self.width * which) for which in range(3))
+        # Six words of box, one of count, three values and two of statistics, in whole 32 bytes.
+        first = self.root + -(-(28 + 12 * self.width + 8) // 32) * 32
         self.tiles = {}
         for number in range(tiles):
-            key, child, state, value = struct.unpack_from("<QqIf", raw, self.root + 64 + 32 * number)
-            self.tiles[key] = child, state, value
+            key, child, state = struct.unpack_from("<QqI", raw, first + 32 * number)
+            self.tiles[key] = child, state, self.number(first + 32 * number + 20)
+
+    def number(self, at):
+        """A float, or a vector as a tuple."""
+        found = struct.unpack_from(f"<{self.width}f", self.raw, at)
+        return found if self.width > 1 else found[0]
 
     def value(self, x, y, z):
         """Value and state of a voxel."""
@@ -51,8 +61,8 @@ class NanoGrid:
         if isinstance(found, tuple):
             return found
         place = (x & 7) << 6 | (y & 7) << 3 | z & 7
-        (value,) = struct.unpack_from("<f", self.raw, found + 96 + 4 * place)
-        return value, self.bit(found + 16, place)
+        values = found + -(-(80 + 8 * self.width + 8) // 32) * 32
+        return self.number(values + 4 * self.width * place), self.bit(found + 16, place)
 
     def entry(self, node, x, y, z, side, entry_side):
         """The place of the child that holds a voxel, or value and state of the tile."""
@@ -61,10 +71,11 @@ class NanoGrid:
         for coordinate in (x, y, z):
             place = place * count + (coordinate & (side - 1)) // entry_side
         mask = count**3 // 8
-        table = node + -(-(32 + 2 * mask + 16) // 32) * 32
+        # A union of a value and 8 bytes, which aligns to those.
+        table = node + -(-(32 + 2 * mask + 8 * self.width + 8) // 32) * 32 + (8 if self.width == 1 else 16) * place
         if self.bit(node + 32 + mask, place):
-            return node + struct.unpack_from("<q", self.raw, table + 8 * place)[0]
-        return struct.unpack_from("<f", self.raw, table + 8 * place)[0], self.bit(node + 32, place)
+            return node + struct.unpack_from("<q", self.raw, table)[0]
+        return self.number(table), self.bit(node + 32, place)
 
     def bit(self, at, place):
         return bool(self.raw[at + place // 8] >> (place % 8) & 1)
@@ -93,7 +104,7 @@ def read_nanovdb(path):
     return grids
 
 
-def volume_with_tiles():
+def volume_with_tiles(channels=()):
     draw = np.random.default_rng(0)
     origins = np.array([[0, 0, 0], [-8, 8, 120], [-4096, 0, 0], [5000 // 8 * 8, -9000 // 8 * 8, 64]], np.int32)
     active = draw.random((4, 8, 8, 8)) < 0.4
@@ -101,12 +112,47 @@ def volume_with_tiles():
     tiles = Tiles(
         origins=np.array([[8192, 0, 0], [-8192, 4096, 0], [16384, 128, 0], [16384, 0, 256], [16392, 0, 0]], np.int32),
         sides=np.array([4096, 4096, 128, 128, 8], np.int32),
-        values=np.array([1.5, -2, 3, -4, 5], np.float32),
+        values=draw.normal(size=(5, *channels)).astype(np.float32),
         active=np.array([True, False, True, False, True]),
     )
     return SparseVolume.from_blocks(
-        origins, draw.normal(size=(4, 8, 8, 8)).astype(np.float32), active, background=0.5, tiles=tiles
+        origins,
+        draw.normal(size=(4, 8, 8, 8, *channels)).astype(np.float32),
+        active,
+        background=draw.normal(size=channels).astype(np.float32),
+        tiles=tiles,
     )
+
+
+def assert_same_everywhere(grid, volume):
+    """Whatever ``volume`` has near its blocks, near its tiles and far from both, ``grid`` has."""
+    draw = np.random.default_rng(1)
+    near = volume.origins[draw.integers(0, 4, 800)] + draw.integers(-2, 10, (800, 3))
+    starts = volume.tiles.origins[draw.integers(0, 5, 200)] + draw.integers(-9, 12, (200, 3))
+    wanted = np.concatenate([near, starts, draw.integers(-20000, 20000, (200, 3))])
+    values, active = volume.values_at(wanted)
+    for place, value, on in zip(wanted.tolist(), values.tolist(), active.tolist(), strict=True):
+        assert grid.value(*place) == (tuple(value) if isinstance(value, list) else value, on)
+
+
+@pytest.mark.parametrize("compression", ["none", "zip"])
+def test_vectors_are_where_they_were(tmp_path, compression):
+    volume = volume_with_tiles(channels=(3,))
+    half = SparseVolume.from_dense(np.arange(24, dtype=np.float16).reshape(3, 2, 2, 2))
+    grids = [
+        VdbGrid(name="velocity", volume=volume, grid_class="staggered"),
+        VdbGrid(name="density", volume=volume_with_tiles()),
+        VdbGrid(name="half", volume=half),
+    ]
+    first, second, third = read_nanovdb(write_nanovdb(tmp_path / "a.nvdb", grids, compression=compression))
+    assert [grid.type for grid in (first, second, third)] == [6, 1, 6]
+    assert (first.kind, first.active) == (3, volume.active_count)
+    low, high = volume.active_bounds
+    assert first.box == (*low.tolist(), *(high - 1).tolist())
+    assert first.background == tuple(volume.background.tolist())
+    assert_same_everywhere(first, volume)
+    assert_same_everywhere(second, grids[1].volume)
+    assert third.value(1, 0, 1) == ((5.0, 13.0, 21.0), True)
 
 
 @pytest.mark.parametrize("compression", ["none", "zip"])
@@ -125,13 +171,7 @@ def test_every_voxel_is_where_it_was(tmp_path, compression):
     assert first.box == (*low.tolist(), *(high - 1).tolist())
     assert np.array_equal(first.matrix, matrix)
     assert (first.low, first.high) == pytest.approx(tuple(map(float, volume.active_range())))
-    draw = np.random.default_rng(1)
-    near = volume.origins[draw.integers(0, 4, 800)] + draw.integers(-2, 10, (800, 3))
-    starts = volume.tiles.origins[draw.integers(0, 5, 200)] + draw.integers(-9, 12, (200, 3))
-    wanted = np.concatenate([near, starts, draw.integers(-20000, 20000, (200, 3))])
-    values, active = volume.values_at(wanted)
-    for place, value, on in zip(wanted.tolist(), values.tolist(), active.tolist(), strict=True):
-        assert first.value(*place) == (value, on)
+    assert_same_everywhere(first, volume)
     assert second.active == 0
     assert second.value(0, 0, 0) == (0.0, False)
 
@@ -139,18 +179,28 @@ def test_every_voxel_is_where_it_was(tmp_path, compression):
 def test_layouts_are_those_of_nanovdb(tmp_path):
     from voxfield.storage import nanovdb
 
-    sizes = [one.itemsize for one in (nanovdb._LEAF, nanovdb._LOWER, nanovdb._UPPER, nanovdb._ROOT, nanovdb._ROOT_TILE)]
-    assert sizes == [2144, 33856, 270400, 64, 32]
+    # sizeof of NanoVDB.h's nodes, root and root tiles, of float and of Vec3f.
+    for channels, wanted in (((), [2144, 33856, 270400, 64, 32]), ((3,), [6272, 66624, 532544, 96, 32])):
+        layout = nanovdb._LAYOUTS[channels]
+        came = (layout.leaf, layout.lower, layout.upper, layout.root, layout.tile)
+        assert [one.itemsize for one in came] == wanted
+    # Where PNanoVDB.h's pnanovdb_grid_type_constants has minimum, maximum, mean, deviation and values of Vec3f.
+    names = ("low", "high", "mean", "deviation")
+    places = [[one.fields[name][1] for name in names] for one in (layout.root, layout.upper, layout.lower, layout.leaf)]
+    assert places == [[40, 52, 64, 68], [8224, 8236, 8248, 8252], [1056, 1068, 1080, 1084], [80, 92, 104, 108]]
+    assert [one.fields["table"][1] for one in (layout.upper, layout.lower)] == [8256, 1088]
+    assert layout.leaf.fields["values"][1] == 128
+    assert layout.tile.fields["value"][1] == 20
     assert nanovdb._name_key(b"surface") == 0x0000099B6446AED5  # as OpenVDB wrote it
 
 
 def test_what_has_no_place_is_refused(tmp_path):
     path = tmp_path / "a.nvdb"
     path.write_bytes(b"old")
-    vectors = SparseVolume.from_dense(np.ones((3, 2, 2, 2), np.float32))
+    pairs = SparseVolume.from_dense(np.ones((2, 2, 2, 2), np.float32))
     good = SparseVolume.from_dense(np.ones((2, 2, 2), np.float32))
     for grid, message in (
-        (VdbGrid(name="v", volume=vectors), r"grid 'v': .*float32 with channels \(3,\)"),
+        (VdbGrid(name="v", volume=pairs), r"grid 'v': .*float32 with channels \(2,\)"),
         (VdbGrid(name="d", volume=SparseVolume.from_dense(np.ones((2, 2, 2)))), "float64"),
         (VdbGrid(name="n" * 256, volume=good), "255 bytes"),
         (VdbGrid(name="m", volume=good, index_to_world=np.zeros((4, 4))), "index_to_world"),

@@ -121,10 +121,21 @@ def begin(run_dir: Path, ranks: Ranks, log_dir: Path) -> None:
 
 
 def train(recipe: str, folder: Path, ranks: Ranks) -> dict[str, Any]:
-    """A whole training; its parameters and buffers at the end."""
+    """A whole training; the gradients of its first step, and its parameters and buffers at the end."""
     trainer = trainer_of(recipe, folder / recipe, ranks)
+    gradients: dict[str, torch.Tensor] = {}
+    step = trainer.optimiser.step
+
+    def watched(rate: float, progress: float) -> None:
+        for group in trainer.optimiser.groups if not gradients else ():
+            for number, parameter in enumerate(group.parameters):
+                if parameter.grad is not None:
+                    gradients[f"{group.name}.{number}"] = parameter.grad.clone()
+        step(rate, progress)
+
+    trainer.optimiser.step = watched  # type: ignore[method-assign]
     outcome = run(trainer, folder / recipe / f"log-{ranks.rank}")
-    return {"outcome": outcome, "state": trainer._module.state_dict()}
+    return {"outcome": outcome, "gradients": gradients, "state": trainer._module.state_dict()}
 
 
 def stop_on_one(folder: Path, ranks: Ranks) -> dict[str, Any]:

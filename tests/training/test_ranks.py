@@ -61,11 +61,26 @@ def results(folder: Path, scenario: str) -> list[dict[str, Any]]:
 
 
 def assert_states_close(state: dict[str, Any], other: dict[str, Any]) -> None:
-    """Sums of floats in another order: the optimisers divide by gradients' size, which makes more of small ones."""
+    """Sums of floats in another order: equal to four digits, but for one in 10,000 numbers of a table.
+
+    A row that a single sample barely reaches (it lies within a thousandth of a cell of the far side) has a gradient of
+    1e-9 or so, whose sign turns with the last bit of the sample's place. Adam, with its epsilon of 1e-15, goes as far
+    for it as for any other: two rates apart after one step. What ranks exchange is compared before that, as gradients.
+    """
     assert state.keys() == other.keys()
     for name, value in state.items():
         if isinstance(value, torch.Tensor):
-            assert torch.allclose(other[name].double(), value.double(), rtol=1e-4, atol=1e-4), name
+            apart = ~torch.isclose(other[name].double(), value.double(), rtol=1e-4, atol=1e-4)
+            assert int(apart.sum()) <= value.numel() // 10_000, name
+
+
+def assert_gradients_close(gradients: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    """From the same parameters: nothing but the order of sums is left, a few units in the last place of the largest."""
+    assert gradients
+    assert gradients.keys() == other.keys()
+    for name, value in gradients.items():
+        if value.numel():
+            assert float((other[name] - value).abs().max()) <= 2e-6 * float(value.abs().max()), name
 
 
 @pytest.mark.parametrize("recipe", rank_worker.OVERRIDES)
@@ -81,6 +96,7 @@ def test_ranks_learn_what_one_learns_from_larger_batches(
         for folder in (tmp_path / recipe / "log-0", together / recipe / "log-0")
     ]
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert_gradients_close(alone["gradients"], first["gradients"])
     assert_states_close(alone["state"], first["state"])
     for name, value in first["state"].items():
         if isinstance(value, torch.Tensor):

@@ -18,6 +18,7 @@ from voxfield.colour import check_exposure
 from voxfield.data.scales import Uneven, check_scales, check_schedule
 from voxfield.data.sparse_points import ObservedPoints, SparsePoints
 from voxfield.errors import FormatError, InputError
+from voxfield.geometry import lenses
 from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.camera import CameraModel
 from voxfield.geometry.distortion import Coefficients, largest_radius
@@ -44,6 +45,10 @@ IMAGE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG", ".exr
 """Endings tried, in this order, for a frame whose path has none."""
 
 
+MOST_DEPTH_UNIT: Final = 1e6
+"""Largest worth of one step of a depth image, in the capture's units."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class DepthOptions:
     """Which observed distances training is given."""
@@ -51,8 +56,9 @@ class DepthOptions:
     source: Literal["off", "auto", "images", "points"] = "off"
     """``images``: the depth images that frames name; ``points``: the sparse points that pictures saw; ``auto``: images
     where the capture names some, else points."""
-    unit: float = 1e-3
-    """What one step of a depth image's 16 bits is worth, in the capture's units, above 0: metres from millimetres."""
+    unit: float | None = None
+    """What one step of a depth image is worth, in the capture's units, above 0; None: what the capture's file says
+    (``depth_unit_scale_factor``), else 0.001, metres from millimetres."""
     along: Literal["axis", "ray"] = "axis"
     """What a depth image measures: ``axis`` the distance along the optical axis, ``ray`` that from the camera's
     centre."""
@@ -62,7 +68,8 @@ class DepthOptions:
     def __post_init__(self) -> None:
         check_choice("source", self.source, ("off", "auto", "images", "points"))
         check_choice("along", self.along, ("axis", "ray"))
-        check_range("unit", self.unit, above=0.0, maximum=1e6)
+        if self.unit is not None:
+            check_range("unit", self.unit, above=0.0, maximum=MOST_DEPTH_UNIT)
         check_range("point_rays", self.point_rays, above=0.0, maximum=4.0)
 
 
@@ -167,7 +174,8 @@ class Intrinsics:
     principal: tuple[float | None, float | None]
     """(cx, cy) in pixels; None is the middle."""
     distortion: tuple[float, ...]
-    """k1, k2, k3, k4, p1, p2 and, of rational lenses, d1, d2, d3 (``geometry.distortion``)."""
+    """k1, k2, k3, k4, p1, p2 and, of rational lenses, d1, d2, d3 (``geometry.distortion``); of the models of
+    ``geometry.lenses`` what its ``COEFFICIENTS`` lists."""
     model: CameraModel
     """The projection."""
     crop_radius: float | None = None
@@ -222,37 +230,44 @@ class Intrinsics:
                     f"{math.degrees(tilt):.0f}. Correct fl_x and fl_y (half the width of a full panorama), or leave "
                     "them out."
                 )
-        if self.model == "fisheye":
-            reach = self._fisheye_reach(focal)
+        if self.model in lenses.COEFFICIENTS:
+            wrong = lenses.fault(self.model, self.distortion)
+            if wrong is not None:
+                return f"{wrong}. Calibrate the {self.model} lens again."
+        if self.model == "fisheye" or self.model in lenses.COEFFICIENTS:
+            reach = self._reach(focal)
             if self.crop_radius is not None:
                 needed = self.crop_radius + math.dist(principal, (size[0] / 2, size[1] / 2))
             else:
                 needed = min(principal[0], size[0] - principal[0], principal[1], size[1] - principal[1])
             if reach < needed:
+                terms = ", ".join(lenses.COEFFICIENTS.get(self.model, ("k1..k4",)))
                 return (
-                    f"expected a fisheye lens that shows every angle up to pi once within {needed:.0f} pixels of its "
-                    f"axis, but its model turns back or ends at {reach:.0f}. Correct the focal length and k1..k4, or "
-                    "set fisheye_crop_radius below that."
+                    f"expected a {self.model} lens that shows every angle up to pi once within {needed:.0f} pixels of "
+                    f"its axis, but its model turns back or ends at {reach:.0f}. Correct the focal length and {terms}, "
+                    "or set fisheye_crop_radius below that."
                 )
         return None
 
     def circle(self, size: tuple[int, int]) -> tuple[float, float, float] | None:
         """(x, y, radius) in pixels of a picture of ``size``: outside it nothing counts; None when all does.
 
-        The stated crop about the picture's middle (as in nerfstudio), else what a fisheye's model can show, about its
-        axis.
+        The stated crop about the picture's middle (as in nerfstudio), else what the model of a fisheye, or of
+        another lens that ends, can show, about its axis.
         """
         if self.crop_radius is not None:
             return size[0] / 2, size[1] / 2, self.crop_radius
-        if self.model != "fisheye":
+        if self.model != "fisheye" and self.model not in lenses.COEFFICIENTS:
             return None
         focal, (cx, cy) = self.resolve(size)
-        reach = self._fisheye_reach(focal)
+        reach = self._reach(focal)
         corner = math.hypot(max(cx, size[0] - cx), max(cy, size[1] - cy))
         return (cx, cy, reach) if reach < corner else None
 
-    def _fisheye_reach(self, focal: tuple[float, float]) -> float:
+    def _reach(self, focal: tuple[float, float]) -> float:
         """Pixels from the axis up to which every angle is shown once."""
+        if self.model in lenses.COEFFICIENTS:
+            return lenses.reach(self.model, self.distortion) * min(focal)
         lens = Coefficients(*torch.tensor(self.distortion, dtype=torch.float64)[:, None])
         return float(largest_radius(lens)) * min(focal)
 
@@ -271,7 +286,7 @@ class Frame:
     """3 rows of 4: camera-to-world in capture coordinates, OpenGL axes, rigid."""
     intrinsics: Intrinsics
     depth_path: Path | None = None
-    """Its depth image (16-bit grey, 0 = unknown), resolved; it may not exist."""
+    """Its depth image (16-bit grey, or a ``.npy`` array; 0 = unknown), resolved; it may not exist."""
     stops: float = 0.0
     """Of a linear picture: how much brighter than the others it was exposed; its values are light times 2 to that."""
     weight: float = 1.0
@@ -314,6 +329,8 @@ class Capture:
     (``geometry.ndc``)."""
     reduced_only: tuple[int, ...] = ()
     """Factors of the folders of reduced pictures, ascending, where the full pictures are not there."""
+    depth_unit: float | None = None
+    """What one step of the depth images is worth in the capture's units, above 0, where the file says so."""
     points: SparsePoints | None = None
     """The reconstruction's sparse points, where the format has them."""
     observed: tuple[ObservedPoints, ...] | None = None

@@ -20,8 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from voxfield.errors import FormatError
+from voxfield.errors import FormatError, MissingFileError
 from voxfield.storage.exr import SUFFIX, read_exr, read_exr_header
+from voxfield.storage.npz import map_npy
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -219,19 +220,63 @@ def read_depth(path: Path, *, size: Size) -> Tensor:
             )
         if width * height > (Image.MAX_IMAGE_PIXELS or math.inf):
             raise FormatError(f"{path}: more than 89 megapixels. Scale the depth image down.")
-        if abs(width * size[1] - height * size[0]) > 0.02 * width * size[1] + max(width, size[1]):
-            raise FormatError(
-                f"{path}: is {width}x{height} pixels, expected the shape of its picture, {size[0]}x{size[1]}. "
-                "Export it again."
-            )
+        _check_depth_shape(path, (width, height), size)
         values = np.asarray(opened)
         if values.min(initial=0) < 0 or values.max(initial=0) > 65_535:
             raise FormatError(f"{path}: expected depths from 0 to 65535, got more. Export it with 16 bits.")
-        rows, columns = (
-            ((np.arange(wanted) + 0.5) * (came / wanted)).astype(np.int64)
-            for wanted, came in ((size[1], height), (size[0], width))
+        return torch.from_numpy(_at_centres(values, size).astype(np.uint16).view(np.int16))
+
+
+def read_depth_array(path: Path, *, size: Size) -> Tensor:
+    """As ``read_depth`` for a ``.npy`` array (H, W) or (H, W, 1) of real numbers, in units the file does not say.
+
+    Returns:
+        (height, width) float32; 0 where nothing is known: where the file has 0, less, NaN or infinity.
+    """
+    try:
+        values = map_npy(path)
+    except MissingFileError as error:
+        raise FormatError(f"{path}: no such file. Restore it or remove its frame.") from error
+    if values.dtype.kind not in "fiu" or values.ndim not in (2, 3) or values.shape[2:] not in ((), (1,)):
+        raise FormatError(
+            f"{path}: expected rows and columns of depths, got an array {values.shape} of {values.dtype}. Export it "
+            "again."
         )
-        return torch.from_numpy(values[rows[:, None], columns].astype(np.uint16).view(np.int16))
+    height, width = values.shape[:2]
+    values = values.reshape(height, width)
+    _check_depth_shape(path, (width, height), size)
+    with np.errstate(over="ignore"):
+        depth = _at_centres(values, size).astype(np.float32)
+    return torch.from_numpy(np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0)))
+
+
+def check_depth(path: Path) -> None:
+    """Raise FormatError unless ``path`` begins as a depth image or array does."""
+    if path.suffix == ".npy":
+        try:
+            map_npy(path)
+        except MissingFileError as error:
+            raise FormatError(f"{path}: no such file. Restore it or remove its frame.") from error
+    else:
+        read_header(path)
+
+
+def _check_depth_shape(path: Path, came: Size, size: Size) -> None:
+    width, height = came
+    if abs(width * size[1] - height * size[0]) > 0.02 * width * size[1] + max(width, size[1]) or not width * height:
+        raise FormatError(
+            f"{path}: is {width}x{height} pixels, expected the shape of its picture, {size[0]}x{size[1]}. "
+            "Export it again."
+        )
+
+
+def _at_centres(values: "np.ndarray[Any, np.dtype[Any]]", size: Size) -> "np.ndarray[Any, np.dtype[Any]]":
+    """What an array (H, W) has at the centres of ``size``'s pixels."""
+    rows, columns = (
+        ((np.arange(wanted) + 0.5) * (came / wanted)).astype(np.int64)
+        for wanted, came in zip(reversed(size), values.shape, strict=True)
+    )
+    return values[rows[:, None], columns]
 
 
 def _check_size(path: Path, came: Size, size: Size, full_size: Size) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from voxfield.data.batches import Batches
 from voxfield.data.capture import DepthOptions
-from voxfield.data.decode import read_depth
+from voxfield.data.decode import read_depth, read_depth_array
 from voxfield.data.posed_images import DepthImages, PosedImages
 from voxfield.data.ray_batches import DepthTargets, RayBatch
 from voxfield.data.sparse_points import ObservedPoints
@@ -101,20 +101,25 @@ class _ImageDepths:
         cameras = posed_images.cameras
         sizes = list(zip(cameras.width.tolist(), cameras.height.tolist(), strict=True))
         pixels = [width * height for width, height in sizes]
-        if 2 * sum(pixels) > posed_images.images.cache_bytes:
+        arrays = any(path is not None and path.suffix == ".npy" for path in images.paths)
+        needed = sum(pixels) * (4 if arrays else 2)
+        if needed > posed_images.images.cache_bytes:
             raise InputError(
-                f"The depth images take {2 * sum(pixels)} bytes, more than capture.cache_bytes "
+                f"The depth images take {needed} bytes, more than capture.cache_bytes "
                 f"({posed_images.images.cache_bytes}). Raise that, or capture.downscale."
             )
         self._unit, self._along_axis = images.unit, along_axis
         self._cameras, self._widths = posed_images.image_cameras.to(device), cameras.width.to(device)
         self._starts = (torch.tensor(pixels).cumsum(0) - torch.tensor(pixels)).to(device)
-        steps = torch.zeros(sum(pixels), dtype=torch.int16)
+        # int16 holds the bits of uint16; one array among the pictures makes all of them floats.
+        steps = torch.zeros(sum(pixels), dtype=torch.float32 if arrays else torch.int16)
         left_out, start, read = [], 0, 0
         for name, path, size, count in zip(posed_images.names, images.paths, sizes, pixels, strict=True):
             if path is not None:
                 try:
-                    steps[start : start + count] = read_depth(path, size=size).view(-1)
+                    array = path.suffix == ".npy"
+                    values = read_depth_array(path, size=size) if array else read_depth(path, size=size)
+                    steps[start : start + count] = (values if array or not arrays else values.int() & 0xFFFF).view(-1)
                     read += 1
                 except FormatError as error:
                     left_out.append(Skipped(path=name, reason=str(error)))
@@ -132,8 +137,8 @@ class _ImageDepths:
         picture = batch.rays.camera_index if batch.picture_index is None else batch.picture_index
         column, row = batch.pixels.long().unbind(-1)
         place = self._starts[picture] + row * self._widths[picture] + column
-        # int16 holds the bits of uint16.
-        depth = (self._steps[place].int() & 0xFFFF).float() * self._unit
+        steps = self._steps[place]
+        depth = (steps if steps.is_floating_point() else (steps.int() & 0xFFFF).float()) * self._unit
         return DepthTargets(
             distances=axial_to_distance(self._cameras, batch.rays, depth) if self._along_axis else depth
         )

@@ -46,6 +46,7 @@ from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.camera import CameraModel, Cameras
 from voxfield.geometry.distortion import Coefficients, undistort
+from voxfield.geometry.lenses import COEFFICIENTS
 from voxfield.geometry.ndc import NdcFrame
 from voxfield.geometry.pose import SceneTransform, focus, normalise
 from voxfield.storage.skipped import Skipped
@@ -78,14 +79,20 @@ _FORMATS: Final[dict[str, ModuleType]] = {
 }
 
 
+MILLIMETRES: Final = 1e-3
+"""What a step of a depth image is worth where nobody says: metres, as in nerfstudio."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class DepthImages:
-    """The depth images of a split's pictures: 16-bit grey, 0 where nothing is known, of the picture's shape."""
+    """The depth images of a split's pictures: 16-bit grey, or ``.npy`` arrays; 0 where nothing is known, of the
+    picture's shape.
+    """
 
     paths: tuple[Path | None, ...]
     """One a picture; None where it has none. The files may not exist."""
     unit: float
-    """World units that one step of the 16 bits is worth, above 0."""
+    """World units that one step of the 16 bits, or a 1 of an array, is worth, above 0."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -244,7 +251,7 @@ def read_capture(path: str | Path, *, split: Split = "train", options: CaptureOp
         has_alpha=alpha,
         has_masks=images.has_masks,
         observed=None if capture.observed is None else tuple(_observed(one, transform) for one in opened),
-        depth_images=_depth_images(opened, options, transform),
+        depth_images=_depth_images(opened, options, transform, capture),
         ndc=_ndc(capture, options, transform) if options.space == "ndc" else None,
         tone=_tone(images, options, capture),
         scales=_stated_scales(opened),
@@ -470,10 +477,13 @@ def _tangents(frame: Frame) -> tuple[float, float]:
     return float(x.abs().max()), float(y.abs().max())
 
 
-def _depth_images(opened: list[_Opened], options: CaptureOptions, transform: SceneTransform) -> DepthImages | None:
+def _depth_images(
+    opened: list[_Opened], options: CaptureOptions, transform: SceneTransform, capture: Capture
+) -> DepthImages | None:
     paths = tuple(one.frame.depth_path for one in opened)
+    unit = options.depth.unit or capture.depth_unit or MILLIMETRES
     # The file's poses are in the units of its depths: what was applied before the file was written is in both.
-    return DepthImages(paths=paths, unit=options.depth.unit * transform.scale) if any(paths) else None
+    return DepthImages(paths=paths, unit=unit * transform.scale) if any(paths) else None
 
 
 def _cameras(opened: list[_Opened], transform: SceneTransform, capture: Capture) -> Cameras:
@@ -494,16 +504,16 @@ def _cameras(opened: list[_Opened], transform: SceneTransform, capture: Capture)
         focal.append([lens_focal[0] * scale[0] / unit, lens_focal[1] * scale[1] / unit])
         principal.append([lens_principal[0] * scale[0], lens_principal[1] * scale[1]])
     poses = torch.tensor([one.frame.pose for one in opened], dtype=torch.float64)
-    lenses = [one.frame.intrinsics.distortion for one in opened]
-    most = max(map(len, lenses))
-    distortion = torch.tensor([(*lens, *[0.0] * (most - len(lens))) for lens in lenses], dtype=torch.float32)
+    rows = [one.frame.intrinsics.distortion for one in opened]
+    most = max(map(len, rows))
+    distortion = torch.tensor([(*row, *[0.0] * (most - len(row))) for row in rows], dtype=torch.float32)
     return Cameras(
         camera_to_world=transform.apply_poses(poses).float(),
         focal=torch.tensor(focal, dtype=torch.float32),
         principal=torch.tensor(principal, dtype=torch.float32),
         width=torch.tensor([one.picture.size[0] for one in opened], dtype=torch.int64),
         height=torch.tensor([one.picture.size[1] for one in opened], dtype=torch.int64),
-        distortion=distortion if bool(distortion.any()) else None,
+        distortion=distortion if model in COEFFICIENTS or bool(distortion.any()) else None,
         model=model,
     )
 

@@ -5,7 +5,7 @@ capture's file came from its reconstruction, the identity for most. Splits becom
 ``val_filenames`` and ``test_filenames``. Pictures inside the output folder are referenced where they are; others are
 copied or hard-linked into ``images``, the reduced ones where the full are not there, with their masks reduced alike. A
 crop (a fisheye's rim, a black border) becomes a mask; a fisheye's stated one is also kept as ``fisheye_crop_radius``.
-Depth images go to ``depths``; their steps stay what they were in the units of the poses, which stay too. Keys:
+Depth images and arrays go to ``depths``; their steps stay what they were in the units of the poses, which stay. Keys:
 https://docs.nerf.studio/quickstart/data_conventions.html.
 
 A subset is a smaller file beside it, ``transforms_300.json`` or ``transforms_half.json``: pictures evenly spread over
@@ -38,7 +38,7 @@ from voxfield.data.capture import (
     reduced_copy,
     spread,
 )
-from voxfield.data.decode import Size, read_header, read_mask
+from voxfield.data.decode import Size, check_depth, read_header, read_mask
 from voxfield.data.formats.nerfstudio import FILE_NAME
 from voxfield.data.formats.transforms_json import lens_keys
 from voxfield.data.image_store import Picture, crop_mask
@@ -290,6 +290,7 @@ def _transforms(capture: Capture, frames: dict[str, dict[str, Any]], lists: dict
     return {
         **(lens if shared else {}),
         **_region(capture),
+        **({"depth_unit_scale_factor": capture.depth_unit} if capture.depth_unit is not None else {}),
         "applied_transform": applied.tolist(),
         **({"applied_scale": before.scale} if abs(before.scale - 1) > 1e-12 else {}),
         **{f"{split}_filenames": names for split, names in lists.items()},
@@ -357,7 +358,7 @@ class _Writer:
         if frame.depth_path is None:
             return None
         try:
-            read_header(frame.depth_path)
+            check_depth(frame.depth_path)
         except FormatError as error:
             # The picture is as good without.
             self.without_depth.append(Skipped(path=frame.name, reason=str(error)))

@@ -10,6 +10,8 @@ coordinates are pixel offsets from the principal point divided by the focal leng
   a full turn.
 - ``orthographic``: (X, Y) themselves: all rays are parallel, and start in the plane of the camera's centre. Focal
   lengths in pixels per world unit.
+- ``fov``, ``division``, ``eucm``, ``thin_prism_fisheye``, ``rad_tan_thin_prism_fisheye``: COLMAP's other lenses, by
+  ``geometry.lenses``. Focal lengths in pixels (per radian, of the last two).
 """
 
 from dataclasses import dataclass, fields, replace
@@ -21,6 +23,7 @@ from torch import Tensor
 
 from voxfield.checks import check_choice, check_dtype, check_range, check_shape
 from voxfield.errors import InputError
+from voxfield.geometry import lenses
 from voxfield.geometry.distortion import (
     MOST_NEWTON_STEPS,
     Coefficients,
@@ -31,9 +34,19 @@ from voxfield.geometry.distortion import (
 )
 from voxfield.geometry.rays import Rays
 
-CameraModel = Literal["perspective", "fisheye", "equirectangular", "orthographic"]
+CameraModel = Literal[
+    "perspective",
+    "fisheye",
+    "equirectangular",
+    "orthographic",
+    "fov",
+    "division",
+    "eucm",
+    "thin_prism_fisheye",
+    "rad_tan_thin_prism_fisheye",
+]
 LENSES: Final = ("perspective", "fisheye")
-"""The models that may distort."""
+"""The models that may distort by OpenCV's polynomials."""
 
 _CHUNK: Final = 32_768
 """Rays made at a time: the intermediate rows (128 KiB each) stay in a core's L2 cache."""
@@ -56,7 +69,8 @@ class Cameras:
     """(N,) int64: picture heights in pixels."""
     distortion: Tensor | None = None
     """(N, 6) float32: k1, k2, k3, k4, p1, p2, or (N, 9) with d1, d2, d3 of rational lenses; None when no camera
-    distorts. Fisheye lenses ignore p1 and p2, and are not rational; only ``LENSES`` distort."""
+    distorts. Fisheye lenses ignore p1 and p2, and are not rational. Of the models of ``lenses.COEFFICIENTS``: (N, K),
+    what is listed there. Others have none."""
     model: CameraModel = "perspective"
     """The projection all N cameras share."""
     eye_offset: float = 0.0
@@ -70,15 +84,18 @@ class Cameras:
         check_shape("principal", self.principal, (count, 2))
         check_shape("width", self.width, (count,))
         check_shape("height", self.height, (count,))
-        if self.distortion is not None:
+        own = lenses.COEFFICIENTS.get(self.model)
+        if self.distortion is not None and (own or self.model in LENSES):
             rational = self.model == "perspective" and self.distortion.ndim == 2 and self.distortion.shape[1] == 9
-            check_shape("distortion", self.distortion, (count, 9 if rational else 6))
+            check_shape("distortion", self.distortion, (count, len(own) if own else 9 if rational else 6))
         for name in ("camera_to_world", "focal", "principal"):
             check_dtype(name, getattr(self, name), (torch.float32,))
         check_dtype("width", self.width, (torch.int64,))
         check_dtype("height", self.height, (torch.int64,))
         check_choice("model", self.model, get_args(CameraModel))
-        if self.distortion is not None and self.model not in LENSES:
+        if own and self.distortion is None:
+            raise InputError(f"distortion: expected {', '.join(own)} of each {self.model} camera, got None.")
+        if self.distortion is not None and not own and self.model not in LENSES:
             raise InputError(f"distortion: expected None for {self.model} cameras. Remove it or use another model.")
         if self.eye_offset and self.model != "equirectangular":
             raise InputError(f"eye_offset: expected 0 for {self.model} cameras, got {self.eye_offset}.")
@@ -193,7 +210,8 @@ class Cameras:
 
         Returns:
             (pixels (R, 2), depth (R,)): depth is the distance along the optical axis, negative behind the camera,
-            where a perspective pixel means nothing.
+            where a perspective pixel means nothing. Pixels are NaN for points that a model of ``lenses.ROUND`` does
+            not show at all.
         """
         check_shape("points", points, ("R", 3))
         check_shape("camera_index", camera_index, (points.shape[0],))
@@ -205,9 +223,11 @@ class Cameras:
         local = torch.einsum("rij,ri->rj", pose[:, :, :3], points - pose[:, :, 3])
         x, y, depth = local[:, 0], -local[:, 1], -local[:, 2]
         lens = None
-        if self.distortion is not None:
+        if self.distortion is not None and self.model in LENSES:
             lens = Coefficients(*self.distortion[camera_index].to(points.dtype).unbind(-1))
-        if self.model == "fisheye":
+        if self.distortion is not None and self.model in lenses.COEFFICIENTS:
+            x, y = self._bend(x, y, depth, self.distortion[camera_index].to(points.dtype).T)
+        elif self.model == "fisheye":
             radius = torch.hypot(x, y)
             theta = torch.atan2(radius, depth)
             image_radius = theta if lens is None else distort_angle(theta, lens)[0]
@@ -221,6 +241,17 @@ class Cameras:
                 x, y = distort(x, y, lens)[:2]
         return torch.stack([x, y], dim=-1) * focal + principal, depth
 
+    def _bend(self, x: Tensor, y: Tensor, depth: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
+        """Image coordinates of points in camera axes (y down), by the models of ``geometry.lenses``."""
+        radius = torch.hypot(x, y)
+        theta = torch.atan2(radius, depth)
+        if self.model in lenses.ROUND:
+            scale = lenses.radius_of(self.model, theta, lens)[0] / radius.clamp(min=1e-12)
+            return x * scale, y * scale
+        scale = theta / radius.clamp(min=1e-12)
+        there = lenses.move(self.model, x * scale, y * scale, lens)
+        return there.x, there.y
+
     def _with(self, tensors: dict[str, Tensor]) -> "Cameras":
         return Cameras(model=self.model, eye_offset=self.eye_offset, **tensors)
 
@@ -230,7 +261,7 @@ class Cameras:
 
     @cached_property
     def _table(self) -> Tensor:
-        """(16 to 25, N): fx, fy, cx, cy, the pose row by row, the distortion: one gather fetches all a ray needs."""
+        """(16 to 28, N): fx, fy, cx, cy, the pose row by row, the distortion: one gather fetches all a ray needs."""
         columns = [self.focal, self.principal, self.camera_to_world.reshape(-1, 12)]
         if self.distortion is not None:
             columns.append(self.distortion)
@@ -241,18 +272,23 @@ class Cameras:
         """Newton steps that undistort all pictures to a hundredth of a pixel: tried on points along their borders,
         where distortion is greatest. Most photographs need 2 or 3, and every step costs a sixth of making a ray.
         """
-        if self.distortion is None or len(self) == 0:
+        if self.distortion is None or len(self) == 0 or self.model in lenses.ROUND:
             return 0
         along = torch.linspace(0, 1, 17, device=self.device)
         edge = torch.cat([torch.stack([along, end.expand(17)], -1) for end in along[[0, -1]]])
         edge = torch.cat([edge, edge.flip(-1)])
         size = torch.stack([self.width, self.height], dim=-1)
         image = ((edge * size[:, None] - self.principal[:, None]) / self.focal[:, None]).double()
-        lens = Coefficients(*self.distortion.double().T[:, :, None].unbind(0))
+        table = self.distortion.double().T[:, :, None]
+        lens = Coefficients(*table.unbind(0)) if self.model in LENSES else None
         tolerance = float(0.01 / self.focal.max())
         radius, (x, y) = image.norm(dim=-1), image.unbind(-1)
         for steps in range(1, MOST_NEWTON_STEPS):
-            if self.model == "fisheye":
+            if lens is None:
+                # Not round, it may be worst between the points that are tried.
+                there = lenses.move(self.model, *lenses.unmove(self.model, x, y, table, steps=steps), table)
+                miss = 10 * torch.hypot(there.x - x, there.y - y)
+            elif self.model == "fisheye":
                 miss = distort_angle(undistort_angle(radius, lens, steps=steps), lens)[0] - radius
             else:
                 back = distort(*undistort(x, y, lens, steps=steps), lens)
@@ -264,7 +300,7 @@ class Cameras:
     def _cast(
         self, parameters: Tensor, x: Tensor, y: Tensor, origins: Tensor, directions: Tensor, area: Tensor
     ) -> None:
-        """Write the rays of one chunk; ``parameters`` is (16 to 25, 1 or R) columns of ``_table``."""
+        """Write the rays of one chunk; ``parameters`` is (16 to 28, 1 or R) columns of ``_table``."""
         fx, fy, cx, cy = parameters[:4].unbind(0)
         pose = parameters[4:16].unflatten(0, (3, 4))
         x, y = (x - cx) / fx, (y - cy) / fy
@@ -276,6 +312,12 @@ class Cameras:
             return
         if self.model == "equirectangular":
             local, spread = _equirectangular_directions(x, y)
+        elif self.model in lenses.ROUND:
+            radius = torch.hypot(x, y)
+            theta, slope = lenses.angle_of(self.model, radius, parameters[16:])
+            local, spread = _round_directions(x, y, radius, theta, slope.clamp(min=1e-3))
+        elif self.model in lenses.PRISM:
+            local, spread = _prism_directions(self.model, x, y, parameters[16:], self._newton_steps)
         else:
             lens = Coefficients(*parameters[16:].unbind(0)) if self.distortion is not None else None
             unproject = _fisheye_directions if self.model == "fisheye" else _perspective_directions
@@ -323,14 +365,46 @@ def _fisheye_directions(
     radius = torch.hypot(x, y)
     theta = radius.clamp(max=torch.pi) if lens is None else undistort_angle(radius, lens, steps=steps)
     slope = torch.ones_like(theta) if lens is None else distort_angle(theta, lens)[1].clamp(min=1e-3)
+    return _round_directions(x, y, radius, theta, slope)
+
+
+def _round_directions(
+    x: Tensor, y: Tensor, radius: Tensor, theta: Tensor, slope: Tensor
+) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+    """As ``_perspective_directions`` for lenses that map angles from the axis, ``theta``, to image radii.
+
+    Args:
+        radius: |(x, y)|.
+        slope: d radius / d theta, above 0.
+    """
     sine = theta.sin()
-    # Near the axis sin(theta) / radius tends to 1 / slope(0) = 1.
-    ratio = torch.where(radius > 1e-6, sine / radius.clamp(min=1e-6), torch.ones_like(radius))
+    # Near the axis sin(theta) / radius tends to 1 / slope(0).
+    ratio = torch.where(radius > 1e-6, sine / radius.clamp(min=1e-6), 1 / slope)
     cos_azimuth = torch.where(radius > 1e-6, x / radius.clamp(min=1e-6), torch.ones_like(radius))
     sin_azimuth = torch.where(radius > 1e-6, y / radius.clamp(min=1e-6), torch.zeros_like(radius))
     move_x = (cos_azimuth / slope).square() + (ratio * sin_azimuth).square()
     move_y = (sin_azimuth / slope).square() + (ratio * cos_azimuth).square()
     return (x * ratio, -y * ratio, -theta.cos()), (move_x * move_y).sqrt()
+
+
+def _prism_directions(
+    model: str, x: Tensor, y: Tensor, lens: Tensor, steps: int
+) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+    """As ``_perspective_directions`` for ``lenses.PRISM``: back to the equidistant image, and from there to angles.
+
+    A move m of the equidistant point turns the direction by |m| along its radius, and by |m| sin(theta) / theta across.
+    """
+    u, v = lenses.unmove(model, x, y, lens, steps=steps)
+    at = lenses.move(model, u, v, lens)
+    theta = torch.hypot(u, v)
+    along_u, along_v = u / theta.clamp(min=1e-6), v / theta.clamp(min=1e-6)
+    ratio = torch.sinc(theta / torch.pi)
+    radial = (at.yv * along_u - at.yu * along_v).square(), (at.xu * along_v - at.xv * along_u).square()
+    across2, rest = ratio * ratio, 1 - ratio * ratio
+    move_x = across2 * (at.yv * at.yv + at.yu * at.yu) + rest * radial[0]
+    move_y = across2 * (at.xu * at.xu + at.xv * at.xv) + rest * radial[1]
+    spread = (move_x * move_y).sqrt() / at.determinant.clamp(min=1e-3).square()
+    return (u * ratio, -v * ratio, -theta.cos()), spread
 
 
 def _equirectangular_directions(x: Tensor, y: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:

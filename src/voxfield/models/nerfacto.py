@@ -37,6 +37,7 @@ from voxfield.models.base import ParameterGroup, StepResult, render_camera
 from voxfield.models.footprints import check_pixels_widen
 from voxfield.models.nerfacto_config import NerfactoConfig
 from voxfield.render.depth_losses import depth_loss
+from voxfield.render.near_gradients import scale_near_gradients
 from voxfield.render.normals import composite_normals, orientation_loss, predicted_normal_loss
 from voxfield.render.ray_samplers import RaySpacing, anneal_weights, annealing_exponent, even_edges
 
@@ -187,6 +188,7 @@ class Nerfacto(torch.nn.Module):
         look = self._look(batch.rays, step, generator, batch.ranks)
         seen_field = self._ask_field(look, self.appearance[batch.rays.camera_index], learning=True)
         density, colour, predicted = seen_field.density, seen_field.colour, seen_field.normals
+        density, colour = self._trained_near(look, density), self._trained_near(look, colour)
         seen = dense_composite(density, colour, look.distances)
         behind = (
             colour[:, -1]
@@ -471,6 +473,13 @@ class Nerfacto(torch.nn.Module):
             matter[:, -1] = True
         return matter.view(-1).nonzero()[:, 0]
 
+    def _trained_near(self, look: _Look, values: torch.Tensor) -> torch.Tensor:
+        """What the field says (R, S, ...) of the intervals of ``look``, trained near the camera as settings ask."""
+        if not self.config.gradient_scaling:
+            return values
+        middles = 0.5 * (look.distances[:, 1:] + look.distances[:, :-1])
+        return scale_near_gradients(values, self._in_world(look, middles))
+
     def _depth_loss(
         self, batch: RayBatch, step: int, look: _Look, weights: torch.Tensor, generator: torch.Generator
     ) -> torch.Tensor:
@@ -483,7 +492,8 @@ class Nerfacto(torch.nn.Module):
         if targets.rays is not None:
             look = self._look(targets.rays, step, generator, batch.ranks)
             density = self._query(look, learning=True).density.view(len(look.rays), -1)
-            weights = dense_weights(self._scaled(density, look.hit), look.distances)
+            density = self._trained_near(look, self._scaled(density, look.hit))
+            weights = dense_weights(density, look.distances)
         sigma, kind = self.config.depth.sigma_at(step), self.config.depth.loss
         assert kind != "off", "asked for only where distances are learnt from"
         losses = [

@@ -49,6 +49,9 @@ class NerfactoConfig:
     distortion_weight: float | Literal["auto"] = "auto"
     """Weight of the loss that gathers a ray's weights in one place, at least 0. ``auto``: 0.002, in bounded captures
     0."""
+    gradient_scaling: bool = False
+    """Whether the gradients of samples nearer than 1 world unit to their camera are multiplied by the square of their
+    distance, against floaters before cameras (Philip and Deschaintre 2023, ``render.near_gradients``)."""
     depth: DepthSupervisionConfig = DepthSupervisionConfig()
     """Learning from observed distances, which ``capture.depth`` chooses."""
     predict_normals: bool = False

@@ -1,4 +1,5 @@
-"""Writing NanoVDB files: float grids as one block of memory each, which GPU viewers upload as it is.
+"""Writing NanoVDB files: grids of floats, or of vectors of three, as one block of memory each, which GPU viewers upload
+as it is.
 
 A file is a header; for every grid a record of 176 bytes and its name; then the grids, raw or packed by zlib. A grid is
 its header, transform and tree header, the root and its table, then all upper, lower and leaf nodes, one level after the
@@ -6,13 +7,14 @@ other; nodes name their children by their distance in bytes. Little-endian, as N
 out (ABI 32, https://github.com/AcademySoftwareFoundation/openvdb, nanovdb/NanoVDB.h).
 """
 
+import math
 import os
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final, Literal
+from typing import Any, BinaryIO, Final, Literal
 
 import numpy as np
 
@@ -39,30 +41,59 @@ NanoCompression = Literal["none", "zip"]
 _MAGIC: Final = b"NanoVDB0"
 _VERSION: Final = 32 << 21 | 3 << 10 | 3  # 32.3.3, that of OpenVDB 10; what is newer reads it
 _CODECS: Final = {"none": 0, "zip": 1}
-_FLOAT: Final = 1
 _CLASSES: Final = {"unknown": 0, "level set": 1, "fog volume": 2, "staggered": 3}
 _HAS_BOX, _HAS_RANGE, _BREADTH_FIRST = 2, 4, 32
 _NO_CHECKSUM: Final = 2**64 - 1
 _NAME_BYTES: Final = 256
 _NODES_AT_ONCE: Final = 256
 
-_RANGE: Final = [("low", "<f4"), ("high", "<f4"), ("mean", "<f4"), ("deviation", "<f4")]
 _BOX: Final = [("box_low", "<i4", 3), ("box_high", "<i4", 3)]
-_LEAF: Final = np.dtype(
-    [("box_low", "<i4", 3), ("box_size", "u1", 3), ("flags", "u1"), ("on", "u1", 64), *_RANGE, ("values", "<f4", 512)]
-)
-_ROOT: Final = np.dtype([*_BOX, ("tiles", "<u4"), ("background", "<f4"), *_RANGE, ("pad", "V16")])
-_ROOT_TILE: Final = np.dtype([("key", "<u8"), ("child", "<i8"), ("state", "<u4"), ("value", "<f4"), ("pad", "V8")])
 
 
-def _internal(entries: int) -> np.dtype:
-    """Layout of an internal node: its table holds a value's bits or the distance to a child."""
-    masks = [("on", "u1", entries // 8), ("children", "u1", entries // 8)]
-    return np.dtype([*_BOX, ("flags", "<u8"), *masks, *_RANGE, ("pad", "V16"), ("table", "<i8", entries)])
+@dataclass(frozen=True)
+class _Layout:
+    """How NanoVDB lays out a tree of one type of values."""
+
+    channels: tuple[int, ...]
+    """() of floats, (3,) of vectors."""
+    number: int
+    """NanoVDB's of the type."""
+    leaf: np.dtype
+    lower: np.dtype
+    upper: np.dtype
+    root: np.dtype
+    tile: np.dtype
+
+    @classmethod
+    def of(cls, channels: tuple[int, ...], number: int) -> "_Layout":
+        value = ("<f4", channels)
+        ends = [("low", *value), ("high", *value), ("mean", "<f4"), ("deviation", "<f4")]
+        before = [("box_low", "<i4", 3), ("box_size", "u1", 3), ("flags", "u1"), ("on", "u1", 64), *ends]
+        leaf = [*_padded(before), ("values", "<f4", (LEAF_VOXELS, *channels))]
+        # A table's entries hold a value's bits or the distance to a child, in one or two words.
+        words = -(-_bytes([("value", *value)]) // 8)
+        lower, upper = (
+            [
+                *_padded([*_BOX, ("flags", "<u8"), ("on", "u1", count // 8), ("children", "u1", count // 8), *ends]),
+                ("table", "<i8", (count, words)),
+            ]
+            for count in (LOWER_ENTRIES, UPPER_ENTRIES)
+        )
+        root = _padded([*_BOX, ("tiles", "<u4"), ("background", *value), *ends])
+        tile = _padded([("key", "<u8"), ("child", "<i8"), ("state", "<u4"), ("value", *value)])
+        return cls(channels, number, *map(np.dtype, (leaf, lower, upper, root, tile)))
 
 
-_LOWER: Final = _internal(LOWER_ENTRIES)
-_UPPER: Final = _internal(UPPER_ENTRIES)
+def _bytes(fields: list[Any]) -> int:
+    return np.dtype(fields).itemsize
+
+
+def _padded(fields: list[Any]) -> list[Any]:
+    """``fields``, filled up to a whole number of 32 bytes, to which NanoVDB aligns."""
+    return [*fields, ("pad", f"V{left}")] if (left := -_bytes(fields) % 32) else fields
+
+
+_LAYOUTS: Final = {layout.channels: layout for layout in (_Layout.of((), 1), _Layout.of((3,), 6))}
 _GRID_BYTES: Final = 672
 _TREE_BYTES: Final = 64
 _RECORD_BYTES: Final = 176
@@ -71,21 +102,22 @@ _RECORD_BYTES: Final = 176
 def write_nanovdb(
     path: str | os.PathLike[str], grids: VdbGrid | Sequence[VdbGrid], *, compression: NanoCompression = "none"
 ) -> Path:
-    """Write grids of float values to a NanoVDB file, which appears whole or not at all.
+    """Write grids of floats or of vectors of three floats to a NanoVDB file, which appears whole or not at all.
 
-    Active states, values, tiles, backgrounds and transforms are kept exactly; each node has its box and range of active
-    values. Metadata are left out, as the format has no place for them.
+    Active states, values, tiles, backgrounds and transforms are kept exactly; each node has its box and, of floats, its
+    range of active values. Metadata are left out, as the format has no place for them.
 
     Args:
         path: the file to make or replace, usually ``.nvdb``.
-        grids: one or several, of float32 or float16 values (written as float32).
+        grids: one or several, of float32 or float16 values (written as float32), without or with three channels.
         compression: ``none``, which viewers map into memory, or ``zip``.
 
     Returns:
         The path.
 
     Raises:
-        InputError: values of another type, or vectors; a name of more than 255 bytes; a transform that is none.
+        InputError: values of another type, or vectors of another length; a name of more than 255 bytes; a transform
+            that is none.
         OSError: the file cannot be written; what was there before stays.
     """
     check_choice("compression", compression, _CODECS)
@@ -131,7 +163,7 @@ class _Level:
     high: np.ndarray
     """(N, 3) int64: largest active voxel, or the origin."""
     least: np.ndarray
-    """(N,) float32: least active value, or the background."""
+    """(N,) float32: least active value, or the background; of vectors (N, 3), the background."""
     most: np.ndarray
     active: np.ndarray
     """(N,) bool: whether anything in it is."""
@@ -142,9 +174,9 @@ class _Tree:
 
     def __init__(self, grid: VdbGrid, number: int, count: int) -> None:
         volume = grid.volume
-        if volume.channels or volume.values.dtype not in (np.float32, np.float16):
+        if volume.channels not in _LAYOUTS or volume.values.dtype not in (np.float32, np.float16):
             raise InputError(
-                f"grid {grid.name!r}: NanoVDB grids are written of float32 or float16 numbers, got "
+                f"grid {grid.name!r}: NanoVDB grids are written of float32 or float16 numbers, or three of them, got "
                 f"{volume.values.dtype} with channels {volume.channels}. Convert it, or name other grids."
             )
         self._name = grid.name.encode("utf-8", "surrogateescape")
@@ -152,7 +184,8 @@ class _Tree:
             raise InputError(f"grid {grid.name[:60]!r}: expected a name of at most 255 bytes.")
         packed_transform(grid.index_to_world)  # raises unless it is a usable matrix
         self._grid, self._volume, self._number, self._count = grid, volume, number, count
-        self._background = np.float32(volume.background)
+        self._layout = _LAYOUTS[volume.channels]
+        self._background = np.asarray(volume.background, dtype=np.float32)
         tiles = volume.tiles
         self._tile_rows = {side: np.flatnonzero(tiles.sides == side) for side in (LEAF_SIDE, LOWER_SIDE, UPPER_SIDE)}
         self._leaves = self._leaf_level()
@@ -161,10 +194,11 @@ class _Tree:
         self._roots = len(self._uppers.origins) + len(self._tile_rows[UPPER_SIDE])
         begin = _GRID_BYTES + _TREE_BYTES
         self._root_at = begin
-        self._upper_at = self._root_at + _ROOT.itemsize + self._roots * _ROOT_TILE.itemsize
-        self._lower_at = self._upper_at + len(self._uppers.origins) * _UPPER.itemsize
-        self._leaf_at = self._lower_at + len(self._lowers.origins) * _LOWER.itemsize
-        self._size = self._leaf_at + len(self._leaves.origins) * _LEAF.itemsize
+        layout = self._layout
+        self._upper_at = self._root_at + layout.root.itemsize + self._roots * layout.tile.itemsize
+        self._lower_at = self._upper_at + len(self._uppers.origins) * layout.upper.itemsize
+        self._leaf_at = self._lower_at + len(self._lowers.origins) * layout.lower.itemsize
+        self._size = self._leaf_at + len(self._leaves.origins) * layout.leaf.itemsize
 
     def record(self, size: int, compression: NanoCompression) -> bytes:
         """What stands of the grid before all grids; ``size`` is that of its bytes in the file."""
@@ -175,7 +209,7 @@ class _Tree:
             size,
             _name_key(self._name),
             self._volume.active_count,
-            _FLOAT,
+            self._layout.number,
             _CLASSES[self._grid.grid_class],
         )
         boxes = self._world_box().tobytes() + np.concatenate([low, high]).astype("<i4").tobytes()
@@ -207,6 +241,8 @@ class _Tree:
             along = np.asarray(volume.active.any(axis=tuple(1 + other for other in range(3) if other != axis)))
             low[:, axis] += np.where(active, along.argmax(axis=1), 0)
             high[:, axis] += np.where(active, LEAF_SIDE - 1 - along[:, ::-1].argmax(axis=1), 0)
+        if volume.channels:
+            return self._level(volume.origins, low, high, self._background, self._background, active)
         with np.errstate(invalid="ignore"):
             least = np.fmin.reduce(np.where(volume.active, volume.values, np.inf), axis=(1, 2, 3))
             most = np.fmax.reduce(np.where(volume.active, volume.values, -np.inf), axis=(1, 2, 3))
@@ -226,10 +262,15 @@ class _Tree:
             origins=origins,
             low=np.where(active[:, None], low, origins),
             high=np.where(active[:, None], high, origins),
-            least=np.where(active, least, self._background).astype(np.float32),
-            most=np.where(active, most, self._background).astype(np.float32),
+            least=self._where(active, least),
+            most=self._where(active, most),
             active=active,
         )
+
+    def _where(self, active: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """``values``, one of each node or one for all, where nodes are ``active`` (N,), else the background."""
+        some = active.reshape(-1, *[1] * len(self._layout.channels))
+        return np.where(some, values, self._background).astype(np.float32)
 
     def _above(self, below: _Level, entry_side: int, side: int) -> _Level:
         """The nodes that hold those of ``below`` and the tiles of their size."""
@@ -244,36 +285,38 @@ class _Tree:
         low, high = (np.full((len(origins), 3), end, dtype=np.int64) for end in (2**40, -(2**40)))
         np.minimum.at(low, rows, np.concatenate([below.low, start])[on])
         np.maximum.at(high, rows, np.concatenate([below.high, start + entry_side - 1])[on])
+        active = np.zeros(len(origins), dtype=np.bool_)
+        active[rows] = True
+        if self._layout.channels:
+            return self._level(origins.astype(np.int32), low, high, self._background, self._background, active)
         values = tiles.values.astype(np.float32)
         least, most = np.full(len(origins), np.inf, np.float32), np.full(len(origins), -np.inf, np.float32)
         np.fmin.at(least, rows, np.concatenate([below.least, values])[on])
         np.fmax.at(most, rows, np.concatenate([below.most, values])[on])
-        active = np.zeros(len(origins), dtype=np.bool_)
-        active[rows] = True
         return self._level(origins.astype(np.int32), low, high, least, most, active)
 
     def _leaf_nodes(self, rows: slice) -> bytes:
         volume, level = self._volume, self._leaves
-        nodes = np.zeros(len(level.origins[rows]), dtype=_LEAF)
+        nodes = np.zeros(len(level.origins[rows]), dtype=self._layout.leaf)
         nodes["box_low"] = level.low[rows]
         nodes["box_size"] = level.high[rows] - level.low[rows]
         nodes["flags"] = np.where(level.active[rows], 2, 0)  # it has a box
         nodes["on"] = pack_mask(volume.active[rows].reshape(-1, LEAF_VOXELS))
         nodes["low"], nodes["high"] = level.least[rows], level.most[rows]
-        nodes["values"] = volume.values[rows].reshape(-1, LEAF_VOXELS)
+        nodes["values"] = volume.values[rows].reshape(-1, LEAF_VOXELS, *volume.channels)
         return nodes.tobytes()
 
     def _nodes(self, start: int, stop: int, level: _Level, below: _Level, side: int) -> bytes:
         """Internal nodes from ``start`` to ``stop`` of a level."""
         upper = side == UPPER_SIDE
-        entry_side, layout = (LOWER_SIDE, _UPPER) if upper else (LEAF_SIDE, _LOWER)
+        entry_side, layout = (LOWER_SIDE, self._layout.upper) if upper else (LEAF_SIDE, self._layout.lower)
         at, child_at = (self._upper_at, self._lower_at) if upper else (self._lower_at, self._leaf_at)
-        child_bytes = _LOWER.itemsize if upper else _LEAF.itemsize
+        child_bytes = self._layout.lower.itemsize if upper else self._layout.leaf.itemsize
         nodes = np.zeros(len(level.origins[start:stop]), dtype=layout)
         some = slice(start, stop)
         nodes["box_low"], nodes["box_high"] = level.low[some], level.high[some]
         nodes["low"], nodes["high"] = level.least[some], level.most[some]
-        nodes["table"] = _bits(np.array([self._background]))[0]
+        nodes["table"] = self._bits(self._background[None])[0]
         index = NodeIndex(level.origins[some], side)
         entries = layout["table"].shape[0]
         children, on = (np.zeros((len(nodes), entries), dtype=np.bool_) for _ in range(2))
@@ -281,13 +324,14 @@ class _Tree:
         found = np.flatnonzero(row >= 0)
         places = row[found], entry_offset(below.origins[found], side, entry_side)
         children[places] = True
-        nodes["table"][places] = child_at + found * child_bytes - (at + (start + row[found]) * layout.itemsize)
+        # A child's place leaves the second word of a vector's entry alone: nobody reads it.
+        nodes["table"][(*places, 0)] = child_at + found * child_bytes - (at + (start + row[found]) * layout.itemsize)
         tiles = self._volume.tiles.take(self._tile_rows[entry_side])
         row = index.find(tiles.origins)
         found = np.flatnonzero(row >= 0)
         places = row[found], entry_offset(tiles.origins[found], side, entry_side)
         on[places] = tiles.active[found]
-        nodes["table"][places] = _bits(tiles.values[found].astype(np.float32))
+        nodes["table"][places] = self._bits(tiles.values[found].astype(np.float32))
         nodes["on"], nodes["children"] = pack_mask(on), pack_mask(children)
         return nodes.tobytes()
 
@@ -295,13 +339,13 @@ class _Tree:
         tiles = self._volume.tiles.take(self._tile_rows[UPPER_SIDE])
         low, high = self._box()
         least, most = self._range()
-        root = np.zeros(1, dtype=_ROOT)
+        root = np.zeros(1, dtype=self._layout.root)
         root["box_low"], root["box_high"], root["tiles"] = low, high, self._roots
         root["background"], root["low"], root["high"] = self._background, least, most
-        table = np.zeros(self._roots, dtype=_ROOT_TILE)
+        table = np.zeros(self._roots, dtype=self._layout.tile)
         nodes = len(self._uppers.origins)
         table["key"] = _root_keys(np.concatenate([self._uppers.origins, tiles.origins]))
-        table["child"][:nodes] = self._upper_at + np.arange(nodes) * _UPPER.itemsize - self._root_at
+        table["child"][:nodes] = self._upper_at + np.arange(nodes) * self._layout.upper.itemsize - self._root_at
         table["state"][nodes:] = tiles.active
         table["value"][nodes:] = tiles.values
         # Readers search them by their keys.
@@ -314,7 +358,8 @@ class _Tree:
         return struct.pack("<4q3I3IQ", *offsets, *counts, *self._active_tiles(), self._volume.active_count)
 
     def _grid_header(self) -> bytes:
-        flags = _BREADTH_FIRST | (_HAS_BOX | _HAS_RANGE if self._volume.active_count else 0)
+        known = _HAS_BOX if self._layout.channels else _HAS_BOX | _HAS_RANGE
+        flags = _BREADTH_FIRST | (known if self._volume.active_count else 0)
         head = struct.pack("<8sQ4IQ", _MAGIC, _NO_CHECKSUM, _VERSION, flags, self._number, self._count, self._size)
         matrix = np.asarray(self._grid.index_to_world, dtype=np.float64)
         turn, shift = matrix[:3, :3], matrix[:3, 3]
@@ -324,7 +369,7 @@ class _Tree:
                 map_ += (
                     np.concatenate([turn.ravel(), np.linalg.inv(turn).ravel(), shift, [1.0]]).astype(letter).tobytes()
                 )
-        tail = struct.pack("<2IqIIQQ", _CLASSES[self._grid.grid_class], _FLOAT, 0, 0, 0, 0, 0)
+        tail = struct.pack("<2IqIIQQ", _CLASSES[self._grid.grid_class], self._layout.number, 0, 0, 0, 0, 0)
         name = self._name.ljust(_NAME_BYTES, b"\0")
         return head + name + map_ + self._world_box().tobytes() + self._voxel_size().tobytes() + tail
 
@@ -348,9 +393,18 @@ class _Tree:
     def _voxel_size(self) -> np.ndarray:
         return np.asarray(np.linalg.norm(np.asarray(self._grid.index_to_world, np.float64)[:3, :3], axis=0))
 
-    def _range(self) -> tuple[np.floating, np.floating]:
-        found = self._volume.active_range()
-        return (self._background, self._background) if found is None else (np.float32(found[0]), np.float32(found[1]))
+    def _range(self) -> tuple[np.ndarray, np.ndarray]:
+        found = None if self._layout.channels else self._volume.active_range()
+        if found is None:
+            return self._background, self._background
+        return np.asarray(found[0], np.float32), np.asarray(found[1], np.float32)
+
+    def _bits(self, values: np.ndarray) -> np.ndarray:
+        """(N, words) int64: float32 values or vectors as a node's table holds them."""
+        held = np.zeros((len(values), self._layout.lower["table"].shape[1] * 2), dtype="<f4")
+        width = math.prod(self._layout.channels)
+        held[:, :width] = values.reshape(len(values), width)
+        return held.view("<i8")
 
     def _active_tiles(self) -> list[int]:
         """How many active tiles lie in lower nodes, in upper nodes and in the root."""
@@ -362,11 +416,6 @@ def _root_keys(origins: np.ndarray) -> np.ndarray:
     """(N,) uint64: 21 bits of each coordinate's place among the upper nodes, x highest."""
     x, y, z = (origins.astype(np.int64) & 0xFFFFFFFF).astype(np.uint64).T >> np.uint64(12)
     return np.asarray(z | y << np.uint64(21) | x << np.uint64(42))
-
-
-def _bits(values: np.ndarray) -> np.ndarray:
-    """(N,) int64: the bits of float32 values as a node's table holds them."""
-    return np.ascontiguousarray(values, dtype="<f4").view("<u4").astype(np.int64)
 
 
 def _name_key(name: bytes) -> int:

@@ -11,6 +11,7 @@ from voxfield.data.posed_images import CaptureOptions, read_capture
 from voxfield.data.synthetic import posed_images, write_nerfstudio
 from voxfield.errors import FormatError
 from voxfield.geometry.bounds import Bounds
+from voxfield.geometry.lenses import COEFFICIENTS
 from voxfield.geometry.pose import focus
 
 COUNT = 18
@@ -239,6 +240,21 @@ class TestLens:
         came = read(tmp_path, "test", orientation="none", centre="none", auto_scale=False).cameras
         assert came.model == model
         torch.testing.assert_close(came.focal, cameras.focal[:3])
+
+    @pytest.mark.parametrize(("model", "keys"), COEFFICIENTS.items())
+    def test_lenses_of_colmap_are_read_as_they_are_written(self, tmp_path, written, model, keys):
+        row = torch.linspace(0.01, 0.02, len(keys))
+        row = row + torch.tensor([0.5, 1.0]) if model == "eucm" else row
+        cameras = replace(written.cameras, model=model, distortion=row.repeat(COUNT, 1))
+        write_nerfstudio(tmp_path, replace(written, cameras=cameras))
+        values = json.loads((tmp_path / "transforms.json").read_text())
+        assert values["camera_model"] == model.upper()
+        came = read(tmp_path, "test").cameras
+        assert came.model == model
+        torch.testing.assert_close(came.distortion, cameras.distortion[:3], rtol=0, atol=0)
+        edit(tmp_path, lambda values: values.pop(keys[-1]))
+        with pytest.raises(FormatError, match=f"got no {keys[-1]}"):
+            read(tmp_path)
 
     def test_panoramas_state_half_their_width_as_focal_length(self, folder):
         edit(folder, camera_model="EQUIRECTANGULAR", fl_x=8.0, fl_y=16.0)

@@ -12,7 +12,7 @@ from typing import Final
 
 from voxfield.data.capture import Capture, CaptureOptions, Split, digest
 from voxfield.data.formats.photo_capture import STAND_INS, check_splits, plain_name, present_frames
-from voxfield.data.formats.transforms_json import read_frames, read_table
+from voxfield.data.formats.transforms_json import read_depth_unit, read_frames, read_table
 from voxfield.errors import FormatError, MissingFileError
 from voxfield.geometry.bounds import Bounds
 
@@ -60,6 +60,7 @@ def read(path: Path, split: Split, options: CaptureOptions) -> Capture:
         bounds_in_capture=False,
         unbounded=False,
         near=NEAR,
+        depth_unit=read_depth_unit(table),
         source={"split_rule": f"transforms_{found[0]}.json", "json_hash": digest(raw)},
     )
 

@@ -50,6 +50,7 @@ from voxfield.data.formats.transforms_json import MOST_PIXELS_A_SIDE
 from voxfield.data.sparse_points import ObservedPoints, SparsePoints
 from voxfield.errors import FormatError, MissingFileError
 from voxfield.geometry.camera import CameraModel
+from voxfield.geometry.lenses import COEFFICIENTS
 from voxfield.geometry.ndc import is_forward_facing
 from voxfield.geometry.rotations import rotations_from_quaternions
 from voxfield.storage.skipped import Skipped
@@ -65,8 +66,21 @@ _LENSES: Final[dict[str, tuple[CameraModel, str]]] = {
     "OPENCV_FISHEYE": ("fisheye", "fx fy cx cy k1 k2 k3 k4"),
     "SIMPLE_RADIAL_FISHEYE": ("fisheye", "f cx cy k1"),
     "RADIAL_FISHEYE": ("fisheye", "f cx cy k1 k2"),
+    "SIMPLE_FISHEYE": ("fisheye", "f cx cy"),
+    "FISHEYE": ("fisheye", "fx fy cx cy"),
+    "FOV": ("fov", "fx fy cx cy omega"),
+    "SIMPLE_DIVISION": ("division", "f cx cy k"),
+    "DIVISION": ("division", "fx fy cx cy k"),
+    "EUCM": ("eucm", "fx fy cx cy alpha beta"),
+    "THIN_PRISM_FISHEYE": ("thin_prism_fisheye", "fx fy cx cy k1 k2 p1 p2 k3 k4 sx1 sy1"),
+    "RAD_TAN_THIN_PRISM_FISHEYE": (
+        "rad_tan_thin_prism_fisheye",
+        "fx fy cx cy k0 k1 k2 k3 k4 k5 p0 p1 s0 s1 s2 s3",
+    ),
+    "EQUIRECTANGULAR": ("equirectangular", "w h"),
 }
-"""Models that can be represented, with their parameters in order; d1..d3 are the denominator's (COLMAP's k4..k6)."""
+"""Every model of COLMAP's, with its parameters in order; d1..d3 are the denominator's (COLMAP's k4..k6)."""
+_OPENCV: Final = ("k1", "k2", "k3", "k4", "p1", "p2")
 
 
 def recognises(path: Path) -> bool:
@@ -233,20 +247,18 @@ def _camera_to_world(rotation: Tensor, shift: Tensor) -> Pose:
 
 
 def _read_lens(camera: Camera, where: str) -> Intrinsics:
-    """A camera as our lens model; raises FormatError where it has none."""
-    kind = camera.kind.name
-    if kind not in _LENSES:
-        raise FormatError(
-            f"{where}: model {kind} is not supported (known: {', '.join(_LENSES)}). Undistort the pictures in COLMAP "
-            "(image_undistorter) and use that model."
-        )
-    model, names = _LENSES[kind]
+    """A camera as our lens model; raises FormatError where its numbers make none."""
+    model, names = _LENSES[camera.kind.name]
     values = dict(zip(names.split(), camera.parameters, strict=True))
     if not (1 <= camera.width <= MOST_PIXELS_A_SIDE and 1 <= camera.height <= MOST_PIXELS_A_SIDE):
         raise FormatError(
             f"{where}: expected a size of 1 to {MOST_PIXELS_A_SIDE} pixels, got {camera.width}x{camera.height}. "
             "Export the model again."
         )
+    if model == "equirectangular":
+        # A full panorama; COLMAP's own numbers are the size over again.
+        width, height = values["w"], values["h"]
+        values |= {"fx": width / math.tau, "fy": height / math.pi, "cx": width / 2, "cy": height / 2}
     focal = (values.get("fx", values.get("f", math.nan)), values.get("fy", values.get("f", math.nan)))
     usable = all(math.isfinite(value) and abs(value) <= LARGEST_NUMBER for value in values.values())
     if not (usable and min(focal) > 0):
@@ -255,7 +267,7 @@ def _read_lens(camera: Camera, where: str) -> Intrinsics:
             "Calibrate it again."
         )
     below = tuple(values.get(name, 0.0) for name in ("d1", "d2", "d3"))
-    distortion = tuple(values.get(name, 0.0) for name in ("k1", "k2", "k3", "k4", "p1", "p2"))
+    distortion = tuple(values.get(name, 0.0) for name in COEFFICIENTS.get(model, _OPENCV))
     return Intrinsics(
         size=(camera.width, camera.height),
         focal=focal,

@@ -38,6 +38,12 @@ KINDS: Final = {
     9: CameraKind("RADIAL_FISHEYE", 5),
     10: CameraKind("THIN_PRISM_FISHEYE", 12),
     11: CameraKind("RAD_TAN_THIN_PRISM_FISHEYE", 16),
+    12: CameraKind("SIMPLE_DIVISION", 4),
+    13: CameraKind("DIVISION", 5),
+    14: CameraKind("SIMPLE_FISHEYE", 3),
+    15: CameraKind("FISHEYE", 4),
+    16: CameraKind("EUCM", 6),
+    17: CameraKind("EQUIRECTANGULAR", 2),
 }
 """By the numbers of binary files."""
 _NUMBER_OF: Final = {kind.name: number for number, kind in KINDS.items()}

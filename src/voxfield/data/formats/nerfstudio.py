@@ -20,7 +20,7 @@ import torch
 
 from voxfield.data.capture import SPLITS, Capture, CaptureOptions, Frame, Split, digest
 from voxfield.data.formats.photo_capture import NEAR, STAND_INS, check_splits, hold_out, plain_name, present_frames
-from voxfield.data.formats.transforms_json import Table, read_frames, read_table
+from voxfield.data.formats.transforms_json import Table, read_depth_unit, read_frames, read_table
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.pose import SceneTransform
@@ -77,6 +77,7 @@ def read(path: Path, split: Split, options: CaptureOptions) -> Capture:
         bounds_in_capture=in_capture,
         unbounded=unbounded,
         near=NEAR,
+        depth_unit=read_depth_unit(table),
         source=source,
     )
 

@@ -11,11 +11,12 @@ from typing import Any, Final
 
 import torch
 
-from voxfield.data.capture import Frame, Intrinsics, find_image, resolve_inside
+from voxfield.data.capture import MOST_DEPTH_UNIT, Frame, Intrinsics, find_image, resolve_inside
 from voxfield.data.formats.photo_capture import without_repeats
 from voxfield.data.formats.poses import LARGEST_NUMBER, Pose, rigid_pose
 from voxfield.errors import FormatError, MissingFileError
 from voxfield.geometry.camera import LENSES, CameraModel
+from voxfield.geometry.lenses import COEFFICIENTS
 from voxfield.storage.skipped import Skipped
 
 MOST_PIXELS_A_SIDE: Final = 100_000
@@ -30,14 +31,27 @@ _MODELS: Final[dict[str, CameraModel]] = {
     "EQUIRECTANGULAR": "equirectangular",
     "ORTHOPHOTO": "orthographic",
     "ORTHOGRAPHIC": "orthographic",
+    "FOV": "fov",
+    "SIMPLE_DIVISION": "division",
+    "DIVISION": "division",
+    "EUCM": "eucm",
+    "THIN_PRISM_FISHEYE": "thin_prism_fisheye",
+    "RAD_TAN_THIN_PRISM_FISHEYE": "rad_tan_thin_prism_fisheye",
 }
 CAMERA_MODELS: Final[dict[CameraModel, str]] = {
     "perspective": "OPENCV",
     "fisheye": "OPENCV_FISHEYE",
     "equirectangular": "EQUIRECTANGULAR",
     "orthographic": "ORTHOPHOTO",
+    "fov": "FOV",
+    "division": "DIVISION",
+    "eucm": "EUCM",
+    "thin_prism_fisheye": "THIN_PRISM_FISHEYE",
+    "rad_tan_thin_prism_fisheye": "RAD_TAN_THIN_PRISM_FISHEYE",
 }
-"""The name each model is written with."""
+"""The name each model is written with: nerfstudio's, or COLMAP's where nerfstudio has no such model."""
+_CROPPED: Final = ("fisheye", *COEFFICIENTS)
+"""The models whose rim may be cut off."""
 MOST_STOPS: Final = 60.0
 """Exposures of a frame reach up to this many stops."""
 _DISTORTION: Final = ("k1", "k2", "k3", "k4", "p1", "p2")
@@ -190,6 +204,11 @@ def read_frames(table: Table, file: Path, root: Path, *, allow_outside: bool) ->
     return without_repeats(frames)
 
 
+def read_depth_unit(table: Table) -> float | None:
+    """What one step of the depth images is worth in the file's units, or None where it does not say."""
+    return table.number("depth_unit_scale_factor", above=0.0, below=MOST_DEPTH_UNIT)
+
+
 def read_intrinsics(table: Table) -> Intrinsics:
     """The lens that a table (file keys overlaid by a frame's) describes."""
     width = table.whole("w", minimum=1, maximum=MOST_PIXELS_A_SIDE)
@@ -202,13 +221,13 @@ def read_intrinsics(table: Table) -> Intrinsics:
         table.number("camera_angle_x", above=0.0, below=widest),
         table.number("camera_angle_y", above=0.0, below=widest),
     )
-    if model == "orthographic":
+    if model == "orthographic" or model in COEFFICIENTS:
         angle = (None, None)
     elif model == "equirectangular":
         focal = tuple(None if value is None else value / _focal_unit(model) for value in focal)  # type: ignore[assignment]
         angle = (2 * math.pi, math.pi) if angle == (None, None) else angle
     if focal == (None, None) and angle == (None, None):
-        angles = "" if model == "orthographic" else " or camera_angle_x (radians)"
+        angles = "" if model == "orthographic" or model in COEFFICIENTS else " or camera_angle_x (radians)"
         raise FormatError(f"{table.where}: no focal length. Add fl_x (pixels){angles} to the file.")
     # A stated focal length of one axis stands for both before an angle of the other axis is looked at.
     if focal[0] is not None or focal[1] is not None:
@@ -220,7 +239,7 @@ def read_intrinsics(table: Table) -> Intrinsics:
         principal=(table.number("cx"), table.number("cy")),
         distortion=_read_distortion(table, model),
         model=model,
-        crop_radius=table.number("fisheye_crop_radius", above=0.0) if model == "fisheye" else None,
+        crop_radius=table.number("fisheye_crop_radius", above=0.0) if model in _CROPPED else None,
     )
 
 
@@ -233,6 +252,10 @@ def lens_keys(intrinsics: Intrinsics, size: tuple[int, int]) -> dict[str, Any]:
     unit = _focal_unit(intrinsics.model)
     keys: dict[str, Any] = {"w": size[0], "h": size[1], "fl_x": fx * unit, "fl_y": fy * unit, "cx": cx, "cy": cy}
     keys["camera_model"] = CAMERA_MODELS[intrinsics.model]
+    if intrinsics.model in _CROPPED and intrinsics.crop_radius is not None:
+        keys["fisheye_crop_radius"] = intrinsics.crop_radius
+    if intrinsics.model in COEFFICIENTS:
+        return keys | dict(zip(COEFFICIENTS[intrinsics.model], intrinsics.distortion, strict=True))
     lens, below = intrinsics.distortion[:6], intrinsics.distortion[6:]
     if any(below):
         k1, k2, k3, k4, p1, p2 = lens
@@ -242,8 +265,6 @@ def lens_keys(intrinsics: Intrinsics, size: tuple[int, int]) -> dict[str, Any]:
         keys.update(zip(_RATIONAL_DISTORTION, (k1, k2, k3, p1, p2, *below), strict=True))
     elif any(lens):
         keys.update(zip(_DISTORTION, lens, strict=True))
-    if intrinsics.model == "fisheye" and intrinsics.crop_radius is not None:
-        keys["fisheye_crop_radius"] = intrinsics.crop_radius
     return keys
 
 
@@ -255,6 +276,15 @@ def _focal_unit(model: CameraModel) -> float:
 
 
 def _read_distortion(table: Table, model: CameraModel) -> tuple[float, ...]:
+    if model in COEFFICIENTS:
+        stated = {key: table.number(key) for key in COEFFICIENTS[model]}
+        missing = [key for key, value in stated.items() if value is None]
+        if missing:
+            raise FormatError(
+                f"{table.where}: expected {', '.join(stated)} of a {CAMERA_MODELS[model]} lens, got no {missing[0]}. "
+                "Export it again."
+            )
+        return tuple(value for value in stated.values() if value is not None)
     if table.text("camera_model") == _RATIONAL:
         k1, k2, k3, p1, p2, *below = (table.number(key) or 0.0 for key in _RATIONAL_DISTORTION)
         return k1, k2, k3, 0.0, p1, p2, *below
@@ -275,7 +305,7 @@ def _read_model(table: Table) -> CameraModel:
         return "fisheye" if table.values.get("is_fisheye") is True else "perspective"
     if stated in _MODELS:
         return _MODELS[stated]
-    known = ", ".join((*_PERSPECTIVE[:3], _RATIONAL, _FISHEYE[0], "EQUIRECTANGULAR", "ORTHOPHOTO"))
+    known = ", ".join((*CAMERA_MODELS.values(), *_PERSPECTIVE[1:3], _RATIONAL))
     raise FormatError(
         f"{table.where}: camera_model {stated!r} is not supported (known: {known}). Undistort the pictures."
     )
