@@ -1,5 +1,6 @@
 """Films: panoramas, camera paths, and going on after an interruption."""
 
+import inspect
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,12 @@ def looks(run: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(run.model, "render_image", render_image)
     return made
+
+
+def test_films_of_runs_and_scenes_take_every_option() -> None:
+    options = set(FilmOptions.__dataclass_fields__)
+    assert options <= set(inspect.signature(voxfield.Run.render_path).parameters)
+    assert options - {"beside"} <= set(inspect.signature(voxfield.Scene.render_path).parameters)
 
 
 def test_what_a_call_was_given_becomes_plain_values(run: Any, tmp_path: Path) -> None:
