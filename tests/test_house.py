@@ -216,3 +216,57 @@ def test_durations_are_of_the_monotonic_clock(repository: Path) -> None:
                     one.name == "time" for one in node.names
                 )
     assert not found
+
+
+TWINS = 15
+"""So many lines of the same logic in two places are one thought that is written twice."""
+
+
+def logic(source: str) -> list[tuple[int, str]]:
+    """The lines that compute, each with its number: no comments, docstrings, imports, decorators or signatures."""
+    text = {number: line.strip() for number, line in enumerate(source.splitlines(), start=1)}
+    for node in ast.walk(ast.parse(source)):
+        said = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if said or isinstance(node, ast.Import | ast.ImportFrom):
+            aside = range(node.lineno, (node.end_lineno or node.lineno) + 1)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            aside = range(min([node.lineno, *(one.lineno for one in node.decorator_list)]), node.body[0].lineno)
+        else:
+            continue
+        for number in aside:
+            text.pop(number, None)
+    return [(number, line) for number, line in text.items() if line and not line.startswith("#")]
+
+
+def twins(sources: dict[str, str]) -> list[str]:
+    """Places that hold the same `TWINS` lines of logic, each named once, where the sameness begins."""
+    seen: dict[tuple[str, ...], tuple[str, int]] = {}
+    found, last = [], ("", 0)
+    for name, source in sources.items():
+        lines = logic(source)
+        for i in range(len(lines) - TWINS + 1):
+            window = tuple(line for _, line in lines[i : i + TWINS])
+            other, at = seen.setdefault(window, (name, lines[i][0]))
+            if (other, at) != (name, lines[i][0]):
+                if last != (name, i - 1):
+                    found.append(f"{other}:{at} and {name}:{lines[i][0]}")
+                last = (name, i)
+    return found
+
+
+def test_no_logic_is_written_twice(repository: Path) -> None:
+    package = repository / "src/voxfield"
+    sources = {
+        path.relative_to(package).as_posix(): path.read_text(encoding="utf-8") for path in sorted(package.rglob("*.py"))
+    }
+    assert twins(sources) == []
+
+
+def test_twins_are_recognised() -> None:
+    body = "".join(f"    total += {i}\n" for i in range(TWINS))
+    one = f'def one(\n    total,\n):\n    """Adds."""\n{body}    return total\n'
+    other = f"import math\n\n\n@cache\ndef other(total, more):\n    # Adds.\n\n{body}    return more\n"
+    assert twins({"one.py": one, "other.py": other}) == ["one.py:5 and other.py:8"]
+    assert twins({"one.py": one, "other.py": other.replace("+= 7", "-= 7")}) == []
+    header = "def f(\n" + "".join(f"    a{i}: int,\n" for i in range(20)) + ") -> int:\n    return 0\n"
+    assert twins({"one.py": header, "other.py": header}) == []

@@ -1,5 +1,6 @@
 """Films: panoramas, camera paths, and going on after an interruption."""
 
+import inspect
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 
 import voxfield
-from voxfield.api.film import Reel
+from voxfield.api.film import FilmOptions, Reel
 from voxfield.data.camera_path import CameraPath, View
 from voxfield.errors import FormatError, InputError, MissingFileError
 
@@ -34,6 +35,28 @@ def looks(run: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(run.model, "render_image", render_image)
     return made
+
+
+def test_films_of_runs_and_scenes_take_every_option() -> None:
+    options = set(FilmOptions.__dataclass_fields__)
+    assert options <= set(inspect.signature(voxfield.Run.render_path).parameters)
+    assert options - {"beside"} <= set(inspect.signature(voxfield.Scene.render_path).parameters)
+
+
+def test_what_a_call_was_given_becomes_plain_values(run: Any, tmp_path: Path) -> None:
+    class Call:
+        def render_path(self, kind, *, frames=3, beside=None, output=None, executor="local", **rest):
+            return FilmOptions.of_call(locals() | rest)
+
+    rest = {
+        name: None for name in FilmOptions.__dataclass_fields__ if name not in {"kind", "frames", "beside", "output"}
+    }
+    asked = Call().render_path(tmp_path / "path.json", beside=run, output=tmp_path, **rest)
+    assert asked == FilmOptions(
+        **rest, kind=str(tmp_path / "path.json"), frames=3, beside=str(run.path), output=str(tmp_path)
+    )
+    with pytest.raises(TypeError, match="exposure"):
+        Call().render_path("orbit", **{name: value for name, value in rest.items() if name != "exposure"})
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import torch
 import voxfield
 from voxfield import recipes
 from voxfield.api import kinds
-from voxfield.api.books import Aftermath, TrainingTask, train_model
+from voxfield.api.books import Aftermath, TrainingTask, default_run_dir, train_model
 from voxfield.api.trained_run import TrainedRun
 from voxfield.cli.__main__ import main
 from voxfield.errors import InputError
@@ -174,3 +174,21 @@ def test_options_of_photographs_are_refused(numbers: Path, tmp_path: Path, capsy
     assert "only runs on photographs export cameras" in capsys.readouterr().err
     assert main(["eval", run]) == 0
     assert "slope" in capsys.readouterr().out
+
+
+def test_runs_are_named_as_their_data_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "disk" / "v2").mkdir(parents=True)
+    (tmp_path / "lego").symlink_to(tmp_path / "disk" / "v2", target_is_directory=True)
+    monkeypatch.chdir(tmp_path / "disk" / "v2")
+    named = {
+        tmp_path / "lego": "lego",
+        f"{tmp_path}/lego/": "lego",
+        tmp_path / "lego" / "transforms.json": "lego",
+        ".": "v2",
+        "..": "disk",
+        "../v2": "v2",
+        "/": "capture",
+    }
+    assert {data: default_run_dir("nerfacto", data).as_posix() for data in named} == {
+        data: f"runs/{name}-nerfacto" for data, name in named.items()
+    }

@@ -40,6 +40,12 @@ def test_a_need_reads_as_a_sentence_and_adds_up() -> None:
     )
 
 
+def test_a_need_names_the_largest_part_first_whoever_adds_it_up() -> None:
+    nobody_knows = MemoryBound(size=None, allowed=False)
+    _, need = workers_within(nobody_knows, ExecutorSettings(workers=1), tasks=3, each=5 * GB, what="grids")
+    assert str(need) == "Needs about 5.50 GB of memory: grids 5.00 GB, Python, PyTorch and compiled kernels 500 MB."
+
+
 def test_a_process_counts_what_it_holds() -> None:
     assert process_part().size == memory.PROCESS_BYTES
     assert process_part(kernels=False).size < memory.PROCESS_BYTES

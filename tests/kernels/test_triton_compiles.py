@@ -5,6 +5,7 @@ loop, a method call on an argument that happens to be 1 and is therefore a const
 kernels that compile what they are given, specialised as a launch would be, instead of running it.
 """
 
+import ast
 import importlib
 import inspect
 import itertools
@@ -61,6 +62,14 @@ class CompileOnly:
         self.on_launch(bound)
 
 
+def launched(source: str) -> set[str]:
+    """Names of what the source launches, ``_forward[grid](...)``: kernels, and no functions that kernels call."""
+    calls = (node.func for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
+    return {
+        called.value.id for called in calls if isinstance(called, ast.Subscript) and isinstance(called.value, ast.Name)
+    }
+
+
 @pytest.fixture(autouse=True)
 def _cache_in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
@@ -75,12 +84,7 @@ def compile_kernels_of(request, monkeypatch):
     def prepare(op: str, on_launch: Callable[[dict[str, Any]], None] = lambda bound: None) -> tuple[Any, list[str]]:
         module = importlib.import_module(f"voxfield.kernels.{op}.triton_gpu")
         compiled: list[str] = []
-        launched = (
-            "_forward", "_backward", "_backward_table", "_backward_positions", "_march", "_resample", "_slabs",
-            "_update", "_walk", "_sample", "_mark", "_follow", "_cross", "_fill",
-            "_scatter", "_blur", "_one_way",
-        )  # fmt: skip
-        for name in launched:
+        for name in launched(inspect.getsource(module)):
             kernel = getattr(module, name, None)
             if isinstance(kernel, JITFunction):
                 monkeypatch.setattr(module, name, CompileOnly(kernel, GPUTarget(*request.param), compiled, on_launch))

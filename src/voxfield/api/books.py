@@ -172,9 +172,9 @@ def resume_state(run_dir: Path) -> tuple[dict[str, Any] | None, list[str]]:
 
 
 def default_run_dir(recipe: str, data: str | os.PathLike[str]) -> Path:
-    """Where a run is written when nobody says: ``runs/<name of data>-<recipe>``."""
-    resolved = Path(data).resolve()
-    name = resolved.parent.name if resolved.suffix in {".json", ".xml", ".npz"} else resolved.name
+    """Where a run is written when nobody says: ``runs/<name of data>-<recipe>``. A link counts by its own name."""
+    named = Path(os.path.normpath(Path(data).absolute()))
+    name = named.parent.name if named.suffix in {".json", ".xml", ".npz"} else named.name
     return Path("runs") / f"{name or 'capture'}-{recipe}"
 
 

@@ -8,7 +8,7 @@ import platform
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal, cast, get_args
 
@@ -198,6 +198,15 @@ class FilmOptions:
     beside: str | None = None
     quiet: bool = False
     memory: int | str | None = None
+
+    @classmethod
+    def of_call(cls, arguments: Mapping[str, Any]) -> "FilmOptions":
+        """The options among the arguments of a call, ``locals()`` of it: paths, and runs that are open, become text."""
+        asked = {field.name: arguments[field.name] for field in fields(cls) if field.name in arguments}
+        for name in ("kind", "output", "beside"):
+            if asked.get(name) is not None:
+                asked[name] = os.fspath(getattr(asked[name], "path", asked[name]))
+        return cls(**asked)
 
     def within_memory(self, film: Film, runs: Sequence[Path], device: torch.device) -> "FilmOptions":
         """The same with as many rays at a time as ``memory`` leaves room for; what the film of ``runs`` needs is said.

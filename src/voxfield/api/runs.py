@@ -276,26 +276,7 @@ class Run(FieldRun):
             MissingFileError, FormatError: the file of the camera path.
             MissingExtraError: a video is wanted and PyAV is missing, or EXR files and OpenEXR is.
         """
-        asked = FilmOptions(
-            kind=os.fspath(kind),
-            frames=frames,
-            height=height,
-            width=width,
-            fps=fps,
-            seconds=seconds,
-            output=None if output is None else os.fspath(output),
-            format=format,
-            exposure=exposure,
-            tone_map=tone_map,
-            split=split,
-            camera=camera,
-            eye_distance=eye_distance,
-            save_depth=save_depth,
-            chunk_size=chunk_size,
-            beside=None if beside is None else os.fspath(beside.path if isinstance(beside, Run) else beside),
-            quiet=quiet,
-            memory=memory,
-        )
+        asked = FilmOptions.of_call(locals())
         shoot = self._shoot(asked, beside if isinstance(beside, Run) else None)
         return rendered(shoot, self._opening, self.path, asked, executor, scheduler)
 

@@ -126,25 +126,7 @@ class Scene:
             InputError: bad settings. MissingFileError, FormatError: the file of the camera path.
             MissingExtraError: a video is wanted and PyAV is missing, or EXR files and OpenEXR is.
         """
-        asked = FilmOptions(
-            kind=os.fspath(kind),
-            frames=frames,
-            height=height,
-            width=width,
-            fps=fps,
-            seconds=seconds,
-            output=None if output is None else os.fspath(output),
-            format=format,
-            exposure=exposure,
-            tone_map=tone_map,
-            split=split,
-            camera=camera,
-            eye_distance=eye_distance,
-            save_depth=save_depth,
-            chunk_size=chunk_size,
-            quiet=quiet,
-            memory=memory,
-        )
+        asked = FilmOptions.of_call(locals())
         return rendered(self._shoot(asked), Scene, self.path, asked, executor, scheduler)
 
     def _shoot(self, asked: FilmOptions) -> Shoot:

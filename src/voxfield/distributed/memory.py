@@ -11,7 +11,7 @@ share counted once.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -60,7 +60,8 @@ class MemoryNeed:
         return sum(part.size for part in self.parts)
 
     def __str__(self) -> str:
-        listed = ", ".join(f"{part.what} {_amount(part.size)}" for part in self.parts if part.size >= 5_000_000)
+        largest_first = sorted(self.parts, key=lambda part: -part.size)
+        listed = ", ".join(f"{part.what} {_amount(part.size)}" for part in largest_first if part.size >= 5_000_000)
         return f"Needs about {_amount(self.total)} of memory: {listed}."
 
 
@@ -188,9 +189,8 @@ def check_short_job(memory: int | str | None, need: MemoryNeed, remedy: str, say
 
 
 def need_of(*parts: MemoryPart, process: MemoryPart | None = None) -> MemoryNeed:
-    """The parts and this process, the largest first."""
-    listed: Sequence[MemoryPart] = (*parts, process or process_part())
-    return MemoryNeed(parts=tuple(sorted(listed, key=lambda part: -part.size)))
+    """The parts and this process."""
+    return MemoryNeed(parts=(*parts, process or process_part()))
 
 
 def _amount(size: int) -> str:
