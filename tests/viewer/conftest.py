@@ -20,7 +20,7 @@ from voxfield.viewer.session import Session
 from voxfield.viewer.subjects import MODES, Mode, Shot, Subject, develop, look
 from voxfield.viewer.viewer import Viewer
 
-PATIENCE = 40.0
+PATIENCE = 120.0
 """Seconds until what is waited for is taken not to happen: pages are drawn without a GPU, by cores that others use."""
 
 

@@ -74,6 +74,8 @@ class Session:
         """Paint what the camera sees now; called after every change of camera or controls."""
         shot = self.shot()
         if shot is not None:
+            if self._drawn and self._photographs is not None:
+                self._photographs.make_way(self._drawn, shot.camera_to_world[:, 3].tolist())
             self.painter.want(shot, self._rows())
             self._wake()
 
