@@ -20,7 +20,7 @@ from voxfield.viewer.session import Session
 from voxfield.viewer.subjects import MODES, Mode, Shot, Subject, develop, look
 from voxfield.viewer.viewer import Viewer
 
-PATIENCE = 120.0
+PATIENCE = 300.0
 """Seconds until what is waited for is taken not to happen: pages are drawn without a GPU, by cores that others use."""
 
 
@@ -143,7 +143,10 @@ class Tab:
         steps.release().perform()
 
     def page(self) -> torch.Tensor:
-        """All of the page, panels too: (H, W, 3) in [0, 1]."""
+        """All of the page, panels too, but what it says: (H, W, 3) in [0, 1]."""
+        self.browser.execute_script(
+            "document.querySelectorAll('.mantine-Notifications-root').forEach(e => { e.style.opacity = 0 })"
+        )
         shown = Image.open(io.BytesIO(self.browser.get_screenshot_as_png())).convert("RGB")
         return torch.from_numpy(np.asarray(shown).copy()).float() / 255
 
