@@ -1,8 +1,10 @@
 """The viewer in a real browser."""
 
-import io
-import time
-from collections.abc import Callable, Iterator
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,124 +12,301 @@ import pytest
 import torch
 from PIL import Image
 
+import voxfield
+from voxfield.data.camera_path import read_camera_path
+from voxfield.data.image_store import ImageStore
+from voxfield.data.posed_images import PosedImages
+from voxfield.data.synthetic import posed_images
 from voxfield.geometry.bounds import Bounds
+from voxfield.geometry.camera import Cameras
+from voxfield.geometry.paths import look_at
 from voxfield.render.metrics import psnr
-from voxfield.viewer.subjects import Shot, develop, look
+from voxfield.storage.vdb import VdbGrid, write_vdb
+from voxfield.viewer.photographs import Photographs
+from voxfield.viewer.training_view import TrainingView
 from voxfield.viewer.viewer import Viewer
+from voxfield.voxels.sparse import SparseVolume
 
 pytest.importorskip("viser", reason="needs viser")
-PATIENCE = 100.0
-"""Seconds for what takes a few where nothing else runs: pages are drawn without a GPU here."""
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(1200)]
+MAGENTA = torch.tensor([1.0, 0.0, 1.0])
 
 
-@pytest.fixture
-def sphere(sphere: Any) -> Any:
-    """Seen from nearer, so that it fills the page."""
-    sphere.bounds = Bounds.from_cube(0.45)
-    return sphere
+@pytest.fixture(scope="module")
+def captures() -> PosedImages:
+    """Three magenta photographs: where pages begin, between there and the ball, and far away."""
+    origins = torch.tensor([[0.9, -1.2, 0.7], [0.35, -1.15, 0.25], [0.0, -9.0, 0.0]])
+    made = posed_images(count=3, resolution=32)
+    cameras = Cameras(
+        camera_to_world=look_at(origins, torch.zeros(3, 3)),
+        focal=torch.full((3, 2), 24.0),
+        principal=made.cameras.principal,
+        width=made.cameras.width,
+        height=made.cameras.height,
+    )
+    pictures = [(255 * MAGENTA).to(torch.uint8).expand(32, 32, 3).contiguous()] * 3
+    return replace(made, cameras=cameras, images=ImageStore.from_tensors(pictures), has_alpha=False)
 
 
-@pytest.fixture
-def viewer(sphere) -> Iterator[Viewer]:
-    with Viewer(sphere, name="sphere", port=0) as shown:
+@pytest.fixture(scope="module")
+def viewer(ball: Any, captures: PosedImages, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Viewer]:
+    """One for all tests: every page that is opened has controls of its own."""
+    paths = tmp_path_factory.mktemp("run") / "camera_paths"
+    with Viewer(ball, name="ball", photographs=Photographs(captures), paths=paths, port=0) as shown:
         shown.start()
         yield shown
 
 
-def until(done: Callable[[], Any]) -> Any:
-    """What ``done`` returns when it first returns something."""
-    end = time.monotonic() + PATIENCE
-    while not (found := done()):
-        assert time.monotonic() < end, "the browser did not get there"
-        time.sleep(0.05)
-    return found
+def test_the_canvas_shows_the_field_in_every_mode(viewer: Viewer, tab: Any) -> None:
+    tab.open(viewer)
+    seen = [tab.agrees()]
+    for mode in ("depth", "opacity", "normals", "level"):
+        tab.pick("Show", mode)
+        seen.append(tab.agrees(mode=mode))
+    for index, picture in enumerate(seen):
+        assert all(float(psnr(picture, other)) < 25 for other in seen[:index])
 
 
-def at_rest(viewer: Viewer, browsers: int = 1) -> None:
-    until(lambda: viewer.browsers == browsers and not any(one.painter.busy for one in viewer.sessions()))
+def test_linear_light_is_exposed_and_mapped(viewer: Viewer, tab: Any) -> None:
+    tab.open(viewer)
+    plain = tab.agrees()
+    tab.type("Exposure", 2)
+    brighter = tab.agrees(exposure=2.0)
+    tab.pick("Tone map", "filmic")
+    rolled_off = tab.agrees(exposure=2.0, tone_map="filmic")
+    assert float(brighter.mean()) > float(rolled_off.mean()) > float(plain.mean())
 
 
-def uncovered(pixels: torch.Tensor) -> torch.Tensor:
-    return pixels[pixels.shape[0] * 3 // 5 :, : pixels.shape[1] * 3 // 5].float() / 255
+def test_a_crop_box_cuts_the_field_off(viewer: Viewer, tab: Any) -> None:
+    tab.open(viewer)
+    whole = tab.agrees()
+    tab.unfold("Crop box")
+    tab.type("From", -0.3, -1.5, -1.5)
+    tab.type("To", 1.5, 1.5, 0.2)
+    tab.tick("Crop")
+    part = tab.agrees(crop=Bounds(minimum=(-0.3, -1.5, -1.5), maximum=(1.5, 1.5, 0.2)))
+    assert float(psnr(whole, part)) < 20
+    tab.type("To", -0.4, 1.5, 0.2)
+    tab.says("Every value of From must be below that of To")
+    tab.agrees(crop=None)
+    tab.tick("Crop")
+    tab.agrees()
 
 
-def canvas(browser: Any) -> torch.Tensor:
-    """The part of the page that no panel covers: (H, W, 3) in [0, 1]. The canvas fills all of it."""
-    shown = Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")
-    pixels = torch.from_numpy(np.asarray(shown).copy())
-    return uncovered(pixels)
+def test_a_screenshot_is_the_picture_pixel_by_pixel(viewer: Viewer, tab: Any, tmp_path: Path) -> None:
+    tab.open(viewer)
+    tab.downloads_to(tmp_path)
+    tab.unfold("Screenshot")
+    tab.press("Take screenshot")
+    file = tmp_path / "ball.png"
+    tab.until(file.is_file)
+    with Image.open(file) as image:
+        taken = torch.from_numpy(np.asarray(image.convert("RGB")).copy())
+    # Rays are looked at in pieces of other sizes.
+    assert int((taken.int() - tab.wanted().int()).abs().max()) <= 1
+    file.unlink()
+    tab.pick("Size", "1080 rows")
+    tab.press("Take screenshot")
+    tab.until(file.is_file)
+    with Image.open(file) as image:
+        assert image.height == 1080
 
 
-def expected(viewer: Viewer, **changes: Any) -> torch.Tensor:
-    """The same part of what the subject's renderer makes of the browser's camera."""
-    from dataclasses import replace
+def test_photographs_stand_where_they_were_taken_and_are_gone_to(
+    viewer: Viewer, tab: Any, captures: PosedImages
+) -> None:
+    from selenium.webdriver import ActionChains
 
-    session = viewer.sessions()[0]
-    shot: Shot = replace(session.shot(), **changes)
-    width, height = session.client.camera.image_width, session.client.camera.image_height
-    camera = shot.camera(height)
-    made = develop(look(viewer.subject, camera.image_rays(0), shot, torch.ones(3)), shot, camera).rgb
-    assert made.shape == (height, width, 3)
-    return uncovered(made)
+    def magenta() -> torch.Tensor:
+        return ((tab.page() - MAGENTA).abs().amax(-1) < 0.1).nonzero().float()
 
-
-def agrees(viewer: Viewer, browser: Any, **changes: Any) -> None:
-    """Wait until there is something to see, and the canvas shows what the renderer makes."""
-
-    def there() -> bool:
-        # Made anew each time: a page that was just opened may still be on the way to its first camera.
-        wanted = expected(viewer, **changes)
-        return float(wanted.std()) > 0.05 and float(psnr(canvas(browser), wanted)) > 30
-
-    until(there)
-
-
-def choose(browser: Any, label: str) -> None:
-    """Click what the page shows under this label."""
-    browser.execute_script(
-        "arguments[0].click()",
-        until(lambda: browser.find_elements("xpath", f"//*[normalize-space(text())='{label}']"))[-1],
-    )
+    tab.open(viewer)
+    tab.agrees()
+    assert len(magenta()) == 0
+    tab.tick("Photographs")
+    tab.until(lambda: len(magenta()) > 100)
+    down, right = magenta().median(0).values.tolist()
+    canvas = tab.browser.find_element("tag name", "canvas")
+    to_right, to_down = int(right - canvas.size["width"] / 2), int(down - canvas.size["height"] / 2)
+    ActionChains(tab.browser).move_to_element_with_offset(canvas, to_right, to_down).click().perform()
+    place = captures.cameras.origins[1].numpy()
+    tab.until(lambda: np.allclose(tab.session.client.camera.position, place, atol=1e-3))
+    # The one whose place was taken does not stand before everything.
+    tab.until(lambda: len(magenta()) == 0)
+    tab.agrees()
 
 
-def test_the_canvas_shows_the_field_and_controls_act_on_it(viewer: Viewer, browser: Any) -> None:
-    browser.get(viewer.url)
-    at_rest(viewer)
-    agrees(viewer, browser)
-    browser.find_element("css selector", "input[value='colour']").click()
-    choose(browser, "opacity")
-    until(lambda: viewer.sessions()[0].shot().mode == "opacity")
-    agrees(viewer, browser, mode="opacity")
+def test_a_camera_path_made_in_the_page_reads_back_and_renders(viewer: Viewer, tab: Any, tmp_path: Path) -> None:
+    tab.open(viewer)
+    seen, shots = [tab.agrees()], [tab.session.shot()]
+    canvas = tab.session.client.camera
+    width, height = int(canvas.image_width), int(canvas.image_height)
+    tab.downloads_to(tmp_path)
+    tab.unfold("Camera path")
+    tab.press("Add keyframe")
+    tab.says("1 keyframes.")
+    before = shots[0].camera_to_world
+    tab.drag(-120, -60)
+    tab.until(lambda: not torch.allclose(tab.session.shot().camera_to_world, before, atol=0.05))
+    tab.come_to_rest(viewer)
+    tab.press("Add keyframe")
+    tab.says("2 keyframes.")
+    shots.append(tab.session.shot())
+    tab.type("Seconds", 0.5)
+    tab.type("Width", width)
+    tab.type("Height", height)
+    tab.type("Name", "flight")
+    tab.press("Save")
+    file = viewer._paths / "flight.json"
+    tab.until(file.is_file)
+    tab.says("Camera path saved")
 
-    # A second browser has controls of its own.
-    first = browser.current_window_handle
-    browser.switch_to.new_window("tab")
-    browser.get(viewer.url)
-    at_rest(viewer, browsers=2)
+    path = read_camera_path(file)
+    assert (len(path.keyframes), len(path.frames), path.width, path.height) == (2, 12, width, height)
+    for key, shot in zip(path.keyframes, shots, strict=True):
+        assert torch.allclose(key.pose.float(), shot.camera_to_world, atol=1e-5)
+    # What the file's first frame shows is what the page showed where the first key was set.
+    first = tab.frame(path.cameras()[0:1])
+    assert float(psnr(first, seen[0])) > 30
+    last = tab.frame(path.cameras()[11:12])
+    assert float(psnr(last, seen[0])) < 25
+
+    # The page takes its own file back.
+    tab.press("Remove all")
+    tab.says("No keyframes yet.")
+    tab.browser.find_element("css selector", "input[type=file]").send_keys(str(file))
+    tab.says("2 keyframes.")
+    assert tab.session.path_editor.path == path
+    assert json.loads(file.read_text()) == path.to_json()
+
+
+def test_browsers_have_controls_of_their_own(viewer: Viewer, tab: Any) -> None:
+    tab.open(viewer)
+    tab.pick("Show", "opacity")
+    tab.agrees(mode="opacity")
+    first = tab.browser.current_window_handle
+    tab.browser.switch_to.new_window("tab")
+    tab.open(viewer, browsers=2)
     assert [one.shot().mode for one in viewer.sessions()] == ["opacity", "colour"]
-    browser.close()
-    browser.switch_to.window(first)
-    until(lambda: viewer.browsers == 1)
+    # It goes while a picture is painted for it.
+    tab.pick("Show", "normals")
+    tab.browser.close()
+    tab.browser.switch_to.window(first)
+    tab.come_to_rest(viewer)
+    tab.agrees(mode="opacity")
 
 
-@pytest.mark.slow
-def test_a_page_comes_back_when_the_viewer_does(sphere, browser: Any) -> None:
-    with Viewer(sphere, name="sphere", port=0) as viewer:
-        viewer.start()
-        browser.get(viewer.url)
-        at_rest(viewer)
-    with Viewer(sphere, name="sphere", port=viewer.port) as again:
-        again.start()
-        at_rest(again)
-        agrees(again, browser)
-
-
-def test_pages_of_other_sites_are_shut_out(viewer: Viewer, browser: Any) -> None:
-    browser.get("data:text/html,<title>elsewhere</title>")
-    browser.execute_script(
+def test_pages_of_other_sites_are_shut_out(viewer: Viewer, tab: Any) -> None:
+    tab.browser.get("data:text/html,<title>elsewhere</title>")
+    known = viewer.sessions()
+    tab.browser.execute_script(
         f"window.said = ''; let s = new WebSocket('ws://127.0.0.1:{viewer.port}/', 'viser-v1');"
         "s.onopen = () => window.said = 'open'; s.onerror = () => window.said = 'refused';"
     )
-    assert until(lambda: browser.execute_script("return window.said")) == "refused"
-    assert viewer.browsers == 0
+    assert tab.until(lambda: tab.browser.execute_script("return window.said")) == "refused"
+    # A page that was left may still be on its way out; no other came in.
+    assert all(one in known for one in viewer.sessions())
+
+
+def test_a_page_comes_back_when_the_viewer_does(ball: Any, tab: Any) -> None:
+    with Viewer(ball, name="ball", port=0) as viewer:
+        viewer.start()
+        tab.open(viewer)
+        tab.agrees()
+    with Viewer(ball, name="ball", port=viewer.port) as again:
+        again.start()
+        tab.come_to_rest(again)
+        tab.agrees()
+
+
+def test_a_volume_shows_its_fog(tab: Any, tmp_path: Path) -> None:
+    fog = SparseVolume.from_dense(np.linspace(1, 30, 12**3, dtype=np.float32).reshape(12, 12, 12))
+    write_vdb(tmp_path / "fog.vdb", [VdbGrid(name="density", volume=fog, index_to_world=np.diag([0.1, 0.1, 0.1, 1]))])
+    with voxfield.view(tmp_path / "fog.vdb", port=0, quiet=True) as viewer:
+        tab.open(viewer)
+        tab.agrees()
+
+
+def test_points_are_drawn_by_the_browser(tab: Any, tmp_path: Path) -> None:
+    points = np.random.default_rng(0).uniform(-1, 1, (20_000, 3)).astype(np.float32)
+    np.savez(tmp_path / "points.npz", points=points)
+    with voxfield.view(tmp_path / "points.npz", port=0, quiet=True) as showcase:
+        tab.browser.get(showcase.url)
+        tab.says("20,000 points")
+        tab.until(lambda: float(tab.canvas().std()) > 0.05)
+        whole = tab.canvas()
+        tab.type("Cut off above", 0.2)
+        tab.until(lambda: float((tab.canvas() - whole).abs().mean()) > 0.02)
+
+
+def test_a_training_is_watched_paused_resumed_and_stopped(
+    tiny_capture: Path, tiny: tuple[str, ...], tab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from voxfield.api import photographs
+
+    opened, shown, done = threading.Event(), list[Any](), dict[str, Any]()
+
+    class Kept(TrainingView):
+        def __init__(self, viewer: Viewer) -> None:
+            super().__init__(viewer)
+            shown.append((self, viewer))
+            opened.set()
+
+    def train() -> None:
+        try:
+            done["run"] = voxfield.train(
+                "grid-ngp", tiny_capture, output=tmp_path / "run", steps=10**7, overrides=tiny, view=True, port=0
+            )
+        finally:
+            opened.set()
+
+    def step() -> int:
+        status = tab.says("Step ").text
+        return int(status.split()[1].replace(",", ""))
+
+    monkeypatch.setattr(photographs, "TrainingView", Kept)
+    training = threading.Thread(target=train)
+    training.start()
+    try:
+        opened.wait()
+        ((_, viewer),) = shown
+        tab.browser.get(viewer.url)
+        began = step()
+        tab.until(lambda: step() > began)
+        tab.press("Pause")
+        tab.says("paused")
+        held = step()
+        tab.come_to_rest(viewer)
+        # As nothing trains now, the page shows the field as fine as it will be, and it stays the same.
+        tab.agrees()
+        assert step() == held
+        tab.press("Resume")
+        tab.until(lambda: step() > held)
+        tab.press("Pause")
+        tab.says("paused")
+        tab.come_to_rest(viewer)
+        seen, camera = tab.agrees(), tab.session.client.camera
+        width, height = int(camera.image_width), int(camera.image_height)
+        tab.unfold("Camera path")
+        tab.press("Add keyframe")
+        tab.type("Seconds", 0.1)
+        tab.type("Frames a second", 10)
+        tab.type("Width", width)
+        tab.type("Height", height)
+        tab.press("Save")
+        path = tmp_path / "run" / "camera_paths" / "path.json"
+        tab.until(path.is_file)
+        tab.press("Stop and save")
+        training.join()
+    finally:
+        for view, _ in shown:
+            view._stop()
+        training.join()
+    run = done["run"]
+    assert run.outcome == "interrupted"
+    # The path made in the page films the run that was stopped there.
+    (film,) = run.render_path(path, output=tmp_path / "film", format="images", quiet=True)
+    with Image.open(film) as image:
+        rendered = torch.from_numpy(np.asarray(image.convert("RGB")).copy()).float() / 255
+    assert rendered.shape == (height, width, 3)
+    assert float(psnr(tab.part(rendered), seen)) > 25

@@ -134,6 +134,24 @@ def test_a_change_of_exposure_is_painted(sphere) -> None:
     assert (client.pictures[-1] != darker).any()
 
 
+def test_a_box_that_holds_nothing_is_said_once(sphere) -> None:
+    client, said = Client(), list[str]()
+    client.add_notification = lambda _title, body, **_options: said.append(body)
+    session = session_of(client, sphere)
+    controls = client.gui.controls
+    controls["Crop"].value = True
+    assert (session.shot().crop, said) == (sphere.bounds, [])
+    controls["From"].value = (0.5, 2.0, 0.0)
+    for _ in range(3):
+        assert session.shot().crop is None
+    assert len(said) == 1
+    assert "From must be below" in said[0]
+    controls["From"].value = (0.5, 0.5, 0.0)
+    assert session.shot().crop.minimum == (0.5, 0.5, 0.0)
+    controls["From"].value = (2.0, 0.5, 0.0)
+    assert len(said) == 2
+
+
 @pytest.fixture
 def viewer(sphere):
     pytest.importorskip("viser", reason="needs viser")

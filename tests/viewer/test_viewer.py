@@ -155,25 +155,34 @@ def test_a_subject_that_fails_ends_neither_the_viewer_nor_its_owner(viewer: View
 def test_photographs_are_drawn_where_they_were_taken(tiny_capture) -> None:
     from voxfield.data.posed_images import read_capture
 
+    class Frustum:
+        visible = True
+
+        def on_click(self, _call) -> None:
+            pass
+
     class Scene:
         def __init__(self) -> None:
             self.drawn: dict = {}
 
         def add_camera_frustum(self, name, **values):
             self.drawn[name] = values
-            return self
-
-        def on_click(self, _call) -> None:
-            pass
+            return Frustum()
 
     class Client:
         scene = Scene()
 
     photographs = Photographs(read_capture(tiny_capture, split="train"))
-    assert len(photographs.add_to(Client)) == 10
+    handles = photographs.add_to(Client)
+    assert len(handles) == 10
     first = Client.scene.drawn["/photographs/0"]
     assert max(first["image"].shape) <= THUMBNAIL_PIXELS
     assert first["position"] == pytest.approx(photographs.cameras.origins[0].tolist())
+
+    # The one in which a browser stands would hide all else.
+    for place, hidden in ((first["position"], [0]), ((0.0, 0.0, 0.0), [])):
+        photographs.make_way(handles, place)
+        assert [index for index, handle in enumerate(handles) if not handle.visible] == hidden
 
 
 def test_photographs_that_are_gone_are_drawn_without_their_picture(tiny_capture, tmp_path) -> None:

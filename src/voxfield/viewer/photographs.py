@@ -1,7 +1,9 @@
 """The photographs of a capture, drawn where they were taken."""
 
 import contextlib
+import math
 import threading
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -30,6 +32,8 @@ class Photographs:
         spread = torch.linspace(0, len(self.cameras) - 1, min(len(self.cameras), MOST_DRAWN)).round().long().tolist()
         self._drawn = [(camera, int(pictures[camera])) for camera in dict.fromkeys(spread)]
         self._thumbnails: dict[int, np.ndarray | None] = {}
+        spread_out = float((self.cameras.origins - self.cameras.origins.mean(0)).norm(dim=1).median())
+        self._scale = max(0.04 * spread_out, 1e-3)
 
     def add_to(self, client: Any) -> list[Any]:
         """Draw them in a browser; a click on one takes its place. Returns viser's handles, to remove them by."""
@@ -37,15 +41,14 @@ class Photographs:
         # The browser's axes are x right, y down, z ahead.
         rotations = cameras.camera_to_world[:, :, :3] * torch.tensor([1.0, -1.0, -1.0])
         quaternions = quaternions_from_rotations(rotations).tolist()
-        spread = float((cameras.origins - cameras.origins.mean(0)).norm(dim=1).median())
         handles = []
         for camera, picture in self._drawn:
-            fov = float(2 * torch.atan(0.5 * cameras.height[camera] / cameras.focal[camera, 1]))
+            fov, aspect = self._shape(camera)
             handle = client.scene.add_camera_frustum(
                 f"/photographs/{camera}",
-                fov=min(fov, 2.0),
-                aspect=float(cameras.width[camera] / cameras.height[camera]),
-                scale=max(0.04 * spread, 1e-3),
+                fov=fov,
+                aspect=aspect,
+                scale=self._scale,
                 color=(20, 110, 110),
                 image=self._thumbnail(picture),
                 format="jpeg",
@@ -55,6 +58,25 @@ class Photographs:
             handle.on_click(lambda _, camera=camera: self._go_to(client, camera))
             handles.append(handle)
         return handles
+
+    def make_way(self, handles: Sequence[Any], position: Sequence[float]) -> None:
+        """Hide those of ``handles`` that a browser's camera stands in: their pictures would hide everything else."""
+        here = torch.tensor([float(value) for value in position])
+        for handle, (camera, _) in zip(handles, self._drawn, strict=True):
+            shown = float((self.cameras.origins[camera] - here).norm()) > self._reach(camera)
+            if handle.visible != shown:
+                handle.visible = shown
+
+    def _shape(self, camera: int) -> tuple[float, float]:
+        """Vertical field of view, radians, and width over height, as drawn."""
+        cameras = self.cameras
+        fov = float(2 * torch.atan(0.5 * cameras.height[camera] / cameras.focal[camera, 1]))
+        return min(fov, 2.0), float(cameras.width[camera] / cameras.height[camera])
+
+    def _reach(self, camera: int) -> float:
+        """How far before its place a photograph is drawn: all are drawn as pyramids of one volume."""
+        fov, aspect = self._shape(camera)
+        return self._scale / (math.tan(fov / 2) ** 2 * aspect / 3) ** (1 / 3)
 
     def _go_to(self, client: Any, camera: int) -> None:
         position, ahead = self.cameras.origins[camera], self.cameras.forward[camera]

@@ -57,6 +57,7 @@ class Session:
         self.gone = False
         """Whether the browser is not there any more."""
         self._photographs, self._drawn = photographs, list[Any]()
+        self._told_of_box = False
         self.painter = Painter(subject, self._show, background=background)
         self.still = Painter(subject, self._send_screenshot, background=background)
         self._add_controls()
@@ -74,6 +75,8 @@ class Session:
         """Paint what the camera sees now; called after every change of camera or controls."""
         shot = self.shot()
         if shot is not None:
+            if self._drawn and self._photographs is not None:
+                self._photographs.make_way(self._drawn, shot.camera_to_world[:, 3].tolist())
             self.painter.want(shot, self._rows())
             self._wake()
 
@@ -144,10 +147,15 @@ class Session:
         if not self._cropping.value:
             return None
         try:
-            return Bounds(minimum=_vector(self._low.value), maximum=_vector(self._high.value))
+            box = Bounds(minimum=_vector(self._low.value), maximum=_vector(self._high.value))
         except InputError:
-            self.say("Crop box", "Every value of From must be below that of To: nothing is cropped.")
+            # Once, not for every picture of a moving camera.
+            if not self._told_of_box:
+                self._told_of_box = True
+                self.say("Crop box", "Every value of From must be below that of To: nothing is cropped.")
             return None
+        self._told_of_box = False
+        return box
 
     def _take_screenshot(self) -> None:
         shot = self.shot()
