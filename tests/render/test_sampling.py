@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from voxfield.kernels.march_grid import PackedSamples
-from voxfield.render.sampling import keep, take_wave, that_matter
+from voxfield.render.sampling import keep_first, take_wave, visible_counts
 
 LENGTHS = [0, 3, 40, 1, 0, 200, 17, 16, 0]
 
@@ -24,32 +24,27 @@ def packed(lengths: list[int]) -> PackedSamples:
     )
 
 
-def by_hand(lengths: list[int], thickness: torch.Tensor, threshold: float, negligible: float) -> list[bool]:
+def by_hand(lengths: list[int], thickness: torch.Tensor, threshold: float) -> list[int]:
     """Ray by ray, sample by sample, in float64."""
-    matter, at = [], 0
+    counts, at = [], 0
     for length in lengths:
-        passed = 0.0
-        for own in thickness[at : at + length].tolist():
-            weight = math.exp(-passed) * -math.expm1(-own)
-            matter.append(passed <= -math.log(threshold) and weight >= negligible)
-            passed += own
+        passed, count = 0.0, 0
+        while count < length and passed <= -math.log(threshold):
+            passed += float(thickness[at + count])
+            count += 1
+        counts.append(count)
         at += length
-    return matter
+    return counts
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.05, 0.5, 5.0, 1e6])
 @pytest.mark.parametrize(("first", "longest"), [(1, 1), (3, 8), (16, 64), (1000, 1000)])
-@pytest.mark.parametrize("negligible", [0.0, 1e-2])
-def test_what_matters_is_what_following_each_ray_finds(
-    scale: float, first: int, longest: int, negligible: float
-) -> None:
+def test_counts_are_those_of_following_each_ray(scale: float, first: int, longest: int) -> None:
     samples = packed(LENGTHS)
     generator = torch.Generator().manual_seed(3)
     thickness = scale * torch.rand(len(samples.t_start), generator=generator, dtype=torch.float64) ** 2
-    matter = that_matter(
-        samples, lambda index: thickness[index], 1e-4, negligible=negligible, first=first, longest=longest
-    )
-    assert matter.tolist() == by_hand(LENGTHS, thickness, 1e-4, negligible)
+    counts = visible_counts(samples, lambda index: thickness[index], 1e-4, first=first, longest=longest)
+    assert counts.tolist() == by_hand(LENGTHS, thickness, 1e-4)
 
 
 def test_hidden_samples_are_never_looked_at() -> None:
@@ -59,29 +54,31 @@ def test_hidden_samples_are_never_looked_at() -> None:
         seen.extend(index.tolist())
         return torch.full((len(index),), 100.0)
 
-    assert that_matter(samples, opaque, 1e-4, first=4, longest=8).nonzero().tolist() == [[0]]
+    assert visible_counts(samples, opaque, 1e-4, first=4, longest=8).tolist() == [1]
     assert seen == [0, 1, 2, 3]
 
 
 def test_an_infinite_thickness_hides_no_other_ray() -> None:
     samples = packed([4, 4])
     thickness = torch.tensor([math.inf, 0, 0, 0, 0.1, 0.1, 0.1, 0.1])
-    assert that_matter(samples, lambda index: thickness[index], 1e-4).nonzero()[:, 0].tolist() == [0, 4, 5, 6, 7]
+    assert visible_counts(samples, lambda index: thickness[index], 1e-4).tolist() == [1, 4]
 
 
 def test_nothing_to_follow() -> None:
-    assert that_matter(packed([]), lambda index: torch.ones(len(index)), 1e-4).tolist() == []
-    assert that_matter(packed([0, 0]), lambda index: torch.ones(len(index)), 1e-4).tolist() == []
+    assert visible_counts(packed([]), lambda index: torch.ones(len(index)), 1e-4).tolist() == []
+    assert visible_counts(packed([0, 0]), lambda index: torch.ones(len(index)), 1e-4).tolist() == [0, 0]
 
 
-def test_keeping_some() -> None:
+def test_keeping_the_first() -> None:
     samples = packed(LENGTHS)
-    matter = torch.rand(len(samples), generator=torch.Generator().manual_seed(1)) < 0.3
-    kept = keep(samples, matter)
-    assert kept.ray_offsets.diff().tolist() == [int(part.sum()) for part in matter.split(LENGTHS)]
+    counts = torch.tensor([0, 3, 5, 0, 0, 150, 1, 16, 0])
+    kept = keep_first(samples, counts)
+    wanted = [
+        int(samples.ray_offsets[ray]) + sample for ray, count in enumerate(counts.tolist()) for sample in range(count)
+    ]
+    assert kept.ray_offsets.diff().tolist() == counts.tolist()
     for name in ("t_start", "t_end", "ray_index", "positions"):
-        assert torch.equal(getattr(kept, name), getattr(samples, name)[matter]), name
-    assert len(keep(packed([]), torch.zeros(0, dtype=torch.bool))) == 0
+        assert torch.equal(getattr(kept, name), getattr(samples, name)[wanted]), name
 
 
 @pytest.mark.parametrize("length", [1, 7, 64, 500])

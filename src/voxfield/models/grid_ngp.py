@@ -27,7 +27,7 @@ from voxfield.kernels.march_grid import PackedSamples, StepRule, march_grid
 from voxfield.models.backdrop import Background, backdrop, check_last_sample
 from voxfield.models.base import ParameterGroup, StepResult, render_camera
 from voxfield.models.footprints import Footprints, check_pixels_widen
-from voxfield.render.sampling import keep, take_wave, that_matter
+from voxfield.render.sampling import keep_first, take_wave, visible_counts
 
 COARSEST_STEP: Final = 8
 """Longest training step, in multiples of the final one."""
@@ -90,9 +90,6 @@ class GridNgpConfig:
     """Light below which a ray ends in training, 0 to 1."""
     render_early_stop: float = 1e-3
     """The same in rendering."""
-    negligible_weight: float = 1e-4
-    """Samples that add less than this to their ray's opacity, 0 to 0.1, are not learnt from; 0: all that light reaches
-    are."""
     huber_delta: float = 0.1
     """Error above which the loss grows linearly, so that a few wrong pixels do not rule it; 0: squared error."""
 
@@ -106,7 +103,6 @@ class GridNgpConfig:
         check_range("early_stop", self.early_stop, minimum=0.0, maximum=0.5)
         check_range("render_early_stop", self.render_early_stop, minimum=0.0, maximum=0.5)
         check_range("huber_delta", self.huber_delta, minimum=0.0)
-        check_range("negligible_weight", self.negligible_weight, minimum=0.0, maximum=0.1)
 
     def settled(self, *, unbounded: bool, has_alpha: bool) -> "GridNgpConfig":
         """These settings with a value for every ``auto``. Random colours behind the field teach opacity with alpha, and
@@ -450,11 +446,7 @@ class GridNgp(torch.nn.Module):
                 self._observe(positions, lengths, density)
             return density * self.density_scale * lengths
 
-        negligible = 0.0 if self.occupancy.warming_up else self.config.negligible_weight
-        matter = that_matter(samples, thickness, self.config.early_stop, negligible=negligible)
-        if self.background == "last_sample":
-            matter[samples.ray_offsets[1:][samples.ray_offsets.diff() > 0] - 1] = True
-        return keep(samples, matter)
+        return keep_first(samples, visible_counts(samples, thickness, self.config.early_stop))
 
     def _observe(self, positions: torch.Tensor, lengths: torch.Tensor, density: torch.Tensor) -> None:
         """Tell the occupancy grid what samples met."""

@@ -8,62 +8,58 @@ import torch
 from voxfield.kernels.march_grid import PackedSamples
 
 
-def that_matter(
+def visible_counts(
     samples: PackedSamples,
     thickness_of: Callable[[torch.Tensor], torch.Tensor],
     threshold: float,
     *,
-    negligible: float = 0.0,
     first: int = 6,
     longest: int = 64,
 ) -> torch.Tensor:
-    """Which samples a ray's colour depends on: light reaches them, with transmittance T_i >= ``threshold``, and what
-    they add to it, T_i (1 - exp(-thickness_i)), is at least ``negligible``.
+    """How many of each ray's first samples light reaches: those with transmittance T_i >= ``threshold``.
 
     Rays are followed in waves, so that samples far behind a surface are never looked at.
 
     Args:
-        samples: N packed samples of R rays.
-        thickness_of: optical depth (K,), density times length and at least 0, of the samples with the given indices.
+        samples: packed samples of R rays.
+        thickness_of: optical depth (N,), density times length and at least 0, of the samples with the given indices.
         threshold: in (0, 1).
-        negligible: in [0, 1).
         first: samples of a ray in the first wave; waves double up to ``longest``.
 
     Returns:
-        (N,) bool.
+        (R,) int64.
     """
     limit = -math.log(threshold)
     ends = samples.ray_offsets[1:]
     cursor = samples.ray_offsets[:-1].clone()
-    passed = torch.zeros(len(cursor), dtype=torch.float64, device=cursor.device)
-    matter = torch.zeros(len(samples), dtype=torch.bool, device=cursor.device)
+    counts, passed = torch.zeros_like(cursor), torch.zeros(len(cursor), dtype=torch.float64, device=cursor.device)
     length = first
     while True:
         alive = ((cursor < ends) & (passed <= limit)).nonzero()[:, 0]
         if not len(alive):
-            return matter
+            return counts
         index, offsets = take_wave(samples.ray_offsets, cursor, alive, length)
         # Clamped and in float64, so that one opaque ray does not drown its successors in the running sum.
-        thickness = thickness_of(index).double().clamp_(max=2 * limit)
-        total = torch.cat([thickness.new_zeros(1), thickness.cumsum(0)])
-        before = total[:-1] + (passed[alive] - total[offsets[:-1]]).repeat_interleave(offsets.diff())
-        reached = before <= limit
-        if negligible:
-            reached &= before.neg().exp() * -thickness.neg().expm1() >= negligible
-        matter[index] = reached
+        total = thickness_of(index).double().clamp_(max=2 * limit).cumsum(0)
+        total = torch.cat([total.new_zeros(1), total])
+        share = offsets.diff()
+        before = total[:-1] + (passed[alive] - total[offsets[:-1]]).repeat_interleave(share)
+        reached = torch.cat([offsets.new_zeros(1), (before <= limit).cumsum(0)])
+        counts[alive] += reached[offsets[1:]] - reached[offsets[:-1]]
         passed[alive] += total[offsets[1:]] - total[offsets[:-1]]
         length = min(2 * length, longest)
 
 
-def keep(samples: PackedSamples, matter: torch.Tensor) -> PackedSamples:
-    """The samples that ``matter`` (N,) bool."""
-    index = matter.nonzero()[:, 0]
-    counts = torch.cat([matter.new_zeros(1, dtype=torch.int64), matter.cumsum(0)])
+def keep_first(samples: PackedSamples, counts: torch.Tensor) -> PackedSamples:
+    """The first ``counts`` (R,) int64 samples of each ray."""
+    offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    shift = (samples.ray_offsets[:-1] - offsets[:-1]).repeat_interleave(counts)
+    index = torch.arange(len(shift), device=shift.device) + shift
     return PackedSamples(
         t_start=samples.t_start[index],
         t_end=samples.t_end[index],
         ray_index=samples.ray_index[index],
-        ray_offsets=counts[samples.ray_offsets],
+        ray_offsets=offsets,
         positions=samples.positions.T.index_select(1, index).T,
         pixel_area=samples.pixel_area,
     )
