@@ -227,18 +227,6 @@ def test_a_volume_shows_its_fog(tab: Any, tmp_path: Path) -> None:
         tab.agrees()
 
 
-def test_points_are_drawn_by_the_browser(tab: Any, tmp_path: Path) -> None:
-    points = np.random.default_rng(0).uniform(-1, 1, (20_000, 3)).astype(np.float32)
-    np.savez(tmp_path / "points.npz", points=points)
-    with voxfield.view(tmp_path / "points.npz", port=0, quiet=True) as showcase:
-        tab.browser.get(showcase.url)
-        tab.says("20,000 points")
-        tab.until(lambda: float(tab.canvas().std()) > 0.05)
-        whole = tab.canvas()
-        tab.type("Cut off above", 0.2)
-        tab.until(lambda: float((tab.canvas() - whole).abs().mean()) > 0.02)
-
-
 def test_a_training_is_watched_paused_resumed_and_stopped(
     tiny_capture: Path, tiny: tuple[str, ...], tab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
