@@ -67,6 +67,19 @@ is told in [its own page](methods/grid-ngp.md), why it is done so in the [decisi
 
 CURVE = "assets/psnr-minutes.svg"
 
+PICTURES = {
+    "workbench-one-minute.png": "grid-ngp, one minute: truth, prediction, error and depth of two held-out views of the "
+    "scene in this repository (`make demo`).",
+    "fox-ninety-seconds.jpg": "grid-ngp, ninety seconds: held-out views of photographs, and their depths.",
+    "nerfacto-fox.jpg": "nerfacto, 15 minutes: held-out views of the same photographs, and their depths.",
+    "pynerf-levels.jpg": "PyNeRF: a scene in full, at a quarter of its pixels and from three times as far; below, the "
+    "level that each pixel asks for.",
+    "plenoxels-stages.jpg": "Plenoxels: what three stages of the grid show, and the voxels that each stores.",
+    "diffusion-twenty-minutes.png": "Diffusion, twenty minutes: fifty volumes of 32 x 32 x 32 voxels.",
+    "viewer.jpg": "The viewer with a run of the scene in this repository.",
+}
+"""What methods really give, of `docs/assets`, with a caption."""
+
 README_BEGIN, README_END = "<!-- results: begin -->", "<!-- results: end -->"
 
 
@@ -97,9 +110,15 @@ def results_page(results: Sequence[dict[str, Any]]) -> str:
     if curve_series(results):
         parts.append(f"![PSNR of the test views against minutes of training]({CURVE})\n")
     parts += [result_section(result) for result in in_order(results)]
-    if len(parts) == 1:
+    if not results:
         parts.append("Nothing has been measured yet: `python benchmarks/run.py --help` lists what can be.\n")
+    parts.append("## Pictures\n")
+    parts += [f"![{_plain(caption)}](assets/{name})\n\n*{caption}*\n" for name, caption in PICTURES.items()]
     return "\n".join(parts)
+
+
+def _plain(caption: str) -> str:
+    return caption.replace("`", "").rstrip(".")
 
 
 def in_order(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
