@@ -51,12 +51,16 @@ def test_a_volume_goes_there_and_back(tmp_path, ending):
     dense = np.zeros((4, 5, 6), np.float32)
     dense[1:, 1:3, 2:] = np.arange(1, 25).reshape(3, 2, 4)
     grid = VdbGrid(
-        name="a", volume=SparseVolume.from_dense(dense, origin=(3, -4, 5)), index_to_world=np.diag([2, 2, 2, 1])
+        name="a",
+        volume=SparseVolume.from_dense(dense, origin=(3, -4, 5)),
+        index_to_world=np.diag([2, 2, 2, 1]),
+        grid_class="fog volume",
     )
     source = voxfield.write_volume(tmp_path / "a.vdb", grid)
     voxfield.convert_volume(source, tmp_path / f"a{ending}")
     (again,) = voxfield.convert_volume(tmp_path / f"a{ending}", tmp_path / "b.vdb", voxel_size=2.0)
     assert again.name == "a"
+    assert again.grid_class == ("fog volume" if ending in (".zarr", ".raw") else "unknown")
     coordinates, values = grid.volume.active_voxels()
     found, values_again = read_vdb(tmp_path / "b.vdb")[0].volume.active_voxels()
     # The tree's order depends on where the first voxel is.

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from voxfield.storage.dense_files import DenseVolume, dense_ending, read_dense, 
 from voxfield.storage.nanovdb import write_nanovdb
 from voxfield.storage.remote import shown
 from voxfield.storage.vdb import VdbGrid, write_vdb
-from voxfield.storage.vdb.layout import Compression
+from voxfield.storage.vdb.layout import GRID_CLASSES, Compression, GridClass
 from voxfield.storage.volume_files import open_volume_file, read_volume_file
 from voxfield.storage.voxel_files import is_archive, read_archive
 from voxfield.storage.voxel_vdb import write_voxel_vdb
@@ -345,14 +345,20 @@ def _grid_of_array(path: Path, voxel_size: float) -> VdbGrid:
     if matrix is None:
         matrix = np.diag([voxel_size, voxel_size, voxel_size, 1.0])
     volume = SparseVolume.from_dense(dense.values, origin=dense.origin)
-    return VdbGrid(name=path.name.split(".")[0], volume=volume, index_to_world=matrix)
+    meant = cast(GridClass, dense.grid_class) if dense.grid_class in GRID_CLASSES else "unknown"
+    return VdbGrid(name=path.name.split(".")[0], volume=volume, index_to_world=matrix, grid_class=meant)
 
 
 def _write_array(path: Path, grid: VdbGrid) -> None:
     """The box of a grid's active voxels as a dense array."""
     bounds = grid.volume.active_bounds
     x, y, z = (0, 0, 0) if bounds is None else bounds[0].tolist()
-    volume = DenseVolume(values=grid.volume.to_dense(), index_to_world=grid.index_to_world, origin=(x, y, z))
+    volume = DenseVolume(
+        values=grid.volume.to_dense(),
+        index_to_world=grid.index_to_world,
+        origin=(x, y, z),
+        grid_class=grid.grid_class,
+    )
     write_dense(path, volume)
 
 

@@ -47,5 +47,6 @@ def command(
         print(dumps(found, indent=2))
         return 0
     first_voxels, second_voxels = found.pop("voxels")
+    found["compared"] = f"{found['compared']:,}"
     print(format_nested({"active_voxels": f"{first_voxels:,} and {second_voxels:,}", **found}))
     return 0

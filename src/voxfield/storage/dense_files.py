@@ -3,7 +3,7 @@
 | ending | array | place in the world |
 |---|---|---|
 | ``.npy`` | (D, H, W) or (C, D, H, W) | none |
-| ``.zarr`` | the same | attributes ``index_to_world`` and ``origin`` |
+| ``.zarr`` | the same | attributes ``index_to_world``, ``origin`` and ``grid_class`` |
 | ``.nii``, ``.nii.gz`` | indexed [x, y, z], vectors on the fifth axis | the affine; NIfTI's world is right-handed too |
 | ``.raw`` | the same bytes as ``.npy``, little-endian, without a header | ``NAME.raw.json`` |
 
@@ -43,6 +43,8 @@ class DenseVolume:
     """(4, 4): takes index coordinates (x, y, z) to the world; None where the file does not say."""
     origin: tuple[int, int, int] = (0, 0, 0)
     """Index coordinates of the first voxel."""
+    grid_class: str = "unknown"
+    """What the values mean, as OpenVDB names it; ``.zarr`` and ``.raw`` keep it."""
 
 
 def dense_ending(path: str | os.PathLike[str]) -> str | None:
@@ -228,12 +230,14 @@ def _place(said: dict[str, Any], file: Path) -> dict[str, Any]:
     if said.get("origin") is not None:
         x, y, z = (int(one) for one in said["origin"])
         place["origin"] = x, y, z
+    if isinstance(said.get("grid_class"), str):
+        place["grid_class"] = said["grid_class"]
     return place
 
 
 def _place_json(volume: DenseVolume) -> dict[str, Any]:
     matrix = None if volume.index_to_world is None else np.asarray(volume.index_to_world, np.float64).tolist()
-    return {"index_to_world": matrix, "origin": list(volume.origin)}
+    return {"index_to_world": matrix, "origin": list(volume.origin), "grid_class": volume.grid_class}
 
 
 def _package(name: str, extra: str) -> Any:
