@@ -46,14 +46,10 @@ class CodeFiles:
 
     def load(self, key: object) -> Any:
         """What was saved under ``key``, or None."""
-        path = self._path(key)
         try:
-            with path.open("rb") as file:
-                held, data = pickle.loads(file.read())  # noqa: S301 Numba's own form, in its own folder.
-        except FileNotFoundError:
-            return None
+            held, data = pickle.loads(self._path(key).read_bytes())  # noqa: S301 Numba's own form, in its own folder.
         except (OSError, EOFError, pickle.UnpicklingError, ValueError, LookupError, AttributeError):
-            return None  # Cut short, or not ours: compiled again.
+            return None  # Not there, cut short, or not ours: compiled.
         return data if held == str(key) else None
 
     def save(self, key: object, data: Any) -> None:
