@@ -118,6 +118,7 @@ class Tab:
             field.send_keys(value.removeprefix("-"))
             # The page drops a sign that no number follows yet.
             field.send_keys(Keys.HOME, "-" if value.startswith("-") else "", Keys.TAB)
+            self._let_it_be_sent()
             return str(field.get_attribute("value")) == value
 
         for index, value in enumerate(values):
@@ -125,7 +126,9 @@ class Tab:
 
     def says(self, text: str) -> Any:
         """Wait until this stands somewhere on the page; returns the element."""
-        return self.until(lambda: self.browser.find_elements("xpath", f"//*[contains(text(), '{text}')]"))[0]
+        # Styles have text too, such as "paused".
+        path = f"//body//*[not(self::style)][not(self::script)][contains(text(), '{text}')]"
+        return self.until(lambda: self.browser.find_elements("xpath", path))[0]
 
     def downloads_to(self, folder: object) -> None:
         """Have what the page hands over saved there."""
@@ -199,6 +202,11 @@ class Tab:
             return True
 
         self.until(lambda: bool(self.browser.find_elements("xpath", path)) and clicked())
+        self._let_it_be_sent()
+
+    def _let_it_be_sent(self) -> None:
+        """Of what changes within 50 ms the page sends only the last, whichever control it is of."""
+        self.browser.execute_async_script("setTimeout(arguments[0], 100)")
 
 
 @pytest.fixture
