@@ -187,9 +187,10 @@ class Tab:
         """Wait until there is something to see, and the canvas shows what the renderer makes; returns the canvas."""
 
         def there() -> list[torch.Tensor]:
-            # Made anew each time: a page that was just opened may still be on the way to its first camera.
+            # Made anew each time: a page that was just opened may still be on the way to its first camera and size.
             wanted, seen = self.part(self.wanted(**changes).float() / 255), self.canvas()
-            return [seen] if float(wanted.std()) > 0.05 and float(psnr(seen, wanted)) > 30 else []
+            same = wanted.shape == seen.shape and float(wanted.std()) > 0.05 and float(psnr(seen, wanted)) > 30
+            return [seen] if same else []
 
         return self.until(there)[0]
 
