@@ -191,6 +191,12 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "grid-ngp", "d", "--set"], "--set"),
         (["eval", "runs/x", "--split", "tset"], "--split"),
         (["vdb", "merge"], "voxfield vdb merge: missing --output FILE. See: voxfield vdb merge --help"),
+        (
+            ["dataset", "build", "a.obj", "--output", "x"],
+            "build: unknown option --output. Did you mean --output-dir? And missing --output-dir DIR. See",
+        ),
+        (["train", "grid-ngp", "d", "--outdir", "x"], "voxfield train: unknown option --outdir. See"),
+        (["info", "runs/x", "more"], "voxfield info: unexpected 'more'. See"),
         (["vdb", "merge", "--output", "a.vdb"], "voxfield vdb merge: sources: name the files to merge."),
         (["vdb", "crop", "a.vdb"], "missing OUTPUT and --lower X Y Z and --upper X Y Z. See"),
         (

@@ -13,6 +13,7 @@ import functools
 import importlib
 import inspect
 import io
+import itertools
 import os
 import re
 import sys
@@ -204,10 +205,16 @@ def _reword(box: str) -> str:
     if not sections:
         return "these options do not fit."
     said = sections[0]
+    lacking: list[str] = []
     if said.startswith("Missing from"):
-        # Options and metavars; what they are for stands below each.
-        lacking = [line for line in body if re.fullmatch(r"--[a-z][\w-]*( [^(]+)?|[A-Z_]+( \.\.\.)?", line)]
+        # Options and metavars; what they are for stands below each, and below a line what was not recognised.
+        start = next(at for at, line in enumerate(body) if line.startswith("Missing from"))
+        told = itertools.takewhile(lambda line: not re.fullmatch("[─-]{4,}", line), body[start:])
+        lacking = [line for line in told if re.fullmatch(r"--[a-z][\w-]*( [^(]+)?|[A-Z_]+( \.\.\.)?", line)]
         said = f"missing {' and '.join(lacking)}."
+    strange = next((section for section in sections if section.startswith("Unrecognized options")), None)
+    if strange is not None:
+        said = _unrecognised(strange.partition(":")[2], lacking) + (f" And {said}" if lacking else "")
     choice = re.match(r"invalid choice '(.*?)' for argument '(.*?)'\. Expected one of \((.*)\)", said)
     if choice is not None:
         got, option, listed = choice.groups()
@@ -225,6 +232,18 @@ def _reword(box: str) -> str:
     if near and near[0]:
         said = said.rstrip(".") + f". Did you mean {' or '.join(dict.fromkeys(near[0]))}?"
     return said if said.endswith((".", "?", ")")) else said + "."
+
+
+def _unrecognised(listed: str, lacking: Sequence[str]) -> str:
+    """Options that do not exist, with what may have been meant of those that are lacking; or arguments too many."""
+    words = [word.strip(",") for word in listed.split()]
+    options = [word for word in words if word.startswith("-")]
+    if not options:
+        return f"unexpected {', '.join(map(repr, words))}."
+    names = [line.split()[0] for line in lacking if line.startswith("--")]
+    meant = [near for option in options for near in difflib.get_close_matches(option, names)]
+    hint = f" Did you mean {' or '.join(dict.fromkeys(meant))}?" if meant else ""
+    return f"unknown option {', '.join(options)}.{hint}"
 
 
 def _in_order(choices: Sequence[str]) -> list[str]:

@@ -1,4 +1,5 @@
 import json
+import struct
 import zipfile
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 
 from voxfield.data.formats import meshes
 from voxfield.data.formats.meshes import find_meshes, read_mesh
-from voxfield.errors import FormatError, InputError, MissingFileError
+from voxfield.errors import FormatError, InputError, MissingExtraError, MissingFileError
 
 OBJ = "v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 2 3\nf 1 2 4\n"
 
@@ -95,6 +96,43 @@ def test_gltf_with_its_buffers_beside_it(tmp_path):
     document["buffers"][0]["uri"] = "../elsewhere.bin"
     (tmp_path / "model.gltf").write_text(json.dumps(document))
     with pytest.raises(FormatError, match="is not in its folder"):
+        read_mesh(tmp_path / "model.gltf")
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"asset": {"version": "1.0"}}, "it is glTF 1.0, expected 2.0"),
+        ({"asset": {}, "meshes": {"box": {}}, "buffers": {"box": {}}}, "it is glTF 1.0, expected 2.0"),
+        (
+            {"extensionsRequired": ["EXT_meshopt_compression"]},
+            "compressed by EXT_meshopt_compression: export it without",
+        ),
+    ],
+)
+def test_gltf_of_another_kind(changes, fault, tmp_path):
+    import trimesh
+
+    written = trimesh.exchange.gltf.export_gltf(trimesh.Scene(trimesh.creation.box()))
+    document = json.loads(written["model.gltf"]) | changes
+    (tmp_path / "model.gltf").write_text(json.dumps(document))
+    with pytest.raises(FormatError, match=fault):
+        read_mesh(tmp_path / "model.gltf")
+    content = json.dumps(document).encode()
+    chunk = struct.pack("<II", len(content), 0x4E4F534A) + content
+    (tmp_path / "model.glb").write_bytes(struct.pack("<4sII", b"glTF", 2, 12 + len(chunk)) + chunk)
+    with pytest.raises(FormatError, match=fault):
+        read_mesh(tmp_path / "model.glb")
+    (tmp_path / "model.glb").write_bytes(struct.pack("<4sIIII", b"glTF", 1, 20, 0, 0))
+    with pytest.raises(FormatError, match=r"it is glTF 1.0, expected 2.0"):
+        read_mesh(tmp_path / "model.glb")
+
+
+def test_draco_needs_a_package(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    document = {"asset": {"version": "2.0"}, "extensionsRequired": ["KHR_draco_mesh_compression"]}
+    (tmp_path / "model.gltf").write_text(json.dumps(document))
+    with pytest.raises(MissingExtraError, match=r"model.gltf: reading .gltf needs DracoPy.*pip install DracoPy"):
         read_mesh(tmp_path / "model.gltf")
 
 

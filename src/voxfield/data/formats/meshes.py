@@ -4,6 +4,7 @@ Faces with more corners are split into triangles, the parts of a scene are joine
 Of materials only colours are read, and only where they are asked for.
 """
 
+import importlib.util
 import io
 import json
 import struct
@@ -29,6 +30,9 @@ MAX_MESH_BYTES: Final = 4 << 30
 """Largest file that is read, and largest one inside an archive."""
 _JSON_CHUNK: Final = 0x4E4F534A
 """What binary glTF calls its description."""
+_DRACO: Final = "KHR_draco_mesh_compression"
+_MESHOPT: Final = {"EXT_meshopt_compression", "KHR_meshopt_compression"}
+"""Extensions of glTF by which numbers are not where its accessors say; trimesh takes them for zeros."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -153,7 +157,8 @@ def _load(path: Path, source: Path | io.BytesIO, kind: str, coloured: bool) -> T
         else:
             names_files = coloured and kind in ("obj", "ply", "gltf") and source is path
             beside = {"resolver": _Beside(path.parent)} if names_files else {}
-            mesh = trimesh.load_mesh(source, file_type=kind, process=False, skip_materials=not coloured, **beside)
+            with np.errstate(invalid="ignore"):  # Who voxelises counts corners that are not finite.
+                mesh = trimesh.load_mesh(source, file_type=kind, process=False, skip_materials=not coloured, **beside)
             colours = _colours(mesh) if coloured else None
             vertices, faces = getattr(mesh, "vertices", nothing), getattr(mesh, "faces", nothing)
     except ImportError as error:
@@ -212,23 +217,25 @@ def _colours(mesh: Any) -> MeshColours | None:
 
 def _check_glb(content: bytes) -> None:
     """Raise ValueError unless a binary glTF file has the bytes that it counts: memory is taken for what it says."""
+    if content[4:8] == struct.pack("<I", 1):
+        raise ValueError("it is glTF 1.0, expected 2.0: export it again")
     at = 12
-    document: Any = {}
+    document: dict[str, Any] = {}
     while at + 8 <= len(content):
         length, kind = struct.unpack_from("<II", content, at)
         if length > len(content) - at - 8:
             raise ValueError(f"it states a chunk of {length:,} bytes and is cut short")
         if kind == _JSON_CHUNK:
-            document = json.loads(content[at + 8 : at + 8 + length])
+            document = _described(content[at + 8 : at + 8 + length])
         at += 8 + length
     _check_counts(document, len(content))
 
 
 def _check_gltf(content: bytes, folder: Path) -> None:
     """The same of a glTF file, whose numbers are in itself or in files beside it; ValueError of files elsewhere."""
-    document: Any = json.loads(content)
+    document = _described(content)
     size = len(content)
-    for buffer in document.get("buffers", []) if isinstance(document, dict) else []:
+    for buffer in document.get("buffers", []):
         name = str(buffer.get("uri", "data:"))
         if not name.startswith("data:"):
             file = (folder / unquote(name)).resolve()
@@ -238,10 +245,27 @@ def _check_gltf(content: bytes, folder: Path) -> None:
     _check_counts(document, size)
 
 
-def _check_counts(document: Any, size: int) -> None:
+def _described(content: bytes) -> dict[str, Any]:
+    """A file's description; ValueError if it is of another version, or its meshes are packed."""
+    document: Any = json.loads(content)
+    if not isinstance(document, dict):
+        raise TypeError("its description is no JSON object")
+    # The first version has no number in some files, and names what later ones count.
+    asset = document.get("asset")
+    version = asset.get("version") if isinstance(asset, dict) else None
+    if str(version).startswith("1") or isinstance(document.get("meshes"), dict):
+        raise ValueError("it is glTF 1.0, expected 2.0: export it again")
+    needed = set(map(str, document.get("extensionsRequired", [])))
+    if _DRACO in needed and importlib.util.find_spec("DracoPy") is None:
+        raise ImportError("its meshes are compressed", name="DracoPy")
+    if needed & _MESHOPT:
+        raise ValueError(f"its meshes are compressed by {', '.join(sorted(needed & _MESHOPT))}: export it without")
+    return document
+
+
+def _check_counts(document: dict[str, Any], size: int) -> None:
     """Raise ValueError if a description states more values than there are bytes."""
-    accessors = document.get("accessors", []) if isinstance(document, dict) else []
-    for accessor in accessors:
+    for accessor in document.get("accessors", []):
         # Numbers have one byte at least. Those of an accessor without a buffer are all 0, as in no mesh.
         if int(accessor["count"]) > size:
             raise ValueError(f"it states {accessor['count']:,} values and is cut short")
