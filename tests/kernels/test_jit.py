@@ -71,9 +71,10 @@ def test_a_killed_process_leaves_its_file_under_a_name_that_is_looked_for(
         raise KeyboardInterrupt
 
     files = CodeFiles(tmp_path, "f", "0" * 16)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", killed)
-        files.save(KEY, "code")
+        with pytest.raises(KeyboardInterrupt):
+            files.save(KEY, "code")
     (left,) = tmp_path.iterdir()
     os.utime(left, (time.time() - 7200,) * 2)
     files.save(KEY, "code")

@@ -1,7 +1,6 @@
 """The viewer in a real browser."""
 
 import json
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,6 @@ from voxfield.geometry.paths import look_at
 from voxfield.render.metrics import psnr
 from voxfield.storage.vdb import VdbGrid, write_vdb
 from voxfield.viewer.photographs import Photographs
-from voxfield.viewer.training_view import TrainingView
 from voxfield.viewer.viewer import Viewer
 from voxfield.voxels.sparse import SparseVolume
 
@@ -228,36 +226,13 @@ def test_a_volume_shows_its_fog(tab: Any, tmp_path: Path) -> None:
 
 
 def test_a_training_is_watched_paused_resumed_and_stopped(
-    tiny_capture: Path, tiny: tuple[str, ...], tab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_capture: Path, tiny: tuple[str, ...], tab: Any, tmp_path: Path, watched: Any
 ) -> None:
-    from voxfield.api import photographs
-
-    opened, shown, done = threading.Event(), list[Any](), dict[str, Any]()
-
-    class Kept(TrainingView):
-        def __init__(self, viewer: Viewer) -> None:
-            super().__init__(viewer)
-            shown.append((self, viewer))
-            opened.set()
-
-    def train() -> None:
-        try:
-            done["run"] = voxfield.train(
-                "grid-ngp", tiny_capture, output=tmp_path / "run", steps=10**7, overrides=tiny, view=True, port=0
-            )
-        finally:
-            opened.set()
-
     def step() -> int:
         status = tab.says("Step ").text
         return int(status.split()[1].replace(",", ""))
 
-    monkeypatch.setattr(photographs, "TrainingView", Kept)
-    training = threading.Thread(target=train)
-    training.start()
-    try:
-        opened.wait()
-        ((_, viewer),) = shown
+    with watched("grid-ngp", tiny_capture, output=tmp_path / "run", steps=10**7, overrides=tiny) as (_, viewer, ended):
         tab.browser.get(viewer.url)
         began = step()
         tab.until(lambda: step() > began)
@@ -285,12 +260,7 @@ def test_a_training_is_watched_paused_resumed_and_stopped(
         path = tmp_path / "run" / "camera_paths" / "path.json"
         tab.until(path.is_file)
         tab.press("Stop and save")
-        training.join()
-    finally:
-        for view, _ in shown:
-            view._stop()
-        training.join()
-    run = done["run"]
+        run = ended()
     assert run.outcome == "interrupted"
     # The path made in the page films the run that was stopped there.
     (film,) = run.render_path(path, output=tmp_path / "film", format="images", quiet=True)
