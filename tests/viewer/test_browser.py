@@ -206,13 +206,24 @@ def test_pages_of_other_sites_are_shut_out(viewer: Viewer, tab: Any) -> None:
     assert all(one in known for one in viewer.sessions())
 
 
-def test_a_page_comes_back_when_the_viewer_does(ball: Any, tab: Any) -> None:
+def test_a_page_comes_back_to_where_it_was_when_the_viewer_does(ball: Any, tab: Any) -> None:
     with Viewer(ball, name="ball", port=0) as viewer:
         viewer.start()
         tab.open(viewer)
+        began = tab.session.shot().camera_to_world
+        tab.drag(-120, -60)
+        tab.until(lambda: not torch.allclose(tab.session.shot().camera_to_world, began, atol=0.05))
+        tab.come_to_rest(viewer)
         tab.agrees()
+        tab.come_to_rest(viewer)
+        left = tab.session.shot().camera_to_world
     with Viewer(ball, name="ball", port=viewer.port) as again:
         again.start()
+        tab.come_to_rest(again)
+        tab.agrees()
+        assert torch.allclose(tab.session.shot().camera_to_world, left, atol=1e-3)
+        tab.press("Begin anew")
+        tab.until(lambda: torch.allclose(tab.session.shot().camera_to_world, began, atol=1e-3))
         tab.come_to_rest(again)
         tab.agrees()
 
