@@ -19,6 +19,7 @@ from voxfield.data.synthetic import posed_images
 from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.camera import Cameras
 from voxfield.geometry.paths import look_at
+from voxfield.geometry.rotations import rotations_from_quaternions
 from voxfield.render.metrics import psnr
 from voxfield.storage.vdb import VdbGrid, write_vdb
 from voxfield.viewer.photographs import Photographs
@@ -234,6 +235,54 @@ def test_a_volume_shows_its_fog(tab: Any, tmp_path: Path) -> None:
     with voxfield.view(tmp_path / "fog.vdb", port=0, quiet=True) as viewer:
         tab.open(viewer)
         tab.agrees()
+
+
+def test_points_are_seen_where_they_are_in_their_colours(tab: Any, tmp_path: Path) -> None:
+    """The page draws them itself: four heaps on the axes, none of them behind the panel."""
+    heaps = {(-1, 0, 0): (255, 0, 0), (1, 0, 0): (0, 0, 255), (0, 0, -1): (0, 160, 0), (0, 0, 1): (200, 0, 200)}
+    reach, radius = 1.0, 0.06
+    with (tmp_path / "heaps.ply").open("w") as file:
+        names = [*(f"float {axis}" for axis in "xyz"), *(f"uchar {name}" for name in ("red", "green", "blue"))]
+        file.write(f"ply\nformat ascii 1.0\nelement vertex {3000 * len(heaps)}\n")
+        file.writelines(f"property {name}\n" for name in names)
+        file.write("end_header\n")
+        for seed, (place, colour) in enumerate(heaps.items()):
+            away = np.random.default_rng(seed).normal(size=(3000, 3))
+            away *= radius / np.linalg.norm(away, axis=1, keepdims=True)
+            np.savetxt(file, np.hstack([place + away, np.tile(colour, (3000, 1))]), fmt="%f %f %f %d %d %d")
+    with voxfield.view(tmp_path / "heaps.ply", port=0, quiet=True) as shown:
+        tab.browser.get(shown.url)
+        (client,) = tab.until(lambda: list(shown.server.get_clients().values()))
+
+        def seen() -> tuple[dict[tuple[int, int, int], list[float]], int]:
+            """The colour at each heap's middle, and how many pixels have a colour elsewhere."""
+            page, camera = tab.page(), client.camera
+            focal = 0.5 * camera.image_height / np.tan(0.5 * camera.fov)
+            turn = rotations_from_quaternions(torch.tensor(np.array(camera.wxyz))[None])[0].numpy()
+            down, right = np.mgrid[: page.shape[0], : page.shape[1]]
+            # Of the page only what lies beside the panel.
+            elsewhere = right < page.shape[1] // 2 + 20
+            found = {}
+            for place in heaps:
+                at = turn.T @ (np.array(place) * reach / (reach + radius) - camera.position)
+                x = focal * at[0] / at[2] + 0.5 * camera.image_width
+                y = focal * at[1] / at[2] + 0.5 * camera.image_height
+                away = np.hypot(right - x, down - y)
+                found[place] = page[torch.from_numpy(away < 3)].median(0).values.tolist()
+                elsewhere &= away > 1.3 * focal * radius / at[2] + 2
+            spread = page.amax(-1) - page.amin(-1)
+            return found, int((spread[torch.from_numpy(elsewhere)] > 0.1).sum())
+
+        def shows(*hidden: tuple[int, int, int]) -> bool:
+            found, others = seen()
+            wanted = {place: (255, 255, 255) if place in hidden else colour for place, colour in heaps.items()}
+            return others == 0 and all(
+                np.allclose(found[place], np.array(wanted[place]) / 255, atol=0.12) for place in heaps
+            )
+
+        tab.until(shows)
+        tab.type("Cut off above", 0.8)
+        tab.until(lambda: shows((0, 0, 1)))
 
 
 def test_a_training_is_watched_paused_resumed_and_stopped(
