@@ -22,25 +22,41 @@ FLAGS = (
 )
 
 
-@contextmanager
-def chromium(width: int, height: int) -> Iterator[Any]:
-    """A driver of Chromium whose page is so large, in pixels."""
+MISSING = "Chromium and its driver were not found: apt-get install chromium chromium-driver"
+
+
+def installed() -> tuple[str, str] | None:
+    """The paths of Chromium and of its driver, where both are there."""
     browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if browser is None or driver is None:
-        raise SystemExit("Chromium and its driver were not found: apt-get install chromium chromium-driver")
+    return None if browser is None or driver is None else (browser, driver)
+
+
+@contextmanager
+def started(*flags: str) -> Iterator[Any]:
+    """A driver of Chromium, started with these flags beside those above."""
+    there = installed()
+    if there is None:
+        raise SystemExit(MISSING)
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
     options = webdriver.ChromeOptions()
-    options.binary_location = browser
-    for flag in FLAGS:
+    options.binary_location = there[0]
+    for flag in (*FLAGS, *flags):
         options.add_argument(flag)
-    window = webdriver.Chrome(options=options, service=Service(driver))
+    window = webdriver.Chrome(options=options, service=Service(there[1]))
     try:
-        resize(window, width, height)
         yield window
     finally:
         window.quit()
+
+
+@contextmanager
+def chromium(width: int, height: int) -> Iterator[Any]:
+    """A driver of Chromium whose page is so large, in pixels."""
+    with started() as window:
+        resize(window, width, height)
+        yield window
 
 
 def resize(window: Any, width: int, height: int) -> None:

@@ -248,6 +248,8 @@ class Client:
         from PIL import Image
 
         for message in messages:
+            if message.get("initial"):
+                continue  # Where it would come back to.
             if message["type"] == "SetCameraPositionMessage":
                 self.position = np.array(message["position"])
             elif message["type"] == "SetCameraLookAtMessage":

@@ -2,12 +2,11 @@
 
 import importlib.util
 import os
-import shutil
 import sys
 import threading
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -104,9 +103,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 def _beside(name: str) -> ModuleType:
     """A module that lies beside this file."""
+    return _module(name, Path(__file__).with_name(f"{name}.py"))
+
+
+def _module(name: str, file: Path) -> ModuleType:
+    """The module in a file, known under that name."""
     if name in sys.modules:
         return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -197,34 +201,49 @@ def shape_rays(shape_dataset: Path) -> dict[str, Path]:
     return folders
 
 
-CHROMIUM_FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-dev-shm-usage",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=900,600",
-)
+@pytest.fixture(scope="session")
+def grid_of() -> Callable[..., Any]:
+    """Turns solids of `voxfield.data.synthetic` into a voxel grid of (-1, 1)^3."""
+    import torch
+
+    from voxfield.voxels.voxel_grid import VoxelGrid
+
+    def made(scene: Any, side: int = 40) -> VoxelGrid:
+        along = (torch.arange(side) + 0.5) / side * 2 - 1
+        z, y, x = torch.meshgrid(along, along, along, indexing="ij")
+        points = torch.stack([x, y, z], dim=-1).reshape(-1, 3)
+        density = scene.density(points).view(side, side, side)
+        sh = ((scene.colour(points) - 0.5) / 0.28209479).view(side, side, side, 3, 1)
+        return VoxelGrid.from_dense(density, sh, (-1, -1, -1, 1, 1, 1), stored=density > 0)
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def named() -> Callable[[str, str], str]:
+    """What an environment variable says; the test is skipped, saying what it would be for, where it says nothing."""
+
+    def said(variable: str, purpose: str) -> str:
+        value = os.environ.get(variable)
+        if value is None:
+            pytest.skip(purpose.format(variable))
+        return value
+
+    return said
+
+
+@pytest.fixture(scope="session")
+def blender(named: Callable[[str, str], str]) -> str:
+    """A Python that has Blender's ``bpy``."""
+    return named("VOXFIELD_BLENDER_PYTHON", "needs Blender: set {} to a Python that has bpy")
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Chromium without a window; the test is skipped where it is absent."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("needs Chromium: apt-get install chromium chromium-driver")
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in CHROMIUM_FLAGS:
-        options.add_argument(flag)
-    window = webdriver.Chrome(options=options, service=Service(driver))
-    yield window
-    window.quit()
+    """Chromium without a window, as benchmarks start it; the test is skipped where it is absent."""
+    pytest.importorskip("selenium.webdriver", reason="needs selenium")
+    chromium = _module("chromium_of_benchmarks", ROOT / "benchmarks" / "chromium.py")
+    if chromium.installed() is None:
+        pytest.skip(chromium.MISSING)
+    with chromium.started("--window-size=900,600") as window:
+        yield window

@@ -48,7 +48,7 @@ def test_a_client_sees_what_a_page_would(viewing: ModuleType, viewer: Viewer) ->
         assert first.width * 3 == pytest.approx(first.height * 4, abs=4)
         assert client.wait(lambda seen: seen.height == 60).width == 80
         # The viewer has told where to begin.
-        begin = viewer.server.initial_camera
+        begin = viewer.beginning
         np.testing.assert_allclose(client.position, begin.position)
         np.testing.assert_allclose(client.look_at, begin.look_at)
 

@@ -1,6 +1,5 @@
 """Looking at an exported page in Chromium."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -16,8 +15,9 @@ from voxfield.voxels.voxel_grid import VoxelGrid
 @pytest.mark.browser
 def test_screenshots_are_of_the_views_that_were_asked_for(benchmark, tmp_path: Path) -> None:
     pytest.importorskip("selenium", reason="needs selenium")
-    if shutil.which("chromium") is None or shutil.which("chromedriver") is None:
-        pytest.skip("needs Chromium: apt-get install chromium chromium-driver")
+    chromium = benchmark("chromium")
+    if chromium.installed() is None:
+        pytest.skip(chromium.MISSING)
     captures = posed_images(count=3, resolution=48)
     draw = torch.Generator().manual_seed(0)
     density, sh = torch.full((12, 12, 12), 4.0), torch.rand(12, 12, 12, 3, 1, generator=draw) * 3 - 1.5

@@ -1,13 +1,12 @@
 """Blender shows a scene of two fields where Voxfield does, with an object of its own among them."""
 
 import json
-import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import voxfield
@@ -22,25 +21,10 @@ WIDTH = 48
 
 
 @pytest.fixture(scope="module")
-def blender() -> str:
-    python = os.environ.get("VOXFIELD_BLENDER_PYTHON")
-    if python is None:
-        pytest.skip("needs Blender: set VOXFIELD_BLENDER_PYTHON to a Python that has bpy")
-    return python
-
-
-@pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def scene(grid_of: Callable[..., VoxelGrid], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Coloured solids, and a green fog that reaches into them."""
     folder = tmp_path_factory.mktemp("scene")
-    solids = SyntheticScene.example()
-    along = (torch.arange(SIDE) + 0.5) / SIDE * 2 - 1
-    z, y, x = torch.meshgrid(along, along, along, indexing="ij")
-    points = torch.stack([x, y, z], dim=-1).reshape(-1, 3)
-    density = solids.density(points).view(SIDE, SIDE, SIDE)
-    sh = ((solids.colour(points) - 0.5) / 0.28209479).view(SIDE, SIDE, SIDE, 3, 1)
-    grid = VoxelGrid.from_dense(density, sh, (-1, -1, -1, 1, 1, 1), stored=density > 0)
-    write_voxel_vdb(folder / "solids.vdb", grid)
+    write_voxel_vdb(folder / "solids.vdb", grid_of(SyntheticScene.example(), SIDE))
     fog = SparseVolume.from_dense(np.full((10, 10, 10), 3.0, np.float32))
     write_vdb(folder / "fog.vdb", [VdbGrid(name="density", volume=fog, index_to_world=np.diag([0.1, 0.1, 0.1, 1]))])
     turn = {"translation": [0.9, -0.4, -0.4], "scale": 0.8, "rotation": [0.924, 0, 0, 0.383]}

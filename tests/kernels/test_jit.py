@@ -1,8 +1,10 @@
 """The cache of machine code: fresh when any of the kernels' sources changes, and no process takes another's."""
 
+import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,41 @@ def test_other_sources_are_other_code_and_the_old_is_removed(tmp_path: Path) -> 
     new.save(KEY, "new")
     assert (new.load(KEY), old.load(KEY)) == ("new", None)
     assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith("f.1")) == ["g.1.nbc"]
+
+
+def test_what_killed_processes_left_is_removed_and_not_what_others_write(tmp_path: Path) -> None:
+    """Three partial files under the names that `save` gives: of these sources, of older ones, of another function."""
+    files = CodeFiles(tmp_path, "f", "1" * 16)
+    left = {f"f.{'1' * 16}.0.nbc.ab12", f"f.{'0' * 16}.0.nbc.cd34", f"g.{'1' * 16}.0.nbc.ef56"}
+    for name in left:
+        (tmp_path / name).write_bytes(b"half of it")
+
+    def saved() -> set[str]:
+        files.save(KEY, "code")
+        assert files.load(KEY) == "code"
+        return {path.name for path in tmp_path.iterdir()} - {files._path(KEY).name}
+
+    assert saved() == left
+    for name in left:
+        os.utime(tmp_path / name, (time.time() - 7200,) * 2)
+    assert saved() == {f"g.{'1' * 16}.0.nbc.ef56"}
+
+
+def test_a_killed_process_leaves_its_file_under_a_name_that_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    files = CodeFiles(tmp_path, "f", "0" * 16)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            files.save(KEY, "code")
+    (left,) = tmp_path.iterdir()
+    os.utime(left, (time.time() - 7200,) * 2)
+    files.save(KEY, "code")
+    assert list(tmp_path.iterdir()) == [files._path(KEY)]
 
 
 @pytest.mark.parametrize("spoil", [lambda code: code[:40], lambda _: b"", lambda _: b"\x80\x05not a pickle."])

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -216,17 +216,7 @@ def test_a_model_that_is_cropped_is_asked_only_there(recipe: str) -> None:
     assert not bool(away.render_rays(rays, background=WHITE)["opacity"].any())
 
 
-def grid_of(scene: SyntheticScene, side: int = 40) -> VoxelGrid:
-    """A voxel grid of solids."""
-    along = (torch.arange(side) + 0.5) / side * 2 - 1
-    z, y, x = torch.meshgrid(along, along, along, indexing="ij")
-    points = torch.stack([x, y, z], dim=-1).reshape(-1, 3)
-    density = scene.density(points).view(side, side, side)
-    sh = ((scene.colour(points) - 0.5) / 0.28209479).view(side, side, side, 3, 1)
-    return VoxelGrid.from_dense(density, sh, (-1, -1, -1, 1, 1, 1), stored=density > 0)
-
-
-def test_two_grids_together_are_the_grid_of_both() -> None:
+def test_two_grids_together_are_the_grid_of_both(grid_of: Callable[..., VoxelGrid]) -> None:
     solids = (
         Solid(shape="sphere", centre=(0.4, 0.3, 0.1), size=(0.35,) * 3, density=20.0, colour=(0.9, 0.2, 0.1)),
         Solid(shape="sphere", centre=(-0.4, -0.3, 0.2), size=(0.3,) * 3, density=2.0, colour=(0.1, 0.4, 0.9)),

@@ -172,6 +172,19 @@ def test_scales_are_measured_each_and_together(tmp_path):
     assert [score["picture"] for score in scores] == ["r_0.png", "r_0-scale2.png", "r_1.png", "r_1-scale2.png"]
 
 
+def test_lpips_is_measured_of_each_scale_too(tmp_path):
+    result = evaluate(Constant(), scaled_captures(), output=tmp_path, lpips=FakeLpips())
+    kept = json.loads((tmp_path / "metrics.json").read_text())["per_scale"]
+    assert [one["lpips"] for one in kept] == [one["lpips"] for one in result["per_scale"]]
+    for one in result["per_scale"]:
+        scores = [score for score in result["per_image"] if score["scale"] == one["scale"]]
+        assert one["lpips"] == pytest.approx((scores[0]["lpips"] + scores[1]["lpips"]) / 2)
+        assert one["avg_error"] == pytest.approx((scores[0]["avg_error"] + scores[1]["avg_error"]) / 2)
+    fine, coarse = result["per_scale"]
+    assert fine["lpips"] != coarse["lpips"]
+    assert result["lpips"] == pytest.approx((fine["lpips"] + coarse["lpips"]) / 2)
+
+
 def test_images_are_chosen_with_all_of_their_scales(tmp_path):
     settings = EvaluateConfig(max_images=1)
     result = evaluate(Constant(), scaled_captures(), output=tmp_path, settings=settings)

@@ -1,8 +1,10 @@
 """A subject that needs no model, and a viewer's page in a real browser."""
 
 import io
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+import voxfield
 from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.camera import Cameras
 from voxfield.geometry.paths import look_at
@@ -18,6 +21,7 @@ from voxfield.geometry.rays import Rays
 from voxfield.render.metrics import psnr
 from voxfield.viewer.session import Session
 from voxfield.viewer.subjects import MODES, Mode, Shot, Subject, develop, look
+from voxfield.viewer.training_view import TrainingView
 from voxfield.viewer.viewer import Viewer
 
 PATIENCE = 300.0
@@ -246,3 +250,43 @@ def around() -> Cameras:
         width=torch.tensor([80]),
         height=torch.tensor([60]),
     )
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Trains with a viewer: ``with watched(...) as (view, viewer, ended)``; ``ended`` waits for the run."""
+    from voxfield.api import photographs
+
+    opened, shown, done = threading.Event(), list[tuple[TrainingView, Viewer]](), dict[str, Any]()
+
+    class Kept(TrainingView):
+        def __init__(self, viewer: Viewer) -> None:
+            super().__init__(viewer)
+            shown.append((self, viewer))
+            opened.set()
+
+    @contextmanager
+    def trained(*arguments: Any, **options: Any) -> Iterator[tuple[TrainingView, Viewer, Callable[[], Any]]]:
+        def train() -> None:
+            try:
+                done["run"] = voxfield.train(*arguments, **options, view=True, port=0)
+            finally:
+                opened.set()
+
+        def ended() -> Any:
+            training.join()
+            return done["run"]
+
+        training = threading.Thread(target=train)
+        training.start()
+        try:
+            opened.wait()
+            ((view, viewer),) = shown
+            yield view, viewer, ended
+        finally:
+            for view, _ in shown:
+                view._stop()
+            training.join()
+
+    monkeypatch.setattr(photographs, "TrainingView", Kept)
+    return trained

@@ -1,7 +1,6 @@
 """The viewer in a real browser."""
 
 import json
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,10 +19,10 @@ from voxfield.data.synthetic import posed_images
 from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.camera import Cameras
 from voxfield.geometry.paths import look_at
+from voxfield.geometry.rotations import rotations_from_quaternions
 from voxfield.render.metrics import psnr
 from voxfield.storage.vdb import VdbGrid, write_vdb
 from voxfield.viewer.photographs import Photographs
-from voxfield.viewer.training_view import TrainingView
 from voxfield.viewer.viewer import Viewer
 from voxfield.voxels.sparse import SparseVolume
 
@@ -208,13 +207,24 @@ def test_pages_of_other_sites_are_shut_out(viewer: Viewer, tab: Any) -> None:
     assert all(one in known for one in viewer.sessions())
 
 
-def test_a_page_comes_back_when_the_viewer_does(ball: Any, tab: Any) -> None:
+def test_a_page_comes_back_to_where_it_was_when_the_viewer_does(ball: Any, tab: Any) -> None:
     with Viewer(ball, name="ball", port=0) as viewer:
         viewer.start()
         tab.open(viewer)
+        began = tab.session.shot().camera_to_world
+        tab.drag(-120, -60)
+        tab.until(lambda: not torch.allclose(tab.session.shot().camera_to_world, began, atol=0.05))
+        tab.come_to_rest(viewer)
         tab.agrees()
+        tab.come_to_rest(viewer)
+        left = tab.session.shot().camera_to_world
     with Viewer(ball, name="ball", port=viewer.port) as again:
         again.start()
+        tab.come_to_rest(again)
+        tab.agrees()
+        assert torch.allclose(tab.session.shot().camera_to_world, left, atol=1e-3)
+        tab.press("Begin anew")
+        tab.until(lambda: torch.allclose(tab.session.shot().camera_to_world, began, atol=1e-3))
         tab.come_to_rest(again)
         tab.agrees()
 
@@ -227,37 +237,62 @@ def test_a_volume_shows_its_fog(tab: Any, tmp_path: Path) -> None:
         tab.agrees()
 
 
-def test_a_training_is_watched_paused_resumed_and_stopped(
-    tiny_capture: Path, tiny: tuple[str, ...], tab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from voxfield.api import photographs
+def test_points_are_seen_where_they_are_in_their_colours(tab: Any, tmp_path: Path) -> None:
+    """The page draws them itself: four heaps on the axes, none of them behind the panel."""
+    heaps = {(-1, 0, 0): (255, 0, 0), (1, 0, 0): (0, 0, 255), (0, 0, -1): (0, 160, 0), (0, 0, 1): (200, 0, 200)}
+    reach, radius = 1.0, 0.06
+    with (tmp_path / "heaps.ply").open("w") as file:
+        names = [*(f"float {axis}" for axis in "xyz"), *(f"uchar {name}" for name in ("red", "green", "blue"))]
+        file.write(f"ply\nformat ascii 1.0\nelement vertex {3000 * len(heaps)}\n")
+        file.writelines(f"property {name}\n" for name in names)
+        file.write("end_header\n")
+        for seed, (place, colour) in enumerate(heaps.items()):
+            away = np.random.default_rng(seed).normal(size=(3000, 3))
+            away *= radius / np.linalg.norm(away, axis=1, keepdims=True)
+            np.savetxt(file, np.hstack([place + away, np.tile(colour, (3000, 1))]), fmt="%f %f %f %d %d %d")
+    with voxfield.view(tmp_path / "heaps.ply", port=0, quiet=True) as shown:
+        tab.browser.get(shown.url)
+        (client,) = tab.until(lambda: list(shown.server.get_clients().values()))
 
-    opened, shown, done = threading.Event(), list[Any](), dict[str, Any]()
+        def seen() -> tuple[dict[tuple[int, int, int], list[float]], int]:
+            """The colour at each heap's middle, and how many pixels have a colour elsewhere."""
+            page, camera = tab.page(), client.camera
+            focal = 0.5 * camera.image_height / np.tan(0.5 * camera.fov)
+            turn = rotations_from_quaternions(torch.tensor(np.array(camera.wxyz))[None])[0].numpy()
+            down, right = np.mgrid[: page.shape[0], : page.shape[1]]
+            # Of the page only what lies beside the panel.
+            elsewhere = right < page.shape[1] // 2 + 20
+            found = {}
+            for place in heaps:
+                at = turn.T @ (np.array(place) * reach / (reach + radius) - camera.position)
+                x = focal * at[0] / at[2] + 0.5 * camera.image_width
+                y = focal * at[1] / at[2] + 0.5 * camera.image_height
+                away = np.hypot(right - x, down - y)
+                found[place] = page[torch.from_numpy(away < 3)].median(0).values.tolist()
+                elsewhere &= away > 1.3 * focal * radius / at[2] + 2
+            spread = page.amax(-1) - page.amin(-1)
+            return found, int((spread[torch.from_numpy(elsewhere)] > 0.1).sum())
 
-    class Kept(TrainingView):
-        def __init__(self, viewer: Viewer) -> None:
-            super().__init__(viewer)
-            shown.append((self, viewer))
-            opened.set()
-
-    def train() -> None:
-        try:
-            done["run"] = voxfield.train(
-                "grid-ngp", tiny_capture, output=tmp_path / "run", steps=10**7, overrides=tiny, view=True, port=0
+        def shows(*hidden: tuple[int, int, int]) -> bool:
+            found, others = seen()
+            wanted = {place: (255, 255, 255) if place in hidden else colour for place, colour in heaps.items()}
+            return others == 0 and all(
+                np.allclose(found[place], np.array(wanted[place]) / 255, atol=0.12) for place in heaps
             )
-        finally:
-            opened.set()
 
+        tab.until(shows)
+        tab.type("Cut off above", 0.8)
+        tab.until(lambda: shows((0, 0, 1)))
+
+
+def test_a_training_is_watched_paused_resumed_and_stopped(
+    tiny_capture: Path, tiny: tuple[str, ...], tab: Any, tmp_path: Path, watched: Any
+) -> None:
     def step() -> int:
         status = tab.says("Step ").text
         return int(status.split()[1].replace(",", ""))
 
-    monkeypatch.setattr(photographs, "TrainingView", Kept)
-    training = threading.Thread(target=train)
-    training.start()
-    try:
-        opened.wait()
-        ((_, viewer),) = shown
+    with watched("grid-ngp", tiny_capture, output=tmp_path / "run", steps=10**7, overrides=tiny) as (_, viewer, ended):
         tab.browser.get(viewer.url)
         began = step()
         tab.until(lambda: step() > began)
@@ -285,12 +320,7 @@ def test_a_training_is_watched_paused_resumed_and_stopped(
         path = tmp_path / "run" / "camera_paths" / "path.json"
         tab.until(path.is_file)
         tab.press("Stop and save")
-        training.join()
-    finally:
-        for view, _ in shown:
-            view._stop()
-        training.join()
-    run = done["run"]
+        run = ended()
     assert run.outcome == "interrupted"
     # The path made in the page films the run that was stopped there.
     (film,) = run.render_path(path, output=tmp_path / "film", format="images", quiet=True)

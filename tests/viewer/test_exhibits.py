@@ -70,6 +70,11 @@ def test_an_array_of_points_shows_them_in_their_colours(tmp_path: Path) -> None:
     assert only(tmp_path / "plain.npy").spacing == 0.0
 
 
+def test_bytes_of_a_dark_cloud_are_not_taken_for_shares(tmp_path: Path) -> None:
+    np.save(tmp_path / "dark.npy", np.array([[0, 0, 0, 1, 0, 0], [9, 9, 9, 0, 1, 1]], np.int32))
+    assert only(tmp_path / "dark.npy").colours.tolist() == [[1, 0, 0], [0, 1, 1]]
+
+
 PLACES = np.array([[0.0, 0.0, 0.0], [1.0, 2.0, 3.0], [-4.0, 0.5, 0.25]])
 
 

@@ -1,10 +1,8 @@
 """The documentation's pictures of the viewer, of the embedded scene: taken where somebody asks for them."""
 
 import math
-import os
 import shutil
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +10,6 @@ import pytest
 from PIL import Image
 
 import voxfield
-from voxfield.viewer.training_view import TrainingView
-from voxfield.viewer.viewer import Viewer
 
 pytest.importorskip("viser", reason="needs viser")
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -21,11 +17,8 @@ MOST_BYTES = 150_000
 
 
 @pytest.fixture(scope="module")
-def folder() -> Path:
-    named = os.environ.get("VOXFIELD_PICTURES")
-    if named is None:
-        pytest.skip("takes the documentation's pictures: set VOXFIELD_PICTURES to a folder for them")
-    return Path(named)
+def folder(named: Callable[[str, str], str]) -> Path:
+    return Path(named("VOXFIELD_PICTURES", "takes the documentation's pictures: set {} to a folder for them"))
 
 
 @pytest.fixture(scope="module")
@@ -92,27 +85,10 @@ def test_a_volume(run: Any, folder: Path, wide: Any, tmp_path: Path) -> None:
         take(wide, folder / "viewer-volume.jpg")
 
 
-def test_a_training(run: Any, folder: Path, wide: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training(run: Any, folder: Path, wide: Any, tmp_path: Path, watched: Any) -> None:
     """The run goes on training, in a copy of it."""
-    from voxfield.api import photographs
-
-    shown, opened = list[Any](), threading.Event()
-
-    class Kept(TrainingView):
-        def __init__(self, viewer: Viewer) -> None:
-            super().__init__(viewer)
-            shown.append((self, viewer))
-            opened.set()
-
-    monkeypatch.setattr(photographs, "TrainingView", Kept)
     copy = shutil.copytree(run.path, tmp_path / "workbench")
-    options: dict[str, Any] = {"output": copy, "resume": True, "steps": 10**6, "view": True, "port": 0}
-    training = threading.Thread(target=lambda: voxfield.train("grid-ngp", run.captures.source["path"], **options))
-    training.start()
-    try:
-        while not opened.wait(1.0):
-            assert training.is_alive()
-        ((view, viewer),) = shown
+    with watched("grid-ngp", run.captures.source["path"], output=copy, resume=True, steps=10**6) as (view, viewer, _):
         wide.open(viewer)
         look_from(wide, 20, 1.2, 3.4)
         wide.until(lambda: len(view._points) > 5 and view._plotted > 0)
@@ -121,7 +97,3 @@ def test_a_training(run: Any, folder: Path, wide: Any, tmp_path: Path, monkeypat
         wide.come_to_rest(viewer)
         wide.agrees()
         take(wide, folder / "viewer-training.jpg")
-    finally:
-        for view, _ in shown:
-            view._stop()
-        training.join()

@@ -84,6 +84,8 @@ class Client:
             on_update=lambda _call: None,
         )
         self.scene = SimpleNamespace(set_background_image=self._set)
+        self.kept = list[int]()
+        self.standpoint: Any = SimpleNamespace(keep=lambda: self.kept.append(len(self.pictures)))
 
     def _set(self, image: Any, **_options: Any) -> None:
         self.show()
@@ -95,7 +97,14 @@ class Client:
 
 def session_of(client: Client, subject: Subject) -> Session:
     return Session(
-        client, subject, name="sphere", background=torch.ones(3), photographs=None, paths=None, wake=lambda: None
+        client,
+        subject,
+        name="sphere",
+        standpoint=client.standpoint,
+        background=torch.ones(3),
+        photographs=None,
+        paths=None,
+        wake=lambda: None,
     )
 
 
@@ -119,6 +128,7 @@ def test_a_change_of_exposure_is_painted(sphere) -> None:
     session = session_of(client, sphere)
     controls = client.gui.controls
     paint(session.painter)
+    assert client.kept == [len(client.pictures)], "once, at rest"
     before = client.pictures[-1]
     controls["Exposure"].value = -3.0
     assert session.painter.busy

@@ -56,11 +56,10 @@ def place(device: str = "auto", precision: str = "auto", ranks: Ranks = ALONE) -
 
     Args:
         device: ``auto`` takes the accelerator torch reports (CUDA, ROCm, XPU, MPS), else the CPU; or a torch device
-        name.
+            name.
         precision: ``float32``, ``bfloat16``, ``float16``; ``auto`` is float32 on a CPU and on MPS, bfloat16 elsewhere
-            (float16 on NVIDIA cards that only imitate bfloat16). On a CPU the fused
-            float32 networks are faster than torch's bfloat16 ones on processors without bfloat16 units; whether
-            that holds on those with them has not been measured (docs/decisions/0004).
+            (float16 on NVIDIA cards that only imitate bfloat16). On a CPU the fused float32 networks are faster than
+            torch's bfloat16 ones, on processors with bfloat16 units too (docs/decisions/0004).
         ranks: who trains together: each of a machine's takes the accelerator of its number.
 
     Raises:

@@ -13,14 +13,19 @@ import hashlib
 import os
 import pickle
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import numba
 from numba.core.serialize import dumps
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+
+_ABANDONED_AFTER: Final = 3600.0
+"""Seconds since a temporary file was last written to, after which its process was killed: writing one takes a few
+thousandths of a second. (Names that say whose they are, as `voxfield.storage.atomic` has, are of a layer above.)"""
 
 
 def njit(**options: Any) -> Callable[[FunctionT], FunctionT]:
@@ -76,9 +81,15 @@ class CodeFiles:
         return self._folder / f"{self._base}.{self._stamp}.{hashlib.sha256(str(key).encode()).hexdigest()[:16]}.nbc"
 
     def _remove_stale(self) -> None:
+        """Remove the code of other sources, and what killed processes left half written."""
         for path in (*self._folder.glob(f"{self._base}.*.nbc"), self._folder / f"{self._base}.nbi"):
             if not path.name.startswith(f"{self._base}.{self._stamp}."):
                 path.unlink(missing_ok=True)
+        for path in self._folder.glob(f"{self._base}.*.nbc.*"):
+            # Another process may rename or remove it meanwhile.
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime < time.time() - _ABANDONED_AFTER:
+                    path.unlink()
 
 
 @functools.cache

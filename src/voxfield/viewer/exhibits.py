@@ -335,8 +335,9 @@ def _cloud(points: np.ndarray, colours: np.ndarray | None, source: str) -> Exhib
     if colours is None:
         points, _, note = _thinned(points, None, note, source)
         return Exhibited(points=points, colours=_shaded(points), note=note)
+    shares = not np.issubdtype(colours.dtype, np.integer)
     colours = np.nan_to_num(colours[known].astype(np.float64))
-    if colours.size and colours.max() <= 1.0 and not np.issubdtype(colours.dtype, np.integer):
+    if shares and colours.size and colours.max() <= 1.0:
         colours = colours * 255.0
     joined, _, note = _thinned(np.concatenate([points, colours], axis=1), None, note, source)
     return Exhibited(points=joined[:, :3], colours=joined[:, 3:].clip(0, 255).astype(np.uint8), note=note)

@@ -15,6 +15,7 @@ from voxfield.geometry.rotations import rotations_from_quaternions
 from voxfield.viewer.painter import Painter
 from voxfield.viewer.path_editor import PathEditor
 from voxfield.viewer.photographs import Photographs
+from voxfield.viewer.standpoint import Standpoint
 from voxfield.viewer.subjects import Mode, Picture, Shot, Subject
 
 STANDARD_ROWS: Final = 768
@@ -37,6 +38,7 @@ class Session:
         subject: Subject,
         *,
         name: str,
+        standpoint: Standpoint,
         background: torch.Tensor,
         photographs: Photographs | None,
         paths: Path | None,
@@ -48,6 +50,7 @@ class Session:
             client: the browser.
             subject: what it looks at.
             name: of screenshots.
+            standpoint: where the browser stands.
             background: (3,) sRGB: the colour of nothing.
             photographs: can be drawn where they were taken; None: there are none.
             paths: folder in which camera paths are saved; None: they are only handed over.
@@ -57,12 +60,12 @@ class Session:
         self.gone = False
         """Whether the browser is not there any more."""
         self._photographs, self._drawn = photographs, list[Any]()
-        self._told_of_box = False
+        self._told_of_box, self._standpoint = False, standpoint
         self.painter = Painter(subject, self._show, background=background)
         self.still = Painter(subject, self._send_screenshot, background=background)
         self._add_controls()
         self.path_editor = PathEditor(client, shot=self.shot, say=self.say, folder=paths, size=max(subject.bounds.size))
-        client.camera.on_update(lambda _: self.refresh())
+        client.camera.on_update(lambda _: self._move())
         self.refresh()
 
     def close(self) -> None:
@@ -79,6 +82,10 @@ class Session:
                 self._photographs.make_way(self._drawn, shot.camera_to_world[:, 3].tolist())
             self.painter.want(shot, self._rows())
             self._wake()
+
+    def _move(self) -> None:
+        self._standpoint.moved()
+        self.refresh()
 
     def _add_controls(self) -> None:
         gui, low, high = self.client.gui, self.subject.bounds.minimum, self.subject.bounds.maximum
@@ -102,6 +109,8 @@ class Session:
             if self._photographs is not None:
                 draw = gui.add_checkbox("Photographs", False, hint="Where they were taken. Click one to go there.")
                 draw.on_update(lambda _: self._draw_photographs(bool(draw.value)))
+            begin = gui.add_button("Begin anew", hint="Puts the camera where it was when the page was opened.")
+            begin.on_click(lambda _: self._standpoint.begin())
         with gui.add_folder("Crop box", expand_by_default=False):
             self._cropping = gui.add_checkbox("Crop", False)
             self._low = gui.add_vector3("From", low, step=0.01)
@@ -177,6 +186,8 @@ class Session:
         self.client.scene.set_background_image(
             picture.rgb.numpy(), format="jpeg", jpeg_quality=92 if last else 75, depth=depth
         )
+        if last:
+            self._standpoint.keep()
         self.client.flush()
 
     def _send_screenshot(self, picture: Picture, _last: bool) -> None:

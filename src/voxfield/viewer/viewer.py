@@ -10,19 +10,17 @@ import threading
 from pathlib import Path
 from typing import Any, Final, Self
 
-import numpy as np
 import torch
 
-from voxfield.geometry.camera import Cameras
 from voxfield.kernels.threads import kernels_own_the_cores
 from voxfield.viewer.access import PORT
 from voxfield.viewer.painter import Painter
 from voxfield.viewer.photographs import Photographs
 from voxfield.viewer.serving import Page
 from voxfield.viewer.session import Session
+from voxfield.viewer.standpoint import Beginning, Standpoint
 from voxfield.viewer.subjects import Subject
 
-_PAGES_BEGIN_AT: Final = (3.0, 3.0, 3.0)
 _TURN_SECONDS: Final = 0.05
 """Painting for one browser before another's turn comes."""
 
@@ -68,7 +66,8 @@ class Viewer:
         self._thread: threading.Thread | None = None
         self._page = Page(name, host=host, port=port, next_port=next_port)
         self.url, self.port, self.server = self._page.url, self._page.port, self._page.server
-        self._place_camera(None if photographs is None else photographs.cameras)
+        self.beginning = Beginning.of(subject.bounds, None if photographs is None else photographs.cameras)
+        """Where pages begin."""
         self.server.on_client_connect(self._enter)
         self.server.on_client_disconnect(self._leave)
 
@@ -148,16 +147,11 @@ class Viewer:
                 self._wake.wait()
 
     def _enter(self, client: Any) -> None:
-        # A page whose first picture came before the message of where to begin stays where every page begins; one that
-        # comes back after the viewer was away stays where it was.
-        if np.allclose(client.camera.position, _PAGES_BEGIN_AT) and np.allclose(client.camera.look_at, 0.0):
-            begin = self.server.initial_camera
-            client.camera.position, client.camera.look_at = begin.position, begin.look_at
-            client.camera.fov = begin.fov
         session = Session(
             client,
             self.subject,
             name=self.name,
+            standpoint=Standpoint(client, self.beginning),
             background=self._background,
             photographs=self._photographs,
             paths=self._paths,
@@ -176,18 +170,3 @@ class Viewer:
             session = self._sessions.pop(client.client_id, None)
         if session is not None:
             session.close()
-
-    def _place_camera(self, view: Cameras | None) -> None:
-        """Where browsers begin."""
-        camera, bounds = self.server.initial_camera, self.subject.bounds
-        centre, reach = torch.tensor(bounds.centre), max(bounds.size)
-        if view is None:
-            camera.position = tuple((centre + reach * torch.tensor([0.9, -1.2, 0.7])).tolist())
-            camera.look_at = tuple(centre.tolist())
-            return
-        position, ahead = view.origins[0].cpu(), view.forward[0].cpu()
-        distance = max(float((centre - position) @ ahead), 0.1 * reach)
-        camera.position = tuple(position.tolist())
-        camera.look_at = tuple((position + distance * ahead).tolist())
-        if view.model == "perspective":
-            camera.fov = float(2 * torch.atan(0.5 * view.height[0] / view.focal[0, 1]))

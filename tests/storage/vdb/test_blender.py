@@ -1,6 +1,5 @@
 """Blender shows an exported voxel grid where it is, and as dense as it is."""
 
-import os
 import subprocess
 from pathlib import Path
 
@@ -18,10 +17,7 @@ SCRIPT = Path(__file__).with_name("blender_render.py")
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("half", [False, True])
-def test_blender_renders_what_was_exported(tmp_path, half):
-    python = os.environ.get("VOXFIELD_BLENDER_PYTHON")
-    if python is None:
-        pytest.skip("needs Blender: set VOXFIELD_BLENDER_PYTHON to a Python that has bpy")
+def test_blender_renders_what_was_exported(blender, tmp_path, half):
     # A slab of 1 by 0.5 by 1, off the middle, within a larger box.
     stored = torch.zeros(16, 16, 16, dtype=torch.bool)
     stored[4:12, 8:12, 4:12] = True
@@ -29,7 +25,7 @@ def test_blender_renders_what_was_exported(tmp_path, half):
     path = write_voxel_vdb(tmp_path / "slab.vdb", grid, half=half)
     out = tmp_path / "slab.png"
     done = subprocess.run(
-        [python, str(SCRIPT), str(path), str(out)], capture_output=True, text=True, check=False, timeout=500
+        [blender, str(SCRIPT), str(path), str(out)], capture_output=True, text=True, check=False, timeout=500
     )
     assert out.is_file(), done.stderr[-2000:]
     seen = np.asarray(Image.open(out).convert("RGB"), dtype=float)[..., 0] / 255

@@ -1,0 +1,83 @@
+"""Where a page begins and comes back to, without a browser: what it is told is looked at."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from voxfield.geometry.bounds import Bounds
+from voxfield.geometry.camera import Cameras
+from voxfield.viewer.standpoint import Beginning, Standpoint
+
+pytest.importorskip("viser", reason="needs viser")
+BEGINNING = Beginning((1.0, -2.0, 0.5), (0.0, 0.0, 0.25), 0.8)
+
+
+class Client:
+    """A page whose camera stands somewhere."""
+
+    def __init__(self, position: tuple[float, ...], look_at: tuple[float, ...] = (0.0, 0.0, 0.0)) -> None:
+        self.told = list[Any]()
+        self.camera = SimpleNamespace(position=position, look_at=look_at, up_direction=(0.0, 0.0, 1.0), fov=1.3)
+        self._websock_connection = SimpleNamespace(queue_message=self.told.append)
+
+    def began(self) -> dict[str, tuple[float, ...]]:
+        """Where the page thinks that it began."""
+        assert all(message.initial for message in self.told)
+        names = {type(message).__name__: message for message in self.told}
+        return {
+            "position": names["SetCameraPositionMessage"].position,
+            "look_at": names["SetCameraLookAtMessage"].look_at,
+            "up": names["SetCameraUpDirectionMessage"].position,
+        }
+
+
+def test_a_new_page_is_put_where_pages_begin_and_one_that_comes_back_is_left_alone() -> None:
+    new, back = Client((3.0, 3.0, 3.0)), Client((0.5, 4.0, 1.0))
+    Standpoint(new, BEGINNING)
+    assert (new.camera.position, new.camera.look_at, new.camera.fov) == ((1.0, -2.0, 0.5), (0.0, 0.0, 0.25), 0.8)
+    standpoint = Standpoint(back, BEGINNING)
+    assert (back.camera.position, back.camera.fov) == ((0.5, 4.0, 1.0), 1.3)
+    standpoint.begin()
+    assert back.camera.position == (1.0, -2.0, 0.5)
+
+
+def test_a_page_at_rest_comes_back_to_where_it_stands() -> None:
+    client = Client((0.5, 4.0, 1.0))
+    standpoint = Standpoint(client, BEGINNING)
+    standpoint.keep()
+    assert client.began() == {"position": (0.5, 4.0, 1.0), "look_at": (0.0, 0.0, 0.0), "up": (0.0, 0.0, 1.0)}
+    client.told.clear()
+    standpoint.keep()
+    assert not client.told, "once is enough"
+    client.camera.position = (0.0, 4.0, 2.0)
+    standpoint.moved()
+    standpoint.keep()
+    assert client.began()["position"] == (0.0, 4.0, 2.0)
+
+
+def test_nothing_is_said_to_a_page_that_is_on_its_way() -> None:
+    """viser drops a message that was not sent yet for a later one of its kind: the page would not go there."""
+    client = Client((0.5, 4.0, 1.0))
+    standpoint = Standpoint(client, BEGINNING)
+    standpoint.begin()
+    standpoint.keep()
+    assert not client.told
+    standpoint.moved()
+    standpoint.keep()
+    assert client.began()["position"] == BEGINNING.position
+
+
+def test_pages_begin_before_all_of_the_subject_or_at_the_first_photograph(around: Cameras) -> None:
+    bounds = Bounds(minimum=(0.0, 0.0, 0.0), maximum=(2.0, 4.0, 2.0))
+    whole = Beginning.of(bounds, None)
+    assert whole.look_at == (1.0, 2.0, 1.0)
+    assert np.linalg.norm(np.subtract(whole.position, whole.look_at)) > 4
+    assert whole.fov is None
+    taken = Beginning.of(bounds, around)
+    assert taken.position == pytest.approx(around.origins[0].tolist())
+    ahead = torch.tensor(taken.look_at) - torch.tensor(taken.position)
+    torch.testing.assert_close(ahead / ahead.norm(), around.forward[0])
+    assert taken.fov == pytest.approx(2 * np.arctan(30 / 60))
