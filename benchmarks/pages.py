@@ -59,7 +59,7 @@ Every table says how it was made and on which machine; the files behind them are
 time leaves out compilation and evaluation. Each training of a curve is a run of its own, whose learning rate falls to
 its end within the time it was given: a shorter run is not a piece of a longer one. PSNR is of the mean squared error
 per image over a white background, averaged over all held-out images; SSIM is Gaussian, window 11, sigma 1.5, inside
-the image.
+the image. "7 at 1/2" are seven held-out photographs at half their width and height, as they were trained on.
 
 On a machine that others use too, look at the best and at the processor time beside the median. What a method computes
 is told in [its own page](methods/grid-ngp.md), why it is done so in the [decisions](decisions/index.md).
@@ -130,10 +130,11 @@ def in_order(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def readme_results(results: Sequence[dict[str, Any]]) -> str:
-    """The README's table: test PSNR by capture and training time."""
+    """The README's table: test PSNR by capture and training time, and on which machine each was measured."""
+    curves = [result for result in in_order(results) if result["kind"] == "train-curve"]
     rows = [
         [
-            str(result["name"]),
+            f"{result['name']}, {size}" if (size := _size(point)) else str(result["name"]),
             str(result["recipe"]),
             f"{point['minutes']:.0f} min" if point["minutes"] >= 1.5 else f"{60 * point['minutes']:.0f} s",
             _number(point["psnr"], ".2f", " dB"),
@@ -141,18 +142,29 @@ def readme_results(results: Sequence[dict[str, Any]]) -> str:
             _rate(point["rays_per_second"]),
             _rate(point["render_rays_per_second"]),
         ]
-        for result in in_order(results)
-        if result["kind"] == "train-curve"
+        for result in curves
         for point in result["points"]
     ]
     if not rows:
         return ""
     head = ["capture", "recipe", "training", "test PSNR", "SSIM", "rays/s training", "rays/s rendering"]
-    machine = next(machine for result in in_order(results) for machine in _machines(result))
+    measured: dict[str, list[str]] = {}
+    for result in curves:
+        for line in dict.fromkeys(machine["line"] for machine in _machines(result)):
+            measured.setdefault(line, []).append(f"{result['name']} by {result['recipe']}")
+    first, *others = measured
+    on = "".join(f"; {' and '.join(measured[line])} on {line}" for line in others)
+    sizes = "1/2, 1/8: of the photographs' width. " if any(", 1/" in row[0] for row in rows) else ""
     return (
         f"{markdown_table(head, rows, text_columns=2)}\n"
-        f"On {machine['line']}; no GPU. [All results](docs/results.md), with their commands.\n"
+        f"{sizes}On {first}{on}; no GPU. [All results](docs/results.md), with their commands.\n"
     )
+
+
+def _size(point: dict[str, Any]) -> str:
+    """How wide the photographs were that a point was measured on, as a share of the capture's; empty: as they are."""
+    downscale = point.get("protocol", {}).get("resize", {}).get("downscale", 1)
+    return "" if downscale == 1 else f"1/{downscale}"
 
 
 def replace_block(text: str, content: str) -> str:
@@ -265,10 +277,11 @@ def _kernels(result: dict[str, Any]) -> str:
 def _train_curve(result: dict[str, Any]) -> str:
     speeds = ["rays/s training", "rays/s rendering"]
     return markdown_table(
-        ["given", "minutes", "steps", "PSNR, dB", "SSIM", "LPIPS", *speeds, "peak memory"],
+        ["given", "held-out views", "minutes", "steps", "PSNR, dB", "SSIM", "LPIPS", *speeds, "peak memory"],
         [
             [
                 point["budget"] + "".join(f"<br>`{override}`" for override in point["overrides"]),
+                f"{point['num_images']}{_size(point) and f' at {_size(point)}'}",
                 f"{point['minutes']:.1f}",
                 f"{point['steps']:,}",
                 _number(point["psnr"], ".2f"),

@@ -510,9 +510,21 @@ def test_the_readmes_table_lies_between_its_markers(benchmark) -> None:
     assert filled.startswith("before\n")
     assert filled.endswith(f"{pages.README_END}\nafter\n")
     assert "| lego | grid-ngp | 60 s | 30.00 dB | 0.950 | 61,200 | 250,000 |" in filled
+    assert f"\nOn {MACHINE['line']}; no GPU." in filled
     assert pages.replace_block(filled, "") == pages.replace_block(text, "")
     with pytest.raises(ValueError, match=r"README\.md"):
         pages.replace_block("no markers", "")
+
+
+def test_a_measurement_names_its_own_machine_and_size(benchmark) -> None:
+    pages = benchmark("pages")
+    small = {"protocol": {"resize": {"downscale": 2}}, "num_images": 7, "machine": {**MACHINE, "line": "Z80, 1 thread"}}
+    elsewhere = {**curve(point("2 min", 2.0, **small)), "name": "fox", "recipe": "nerfacto"}
+    table = pages.readme_results([curve(point("1 min", 1.0)), elsewhere])
+    assert "| fox, 1/2 | nerfacto | 2 min |" in table
+    assert f"On {MACHINE['line']}; fox by nerfacto on Z80, 1 thread; no GPU." in table
+    assert "| 2 min | 7 at 1/2 | 2.0 | 100 | 30.00 |" in pages.result_table(elsewhere)
+    assert "| 1 min | 25 | 1.0 | 100 | 30.00 |" in pages.result_table(curve(point("1 min", 1.0)))
 
 
 # ---------------------------------------------------------------------------------------------------- the repository

@@ -276,6 +276,10 @@ def test_grids_that_do_not_fit_are_not_begun_from(
     assert "has no voxels to begin with" in capsys.readouterr().err
     assert main(["train", "plenoxels", data, "--output", str(trained.path), "--resume", "--from", str(path)]) == 2
     assert "Leave out one of the two" in capsys.readouterr().err
+    assert main([*command[:8], "--from", str(trained.path)]) == 2
+    assert f"voxfield export vdb {trained.path} --output voxels.vdb" in capsys.readouterr().err
+    assert main([*command[:8], "--from", str(tmp_path / "gird.vdb")]) == 2
+    assert "gird.vdb: there is no such file" in capsys.readouterr().err
 
 
 def test_other_fields_are_sampled(tiny_capture: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 import voxfield
 from voxfield.cli.__main__ import main
+from voxfield.data.shape_batches import ShapeRayOptions, resolve_options
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.storage.shape_dataset import open_shapes
 
@@ -132,7 +133,7 @@ def test_a_damaged_block_is_named_and_the_others_traced(dataset, tmp_path):
     assert traced.summary["processed"] > 5
 
 
-def test_the_command_line(tmp_path, capsys):
+def test_the_command_line(tmp_path, capsys, monkeypatch):
     (tmp_path / "wedge.obj").write_text(OBJ)
     dataset, output = str(tmp_path / "dataset"), str(tmp_path / "rays")
     assert main(["dataset", "build", str(tmp_path / "wedge.obj"), "--output-dir", dataset, "--resolution", "16",
@@ -152,5 +153,12 @@ def test_the_command_line(tmp_path, capsys):
         "Traced",
     ):
         assert expected in said
+    # Elsewhere than in the dataset's folder: rays lie where `train raynet` looks for them.
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["dataset", "trace", "../dataset", "--sphere-divisions", "1", "--samples-per-view", "3", "--workers",
+                 "1", "--quiet"]) == 0  # fmt: skip
+    assert resolve_options(Path(dataset), ShapeRayOptions()).rays == str(tmp_path / "ray_dataset_hierarchical")
+    assert not list(Path().iterdir())
     assert main(["dataset", "build", str(tmp_path / "none.obj"), "--output-dir", dataset]) == 2
     assert "no such file or folder" in capsys.readouterr().err

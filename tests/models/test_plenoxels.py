@@ -203,6 +203,15 @@ def test_memory_is_bounded() -> None:
     assert model.grid.num_voxels > seen / 2
 
 
+def test_a_bound_on_voxels_bounds_what_a_stage_needs_beside_them() -> None:
+    free, bound, ample = (
+        make(resolutions=((8, 8, 8), (400, 400, 400)), refine_at=(0.5,), max_bytes=most).config.step_bytes()
+        for most in (None, 5 * 10**6, 10**9)
+    )
+    # Grids have 5 bytes of links a place, so the bounded one never has more than a million places of 64 million.
+    assert free == ample == bound * 64
+
+
 def test_the_least_visible_go_before_the_resolution_does() -> None:
     def refined(max_bytes: int | None) -> Plenoxels:
         model = make(

@@ -97,8 +97,8 @@ def _train(
     with task.ranks.one_first():
         compile_seconds = compile_kernels(experiment.recipe, task.placement, task.progress)
     reset_peak_memory(device)
-    if task.start is not None and state is None:
-        _start_from(model, task.start, experiment.recipe, task.progress)
+    if isinstance(model, Plenoxels) and task.start is not None and state is None:
+        _start_from(model, task.start, task.progress)
     experiment = dataclasses.replace(experiment, model=model.config)
     measure = None
     if held_out is not None and experiment.trainer.evaluation_images:
@@ -175,10 +175,8 @@ def _quick_evaluation(
     return {"split": captures.split, **{name: result[name] for name in ("psnr", "ssim", "lpips")}}
 
 
-def _start_from(model: Model, path: Path, recipe: str, progress: Progress) -> None:
+def _start_from(model: Plenoxels, path: Path, progress: Progress) -> None:
     """Give ``model`` the voxel grid of a file: OpenVDB's, svox2's or a compact one."""
-    if not isinstance(model, Plenoxels):
-        raise InputError(f"start: {recipe} has no voxels to begin with. Train plenoxels, plenoxels-fast or -llff.")
     try:
         if is_archive(path):
             grid, left_out = read_archive(path)

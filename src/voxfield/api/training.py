@@ -20,7 +20,7 @@ from voxfield.checks import check_bytes
 from voxfield.distributed.devices import Placement, place
 from voxfield.distributed.memory import memory_bound
 from voxfield.distributed.ranks import Ranks, joined, launched
-from voxfield.errors import InputError
+from voxfield.errors import InputError, MissingFileError
 from voxfield.recipes import ON_A_CPU, data_kind, for_device, load_recipe, read_settings
 from voxfield.storage.one_writer import only_writer
 from voxfield.storage.remote import local
@@ -124,8 +124,8 @@ def train(
         else:
             experiment = load_recipe(_stand_in(recipe, placement, overrides, config), _expected_minutes(steps, minutes))
         begin = _starting_grid(None if again else start, record)
-        if begin is not None and data_kind(recipe) != "photographs":
-            raise InputError(f"start: {recipe} has no voxels to begin with. Train plenoxels, plenoxels-fast or -llff.")
+        if begin is not None and not hasattr(experiment.model, "max_bytes"):
+            raise InputError(f"start (--from): {recipe} has no voxels to begin with; plenoxels recipes have.")
         explicit = {"capture.cache_bytes": None if image_cache is None else check_bytes("image_cache", image_cache)}
         if max_memory is not None:
             if not hasattr(experiment.model, "max_bytes"):
@@ -223,10 +223,22 @@ def _source(
 
 def _starting_grid(start: str | os.PathLike[str] | None, record: RunRecord[Experiment] | None) -> Path | None:
     """The file that training begins with: of a resumed run the one it began with."""
+    if record is None and start is not None:
+        path = Path(start).resolve()
+        if path.is_dir():
+            raise InputError(
+                f"start (--from): {start}: expected a .vdb file or svox2's ckpt.npz, got a folder. Of a run: "
+                f"voxfield export vdb {start} --output voxels.vdb"
+            )
+        if not path.is_file():
+            raise MissingFileError(f"start (--from): {start}: there is no such file.")
+        return path
     if record is None:
-        return None if start is None else Path(start).resolve()
+        return None
     if start is not None:
-        raise InputError("start: a run that is resumed goes on from its own checkpoint. Leave out one of the two.")
+        raise InputError(
+            "start (--from): a run that is resumed goes on from its own checkpoint. Leave out one of the two."
+        )
     begun = record.extra.get("start")
     return None if begun is None else local(str(begun))
 

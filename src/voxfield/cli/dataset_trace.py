@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from voxfield.cli.options import optional
+from voxfield.cli.options import Address, optional
 
 EXAMPLE = "voxfield dataset trace dataset --output-dir rays --sphere-divisions 4 --samples-per-view 3000"
 
@@ -16,7 +16,7 @@ def command(
     dataset: Annotated[Positional[Path], arg(metavar="DATASET")],
     /,
     *,
-    output_dir: Annotated[Path, arg(metavar="DIR")] = Path("ray_dataset_hierarchical"),
+    output_dir: Annotated[Path | None, optional("DIR")] = None,
     sphere_divisions: Annotated[int, arg(metavar="N")] = 4,
     samples_per_view: Annotated[int, arg(metavar="N")] = 3000,
     adaptive_sampling: bool = False,
@@ -38,7 +38,8 @@ def command(
 
     Args:
         dataset: its folder.
-        output_dir: folder for the rays: a new or empty one, or one that an earlier call made.
+        output_dir: folder for the rays: a new or empty one, or one that an earlier call made; ray_dataset_hierarchical
+            beside the dataset, where train raynet looks for it, when not given.
         sphere_divisions: N * N cameras around each block.
         samples_per_view: rays of a camera, a third on each face.
         adaptive_sampling: half as many rays at each finer level, but not fewer than min-samples.
@@ -59,7 +60,10 @@ def command(
     from voxfield.distributed.worker_server import begin_server
 
     begin_server("voxfield.jobs.trace_shapes", executor=executor, workers=workers)
+    if output_dir is None:
+        from voxfield.storage.shape_rays import USUAL_FOLDER
 
+        output_dir = (dataset if isinstance(dataset, Address) else dataset.resolve()).parent / USUAL_FOLDER
     traced = voxfield.trace_shapes(
         dataset,
         output_dir,

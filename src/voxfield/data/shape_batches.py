@@ -15,9 +15,8 @@ from voxfield.distributed.ranks import ALONE, Ranks
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.storage.remote import local, shown, url_of
 from voxfield.storage.shape_dataset import open_shapes
-from voxfield.storage.shape_rays import open_rays
+from voxfield.storage.shape_rays import USUAL_FOLDER, open_rays
 
-_RAYS = "ray_dataset_hierarchical"
 _LARGEST_BLOCK = 16
 """Voxels along an axis of the blocks that a training takes when nobody chooses a level."""
 
@@ -87,8 +86,8 @@ def resolve_options(dataset: Path, options: ShapeRayOptions) -> ShapeRayOptions:
     about = open_shapes(dataset).about
     named, home = options.rays, shown(dataset)
     if named is None and url_of(home) is not None:
-        named = f"{home.rsplit('/', 1)[0]}/{_RAYS}"
-    rays = dataset.resolve().parent / _RAYS if named is None else local(named)
+        named = f"{home.rsplit('/', 1)[0]}/{USUAL_FOLDER}"
+    rays = dataset.resolve().parent / USUAL_FOLDER if named is None else local(named)
     if not rays.is_dir():
         raise MissingFileError(
             f"{rays}: no rays there. Name their folder with --set data.rays=DIR, or trace them:\n"

@@ -217,7 +217,11 @@ class PlenoxelsConfig:
 
     def step_bytes(self) -> int:
         """Memory beside the voxels: of a training step, or of finding out which voxels a stage begins with."""
-        return max(self.rays_per_batch * _RAY_BYTES, max(map(math.prod, self.resolutions)) * _PLACE_BYTES)
+        places = max(map(math.prod, self.resolutions))
+        if self.max_bytes is not None:
+            # Grids with more places than that are never taken: their links alone would not fit.
+            places = min(places, self.max_bytes // LINK_BYTES)
+        return max(self.rays_per_batch * _RAY_BYTES, places * _PLACE_BYTES)
 
     def fits(self, resolution: Resolution, voxels: int) -> bool:
         """Whether so many ``voxels`` are within ``max_bytes``."""

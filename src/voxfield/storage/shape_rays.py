@@ -29,6 +29,8 @@ from voxfield.storage.mapped_arrays import INDEX, check_lengths, file_checksum, 
 from voxfield.storage.npz import npz_bytes, read_npy_header, read_npz
 from voxfield.storage.shapes import METADATA, Layout, read_json_object
 
+USUAL_FOLDER: Final = "ray_dataset_hierarchical"
+"""Of a dataset's rays, beside the dataset."""
 PACKED: Final = "packed"
 COLUMNS: Final[dict[str, tuple[str, tuple[int, ...]]]] = {
     "origins": ("<f4", (3,)),

@@ -263,7 +263,11 @@ def _coerce_collection(value: Any, origin: Any, inner: tuple[Any, ...]) -> Any:
     if origin is dict and isinstance(value, _Text):
         value = _read_pairs(value)
     if isinstance(value, _Text):
+        if value.startswith("("):  # as Python, and the tables of the documents, write tuples
+            value = value.translate(str.maketrans("()", "[]"))
         value = _read_text(value)
+        if isinstance(value, int | float) and inner[-1] is Ellipsis:  # --set capture.scales=4
+            value = [value]
     if origin is dict:
         if not isinstance(value, Mapping):
             raise _MisfitError
