@@ -112,11 +112,13 @@ def test_what_lies_beyond_the_region_is_baked_too(tmp_path: Path, tiny: tuple[st
     write_nerfstudio(tmp_path / "capture", posed_images(count=8, resolution=24), aabb_scale=4)
     source = tmp_path / "source"
     voxfield.train("grid-ngp", tmp_path / "capture", output=source, steps=60, device="cpu", quiet=True, overrides=tiny)
-    settings = (*FEW, "model.spheres.height=12", "model.spheres.layers=6")
+    # Spheres that take more memory than the grid, which the training must not make smaller than those sampled.
+    settings = (*FEW, "model.spheres.height=128", "model.spheres.layers=6")
     baked = voxfield.bake(
         source, tmp_path / "baked", resolution=24, steps=20, quiet=True, device="cpu", overrides=settings
     )
     assert baked.run.model.spheres is not None
+    assert baked.run.model.spheres.links.shape == (6, 128, 256)
     assert "sees beyond the grid" in baked.notes[0]
     assert baked.lost is not None
     assert baked.lost < 6.0

@@ -46,10 +46,15 @@ def test_spheres_take_the_size_of_what_is_loaded() -> None:
     fresh = SphereLayers(4, 5)
     fresh.load_state_dict(pruned.state_dict())
     assert fresh.num_texels == 67
+    wider = SphereLayers(4, 9)
+    wider.load_state_dict(pruned.state_dict())
+    assert wider.num_texels == 67
+    assert torch.equal(wider.links, pruned.links)
     state = pruned.state_dict()
     for changed, message in (
         ({"links": state["links"] + 1}, "links: expected -1 or rows below 67"),
         ({"links": state["links"][:2]}, "links: expected shape"),
+        ({"links": state["links"][:, :3]}, "links: expected shape"),
         ({"rgb": state["rgb"][:5]}, "rgb: expected shape"),
     ):
         with pytest.raises(RuntimeError, match=message):

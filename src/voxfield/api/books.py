@@ -181,7 +181,10 @@ def default_run_dir(recipe: str, data: str | os.PathLike[str]) -> Path:
 def refuse_to_overwrite(run_dir: Path) -> None:
     """Raise InputError if ``run_dir`` holds a run."""
     if any((run_dir / name).exists() for name in ("experiment.json", "log.jsonl")) or list_checkpoints(run_dir):
-        raise InputError(f"{run_dir}: holds a run already. Continue it with --resume, or name another --output.")
+        raise InputError(
+            f"{run_dir}: holds a run already. Name another --output, or go on with it: voxfield train RECIPE "
+            f"--output {run_dir} --resume"
+        )
 
 
 def _peak_memory(device: torch.device) -> dict[str, int | None]:

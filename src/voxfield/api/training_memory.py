@@ -59,8 +59,8 @@ def within_memory(
     # Pictures first, but never so many that voxels have less than twice as much.
     pictures = min(_pictures_bytes(store), store.cache_bytes, left // 3)
     most = max(1, int((left - pictures) / _REFINING))
-    if config.max_bytes is None or config.max_bytes > most:
-        config = dataclasses.replace(config, max_bytes=min(most, _all_voxels(config)))
+    if _most_voxels(config) > most:
+        config = dataclasses.replace(config, max_bytes=most)
     return dataclasses.replace(experiment, model=config)
 
 
@@ -155,12 +155,7 @@ def _pictures_bytes(store: ImageStore) -> int:
 
 
 def _most_voxels(config: PlenoxelsConfig) -> int:
-    """Bytes of the voxels at most."""
-    most = _all_voxels(config)
-    return most if config.max_bytes is None else min(config.max_bytes, most)
-
-
-def _all_voxels(config: PlenoxelsConfig) -> int:
-    """Bytes of the voxels if no stage dropped any, and of the spheres."""
+    """Bytes of the voxels at most: if no stage dropped any, and of the spheres; or what the settings allow."""
     grids = [config.bytes_of(size, size[0] * size[1] * size[2]) for size in config.resolutions]
-    return max(grids) + config.spheres.bytes_of(config.spheres.height)
+    most = max(grids) + config.spheres.bytes_of(config.spheres.height)
+    return most if config.max_bytes is None else min(config.max_bytes, most)

@@ -126,13 +126,16 @@ class SphereLayers(torch.nn.Module):
         self.density, self.rgb = torch.nn.Parameter(other.density.data), torch.nn.Parameter(other.rgb.data)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        """Take the size of what is loaded: pruned spheres have fewer texels than fresh ones."""
+        """Take the size of what is loaded: pruned spheres have fewer texels than fresh ones, and where memory was
+        short, or is now, theirs are wider or narrower.
+        """
         saved = {name: state_dict.get(prefix + name) for name in ("links", "density", "rgb")}
         errors: list[str] = args[-1]
         if all(isinstance(value, torch.Tensor) for value in saved.values()):
             links, density, rgb = (cast(torch.Tensor, value) for value in saved.values())
             try:
-                check_shape("links", links, tuple(self.links.shape))
+                height = links.shape[1] if links.ndim == 3 else self.links.shape[1]
+                check_shape("links", links, (len(self.links), height, 2 * height))
                 check_dtype("links", links, (torch.int32,))
                 check_shape("density", density, ("N",))
                 check_shape("rgb", rgb, (len(density), 3))
@@ -142,6 +145,8 @@ class SphereLayers(torch.nn.Module):
             except InputError as error:
                 errors.append(str(error))
                 return
-            self.density = torch.nn.Parameter(torch.empty_like(density, device=self.links.device))
-            self.rgb = torch.nn.Parameter(torch.empty_like(rgb, device=self.links.device))
+            device = self.links.device
+            self.register_buffer("links", torch.empty_like(links, device=device))
+            self.density = torch.nn.Parameter(torch.empty_like(density, device=device))
+            self.rgb = torch.nn.Parameter(torch.empty_like(rgb, device=device))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
