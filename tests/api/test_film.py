@@ -173,6 +173,8 @@ def test_depth_that_is_missing_is_made(run: Any, tmp_path: Path, looks) -> None:
         ("orbit", {"fps": 0.0, "frames": 1, "format": "video"}, InputError, "fps"),
         ("orbit", {"fps": 1e9, "frames": 1, "format": "video"}, InputError, "fps"),
         ("orbit", {"frames": 0}, InputError, "frames"),
+        ("orbit", {"seconds": -1.0}, InputError, "seconds: expected a value above 0"),
+        ("orbit", {"seconds": float("inf")}, InputError, "seconds: expected a value above 0 and at most 86400"),
     ],
 )
 def test_films_that_cannot_be(run: Any, tmp_path: Path, path, options, fault, message) -> None:

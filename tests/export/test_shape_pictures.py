@@ -47,6 +47,11 @@ def test_objects_turn(shape_dataset, tmp_path, capsys):
     assert all(np.abs(one - two).max() > 40 for one, two in itertools.pairwise(pictures)), "it turns"
     with pytest.raises(InputError, match="frames: expected a value at least 2"):
         voxfield.view_shapes(shape_dataset, folder, turntable=True, frames=1)
+    assert main([*view, "--turntable", str(tmp_path / "turning.avi")]) == 2
+    assert main([*view, "--output", str(tmp_path / "sheet.jpg")]) == 2
+    said = capsys.readouterr().err
+    assert "turning.avi: expected a file that ends in .mp4, or a folder" in said
+    assert "sheet.jpg: expected a file that ends in .png" in said
     av = pytest.importorskip("av", reason="videos need PyAV")
     assert main([*view, "--turntable", str(video)]) == 0
     with av.open(str(video)) as container:

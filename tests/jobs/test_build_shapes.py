@@ -135,7 +135,7 @@ def test_damaged_symmetries_are_found(meshes, tmp_path):
         open_shapes(tmp_path / "p")
 
 
-def test_a_second_call_does_only_what_is_missing(meshes, tmp_path):
+def test_a_second_call_does_only_what_is_missing(meshes, tmp_path, capsys):
     output = tmp_path / "d"
     assert build(meshes, output, num_objects=2).made == 2
     assert build(meshes, output).made == 2
@@ -148,7 +148,8 @@ def test_a_second_call_does_only_what_is_missing(meshes, tmp_path):
     assert content(output) == before
     build(meshes, tmp_path / "fresh")
     assert content(tmp_path / "fresh") == before
-    assert build(meshes, output, min_resolution=8).made == 4
+    assert build(meshes, output, min_resolution=8, quiet=False).made == 4
+    assert "has other blocks; it is made anew" in " ".join(capsys.readouterr().err.split())
 
 
 def test_processes_give_the_same_bytes(meshes, tmp_path):

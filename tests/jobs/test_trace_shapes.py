@@ -112,7 +112,7 @@ def test_errors_teach(dataset, tmp_path):
         trace(dataset, tmp_path / "rays", max_level=3)
     with pytest.raises(InputError, match="samples_per_view"):
         trace(dataset, tmp_path / "rays", samples_per_view=2)
-    with pytest.raises(MissingFileError, match=r"no dataset \(metadata.json is missing\)"):
+    with pytest.raises(MissingFileError, match=r"no dataset \(metadata.json is missing\). Make one"):
         trace(tmp_path, tmp_path / "rays")
     with pytest.raises(InputError, match="holds other files"):
         trace(dataset, dataset)

@@ -321,7 +321,16 @@ def make_film(
         base: the cameras along which paths that have a name lead, asked for only of these.
         target: (3,): what the eyes of stereo look at.
         unbounded: whether there is something around the cameras.
+
+    Raises:
+        InputError: options out of range, or that do not suit the path or the cameras.
+        MissingFileError, FormatError: no such path, or a damaged one.
     """
+    if frames is not None:
+        check_range("frames", frames, minimum=1)
+    for name, value, most in (("seconds", seconds, 86_400), ("fps", fps, 1000)):
+        if value is not None:
+            check_range(name, value, above=0, maximum=most)
     if kind in PATH_KINDS:
         fps = 24.0 if fps is None else fps
         camera, along = camera or "perspective", base()

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from voxfield.checks import check_range
+from voxfield.errors import InputError
 from voxfield.geometry.camera import Cameras
 from voxfield.geometry.paths import look_at
 from voxfield.geometry.rays import Rays
@@ -29,6 +30,8 @@ from voxfield.voxels.hierarchy import BlockTree
 _DISTANCE: Final = 1.9
 """Of cameras from the centre, in sides of the cube."""
 _MOST_PICTURES: Final = 10_000
+_OTHER_FILES: Final = (".avi", ".gif", ".jpg", ".jpeg", ".mkv", ".mov", ".png", ".webm")
+"""Endings of files that somebody may expect turning objects in."""
 _RAYS_AT_ONCE: Final = 4096
 _BLOCKS_AT_ONCE: Final = 64
 _TURN_SECONDS: Final = 2.0
@@ -169,6 +172,8 @@ def write_contact_sheet(
         The path.
     """
     _check_pictures(objects, columns, size)
+    if path.suffix.lower() != ".png":
+        raise InputError(f"{path}: expected a file that ends in .png.")
     return write_png(path, _sheet(dataset, objects, columns, shape_cameras(dataset.about.base_resolution, 1, size), 0))
 
 
@@ -199,6 +204,8 @@ def write_turntable(
     """
     _check_pictures(objects, columns, size)
     check_range("frames", frames, minimum=2, maximum=480)
+    if path.suffix.lower() in _OTHER_FILES and not path.is_dir():
+        raise InputError(f"{path}: expected a file that ends in .mp4, or a folder for a GIF of each object.")
     cameras = shape_cameras(dataset.about.base_resolution, frames, size)
 
     def drawn(some: Sequence[int], i: int) -> Tensor:

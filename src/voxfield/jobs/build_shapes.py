@@ -194,6 +194,8 @@ def _build(
     tasks, failures = _plan(chosen, base, work, settings)
     done = _open_finished(output, settings)
     kept = {} if done is None else _keys(done)
+    if done is None and (output / METADATA).is_file():
+        progress.say(f"{output}: the dataset there is damaged, or has other blocks; it is made anew.")
     work.mkdir(parents=True, exist_ok=True)
     pending = [task for task in tasks if task.identity not in kept and not _is_made(task)]
     failures += _make(pending, work, settings, progress) if pending else []

@@ -173,11 +173,13 @@ def read_about(folder: Path) -> tuple[DatasetAbout, dict[str, Any]]:
     """
     path = folder / METADATA
     if not path.is_file():
-        unfinished = (folder / ".build").is_dir()
-        said = (
-            "its building was interrupted: run the same `voxfield dataset build` again" if unfinished else "no dataset"
-        )
-        raise MissingFileError(f"{folder}: {said} ({METADATA} is missing).")
+        if (folder / ".build").is_dir():
+            said = f"its building was interrupted: run the same `voxfield dataset build` again ({METADATA} is missing)."
+        elif folder.is_dir():
+            said = f"no dataset ({METADATA} is missing). Make one: voxfield dataset build MESHES --output-dir DATASET"
+        else:
+            said = f"no such folder. Make a dataset: voxfield dataset build MESHES --output-dir {folder}"
+        raise MissingFileError(f"{folder}: {said}")
     content = read_json_object(path)
     try:
         about = DatasetAbout(
