@@ -74,7 +74,7 @@ def test_the_command_writes_every_format_and_metrics(
     formats = ["hdf5", "tiff", "vdb", "mesh", "points", "sheet", "turntable"]
     arguments = ["sample", "diffusion", str(run.path), "--num", "3", "--sampler", "dpm-solver++", "--steps", "3"]
     arguments += ["--output", str(tmp_path), "--threshold", "0.01", "--reference", "procedural", "--quiet"]
-    assert main([*arguments, "--formats", *formats]) == 0
+    assert main([*arguments, "--formats", *formats, "--method", "dual_contouring"]) == 0
     assert "coverage" in capsys.readouterr().out
     with h5py.File(tmp_path / "samples.h5") as file:
         assert file["voxels"].shape == (3, 8, 8, 8)

@@ -33,6 +33,12 @@ def test_a_mesh(run, tmp_path, capsys) -> None:
     low, high = run.captures.bounds.tensor().numpy()
     step = (high - low).max() / 24
     assert ((mesh.vertices >= low - step) & (mesh.vertices <= high + step)).all()
+    sharp = tmp_path / "sharp.ply"
+    assert main(["export", "mesh", str(run.path), "--output", str(sharp), *options, "--method", "dual_contouring"]) == 0
+    other = trimesh.load_mesh(sharp, process=False)
+    assert other.is_watertight
+    assert other.volume == pytest.approx(mesh.volume, rel=0.05)
+    assert len(other.faces) != len(mesh.faces)
     done = run.export_mesh(tmp_path / "b.ply", resolution=24, opacity=0.2, space="capture", quiet=True)
     assert done.faces == len(mesh.faces)
     back = trimesh.load_mesh(done.file, process=False)

@@ -94,9 +94,14 @@ def test_on_the_command_line(ball, tmp_path, capsys):
     volume, mesh = str(tmp_path / "b.vdb"), str(tmp_path / "b.glb")
     assert main(["voxelise", str(ball), volume, "--resolution", "16"]) == 0
     assert main(["vdb", "mesh", volume, mesh, "--level", "0.5"]) == 0
+    assert "triangles" in capsys.readouterr().out
+    sharp = str(tmp_path / "sharp.ply")
+    assert main(["vdb", "mesh", volume, sharp, "--method", "dual_contouring"]) == 0
+    assert trimesh.load_mesh(sharp).is_watertight
+    assert main(["vdb", "mesh", volume, sharp, "--method", "cubes"]) == 2
+    capsys.readouterr()
     assert main(["vdb", "compare", volume, volume]) == 0
     said = capsys.readouterr().out
-    assert "triangles" in said
     assert "iou" in said
     assert main(["vdb", "compare", volume, volume, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rmse"] == 0.0

@@ -9,6 +9,7 @@ from voxfield.data.synthetic import posed_images
 from voxfield.errors import InputError
 from voxfield.export.depth_fusion import DepthView, block_count, chosen_views, fused
 from voxfield.geometry.bounds import Bounds
+from voxfield.voxels.isosurface import SurfaceMethod
 
 BOUNDS = Bounds(minimum=(-1.0, -1.0, -1.0), maximum=(1.0, 1.0, 1.0))
 CAMERAS = posed_images(count=24, resolution=64).cameras
@@ -24,9 +25,10 @@ def ball_seen(i: int, radius: float = 0.6) -> DepthView:
     return DepthView(camera=CAMERAS[i], distance=distance.view(64, 64))
 
 
-def test_a_ball_is_found_where_it_is() -> None:
+@pytest.mark.parametrize("method", ["marching_cubes", "dual_contouring"])
+def test_a_ball_is_found_where_it_is(method: SurfaceMethod) -> None:
     told: list[int] = []
-    found = fused([ball_seen(i) for i in range(len(CAMERAS))], BOUNDS, NODES, told.append)
+    found = fused([ball_seen(i) for i in range(len(CAMERAS))], BOUNDS, NODES, told.append, method)
     assert sum(told) == block_count(NODES) == 125
     step = 2 / 32
     places = -1 + found.vertices * step
@@ -39,8 +41,9 @@ def test_a_ball_is_found_where_it_is() -> None:
     assert mesh.is_winding_consistent
 
 
-def test_what_no_camera_saw_is_left_open() -> None:
-    one = fused([ball_seen(0)], BOUNDS, NODES, lambda _: None)
+@pytest.mark.parametrize("method", ["marching_cubes", "dual_contouring"])
+def test_what_no_camera_saw_is_left_open(method: SurfaceMethod) -> None:
+    one = fused([ball_seen(0)], BOUNDS, NODES, lambda _: None, method)
     mesh = trimesh.Trimesh(-1 + one.vertices / 16, one.faces, process=False)
     assert not mesh.is_watertight
     towards = CAMERAS.origins[0].numpy()

@@ -2,6 +2,7 @@
 
 import dataclasses
 from contextlib import contextmanager
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from voxfield.models.plenoxels import Plenoxels
 from voxfield.models.plenoxels_config import SpheresConfig
 from voxfield.recipes import smallest_model
 from voxfield.storage.surface_files import ColouredSurface
+from voxfield.voxels.isosurface import SurfaceMethod
 
 BOUNDS = Bounds(minimum=(-1.0, -1.0, -1.0), maximum=(1.0, 1.0, 1.0))
 CONFIG = dataclasses.replace(smallest_model("plenoxels"), spheres=SpheresConfig(layers=0))
@@ -74,8 +76,22 @@ def test_a_mesh_lies_around_the_matter() -> None:
     np.testing.assert_allclose(found.colours, np.tile([0.0, 0.2, 0.6], (len(found.colours), 1)), atol=1e-3)
 
 
-def test_a_mesh_of_depth_lies_there_too() -> None:
-    found = mesh_of(box_model(1e3), BOUNDS, CAMERAS, config=MeshConfig(resolution=24, source="depth"))
+def test_the_method_is_the_one_asked_for() -> None:
+    on_edges = []
+    for method in get_args(SurfaceMethod):
+        found = mesh_of(box_model(1e3), BOUNDS, CAMERAS, config=MeshConfig(resolution=32, method=method))
+        assert trimesh.Trimesh(found.vertices, found.faces, process=False).is_watertight
+        assert (found.vertices * found.normals).sum(1).min() > 0
+        steps = (found.vertices + 1) * 16
+        on_edges.append(((np.abs(steps - steps.round()) < 1e-4).sum(1) >= 2).mean())
+    # Marching cubes has vertices on the grid's edges, dual contouring amid its cells.
+    assert on_edges == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("method", ["marching_cubes", "dual_contouring"])
+def test_a_mesh_of_depth_lies_there_too(method: SurfaceMethod) -> None:
+    config = MeshConfig(resolution=24, source="depth", method=method)
+    found = mesh_of(box_model(1e3), BOUNDS, CAMERAS, config=config)
     size = 2 / CONFIG.resolutions[0][0] + 2 / 24
     assert np.abs(found.vertices).max() < 0.5 + size
     assert np.abs(found.vertices).max(1).min() > 0.5 - 2 * size
@@ -136,6 +152,7 @@ def test_an_empty_field_has_no_points() -> None:
         {"opacity": 1.0},
         {"min_part": 2.0},
         {"source": "guess"},
+        {"method": "dual"},
         {"triangles": 3},
         {"texture": 32},
         {"texture": 10_000},

@@ -8,8 +8,10 @@ import trimesh
 from PIL import Image
 
 from voxfield.data.shape_family import procedural_shape
+from voxfield.errors import InputError
 from voxfield.export.volume_samples import write_samples
 from voxfield.storage.vdb import read_vdb
+from voxfield.voxels.isosurface import SurfaceMethod
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +36,9 @@ def test_values_survive(volumes: torch.Tensor, tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.asarray(dense), volumes[1].numpy())
 
 
-def test_surfaces_and_points_lie_on_the_shape(volumes: torch.Tensor, tmp_path: Path) -> None:
-    files = write_samples(tmp_path, volumes, formats=("mesh", "points"), points=500, about={})
+@pytest.mark.parametrize("method", ["marching_cubes", "dual_contouring"])
+def test_surfaces_and_points_lie_on_the_shape(volumes: torch.Tensor, tmp_path: Path, method: SurfaceMethod) -> None:
+    files = write_samples(tmp_path, volumes, formats=("mesh", "points"), points=500, method=method, about={})
     assert [path.name for path in files] == ["sample_0000.ply", "sample_0001.ply"] * 2
     mesh = trimesh.load_mesh(tmp_path / "mesh" / "sample_0000.ply")
     assert mesh.is_watertight
@@ -44,6 +47,12 @@ def test_surfaces_and_points_lie_on_the_shape(volumes: torch.Tensor, tmp_path: P
     cells = np.floor(cloud * 12).astype(int)
     assert len(cloud) == 500
     assert (volumes[0].numpy()[cells[:, 2], cells[:, 1], cells[:, 0]] >= 0.5).mean() > 0.99
+
+
+def test_unknown_methods_are_refused_before_anything_is_written(volumes: torch.Tensor, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="method: unknown value 'cubes'"):
+        write_samples(tmp_path / "new", volumes, formats=("hdf5",), method="cubes", about={})  # type: ignore[arg-type]
+    assert not (tmp_path / "new").exists()
 
 
 def test_pictures_show_all(volumes: torch.Tensor, tmp_path: Path) -> None:

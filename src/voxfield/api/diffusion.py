@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, cast, get_args
 
 import torch
 
@@ -16,7 +16,7 @@ from voxfield.api.places import anywhere
 from voxfield.api.run_memory import NETWORK_LIBRARIES, check_memory, field_part
 from voxfield.api.trained_run import TrainedRun
 from voxfield.api.training_memory import check_network
-from voxfield.checks import check_range
+from voxfield.checks import check_choice, check_range
 from voxfield.data.projections import read_projections
 from voxfield.data.seeds import mix
 from voxfield.data.volume_batches import Split, VolumeSampler, open_volumes, split_indices
@@ -33,6 +33,7 @@ from voxfield.storage.remote import local
 from voxfield.storage.skipped import Skipped
 from voxfield.training.evaluate_volumes import evaluate_volumes
 from voxfield.training.progress import Progress
+from voxfield.voxels.isosurface import SurfaceMethod
 
 _MEASURED: Final = 64
 """Volumes whose latents say what is usual of them."""
@@ -185,6 +186,7 @@ class DiffusionRun(TrainedRun):
         formats: Sequence[str] = ("hdf5", "sheet"),
         threshold: float = 0.5,
         points: int = 4096,
+        method: SurfaceMethod = "marching_cubes",
         reference: str | os.PathLike[str] | None = None,
         memory: int | str | None = None,
         quiet: bool = False,
@@ -203,6 +205,7 @@ class DiffusionRun(TrainedRun):
             formats: see `voxfield.export.volume_samples.FORMATS`.
             threshold: least value of what is inside, above 0 to 1: of surfaces, points, pictures and measures.
             points: of a point cloud.
+            method: of meshes: ``marching_cubes``, or ``dual_contouring``, which keeps sharp edges and corners.
             reference: real volumes to measure against, which writes ``metrics.json``. Of the run's own data those
                 that it was not trained on are taken.
             memory: most memory, in bytes or as ``"8GB"``; what there is to spare if None. What is needed is known
@@ -220,6 +223,7 @@ class DiffusionRun(TrainedRun):
         check_range("threshold", threshold, above=0.0, maximum=1.0)
         check_range("points", points, minimum=1, maximum=100_000_000)
         check_formats(formats)
+        check_choice("method", method, get_args(SurfaceMethod))
         given = {"sampler": sampler, "steps": steps, "eta": eta, "guidance": guidance}
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         sampling = dataclasses.replace(self.experiment.sampling, **changes)
@@ -231,7 +235,9 @@ class DiffusionRun(TrainedRun):
         about = {**dataclasses.asdict(sampling), "seed": seed, "run": str(self.path), "step": self._loaded[1]["step"]}
         if projection is not None:
             about["projection"] = str(projection)
-        files = write_samples(folder, volumes, formats=formats, threshold=threshold, points=points, about=about)
+        files = write_samples(
+            folder, volumes, formats=formats, threshold=threshold, points=points, method=method, about=about
+        )
         result: dict[str, Any] = {"files": files, "notes": self._unasked(condition)}
         if real is not None:
             metrics = evaluate_volumes(volumes, real, self.volumes("train"), threshold=threshold)

@@ -38,6 +38,7 @@ from voxfield.training.experiment import PhotographExperiment
 from voxfield.training.progress import Progress
 from voxfield.training.settings import to_plain
 from voxfield.viewer.subjects import FieldSubject
+from voxfield.voxels.isosurface import SurfaceMethod
 
 
 class FieldRun(TrainedRun):
@@ -233,6 +234,7 @@ class FieldRun(TrainedRun):
         *,
         resolution: int = 256,
         source: MeshSource = "density",
+        method: SurfaceMethod = "marching_cubes",
         opacity: float = 0.5,
         min_part: float = 0.0,
         triangles: int | None = None,
@@ -249,6 +251,7 @@ class FieldRun(TrainedRun):
             resolution: voxels along the longest side of the region of interest, 8 to 768.
             source: ``density``: where a voxel stops ``opacity`` of the light; ``depth``: where the training cameras
                 see surfaces, which suits fields whose density is soft.
+            method: ``marching_cubes``, or ``dual_contouring``, which keeps sharp edges and corners.
             opacity: above 0 and below 1.
             min_part: connected parts with less than this share of all triangles are left out, 0 to 1.
             triangles: at most so many, at least 4; None: as many as are found, with a texture 50,000.
@@ -266,6 +269,7 @@ class FieldRun(TrainedRun):
         config = MeshConfig(
             resolution=resolution,
             source=source,
+            method=method,
             opacity=opacity,
             min_part=min_part,
             triangles=triangles,

@@ -3,7 +3,7 @@
 import functools
 import os
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ import torch
 from voxfield.api.compression import open_volumes
 from voxfield.api.levels import read_voxels
 from voxfield.api.volume_memory import check_volumes, volume_bytes
-from voxfield.checks import check_range
+from voxfield.checks import check_choice, check_range
 from voxfield.data.formats.meshes import VOXELISED_BYTES, TriangleMesh, read_mesh
 from voxfield.distributed.memory import MemoryPart, check_short_job, need_of, process_part
 from voxfield.errors import InputError
@@ -29,6 +29,7 @@ from voxfield.storage.vdb.transform import matrix_of_bounds
 from voxfield.storage.voxel_vdb import METADATA_NAME
 from voxfield.training.progress import Progress
 from voxfield.viewer.volume_subject import COLOURS
+from voxfield.voxels.isosurface import SurfaceMethod
 from voxfield.voxels.sparse import SparseVolume, Tiles
 from voxfield.voxels.surface_points import nearest_points
 from voxfield.voxels.volume_difference import PlacedVolume, VolumeDifference, volume_difference
@@ -159,6 +160,7 @@ def mesh_volume(
     *,
     name: str | None = None,
     level: float | None = None,
+    method: SurfaceMethod = "marching_cubes",
     memory: int | str | None = None,
     quiet: bool = True,
 ) -> SurfaceExport:
@@ -173,6 +175,7 @@ def mesh_volume(
         name: which grid; None: ``density``, else the only one of numbers.
         level: the value on the surface; None: 0 of level sets, of fields that Voxfield exported the density at which a
             voxel stops half of the light, else half the greatest value.
+        method: ``marching_cubes``, or ``dual_contouring``, which keeps sharp edges and corners.
         memory: most memory, in bytes or as ``"8GB"``; what there is to spare if None. What is needed is known before.
         quiet: do not say that much is needed.
 
@@ -182,6 +185,7 @@ def mesh_volume(
         MissingFileError, FormatError, MissingExtraError: as `voxfield.read_volume`.
     """
     check_surface_path(output)
+    check_choice("method", method, get_args(SurfaceMethod))
     if level is not None:
         check_range("level", level, minimum=-1e30, maximum=1e30)
     check_volumes([source], memory, quiet=quiet, box_bytes=_SURFACE_BYTES, remedy="Crop it first (voxfield vdb crop)")
@@ -190,7 +194,7 @@ def mesh_volume(
     painted = [one for one in grids.names if one in (*COLOURS, "sh_coeff_0") and one != grid.name]
     colours = grids.read(painted[0]) if painted else None
     try:
-        surface = surface_of_volume(grid, at, colours)
+        surface = surface_of_volume(grid, at, colours, method=method)
     except InputError as error:
         raise InputError(f"{source}: {error}") from None
     return write_surface_of(output, surface, SceneTransform.identity())

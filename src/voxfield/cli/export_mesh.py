@@ -17,6 +17,7 @@ def command(
     output: Annotated[Path, arg(metavar="FILE")],
     resolution: Annotated[int, arg(metavar="N")] = 256,
     source: Annotated[Literal["density", "depth"], arg(name="from")] = "density",
+    method: Literal["marching_cubes", "dual_contouring"] = "marching_cubes",
     opacity: Annotated[float, arg(metavar="X")] = 0.5,
     min_part: Annotated[float, arg(metavar="X")] = 0.0,
     triangles: Annotated[int | None, optional("N")] = None,
@@ -34,6 +35,7 @@ def command(
         output: the file; its ending .glb, .ply or .obj says which format.
         resolution: voxels along the longest side of the region of interest.
         source: find the surface in the density, or fuse the depth that the training cameras see.
+        method: dual_contouring keeps the sharp edges and corners that marching_cubes bevels.
         opacity: of a density: the surface is where a voxel stops this much of the light.
         min_part: least share of all triangles that a connected part must have: 0.01 drops specks in the air.
         triangles: at most so many; none named: as many as are found, with a texture 50,000.
@@ -49,6 +51,7 @@ def command(
         output,
         resolution=resolution,
         source=source,
+        method=method,
         opacity=opacity,
         min_part=min_part,
         triangles=triangles,

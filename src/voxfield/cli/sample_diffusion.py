@@ -27,6 +27,7 @@ def command(
     formats: Annotated[tuple[str, ...], arg(metavar="NAME ...")] = ("hdf5", "sheet"),
     threshold: Annotated[float, arg(metavar="X")] = 0.5,
     points: Annotated[int, arg(metavar="N")] = 4096,
+    method: Literal["marching_cubes", "dual_contouring"] = "marching_cubes",
     reference: Annotated[Path | None, optional("DATA")] = None,
     memory: Annotated[str | None, optional("SIZE")] = None,
     quiet: bool = False,
@@ -54,6 +55,7 @@ def command(
         formats: any of hdf5, tiff, vdb, mesh, points, sheet, turntable.
         threshold: least value that is inside, for meshes, points, pictures and measures.
         points: of each point cloud.
+        method: of meshes: dual_contouring keeps the sharp edges and corners that marching_cubes bevels.
         reference: real volumes to measure against; the run's own data mean those it was not trained on.
         memory: most memory, such as 8GB; what there is to spare if not given.
         quiet: no progress bar.
@@ -82,6 +84,7 @@ def command(
         formats=formats,
         threshold=threshold,
         points=points,
+        method=method,
         reference=reference,
         memory=memory,
         quiet=quiet,

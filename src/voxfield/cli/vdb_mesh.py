@@ -1,7 +1,7 @@
 """``voxfield vdb mesh``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -17,6 +17,7 @@ def command(
     *,
     grid: Annotated[str | None, optional("NAME")] = None,
     level: Annotated[float | None, optional("X")] = None,
+    method: Literal["marching_cubes", "dual_contouring"] = "marching_cubes",
     memory: Annotated[str | None, optional("SIZE")] = None,
 ) -> int:
     """Write the surface of a volume as a triangle mesh: GLB, PLY or OBJ.
@@ -30,6 +31,7 @@ def command(
         grid: which grid; density, else the only one of numbers.
         level: the value on the surface: 0 of level sets, of exported fields where a voxel stops half of the light, else
             half the greatest value.
+        method: dual_contouring keeps the sharp edges and corners that marching_cubes bevels.
         memory: most memory, such as 8GB; what there is to spare if not given.
     """
     import voxfield
@@ -39,6 +41,7 @@ def command(
         output,
         name=grid,
         level=level,
+        method=method,
         memory=memory,
         quiet=False,
     )

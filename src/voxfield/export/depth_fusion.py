@@ -6,6 +6,7 @@ on the surface. Distances are counted along rays, in units of the truncation, an
 what a camera sees are out of its sight, and it says nothing of them.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -17,7 +18,7 @@ from voxfield.errors import InputError
 from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.camera import Cameras
 from voxfield.models.base import Model
-from voxfield.voxels.isosurface import Isosurface, isosurface
+from voxfield.voxels.isosurface import Isosurface, SurfaceMethod, isosurface
 
 MOST_VIEWS: Final = 64
 """Cameras whose depth is looked at, evenly chosen."""
@@ -68,7 +69,13 @@ def chosen_views(count: int) -> list[int]:
 
 
 @torch.no_grad()
-def fused(views: Sequence[DepthView], bounds: Bounds, nodes: tuple[int, int, int], advance: Advance) -> Isosurface:
+def fused(
+    views: Sequence[DepthView],
+    bounds: Bounds,
+    nodes: tuple[int, int, int],
+    advance: Advance,
+    method: SurfaceMethod = "marching_cubes",
+) -> Isosurface:
     """The surface that ``views`` agree on, in steps of a grid with ``nodes`` along x, y, z of ``bounds``.
 
     Only blocks of the grid that depths fall into, and their neighbours, are looked into; the others are free or unseen
@@ -79,6 +86,7 @@ def fused(views: Sequence[DepthView], bounds: Bounds, nodes: tuple[int, int, int
         bounds: the box.
         nodes: of the grid, ends included.
         advance: told of blocks done, of ``block_count(nodes)``.
+        method: see `voxfield.voxels.isosurface.isosurface`.
 
     Raises:
         InputError: no view sees anything in the box.
@@ -111,7 +119,7 @@ def fused(views: Sequence[DepthView], bounds: Bounds, nodes: tuple[int, int, int
         values[z, y, x], seen[z, y, x] = mean.cpu().numpy(), known.cpu().numpy()
         advance(len(some))
     width, height, depth = nodes
-    found = isosurface(-values[:depth, :height, :width], 0.0)
+    found = isosurface(-values[:depth, :height, :width], 0.0, method=method)
     return _where_seen(found, seen[:depth, :height, :width])
 
 
@@ -168,13 +176,15 @@ def _mean_distance(views: Sequence[DepthView], points: torch.Tensor, reach: floa
 
 
 def _where_seen(surface: Isosurface, seen: np.ndarray) -> Isosurface:
-    """The part of ``surface`` that lies between nodes which were ``seen`` (D, H, W)."""
+    """The part of ``surface`` that lies between nodes which were ``seen`` (D, H, W): of the edge or the cell that a
+    vertex is in.
+    """
     most = np.array(seen.shape[::-1]) - 1
-    both = np.ones(len(surface.vertices), bool)
-    for rounded in (np.floor(surface.vertices), np.ceil(surface.vertices)):
-        x, y, z = np.clip(rounded, 0, most).astype(np.int64).T
-        both &= seen[z, y, x]
-    faces = surface.faces[both[surface.faces].all(1)]
+    ends = [np.clip(end(surface.vertices), 0, most).astype(np.int64).T for end in (np.floor, np.ceil)]
+    all_of = np.ones(len(surface.vertices), bool)
+    for of_x, of_y, of_z in itertools.product((0, 1), repeat=3):
+        all_of &= seen[ends[of_z][2], ends[of_y][1], ends[of_x][0]]
+    faces = surface.faces[all_of[surface.faces].all(1)]
     used, compact = np.unique(faces, return_inverse=True)
     return Isosurface(
         vertices=surface.vertices[used], normals=surface.normals[used], faces=compact.reshape(-1, 3).astype(np.int64)

@@ -35,7 +35,7 @@ from voxfield.models.base import Model
 from voxfield.models.point_fields import PointField, point_field
 from voxfield.storage.surface_files import ColouredSurface, Texture, write_surface
 from voxfield.voxels.decimation import decimated
-from voxfield.voxels.isosurface import Isosurface, connected_parts, isosurface
+from voxfield.voxels.isosurface import Isosurface, SurfaceMethod, connected_parts, isosurface
 
 POINTS_AT_ONCE: Final = 1 << 18
 """Points that the field is asked about together: bounds the memory."""
@@ -72,6 +72,8 @@ class MeshConfig:
     """Voxels along the longest side of the region of interest, 8 to 768."""
     source: MeshSource = "density"
     """What the surface is found in."""
+    method: SurfaceMethod = "marching_cubes"
+    """How it is found: ``dual_contouring`` keeps the edges and corners that ``marching_cubes`` bevels."""
     opacity: float = 0.5
     """Of a density: the surface is where a voxel stops this much of the light, above 0 and below 1."""
     min_part: float = 0.0
@@ -85,6 +87,7 @@ class MeshConfig:
     def __post_init__(self) -> None:
         check_range("resolution", self.resolution, minimum=8, maximum=768)
         check_choice("source", self.source, get_args(MeshSource))
+        check_choice("method", self.method, get_args(SurfaceMethod))
         check_range("opacity", self.opacity, above=0.0, maximum=0.9999)
         check_range("min_part", self.min_part, minimum=0.0, maximum=1.0)
         if self.texture is not None:
@@ -170,9 +173,9 @@ def mesh_of(
     voxel = float(step.min())
     field = point_field(model, voxel)
     if config.source == "density":
-        found = _of_density(field, low, step, nodes, cameras.device, config.opacity, stages)
+        found = _of_density(field, low, step, nodes, cameras.device, config, stages)
     else:
-        found = _of_depth(model, cameras, bounds, nodes, config.resolution, stages)
+        found = _of_depth(model, cameras, bounds, nodes, config, stages)
     vertices, normals, faces = found.vertices, found.normals, found.faces
     if config.min_part > 0:
         vertices, normals, faces = _large_parts(vertices, normals, faces, config.min_part)
@@ -232,17 +235,17 @@ def _of_density(
     step: torch.Tensor,
     nodes: tuple[int, int, int],
     device: torch.device,
-    level: float,
+    config: MeshConfig,
     stages: Stages,
 ) -> Isosurface:
-    """Where a voxel stops ``level`` of the light."""
+    """Where a voxel stops ``config.opacity`` of the light."""
     with stages("Sampling the field", nodes[2], "layers") as stage:
         opacity = sampled_opacity(field, low, step, nodes, device, stage.advance)
-    found = isosurface(opacity, level)
+    found = isosurface(opacity, config.opacity, method=config.method)
     if not len(found.faces):
         most = float(opacity.max())
         raise InputError(
-            f"The field has no surface in its region of interest: no voxel stops {level:g} of the light, the "
+            f"The field has no surface in its region of interest: no voxel stops {config.opacity:g} of the light, the "
             f"most is {most:.3g}. Train it longer" + (", or ask for less opacity." if most > 0 else ".")
         )
     return found
@@ -253,14 +256,14 @@ def _of_depth(
     cameras: Cameras,
     bounds: Bounds,
     nodes: tuple[int, int, int],
-    pixels: int,
+    config: MeshConfig,
     stages: Stages,
 ) -> Isosurface:
     """Where the training cameras see surfaces, in pictures about as fine as the grid."""
     with stages("Rendering depth", len(chosen_views(len(cameras))), "views") as stage:
-        views = views_of(model, cameras, pixels, stage.advance)
+        views = views_of(model, cameras, config.resolution, stage.advance)
     with stages("Fusing depth", block_count(nodes), "blocks") as stage:
-        found = fused(views, bounds, nodes, stage.advance)
+        found = fused(views, bounds, nodes, stage.advance, config.method)
     if not len(found.faces):
         raise InputError("The training cameras see no surface in the region of interest. Train the run longer.")
     return found

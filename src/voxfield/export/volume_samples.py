@@ -1,8 +1,9 @@
 """Generated volumes as files for other programs."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import numpy as np
 import torch
@@ -14,13 +15,25 @@ from voxfield.render.video import write_gif
 from voxfield.render.volume_views import contact_sheet, view_volume
 from voxfield.storage.atomic import replacing, write_bytes
 from voxfield.storage.vdb import VdbGrid, write_vdb
-from voxfield.voxels.isosurface import isosurface
+from voxfield.voxels.isosurface import SurfaceMethod, isosurface
 from voxfield.voxels.sparse import SparseVolume
 from voxfield.voxels.volume_points import points_of
 
 _TURNTABLE_FRAMES: Final = 24
 _TURNTABLE_VOLUMES: Final = 4
 _FRAME_MILLISECONDS: Final = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Look:
+    """What shapes are made of volumes."""
+
+    threshold: float
+    points: int
+    method: SurfaceMethod
+
+    def __post_init__(self) -> None:
+        check_choice("method", self.method, get_args(SurfaceMethod))
 
 
 def check_formats(formats: Sequence[str]) -> None:
@@ -36,6 +49,7 @@ def write_samples(
     formats: Sequence[str],
     threshold: float = 0.5,
     points: int = 4096,
+    method: SurfaceMethod = "marching_cubes",
     about: Mapping[str, Any],
 ) -> list[Path]:
     """Write volumes in every one of ``formats``.
@@ -46,15 +60,17 @@ def write_samples(
         formats: keys of `FORMATS`.
         threshold: least value that is inside, for surfaces, points and pictures.
         points: of each point cloud.
+        method: of surfaces, see `voxfield.voxels.isosurface.isosurface`.
         about: plain values that say how the volumes were made; kept in the HDF5 file.
 
     Returns:
         The files.
 
     Raises:
-        InputError: an unknown format.
+        InputError: an unknown format or method.
     """
     check_formats(formats)
+    look = _Look(threshold=threshold, points=points, method=method)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name in formats:
@@ -68,7 +84,7 @@ def write_samples(
             write, ending = _ONE_EACH[name]
             for number, volume in enumerate(volumes.numpy()):
                 path = folder / name / f"sample_{number:04d}{ending}"
-                if write(path, volume, threshold, points):
+                if write(path, volume, look):
                     written.append(path)
     return written
 
@@ -85,7 +101,7 @@ def _write_hdf5(path: Path, volumes: torch.Tensor, about: Mapping[str, Any]) -> 
     return path
 
 
-def _write_tiff(path: Path, volume: np.ndarray, threshold: float, points: int) -> bool:  # noqa: ARG001
+def _write_tiff(path: Path, volume: np.ndarray, look: _Look) -> bool:  # noqa: ARG001
     """One float32 page for each layer, from z = 0."""
     pages = [Image.fromarray(layer) for layer in np.ascontiguousarray(volume, np.float32)]
     with replacing(path) as temporary:
@@ -93,7 +109,7 @@ def _write_tiff(path: Path, volume: np.ndarray, threshold: float, points: int) -
     return True
 
 
-def _write_vdb(path: Path, volume: np.ndarray, threshold: float, points: int) -> bool:  # noqa: ARG001
+def _write_vdb(path: Path, volume: np.ndarray, look: _Look) -> bool:  # noqa: ARG001
     """A fog volume ``density`` whose longest side is 1."""
     pitch = 1.0 / max(volume.shape)
     matrix = np.diag([pitch, pitch, pitch, 1.0])
@@ -103,11 +119,11 @@ def _write_vdb(path: Path, volume: np.ndarray, threshold: float, points: int) ->
     return True
 
 
-def _write_mesh(path: Path, volume: np.ndarray, threshold: float, points: int) -> bool:  # noqa: ARG001
+def _write_mesh(path: Path, volume: np.ndarray, look: _Look) -> bool:
     """The surface, the longest side of the volume being 1; none where nothing is inside."""
     import trimesh
 
-    surface = isosurface(volume, threshold)
+    surface = isosurface(volume, look.threshold, method=look.method)
     if not len(surface.faces):
         return False
     # Values stand for voxels' middles.
@@ -118,11 +134,11 @@ def _write_mesh(path: Path, volume: np.ndarray, threshold: float, points: int) -
     return True
 
 
-def _write_points(path: Path, volume: np.ndarray, threshold: float, points: int) -> bool:
+def _write_points(path: Path, volume: np.ndarray, look: _Look) -> bool:
     """A point cloud, the longest side of the volume being 1; none where nothing is inside."""
     import trimesh
 
-    cloud = points_of(volume, points, threshold=threshold)
+    cloud = points_of(volume, look.points, threshold=look.threshold)
     if not len(cloud):
         return False
     content: Any = trimesh.PointCloud(cloud / max(volume.shape)).export(file_type="ply")
@@ -144,7 +160,7 @@ def _write_turntable(path: Path, volumes: torch.Tensor, threshold: float) -> Pat
     return write_gif(path, frames, seconds=_TURNTABLE_FRAMES * _FRAME_MILLISECONDS / 1000)
 
 
-_Writer = Callable[[Path, np.ndarray, float, int], bool]
+_Writer = Callable[[Path, np.ndarray, _Look], bool]
 _ONE_EACH: Final[Mapping[str, tuple[_Writer, str]]] = {
     "tiff": (_write_tiff, ".tif"),
     "vdb": (_write_vdb, ".vdb"),

@@ -7,7 +7,7 @@ import numpy as np
 from voxfield.errors import InputError
 from voxfield.storage.surface_files import ColouredSurface
 from voxfield.storage.vdb import VdbGrid
-from voxfield.voxels.isosurface import isosurface
+from voxfield.voxels.isosurface import SurfaceMethod, isosurface
 
 MOST_VOXELS: Final = 1 << 28
 """Of the box around a volume's active voxels: its dense layout takes 1 GiB, and as much again while it is looked
@@ -35,7 +35,9 @@ def inside_level(grid: VdbGrid, *, is_density: bool) -> float:
     return 0.5 * float(found[1]) if found is not None and np.isfinite(found[1]) else 0.5
 
 
-def surface_of_volume(grid: VdbGrid, level: float, colours: VdbGrid | None = None) -> ColouredSurface:
+def surface_of_volume(
+    grid: VdbGrid, level: float, colours: VdbGrid | None = None, *, method: SurfaceMethod = "marching_cubes"
+) -> ColouredSurface:
     """The surface of a volume, in world units.
 
     Args:
@@ -44,6 +46,7 @@ def surface_of_volume(grid: VdbGrid, level: float, colours: VdbGrid | None = Non
         level: the value on the surface.
         colours: of three values, in the same world: red, green, blue, 0 to 1, or of a grid named ``sh_coeff_0`` the
             coefficients of Voxfield's own volumes; None: grey.
+        method: see `voxfield.voxels.isosurface.isosurface`.
 
     Raises:
         InputError: vectors, nothing active, a box of more than `MOST_VOXELS` voxels, or no surface at this level.
@@ -63,7 +66,7 @@ def surface_of_volume(grid: VdbGrid, level: float, colours: VdbGrid | None = Non
         )
     dense = np.nan_to_num(grid.volume.to_dense(low, high).astype(np.float32))
     sign = -1.0 if grid.grid_class == "level set" else 1.0
-    found = isosurface(sign * dense, sign * level)
+    found = isosurface(sign * dense, sign * level, method=method)
     if not len(found.faces):
         raise InputError(f"grid {grid.name!r}: nothing in it is inside the level {level:g}. Name another --level.")
     matrix = grid.index_to_world
