@@ -51,6 +51,18 @@ def test_commands(file, tmp_path, capsys):
     both = ["--max-error", "1", "--relative-error", "0.5"]
     assert main(["vdb", "compress", str(file), "--output", str(packed), *both]) == 2
     assert "Leave one out" in capsys.readouterr().err
+    bound = ["--max-error", "1"]
+    assert main(["vdb", "compress", str(file), "--output", str(tmp_path / "c.vdb"), *bound]) == 2
+    assert "c.vdb: a compressed volume is no OpenVDB file" in capsys.readouterr().err
+    again = ["vdb", "compress", str(file), "--output", str(tmp_path / "c.vxv"), *bound, "--warm-start", str(packed)]
+    assert main(again) == 2
+    assert "warm_start: the codec quantised has no networks" in capsys.readouterr().err
+    assert main([*again, "--codec", "neural", "--steps", "1"]) == 0
+    assert "has no networks, as its grids are quantised" in " ".join(capsys.readouterr().err.split())
+    nano = tmp_path / "n.nvdb"
+    assert main(["vdb", "convert", str(file), str(nano), "--grids", "smoke"]) == 0
+    assert main(["vdb", "info", str(nano)]) == 2
+    assert "is a NanoVDB file, which is written here but not read" in capsys.readouterr().err
     assert main(["vdb", "decompress", str(file), "--output", str(out)]) == 2
     assert "not a compressed volume" in capsys.readouterr().err
     assert main(["vdb", "decompress", str(packed), "--output", str(out), "--lower", "0", "0", "0"]) == 2

@@ -105,6 +105,13 @@ def test_a_second_call_continues(dataset, tmp_path):
     assert rays(output).keys() == before.keys()
     with pytest.raises(InputError, match="its rays were traced with seed 42"):
         trace(dataset, output, seed=7)
+    voxfield.build_shapes(dataset.parent / "wedge.obj", tmp_path / "finer", resolution=32, workers=1, quiet=True)
+    with pytest.raises(InputError, match="its rays were traced with base_resolution 16"):
+        trace(tmp_path / "finer", output)
+    about = json.loads((output / "trace.json").read_text())
+    del about["base_resolution"]  # as earlier versions wrote it
+    (output / "trace.json").write_text(json.dumps(about))
+    assert trace(dataset, output).summary["processed"] == 0
 
 
 def test_errors_teach(dataset, tmp_path):

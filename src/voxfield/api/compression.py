@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Final
 
 from voxfield.api.places import anywhere
@@ -51,14 +52,24 @@ def compress_volume(
 
     Raises:
         MissingFileError, FormatError, MissingExtraError: as `read_volume`.
-        InputError: names that are absent.
+        InputError: names that are absent, ``warm_start`` of another codec, or an output that is named as an OpenVDB
+            file, which it would not be.
     """
+    if warm_start is not None and config.codec != "neural":
+        raise InputError(
+            f"warm_start: the codec {config.codec} has no networks. Set codec=neural (--codec neural), or leave it out."
+        )
+    if Path(output).suffix.lower() in {".vdb", ".nvdb"}:
+        raise InputError(f"{output}: a compressed volume is no OpenVDB file. Name one that ends otherwise, in .vxv.")
     check_volumes([source], memory, quiet=quiet, names=names, made=_PACKED, kernels=True)
     file = open_volumes(source)
     grids = [file.read(one) for one in (names or file.grids)]
     with ExitStack() as stack:
-        advance = _Stages(stack.enter_context(Progress(quiet=quiet)), stack)
+        progress = stack.enter_context(Progress(quiet=quiet))
+        advance = _Stages(progress, stack)
         previous = None if warm_start is None else CompressedFile(warm_start).networks()
+        if previous == {}:
+            progress.say(f"{warm_start} has no networks, as its grids are quantised: training starts afresh.")
         return write_compressed(output, grids, config, metadata=file.metadata, previous=previous, advance=advance)
 
 

@@ -49,6 +49,7 @@ class FieldRun(TrainedRun):
     ) -> None:
         """Open ``path``, see `TrainedRun`; InputError of a run that learnt from other data."""
         super().__init__(path, outcome=outcome, left_out=left_out, device=device)
+        self._moved_to: Path | None = None
         recipe = self.record.experiment.recipe
         if data_kind(recipe) != PHOTOGRAPHS:
             raise InputError(
@@ -70,13 +71,25 @@ class FieldRun(TrainedRun):
         self, split: Split, data: str | os.PathLike[str] | None = None, scales: Sequence[int] = ()
     ) -> PosedImages:
         """A split of the run's capture, or of another one in the same world; at other ``scales`` than the run's."""
-        source = local(self.record.data_path if data is None else data)
+        source = self._capture if data is None else local(data)
         if not os.path.exists(source):  # noqa: PTH110  (names that the system refuses count as absent)
-            raise MissingFileError(f"{source}: the capture of this run is not there. Name it with --data.")
+            raise MissingFileError(
+                f"{source}: the capture of this run is not there. Put it back, or a link to it; voxfield eval takes "
+                "its new place as --data, train --resume as DATA."
+            )
         options = self.experiment.capture
         if scales:
             options = dataclasses.replace(options, scales=tuple(scales))
         return read_capture(source, split=split, options=options)
+
+    @property
+    def _capture(self) -> Path:
+        return self._moved_to or local(self.record.data_path)
+
+    def _taken_from(self, data: str | os.PathLike[str] | None) -> None:
+        """Learn where the run's capture has moved to, if it is no longer where it was."""
+        if data is not None and not os.path.exists(self._capture):  # noqa: PTH110  (as in `split`)
+            self._moved_to = local(data)
 
     @property
     def model(self) -> Model:
@@ -159,7 +172,7 @@ class FieldRun(TrainedRun):
         return nerfstudio.export_run(
             self.captures,
             model,
-            local(self.record.data_path),
+            self._capture,
             output,
             images=images,
             options=self.experiment.capture,

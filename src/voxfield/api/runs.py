@@ -97,7 +97,7 @@ class Run(FieldRun):
 
         Args:
             split: ``train``, ``val`` or ``test``.
-            data: another capture in the same world; None: the run's own.
+            data: where the run's capture is now, or another one in the same world; None: where the run found it.
             lpips_weights: see `voxfield.render.lpips.load_lpips`; None leaves LPIPS out (null in the metrics).
             max_images: measure only this many, evenly spread.
             background: colour name or ``r,g,b``; None: the run's setting.
@@ -123,10 +123,16 @@ class Run(FieldRun):
         if lpips_weights is not None:
             changes["lpips"] = str(lpips_weights)
         settings = dataclasses.replace(settings, **changes)
+        self._taken_from(data)
         captures = self.split(cast(Split, split), data, scales)
         if (captures.tone is None) != (self.captures.tone is None):
             kinds = ("sRGB", "linear") if captures.tone is None else ("linear", "sRGB")
             raise InputError(f"{data}: holds {kinds[0]} pictures, but the run was trained on {kinds[1]} ones.")
+        if not _same_world(self.captures, captures):
+            raise InputError(
+                f"{data}: its world is another than that of {self.path}, whose field it cannot measure. Name the "
+                "capture that the run was trained on."
+            )
         self._check_pictures(captures, memory, quiet)
         where = ExecutorSettings(executor=executor, scheduler=scheduler)
         count = len(chosen_pictures(captures, settings))
@@ -184,6 +190,7 @@ class Run(FieldRun):
 
     def _picture_scorer(self, asked: Measurement) -> ImageScorer:
         """What scores the pictures of a split one by one, as `evaluate` does."""
+        self._taken_from(asked.data)
         return picture_scorer(
             self.model.render_image,
             self.split(cast(Split, asked.split), asked.data, asked.scales),
@@ -325,8 +332,7 @@ class Run(FieldRun):
         if asked.format == "exr":
             raise InputError("beside: pictures beside each other are for PNGs and videos. Choose another format.")
         other = beside or Run(Path(asked.beside))
-        own, others = (run.captures.transform.matrix for run in (self, other))
-        if not torch.allclose(own, others, rtol=1e-4, atol=1e-4):
+        if not _same_world(self.captures, other.captures):
             raise InputError(
                 f"{other.path}: its world is another than that of {self.path}, so no camera sees the same in both. "
                 "Train both on the same capture, with the same capture.orientation, centre and auto_scale."
@@ -358,3 +364,8 @@ class _Opening:
     def __call__(self, path: Path) -> Run:
         run = Run(path)
         return run if self.volume is None else run.with_volume(self.volume)
+
+
+def _same_world(one: PosedImages, other: PosedImages) -> bool:
+    """Whether the coordinates of two captures were made the world's in the same way."""
+    return torch.allclose(one.transform.matrix, other.transform.matrix, rtol=1e-4, atol=1e-4)

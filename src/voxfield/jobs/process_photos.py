@@ -190,7 +190,10 @@ def _source_files(source: Path, kind: Kind) -> list[Path]:
             raise InputError(f"{source}: expected a video file, got a folder. For photographs: capture process images.")
         return []
     if not source.is_dir():
-        raise InputError(f"{source}: expected a folder of photographs, got a file. For one: capture process video.")
+        raise InputError(
+            f"{source}: expected a folder of photographs, got a file. Name the folder, or, "
+            "of a video: capture process video."
+        )
     files = find_photographs(source)
     if not files:
         raise InputError(f"{source}: holds no photographs (known endings: {' '.join(PHOTOGRAPH_SUFFIXES)}).")

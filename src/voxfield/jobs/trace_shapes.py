@@ -182,7 +182,7 @@ def _trace_levels(
 ) -> TracedShapes:
     """Trace the blocks of the levels from ``settings.min_level`` to ``top``."""
     folder = dataset.folder
-    _check_output(output, settings)
+    _check_output(output, settings, dataset.about.base_resolution)
     packed = PackedRays(output) if (output / PACKED / INDEX).is_file() else None
     blocks = list(_blocks(dataset, settings.min_level, top))
     total = len(blocks)
@@ -232,16 +232,18 @@ def _not_packed(dataset: ShapeDataset, packed: PackedRays, blocks: Sequence[_Blo
     return [block for block in blocks if not known(block)]
 
 
-def _check_output(output: Path, settings: TraceSettings) -> None:
-    """Raise InputError unless ``output`` is new, empty, or was made with the same parameters."""
+def _check_output(output: Path, settings: TraceSettings, resolution: int) -> None:
+    """Raise InputError unless ``output`` is new, empty, or was made with the same parameters of such a dataset."""
     file = output / PARAMETERS
+    parameters = {**settings.parameters(), "base_resolution": resolution}
     if settings.layout == "files" and (output / PACKED / INDEX).is_file():
         raise InputError(
             f"{output}: its rays are packed. Add --layout packed, name another --output-dir, or "
             "unpack them: voxfield dataset convert RAYS OUTPUT --layout files"
         )
     if file.is_file():
-        before, now = read_json_object(file), settings.parameters()
+        # Earlier versions did not keep the dataset's resolution.
+        before, now = {"base_resolution": resolution, **read_json_object(file)}, parameters
         if before != now:
             differ = ", ".join(f"{name} {before.get(name)}" for name in now if before.get(name) != now[name])
             raise InputError(
@@ -251,7 +253,7 @@ def _check_output(output: Path, settings: TraceSettings) -> None:
     # What a call that was killed here left is none of the other files.
     if any(not path.name.endswith(".partial") for path in output.iterdir()):
         raise InputError(f"{output}: holds other files already. Name a new or empty folder.")
-    write_json(file, settings.parameters())
+    write_json(file, parameters)
 
 
 def _blocks(dataset: ShapeDataset, first: int, last: int) -> Iterator[_Block]:

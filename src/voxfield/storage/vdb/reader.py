@@ -316,6 +316,11 @@ def _read_header(cursor: Cursor) -> tuple[int, tuple[int, int], bool, str, dict[
             f"{cursor.path}: is a compressed volume. Unpack it first: voxfield vdb decompress {cursor.path.name} "
             f"--output {cursor.path.stem}.vdb"
         )
+    if bytes(cursor.raw[:7]) == b"NanoVDB":
+        raise VolumeFormatError(
+            f"{cursor.path}: is a NanoVDB file, which is written here but not read. Name the .vdb file it was made of, "
+            "or convert it with OpenVDB's nanovdb_convert."
+        )
     if len(cursor.raw) < 12 or cursor.unpack("q") != (MAGIC,):
         raise VolumeFormatError(f"{cursor.path}: not an OpenVDB file, whatever its name says. Export it again.")
     (version,) = cursor.unpack("I")
