@@ -109,7 +109,8 @@ def _eigenvalues(products: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarr
     x, y, z = xx - mean, yy - mean, zz - mean
     spread = np.sqrt((x * x + y * y + z * z + 2 * (xy * xy + xz * xz + yz * yz)) / 6)
     determinant = x * (y * z - yz * yz) - xy * (xy * z - yz * xz) + xz * (xy * yz - y * xz)
-    cosine = np.divide(determinant, 2 * spread**3, out=np.ones_like(spread), where=spread > 0)
+    cube = 2 * spread**3
+    cosine = np.divide(determinant, cube, out=np.ones_like(spread), where=cube > 0)
     angle = np.arccos(cosine.clip(-1, 1)) / 3
     largest, least = (mean + 2 * spread * np.cos(angle + turn) for turn in (0.0, 2 * np.pi / 3))
     return largest, 3 * mean - largest - least, least
