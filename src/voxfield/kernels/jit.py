@@ -13,7 +13,6 @@ import hashlib
 import os
 import pickle
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -62,11 +61,11 @@ class CodeFiles:
         path = self._path(key)
         content = dumps((str(key), data))
         with contextlib.suppress(OSError):
-            self._remove_stale()
             handle, partial = tempfile.mkstemp(prefix=f"{path.name}.", dir=self._folder)
             try:
                 with os.fdopen(handle, "wb") as file:
                     file.write(content)
+                self._remove_stale(Path(partial).stat().st_mtime)
                 Path(partial).replace(path)
             except OSError:
                 Path(partial).unlink()
@@ -80,15 +79,17 @@ class CodeFiles:
     def _path(self, key: object) -> Path:
         return self._folder / f"{self._base}.{self._stamp}.{hashlib.sha256(str(key).encode()).hexdigest()[:16]}.nbc"
 
-    def _remove_stale(self) -> None:
-        """Remove the code of other sources, and what killed processes left half written."""
+    def _remove_stale(self, now: float) -> None:
+        """Remove the code of other sources, and what killed processes left half written; ``now`` by the clock of the
+        file system.
+        """
         for path in (*self._folder.glob(f"{self._base}.*.nbc"), self._folder / f"{self._base}.nbi"):
             if not path.name.startswith(f"{self._base}.{self._stamp}."):
                 path.unlink(missing_ok=True)
         for path in self._folder.glob(f"{self._base}.*.nbc.*"):
             # Another process may rename or remove it meanwhile.
             with contextlib.suppress(FileNotFoundError):
-                if path.stat().st_mtime < time.time() - _ABANDONED_AFTER:
+                if path.stat().st_mtime < now - _ABANDONED_AFTER:
                     path.unlink()
 
 
