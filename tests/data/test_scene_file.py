@@ -57,13 +57,16 @@ def test_a_whole_scene(folder: Path) -> None:
     torch.testing.assert_close(again.transform.matrix, fog.transform.matrix, atol=1e-12, rtol=0)
 
 
-def test_the_example_of_the_documents(folder: Path, repository: Path) -> None:
+def test_the_examples_of_the_documents(folder: Path, repository: Path) -> None:
     page = (repository / "docs" / "scenes.md").read_text(encoding="utf-8")
-    example = json.loads(page.split("```json\n")[1].split("```")[0])
-    (folder / "scene.json").write_text(json.dumps(example))
-    scene = read_scene(folder / "scene.json")
-    assert [member.name for member in scene.members] == ["lego", "smoke"]
-    assert scene.members[1].transform.scale == pytest.approx(0.5)
+    (folder / "runs" / "workbench").mkdir()
+    for example, names, scale in zip(
+        page.split("```json\n")[1:], (["lego", "smoke"], ["workbench", "another"]), (0.5, 0.7), strict=True
+    ):
+        (folder / "scene.json").write_text(example.split("```")[0])
+        scene = read_scene(folder / "scene.json")
+        assert [member.name for member in scene.members] == names
+        assert scene.members[1].transform.scale == pytest.approx(scale)
 
 
 FAULTS: list[tuple[dict[str, Any], str]] = [

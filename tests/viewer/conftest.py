@@ -77,10 +77,14 @@ class Tab:
 
     def open(self, viewer: Viewer, browsers: int = 1) -> None:
         """Open the page, and wait for its picture."""
-        self.browser.get(viewer.url)
+        self.go_to(viewer.url)
         # A page that takes itself for one behind others does not ask again for a viewer that went away.
         self.browser.execute_cdp_cmd("Emulation.setFocusEmulationEnabled", {"enabled": True})
         self.come_to_rest(viewer, browsers)
+
+    def go_to(self, url: str) -> None:
+        """Load a viewer's page, with a canvas of its size: where it is drawn slowly it would be made smaller."""
+        self.browser.get(f"{url}?fixedDpr=1")
 
     def come_to_rest(self, viewer: Viewer, browsers: int = 1) -> None:
         """Wait until the viewer has so many browsers and has painted all that they want to see."""

@@ -215,8 +215,13 @@ def test_a_page_comes_back_to_where_it_was_when_the_viewer_does(ball: Any, tab: 
         tab.drag(-120, -60)
         tab.until(lambda: not torch.allclose(tab.session.shot().camera_to_world, began, atol=0.05))
         tab.come_to_rest(viewer)
+
+        def kept() -> bool:
+            there = tab.session._standpoint.kept
+            return there is not None and np.array_equal(there[0], tab.session.client.camera.position)
+
+        tab.until(kept)
         tab.agrees()
-        tab.come_to_rest(viewer)
         left = tab.session.shot().camera_to_world
     with Viewer(ball, name="ball", port=viewer.port) as again:
         again.start()
@@ -251,7 +256,7 @@ def test_points_are_seen_where_they_are_in_their_colours(tab: Any, tmp_path: Pat
             away *= radius / np.linalg.norm(away, axis=1, keepdims=True)
             np.savetxt(file, np.hstack([place + away, np.tile(colour, (3000, 1))]), fmt="%f %f %f %d %d %d")
     with voxfield.view(tmp_path / "heaps.ply", port=0, quiet=True) as shown:
-        tab.browser.get(shown.url)
+        tab.go_to(shown.url)
         (client,) = tab.until(lambda: list(shown.server.get_clients().values()))
 
         def seen() -> tuple[dict[tuple[int, int, int], list[float]], int]:
@@ -293,7 +298,7 @@ def test_a_training_is_watched_paused_resumed_and_stopped(
         return int(status.split()[1].replace(",", ""))
 
     with watched("grid-ngp", tiny_capture, output=tmp_path / "run", steps=10**7, overrides=tiny) as (_, viewer, ended):
-        tab.browser.get(viewer.url)
+        tab.go_to(viewer.url)
         began = step()
         tab.until(lambda: step() > began)
         tab.press("Pause")

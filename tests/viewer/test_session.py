@@ -84,8 +84,10 @@ class Client:
             on_update=lambda _call: None,
         )
         self.scene = SimpleNamespace(set_background_image=self._set)
-        self.kept = list[int]()
-        self.standpoint: Any = SimpleNamespace(keep=lambda: self.kept.append(len(self.pictures)))
+        self.rests = list[int]()
+        self.standpoint: Any = SimpleNamespace(
+            rest=lambda: self.rests.append(len(self.pictures)), leave=lambda: self.rests.append(-1)
+        )
 
     def _set(self, image: Any, **_options: Any) -> None:
         self.show()
@@ -128,7 +130,7 @@ def test_a_change_of_exposure_is_painted(sphere) -> None:
     session = session_of(client, sphere)
     controls = client.gui.controls
     paint(session.painter)
-    assert client.kept == [len(client.pictures)], "once, at rest"
+    assert client.rests == [len(client.pictures)], "once, with the whole picture"
     before = client.pictures[-1]
     controls["Exposure"].value = -3.0
     assert session.painter.busy
@@ -183,7 +185,7 @@ def test_a_browser_that_goes_while_a_picture_is_sent_is_no_harm(viewer, sphere, 
     gone.show = leave
     while viewer.work(0.05):
         pass
-    assert (gone.pictures, viewer.browsers) == ([], 1)
+    assert (gone.pictures, gone.rests, viewer.browsers) == ([], [-1], 1)
     assert stays.pictures[-1].shape == (48, 48, 3)
     # Who left is not worth a word; and what it still asks for is not painted.
     assert capsys.readouterr().err == ""

@@ -1,5 +1,7 @@
 """Where a page begins and comes back to, without a browser: what it is told is looked at."""
 
+import threading
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -44,30 +46,57 @@ def test_a_new_page_is_put_where_pages_begin_and_one_that_comes_back_is_left_alo
     assert back.camera.position == (1.0, -2.0, 0.5)
 
 
-def test_a_page_at_rest_comes_back_to_where_it_stands() -> None:
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
+    """What is to be done after a while, here when the test asks for it."""
+    waiting: list[Callable[[], None]] = []
+
+    class Timer:
+        def __init__(self, _seconds: float, call: Callable[..., None], arguments: Sequence[Any] = ()) -> None:
+            self._call = lambda: call(*arguments)
+
+        def start(self) -> None:
+            waiting.append(self._call)
+
+        def cancel(self) -> None:
+            if self._call in waiting:
+                waiting.remove(self._call)
+
+    monkeypatch.setattr(threading, "Timer", Timer)
+    return waiting
+
+
+def test_a_page_that_stays_comes_back_to_where_it_stands(at_once: list[Callable[[], None]]) -> None:
     client = Client((0.5, 4.0, 1.0))
     standpoint = Standpoint(client, BEGINNING)
-    standpoint.keep()
+    for _ in range(3):
+        # Pictures of a training come again and again.
+        standpoint.rest()
+    assert (len(at_once), client.told) == (1, [])
+    at_once.pop()()
     assert client.began() == {"position": (0.5, 4.0, 1.0), "look_at": (0.0, 0.0, 0.0), "up": (0.0, 0.0, 1.0)}
     client.told.clear()
-    standpoint.keep()
-    assert not client.told, "once is enough"
+    standpoint.rest()
+    assert not at_once, "once is enough"
     client.camera.position = (0.0, 4.0, 2.0)
-    standpoint.moved()
-    standpoint.keep()
+    standpoint.rest()
+    at_once.pop()()
     assert client.began()["position"] == (0.0, 4.0, 2.0)
 
 
-def test_nothing_is_said_to_a_page_that_is_on_its_way() -> None:
-    """viser drops a message that was not sent yet for a later one of its kind: the page would not go there."""
+def test_nothing_is_said_to_a_page_that_goes_on_or_left(at_once: list[Callable[[], None]]) -> None:
     client = Client((0.5, 4.0, 1.0))
     standpoint = Standpoint(client, BEGINNING)
+    standpoint.rest()
     standpoint.begin()
-    standpoint.keep()
+    at_once.pop()()
     assert not client.told
-    standpoint.moved()
-    standpoint.keep()
-    assert client.began()["position"] == BEGINNING.position
+    standpoint.rest()
+    client.camera.position = (0.0, 4.0, 2.0)
+    standpoint.rest()
+    assert len(at_once) == 1, "the last place alone"
+    standpoint.leave()
+    assert (at_once, client.told, standpoint.kept) == ([], [], None)
 
 
 def test_pages_begin_before_all_of_the_subject_or_at_the_first_photograph(around: Cameras) -> None:

@@ -65,12 +65,13 @@ class Session:
         self.still = Painter(subject, self._send_screenshot, background=background)
         self._add_controls()
         self.path_editor = PathEditor(client, shot=self.shot, say=self.say, folder=paths, size=max(subject.bounds.size))
-        client.camera.on_update(lambda _: self._move())
+        client.camera.on_update(lambda _: self.refresh())
         self.refresh()
 
     def close(self) -> None:
         """Paint nothing more: the browser is gone."""
         self.gone = True
+        self._standpoint.leave()
         self.painter.forget()
         self.still.forget()
 
@@ -82,10 +83,6 @@ class Session:
                 self._photographs.make_way(self._drawn, shot.camera_to_world[:, 3].tolist())
             self.painter.want(shot, self._rows())
             self._wake()
-
-    def _move(self) -> None:
-        self._standpoint.moved()
-        self.refresh()
 
     def _add_controls(self) -> None:
         gui, low, high = self.client.gui, self.subject.bounds.minimum, self.subject.bounds.maximum
@@ -187,7 +184,7 @@ class Session:
             picture.rgb.numpy(), format="jpeg", jpeg_quality=92 if last else 75, depth=depth
         )
         if last:
-            self._standpoint.keep()
+            self._standpoint.rest()
         self.client.flush()
 
     def _send_screenshot(self, picture: Picture, _last: bool) -> None:

@@ -5,6 +5,7 @@ after a lost connection, and before it says where it stood. So a page at rest is
 it comes back. Its own "Reset View" then leads nowhere, and `Standpoint.begin` is a control of the viewer's.
 """
 
+import threading
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,6 +15,9 @@ import torch
 from voxfield.geometry.bounds import Bounds, Vector
 from voxfield.geometry.camera import Cameras
 
+SETTLED: Final = 1.0
+"""Seconds after which all is done that the page or the viewer asked of a camera: viser drops a message that was not
+sent yet for a later one of its kind, and a page that still turns would be turned back."""
 _UNTOLD: Final = (3.0, 3.0, 3.0)
 """Where viser's page has its camera before it is told; it then looks at the origin."""
 
@@ -45,8 +49,12 @@ class Standpoint:
     def __init__(self, client: Any, beginning: Beginning) -> None:
         """Have the page of ``client`` (a viser client handle) begin there, unless it comes back from somewhere."""
         self._client, self._beginning = client, beginning
-        self._said, self._kept = _pose(client.camera), np.zeros((3, 3))
-        if np.allclose(self._said[0], _UNTOLD) and np.allclose(self._said[1], 0.0):
+        self._lock, self._timer = threading.Lock(), threading.Timer(0.0, lambda: None)
+        self._resting: np.ndarray | None = None
+        self.kept: np.ndarray | None = None
+        """Position, what is looked at, up: (3, 3) of where the page comes back to, once it was told."""
+        pose = _pose(client.camera)
+        if np.allclose(pose[0], _UNTOLD) and np.allclose(pose[1], 0.0):
             self.begin()
 
     def begin(self) -> None:
@@ -57,21 +65,33 @@ class Standpoint:
         if beginning.fov is not None:
             camera.fov = beginning.fov
 
-    def moved(self) -> None:
-        """Note what the page just said of its camera."""
-        self._said = _pose(self._client.camera)
+    def rest(self) -> None:
+        """The page has its whole picture: have it come back to where it is, if it stays there for `SETTLED` seconds."""
+        with self._lock:
+            pose = _pose(self._client.camera)
+            if self._resting is not None and np.array_equal(pose, self._resting):
+                return
+            self._timer.cancel()
+            self._resting, self._timer = pose, threading.Timer(SETTLED, self._keep, [pose])
+            self._timer.daemon = True
+            self._timer.start()
 
-    def keep(self) -> None:
-        """Have the page come back to where it is now; called while it rests."""
-        if np.array_equal(self._said, self._kept) or not np.array_equal(self._said, _pose(self._client.camera)):
-            # It is on the way to where it was sent, and that message must not be taken for outdated by this one.
-            return
+    def leave(self) -> None:
+        """The page is gone."""
+        with self._lock:
+            self._timer.cancel()
+
+    def _keep(self, pose: np.ndarray) -> None:
+        with self._lock:
+            if not np.array_equal(pose, _pose(self._client.camera)):
+                self._resting = None
+                return
         import viser
 
-        self._kept = self._said
         # viser offers this for all pages together only: it is said to one as its handle says everything.
         began = viser.InitialCameraConfig(self._client._websock_connection.queue_message)
-        began.position, began.look_at, began.up = (_vector(one) for one in self._said)
+        began.position, began.look_at, began.up = (_vector(one) for one in pose)
+        self.kept = pose
 
 
 def _pose(camera: Any) -> np.ndarray:
