@@ -48,6 +48,8 @@ def painted(level: np.ndarray, shown: np.ndarray, highest: int) -> np.ndarray:
 
 def main(run: str, output: str = "levels.jpg") -> None:
     trained = voxfield.open(run)
+    if getattr(trained.experiment.model, "pyramid", None) is None:
+        sys.exit(f"{run}: a run of {trained.experiment.recipe} has no pyramid. Name one of pynerf.")
     highest = trained.experiment.model.pyramid.num_levels - 1
     test = trained.split("test").cameras
     rows: list[list[np.ndarray]] = [[], []]
@@ -59,7 +61,8 @@ def main(run: str, output: str = "levels.jpg") -> None:
             enlarge = WIDTH // width
             row.append(np.clip(picture, 0, 1).repeat(enlarge, axis=0).repeat(enlarge, axis=1))
         met = seen["opacity"] > 0.5
-        print(f"{far:g} times as far, {width} pixels wide: level {float(seen['level'][met].mean()):.2f} on average")
+        average = f"level {float(seen['level'][met].mean()):.2f} on average" if met.any() else "nothing to be seen yet"
+        print(f"{far:g} times as far, {width} pixels wide: {average}")
     legend = painted(np.linspace(0, highest, 3 * WIDTH)[None].repeat(14, 0), np.ones((14, 3 * WIDTH), bool), highest)
     pixels = np.concatenate([*(np.concatenate(row, axis=1) for row in rows), legend])
     Image.fromarray((pixels * 255).round().astype(np.uint8)).save(output, quality=88)

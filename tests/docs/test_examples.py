@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -93,10 +94,13 @@ def test_pyramid_levels(
     monkeypatch.setattr(module, "WIDTH", 24)
     module.main("runs/levels", "levels.png")
     said = capsys.readouterr().out
-    assert "3 times as far, 24 pixels wide: level" in said
+    assert re.search(r"^3 times as far, 24 pixels wide: (level \d|nothing to be seen yet)", said, re.MULTILINE)
     with Image.open(tmp_path / "levels.png") as picture:
         # Three views beside each other, above their levels and the legend.
         assert picture.size == (3 * 24, 2 * 24 + 14)
+    voxfield.train("grid-ngp", scene, output="runs/plain", steps=1, overrides=TINY, device="cpu", quiet=True)
+    with pytest.raises(SystemExit, match="runs/plain: a run of grid-ngp has no pyramid"):
+        module.main("runs/plain")
 
 
 def test_thingi10k(

@@ -121,9 +121,12 @@ def test_what_stands_between_is_not_seen_through() -> None:
     assert blocked.tolist() == [True, False, False]
 
 
-@pytest.mark.parametrize("density", [-1.0, 1e-3])
-def test_an_empty_field_has_no_mesh(density: float) -> None:
-    with pytest.raises(InputError, match="no surface in its region of interest"):
+@pytest.mark.parametrize(
+    ("density", "advice"),
+    [(-1.0, r"Train it longer\.$"), (1e-3, r"Train it longer, or ask for less opacity \(--opacity\)\.$")],
+)
+def test_an_empty_field_has_no_mesh(density: float, advice: str) -> None:
+    with pytest.raises(InputError, match=f"no surface in its region of interest.*{advice}"):
         mesh_of(box_model(density), BOUNDS, CAMERAS, config=MeshConfig(resolution=16))
 
 
@@ -139,7 +142,7 @@ def test_points_lie_where_rays_end() -> None:
 
 def test_an_empty_field_has_no_points() -> None:
     config = CloudConfig(points=3)
-    with pytest.raises(InputError, match="stops hardly any ray"):
+    with pytest.raises(InputError, match=r"stops hardly any ray.* Train it longer\.$"):
         cloud_of(box_model(-1.0), BOUNDS, CAMERAS, config=config, generator=torch.Generator())
 
 

@@ -170,6 +170,7 @@ def test_read_only_points_are_taken():
         ({"padding": (-1.0, 0.0, 0.0)}, "padding: expected a value at least 0"),
         ({"normalise": "min-max"}, "normalise: unknown value"),
         ({"threshold": -0.1}, "threshold"),
+        ({"threshold": 2}, "one of 2 leaves nothing"),
         ({"precision": 18}, "precision"),
         ({"mode": "old"}, "mode: unknown value"),
         ({"mode": "compatible", "voxelization_method": "trilinear"}, "trilinear is not in the compatible formula"),

@@ -68,7 +68,9 @@ def command(
 
     opened = require_run(voxfield.open(run), "make volumes")
     if not isinstance(opened, DiffusionRun):
-        raise InputError(f"{run}: is a run of {opened.record.experiment.recipe}, which makes no volumes.")
+        raise InputError(
+            f"{run}: is a run of {opened.record.experiment.recipe}, which makes no volumes. Name a run of diffusion."
+        )
     folder = run / "samples" if output is None else output
     made: dict[str, Any] = opened.sample(
         folder,

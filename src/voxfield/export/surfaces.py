@@ -246,7 +246,7 @@ def _of_density(
         most = float(opacity.max())
         raise InputError(
             f"The field has no surface in its region of interest: no voxel stops {config.opacity:g} of the light, the "
-            f"most is {most:.3g}. Train it longer" + (", or ask for less opacity." if most > 0 else ".")
+            f"most is {most:.3g}. Train it longer" + (", or ask for less opacity (--opacity)." if most > 0 else ".")
         )
     return found
 
@@ -376,7 +376,7 @@ def cloud_of(
         if looked >= 20 * config.points + 8 * RAYS_AT_ONCE:
             raise InputError(
                 f"The field stops hardly any ray in its region of interest: of {looked:,}, {count:,} ended there. "
-                "Train it longer, or ask for less opacity."
+                "Train it longer" + (", or ask for less opacity (--min-opacity)." if config.min_opacity > 0.5 else ".")
             )
         index = torch.randint(len(cameras), (RAYS_AT_ONCE,), generator=generator).to(cameras.device)
         size = torch.stack([cameras.width[index], cameras.height[index]], dim=1)

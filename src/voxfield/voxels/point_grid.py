@@ -83,6 +83,11 @@ class PointGridSettings:
         for one in self.volume_origin:
             check_range("volume_origin", one, minimum=-1e30, maximum=1e30)
         check_range("threshold", self.threshold, minimum=0, maximum=1e30)
+        if self.normalise != "none" and self.threshold > 1:
+            raise InputError(
+                f"threshold: values are brought to 0 to 1 first, so that one of {self.threshold:g} leaves nothing. "
+                "Take less than 1, or normalise=none (--normalise none)."
+            )
         check_range("precision", self.precision, minimum=0, maximum=17)
         if self.mode == "compatible" and self.voxelization_method == "trilinear":
             raise InputError("voxelization_method: trilinear is not in the compatible formula. Use mode=corrected.")
