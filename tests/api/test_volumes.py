@@ -229,6 +229,14 @@ def test_a_box_beside_everything_is_refused(file, tmp_path, capsys):
     assert voxfield.crop_volume(hollow, output, (40, 40, 40), (50, 50, 50))[0].volume.active_count == 0
 
 
+def test_nanovdb_is_what_the_ending_asks_for(tmp_path):
+    grid = VdbGrid(name="density", volume=SparseVolume.from_dense(np.ones((2, 3, 4), np.float32)))
+    written = voxfield.write_volume(tmp_path / "a.nvdb", grid)
+    voxfield.convert_volume(voxfield.write_volume(tmp_path / "a.vdb", grid), tmp_path / "b.nvdb")
+    assert written.read_bytes().startswith(b"NanoVDB")
+    assert written.read_bytes() == (tmp_path / "b.nvdb").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [

@@ -74,9 +74,11 @@ def write_volume(
     level: int = 9,
     metadata: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write grids to an OpenVDB file, which appears whole or not at all. Arguments and errors as `write_vdb`."""
+    """Write grids to an OpenVDB file, which appears whole or not at all. Arguments and errors as `write_vdb`; or, where
+    ``path`` ends in ``.nvdb``, to a NanoVDB file, as `convert_volume` does.
+    """
     listed = [grids] if isinstance(grids, VdbGrid) else grids
-    return write_vdb(path, listed, compression=compression, level=level, metadata=metadata)
+    return _write_sparse(path, listed, compression=compression, level=level, metadata=metadata)
 
 
 @anywhere("source", output="output")
@@ -148,12 +150,24 @@ def convert_volume(
         if len(grids) != 1:
             raise InputError(f"{output}: holds one dense array, got {len(grids)} grids. Name one.")
         _write_array(Path(output), grids[0])
-    elif Path(output).suffix.lower() == ".nvdb":
-        write_nanovdb(output, grids, compression="zip" if compression == "zip" else "none")
     else:
         metadata = {} if from_dense or item else open_volume_file(source).metadata
-        write_vdb(output, grids, compression=compression, level=level, metadata=metadata)
+        _write_sparse(output, grids, compression=compression, level=level, metadata=metadata)
     return grids
+
+
+def _write_sparse(
+    path: str | os.PathLike[str],
+    grids: Sequence[VdbGrid],
+    *,
+    compression: Compression,
+    level: int,
+    metadata: Mapping[str, Any] | None,
+) -> Path:
+    """What the ending of ``path`` asks for; NanoVDB has no place for metadata."""
+    if Path(path).suffix.lower() == ".nvdb":
+        return write_nanovdb(path, grids, compression="zip" if compression == "zip" else "none")
+    return write_vdb(path, grids, compression=compression, level=level, metadata=metadata)
 
 
 def _convert_archive(

@@ -19,6 +19,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from voxfield.data.formats.named_files import named_files
+from voxfield.data.formats.off import read_off
 from voxfield.data.formats.threemf import read_3mf
 from voxfield.errors import FormatError, MissingExtraError, MissingFileError
 
@@ -30,6 +31,8 @@ MAX_MESH_BYTES: Final = 4 << 30
 """Largest file that is read, and largest one inside an archive."""
 _JSON_CHUNK: Final = 0x4E4F534A
 """What binary glTF calls its description."""
+_OWN: Final = {"3mf": read_3mf, "off": read_off}
+"""What is not read by trimesh, which needs another package for the one, and takes no polygons of the other."""
 _DRACO: Final = "KHR_draco_mesh_compression"
 _MESHOPT: Final = {"EXT_meshopt_compression", "KHR_meshopt_compression"}
 """Extensions of glTF by which numbers are not where its accessors say; trimesh takes them for zeros."""
@@ -152,8 +155,8 @@ def _load(path: Path, source: Path | io.BytesIO, kind: str, coloured: bool) -> T
         if kind in ("glb", "gltf"):
             content = source.getvalue() if isinstance(source, io.BytesIO) else source.read_bytes()
             _check_glb(content) if kind == "glb" else _check_gltf(content, path.parent)
-        if kind == "3mf":
-            vertices, faces = read_3mf(source)
+        if kind in _OWN:
+            vertices, faces = _OWN[kind](source)
         else:
             names_files = coloured and kind in ("obj", "ply", "gltf") and source is path
             beside = {"resolver": _Beside(path.parent)} if names_files else {}
