@@ -154,11 +154,19 @@ def test_other_versions_are_named(tmp_path, version):
         VdbFile(path)
 
 
-@pytest.mark.parametrize("raw", [b"", b"PK\x03\x04", b"NanoVDB0" + bytes(100), bytes(100)], ids=len)
-def test_other_files_are_named(tmp_path, raw):
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (b"", "not an OpenVDB file"),
+        (b"PK\x03\x04", "not an OpenVDB file"),
+        (b"NanoVDB0" + bytes(100), "is a NanoVDB file, which is written here but not read"),
+        (bytes(100), "not an OpenVDB file"),
+    ],
+)
+def test_other_files_are_named(tmp_path, raw, said):
     path = tmp_path / "a.vdb"
     path.write_bytes(raw)
-    with pytest.raises(FormatError, match=r"a\.vdb: not an OpenVDB file"):
+    with pytest.raises(FormatError, match=rf"a\.vdb: {said}"):
         VdbFile(path)
 
 
