@@ -136,7 +136,7 @@ def readme_results(results: Sequence[dict[str, Any]]) -> str:
         [
             f"{result['name']}, {size}" if (size := _size(point)) else str(result["name"]),
             str(result["recipe"]),
-            f"{point['minutes']:.0f} min" if point["minutes"] >= 1.5 else f"{60 * point['minutes']:.0f} s",
+            _given(point),
             _number(point["psnr"], ".2f", " dB"),
             _number(point["ssim"], ".3f"),
             _rate(point["rays_per_second"]),
@@ -150,8 +150,11 @@ def readme_results(results: Sequence[dict[str, Any]]) -> str:
     head = ["capture", "recipe", "training", "test PSNR", "SSIM", "rays/s training", "rays/s rendering"]
     measured: dict[str, list[str]] = {}
     for result in curves:
-        for line in dict.fromkeys(machine["line"] for machine in _machines(result)):
-            measured.setdefault(line, []).append(f"{result['name']} by {result['recipe']}")
+        lines = dict.fromkeys(machine["line"] for machine in _machines(result))
+        for line in lines:
+            there = [_given(point) for point in result["points"] if point["machine"]["line"] == line]
+            some = f" ({', '.join(there)})" if len(lines) > 1 else ""
+            measured.setdefault(line, []).append(f"{result['name']} by {result['recipe']}{some}")
     first, *others = measured
     on = "".join(f"; {' and '.join(measured[line])} on {line}" for line in others)
     sizes = "1/2, 1/8: of the photographs' width. " if any(", 1/" in row[0] for row in rows) else ""
@@ -159,6 +162,11 @@ def readme_results(results: Sequence[dict[str, Any]]) -> str:
         f"{markdown_table(head, rows, text_columns=2)}\n"
         f"{sizes}On {first}{on}; no GPU. [All results](docs/results.md), with their commands.\n"
     )
+
+
+def _given(point: dict[str, Any]) -> str:
+    """How long a point was trained."""
+    return f"{point['minutes']:.0f} min" if point["minutes"] >= 1.5 else f"{60 * point['minutes']:.0f} s"
 
 
 def _size(point: dict[str, Any]) -> str:

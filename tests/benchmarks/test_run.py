@@ -523,6 +523,8 @@ def test_a_measurement_names_its_own_machine_and_size(benchmark) -> None:
     table = pages.readme_results([curve(point("1 min", 1.0)), elsewhere])
     assert "| fox, 1/2 | nerfacto | 2 min |" in table
     assert f"On {MACHINE['line']}; fox by nerfacto on Z80, 1 thread; no GPU." in table
+    mixed = curve(point("1 min", 1.0), point("2 min", 2.0, **small))
+    assert f"On {MACHINE['line']}; lego by grid-ngp (2 min) on Z80, 1 thread; no GPU." in pages.readme_results([mixed])
     assert "| 2 min | 7 at 1/2 | 2.0 | 100 | 30.00 |" in pages.result_table(elsewhere)
     assert "| 1 min | 25 | 1.0 | 100 | 30.00 |" in pages.result_table(curve(point("1 min", 1.0)))
 
