@@ -218,7 +218,7 @@ def test_a_page_comes_back_to_where_it_was_when_the_viewer_does(ball: Any, tab: 
 
         def kept() -> bool:
             there = tab.session._standpoint.kept
-            return there is not None and np.array_equal(there[0], tab.session.client.camera.position)
+            return there is not None and np.allclose(there[0], tab.session.client.camera.position, atol=1e-4)
 
         tab.until(kept)
         tab.agrees()

@@ -83,7 +83,8 @@ class Standpoint:
 
     def _keep(self, pose: np.ndarray) -> None:
         with self._lock:
-            if not np.array_equal(pose, _pose(self._client.camera)):
+            # By less than a picture shows it may have moved, for which none was painted.
+            if not np.allclose(pose, _pose(self._client.camera), rtol=1e-5, atol=1e-6):
                 self._resting = None
                 return
         import viser
