@@ -4,7 +4,7 @@ A level's table (4 MB at 2**19 entries of 2 float32) stays in cache while all po
 point instead would read all 16 tables at random, three times slower. Forward: points are split between threads.
 Backward to the table: levels are split between threads, so no two threads write one entry. Where a processor gathers
 slowly (AVX2), scalar loads of whole entries beat its gather instruction: an entry's features are loaded as one short
-vector and transposed in registers.
+vector and transposed in registers. Where it gathers quickly, entries of two features are gathered as 64-bit numbers.
 """
 
 from typing import NamedTuple
@@ -19,6 +19,7 @@ from voxfield.kernels.hash_encode.grid import HASH_PRIMES, HashGrid
 from voxfield.kernels.jit import njit
 from voxfield.kernels.simd import (
     F32,
+    GATHERS,
     I32,
     I64,
     LANES,
@@ -26,6 +27,7 @@ from voxfield.kernels.simd import (
     VECTOR_I32,
     array_pointer,
     constant,
+    gather_pairs,
     load_vector,
     multiply_add,
     shuffle,
@@ -122,6 +124,9 @@ def _join(builder, vectors):  # type: ignore[no-untyped-def]
 
 def _gather(builder, table, first_row, rows, features):  # type: ignore[no-untyped-def]
     """A vector per feature, of LANES entries of the table."""
+    if GATHERS and features == 2:
+        first = builder.gep(table, [builder.mul(first_row, I64(features))])
+        return gather_pairs(builder, first, rows)
     entries = [builder.load(_entry(builder, table, first_row, rows, lane, features), align=4) for lane in range(LANES)]
     joined = _join(builder, entries)
     return [shuffle(builder, joined, None, range(f, LANES * features, features)) for f in range(features)]
@@ -162,35 +167,56 @@ def _encode_lanes(typingctx, positions, n, table, first_row, resolution, dense, 
 
 
 @intrinsic
-def _scatter_lanes(
-    typingctx, positions, n, grads, channel, first_row, resolution, dense, mask, smooth, table_grad, entry
-):  # type: ignore[no-untyped-def]
-    """Add LANES points' gradients (rows ``channel + f`` of ``grads``) to the 8 entries around each point.
+def _share_lanes(typingctx, positions, n, grads, channel, resolution, dense, mask, smooth, rows, shares, entry):  # type: ignore[no-untyped-def]
+    """Of LANES points' gradients (rows ``channel + f`` of ``grads``), what falls to the 8 entries around each point.
 
-    Nothing is done where all of them are zero, as behind an opaque surface.
+    ``rows`` (8, LANES) int32 gets the entries' rows within the level, ``shares`` (8 * LANES, F) what is to be added to
+    them. Returns False, with neither written, where all gradients are zero, as behind an opaque surface.
     """
-    signature = types.void(positions, n, grads, channel, first_row, resolution, dense, mask, smooth, table_grad, entry)
+    signature = types.boolean(positions, n, grads, channel, resolution, dense, mask, smooth, rows, shares, entry)
     features = len(entry)
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        position_ptr, grad_ptr, table_ptr = (
-            array_pointer(context, builder, signature.args[i], args[i]) for i in (0, 2, 9)
+        position_ptr, grad_ptr, row_ptr, share_ptr = (
+            array_pointer(context, builder, signature.args[i], args[i]) for i in (0, 2, 8, 9)
         )
         pitch, grad_pitch = (_row_pitch(context, builder, signature.args[i], args[i]) for i in (0, 2))
-        _, n, _, channel, first_row, resolution, dense, mask, smooth, _, _ = args
+        _, n, _, channel, resolution, dense, mask, smooth, _, _, _ = args
         gradients, some = [], constant(0, I32)
         for feature in range(features):
             row = builder.mul(grad_pitch, builder.add(channel, I64(feature)))
             gradients.append(load_vector(builder, grad_ptr, builder.add(row, n)))
             some = builder.or_(some, builder.bitcast(gradients[-1], VECTOR_I32))
         flags = builder.bitcast(builder.icmp_signed("!=", some, constant(0, I32)), ir.IntType(LANES))
-        with builder.if_then(builder.icmp_unsigned("!=", flags, flags.type(0))):
-            for rows, weight in _corners(builder, position_ptr, pitch, n, resolution, dense, mask, smooth):
-                shares = _join(builder, [builder.fmul(gradient, weight) for gradient in gradients])
-                for lane in range(LANES):
-                    share = shuffle(builder, shares, None, range(lane, LANES * features, LANES))
-                    pointer = _entry(builder, table_ptr, first_row, rows, lane, features)
-                    builder.store(builder.fadd(builder.load(pointer, align=4), share), pointer, align=4)
+        reached = builder.icmp_unsigned("!=", flags, flags.type(0))
+        with builder.if_then(reached):
+            corners = _corners(builder, position_ptr, pitch, n, resolution, dense, mask, smooth)
+            for corner, (row, weight) in enumerate(corners):
+                store_vector(builder, row, row_ptr, I64(corner * LANES))
+                joined = _join(builder, [builder.fmul(gradient, weight) for gradient in gradients])
+                for part in range(features):  # feature by feature becomes point by point
+                    items = range(part * LANES, (part + 1) * LANES)
+                    turned = shuffle(builder, joined, None, [i % features * LANES + i // features for i in items])
+                    store_vector(builder, turned, share_ptr, I64((corner * features + part) * LANES))
+        return reached
+
+    return signature, codegen
+
+
+@intrinsic
+def _add_entry(typingctx, table_grad, row, shares, share, entry):  # type: ignore[no-untyped-def]
+    """Add item ``share`` of ``shares`` (.., F) to row ``row`` of ``table_grad``."""
+    signature = types.void(table_grad, row, shares, share, entry)
+    features = len(entry)
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        pointers = []
+        for array, index in ((0, 1), (2, 3)):
+            base = array_pointer(context, builder, signature.args[array], args[array])
+            item = builder.gep(base, [builder.mul(args[index], I64(features))])
+            pointers.append(builder.bitcast(item, ir.VectorType(F32, features).as_pointer()))
+        sums, added = (builder.load(pointer, align=4) for pointer in pointers)
+        builder.store(builder.fadd(sums, added), pointers[0], align=4)
         return context.get_dummy_value()
 
     return signature, codegen
@@ -267,15 +293,20 @@ def _encode(start, stop, positions, table, levels, smooth, outputs, entry):  # t
 
 @_jit
 def _scatter(level, positions, grads, levels, smooth, table_grad, entry):  # type: ignore[no-untyped-def]
-    """Add every point's gradient to the entries of one level. N is a multiple of LANES."""
+    """Add every point's gradient to the entries of one level. N is a multiple of LANES.
+
+    Rows and shares pass through memory: taking them out of vectors lane by lane is slower than storing and reading.
+    Point by point, not vertex by vertex: neighbours on a ray add to the same entries, and each would wait for the last.
+    """
     row, resolution, mask = levels[level, 0], np.int32(levels[level, 1]), np.int32(levels[level, 3])
-    channel = level * len(entry)
-    if levels[level, 2]:
-        for n in range(0, positions.shape[1], LANES):
-            _scatter_lanes(positions, n, grads, channel, row, resolution, True, mask, smooth, table_grad, entry)
-    else:
-        for n in range(0, positions.shape[1], LANES):
-            _scatter_lanes(positions, n, grads, channel, row, resolution, False, mask, smooth, table_grad, entry)
+    dense, channel = levels[level, 2] != 0, level * len(entry)
+    rows = np.empty((8, LANES), np.int32)
+    shares = np.empty((8 * LANES, len(entry)), np.float32)
+    for n in range(0, positions.shape[1], LANES):
+        if _share_lanes(positions, n, grads, channel, resolution, dense, mask, smooth, rows, shares, entry):
+            for lane in range(LANES):
+                for vertex in range(8):
+                    _add_entry(table_grad, row + rows[vertex, lane], shares, vertex * LANES + lane, entry)
 
 
 @_jit
