@@ -1,7 +1,7 @@
 """Grid marching on a CPU: rays split between threads; empty blocks of 16 and 4 cells and empty cells are jumped over.
 
-A jump goes to the last lattice point that certainly still lies in the empty block (and would choose the same cascade),
-so what is kept does not depend on the jumps: every kept midpoint is tested against its own cell. Two passes over the
+A jump goes to the first lattice point that does not certainly lie in the empty block (and would choose the same
+cascade), so what is kept does not depend on the jumps: every kept midpoint is tested against its own cell. Two passes over the
 rays: the first notes which lattice points are kept, the second writes them where the counts before them say.
 """
 
@@ -185,7 +185,8 @@ def _mark(  # type: ignore[no-untyped-def]
                     # Beyond this distance the growing step asks for larger cells.
                     leave = min(leave, max(t, 2.0 * cell_size * scale / cone))
                 steps = leave * per_step if constant else _to_steps(leave, rule)
-                k = max(k + 1, int((steps - begin - 0.5) * (1.0 - 1e-12)))
+                # To the first lattice point that is not certainly in here: rounding is far below the margin.
+                k = max(k + 1, int(steps * (1.0 - 1e-12) - begin - 0.5 - 1e-9) + 1)
         counts[ray] = count
         at += count
 
