@@ -124,11 +124,12 @@ def train(
         else:
             experiment = load_recipe(_stand_in(recipe, placement, overrides, config), _expected_minutes(steps, minutes))
         begin = _starting_grid(None if again else start, record)
-        if begin is not None and not hasattr(experiment.model, "max_bytes"):
+        has_voxels = hasattr(experiment.model, "max_bytes")
+        if begin is not None and not has_voxels:
             raise InputError(f"start (--from): {recipe} has no voxels to begin with; plenoxels recipes have.")
         explicit = {"capture.cache_bytes": None if image_cache is None else check_bytes("image_cache", image_cache)}
         if max_memory is not None:
-            if not hasattr(experiment.model, "max_bytes"):
+            if not has_voxels:
                 raise InputError(f"max_memory: bounds the voxels of plenoxels recipes; {recipe} has none.")
             explicit["model.max_bytes"] = check_bytes("max_memory", max_memory)
         said: list[str] = []
@@ -223,24 +224,24 @@ def _source(
 
 def _starting_grid(start: str | os.PathLike[str] | None, record: RunRecord[Experiment] | None) -> Path | None:
     """The file that training begins with: of a resumed run the one it began with."""
-    if record is None and start is not None:
-        path = Path(start).resolve()
-        if path.is_dir():
+    if record is not None:
+        if start is not None:
             raise InputError(
-                f"start (--from): {start}: expected a .vdb file or svox2's ckpt.npz, got a folder. Of a run: "
-                f"voxfield export vdb {start} --output voxels.vdb"
+                "start (--from): a run that is resumed goes on from its own checkpoint. Leave out one of the two."
             )
-        if not path.is_file():
-            raise MissingFileError(f"start (--from): {start}: there is no such file.")
-        return path
-    if record is None:
+        begun = record.extra.get("start")
+        return None if begun is None else local(str(begun))
+    if start is None:
         return None
-    if start is not None:
+    path = Path(start).resolve()
+    if path.is_dir():
         raise InputError(
-            "start (--from): a run that is resumed goes on from its own checkpoint. Leave out one of the two."
+            f"start (--from): {start}: expected a .vdb file or svox2's ckpt.npz, got a folder. Of a run: "
+            f"voxfield export vdb {start} --output voxels.vdb"
         )
-    begun = record.extra.get("start")
-    return None if begun is None else local(str(begun))
+    if not path.is_file():
+        raise MissingFileError(f"start (--from): {start}: there is no such file.")
+    return path
 
 
 def _stand_in(

@@ -91,7 +91,10 @@ def command(
     if isinstance(opened, voxfield.ShapeRun):
         photographic = {
             "--path": path != "orbit",
+            "--camera": camera,
+            "--eye-distance": eye_distance,
             "--height": height,
+            "--fps": fps,
             "--seconds": seconds,
             "--format": format != "both",
             "--exposure": exposure,
@@ -101,6 +104,7 @@ def command(
             "--save-depth": save_depth,
             "--chunk-size": chunk_size,
             "--executor": executor != "local",
+            "--scheduler": scheduler,
             "--memory": memory,
         }
         refuse_photographic(opened, photographic)

@@ -108,6 +108,10 @@ def test_gltf_with_its_buffers_beside_it(tmp_path):
             {"extensionsRequired": ["EXT_meshopt_compression"]},
             "compressed by EXT_meshopt_compression: export it without",
         ),
+        (
+            {"meshes": [{"primitives": [{"mode": 4}, {"mode": 6}]}]},
+            "it has triangle fans, expected triangles or strips",
+        ),
     ],
 )
 def test_gltf_of_another_kind(changes, fault, tmp_path):

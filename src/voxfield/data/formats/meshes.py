@@ -33,6 +33,9 @@ _JSON_CHUNK: Final = 0x4E4F534A
 """What binary glTF calls its description."""
 _OWN: Final = {"3mf": read_3mf, "off": read_off}
 """What is not read by trimesh, which needs another package for the one, and takes no polygons of the other."""
+_FIRST_GLTF: Final = "it is glTF 1.0, expected 2.0: export it again"
+_FAN: Final = 6
+"""What glTF calls triangles around a first corner; trimesh leaves them out without a word."""
 _DRACO: Final = "KHR_draco_mesh_compression"
 _MESHOPT: Final = {"EXT_meshopt_compression", "KHR_meshopt_compression"}
 """Extensions of glTF by which numbers are not where its accessors say; trimesh takes them for zeros."""
@@ -221,7 +224,7 @@ def _colours(mesh: Any) -> MeshColours | None:
 def _check_glb(content: bytes) -> None:
     """Raise ValueError unless a binary glTF file has the bytes that it counts: memory is taken for what it says."""
     if content[4:8] == struct.pack("<I", 1):
-        raise ValueError("it is glTF 1.0, expected 2.0: export it again")
+        raise ValueError(_FIRST_GLTF)
     at = 12
     document: dict[str, Any] = {}
     while at + 8 <= len(content):
@@ -257,12 +260,15 @@ def _described(content: bytes) -> dict[str, Any]:
     asset = document.get("asset")
     version = asset.get("version") if isinstance(asset, dict) else None
     if str(version).startswith("1") or isinstance(document.get("meshes"), dict):
-        raise ValueError("it is glTF 1.0, expected 2.0: export it again")
+        raise ValueError(_FIRST_GLTF)
     needed = set(map(str, document.get("extensionsRequired", [])))
     if _DRACO in needed and importlib.util.find_spec("DracoPy") is None:
         raise ImportError("its meshes are compressed", name="DracoPy")
     if needed & _MESHOPT:
         raise ValueError(f"its meshes are compressed by {', '.join(sorted(needed & _MESHOPT))}: export it without")
+    for mesh in document.get("meshes", []):
+        if any(primitive.get("mode") == _FAN for primitive in mesh.get("primitives", [])):
+            raise ValueError("it has triangle fans, expected triangles or strips: export it as triangles")
     return document
 
 

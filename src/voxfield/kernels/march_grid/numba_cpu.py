@@ -1,8 +1,8 @@
 """Grid marching on a CPU: rays split between threads; empty blocks of 16 and 4 cells and empty cells are jumped over.
 
 A jump goes to the first lattice point that does not certainly lie in the empty block (and would choose the same
-cascade), so what is kept does not depend on the jumps: every kept midpoint is tested against its own cell. Two passes over the
-rays: the first notes which lattice points are kept, the second writes them where the counts before them say.
+cascade), so what is kept does not depend on the jumps: every kept midpoint is tested against its own cell. Two passes
+over the rays: the first notes which lattice points are kept, the second writes them where the counts before them say.
 """
 
 import math
