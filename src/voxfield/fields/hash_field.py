@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from voxfield.checks import check_range
-from voxfield.fields.activations import truncated_exp
+from voxfield.fields.activations import density_and_features
 from voxfield.kernels.fused_mlp import fused_mlp
 from voxfield.kernels.hash_encode import HashGrid, hash_encode
 from voxfield.kernels.spherical_harmonics import spherical_harmonics
@@ -119,8 +119,7 @@ class HashField(torch.nn.Module):
 
     def geometry(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Density (N,) and geometry features (N, geometry_features) from encoded positions."""
-        geometry = fused_mlp(features, list(self.density_net))
-        return truncated_exp(geometry[:, 0]), geometry
+        return density_and_features(fused_mlp(features, list(self.density_net)))
 
     def density(self, positions: torch.Tensor, level: torch.Tensor | None = None) -> torch.Tensor:  # noqa: ARG002
         """Density (N,), per unit of length the caller scales by, at ``positions`` (N, 3) in the unit cube."""

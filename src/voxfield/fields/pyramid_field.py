@@ -16,7 +16,7 @@ import torch
 from voxfield.checks import check_choice, check_range
 from voxfield.distributed.ranks import Ranks
 from voxfield.errors import FormatError, InputError
-from voxfield.fields.activations import truncated_exp
+from voxfield.fields.activations import density_and_features, truncated_exp
 from voxfield.fields.hash_field import FieldSamples, HashFieldConfig, colour_of, ray_inputs, relu_layers
 from voxfield.fields.pyramid_levels import (
     Blending,
@@ -180,7 +180,7 @@ class PyramidField(torch.nn.Module):
         if self.pyramid.interpolate == "color":
             density, geometry = out[:, 0], out[:, 1:]
         else:
-            density, geometry = truncated_exp(out[:, 0]), out
+            density, geometry = density_and_features(out)
         discord = None
         if self.pyramid.consistency_weight and torch.is_grad_enabled():
             discord = _discord(grouped, values)

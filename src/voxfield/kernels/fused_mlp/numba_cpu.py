@@ -178,10 +178,11 @@ def _up(value: int, step: int) -> int:
     return -(-value // step) * step
 
 
-def _pad_rows(matrix: torch.Tensor) -> torch.Tensor:
-    """``matrix`` with zero rows appended up to whole tiles, flat."""
-    missing = _up(matrix.shape[0], TILE_ROWS) - matrix.shape[0]
-    return torch.nn.functional.pad(matrix, (0, 0, 0, missing)).reshape(-1)
+def _padded(matrix: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """``matrix`` with zeros appended up to so many rows and columns."""
+    if matrix.shape == (rows, columns):  # mostly; and padding by nothing takes longer than multiplying does
+        return matrix
+    return torch.nn.functional.pad(matrix, (0, columns - matrix.shape[1], 0, rows - matrix.shape[0]))
 
 
 class _FusedMlp(torch.autograd.Function):
@@ -191,11 +192,9 @@ class _FusedMlp(torch.autograd.Function):
         points, keep = inputs.shape[0], any(ctx.needs_input_grad)
         widths = np.array([weights[0].shape[1], *(_up(weight.shape[0], TILE_ROWS) for weight in weights)], np.int64)
         # Hidden units that only pad a tile have no column in the next layer's matrix: give them zero ones.
-        columns = [0, *(int(widths[i]) - weights[i - 1].shape[0] for i in range(1, len(weights)))]
-        matrices = [
-            torch.nn.functional.pad(weight.detach(), (0, extra)) for weight, extra in zip(weights, columns, strict=True)
-        ]
-        flat = torch.cat([_pad_rows(matrix) for matrix in matrices]).numpy()
+        shapes = [(int(rows), int(columns)) for rows, columns in zip(widths[1:], widths, strict=False)]
+        matrices = [_padded(weight.detach(), *shape) for weight, shape in zip(weights, shapes, strict=True)]
+        flat = torch.cat([matrix.reshape(-1) for matrix in matrices]).numpy()
         tasks = _ranges(-(-points // BLOCK))
         slots = tasks[-1][1] if tasks else 0
         hidden = workspace.empty(slots, int(widths[1:-1].sum()) * PITCH)
@@ -213,12 +212,9 @@ class _FusedMlp(torch.autograd.Function):
     def backward(ctx, grad_outputs):  # type: ignore[no-untyped-def]
         inputs, shared, index, *weights = ctx.saved_tensors
         widths, points = ctx.widths, inputs.shape[0]
-        # W^T: rows of the padded matrix, which are its columns, must be whole tiles, and so must be its depth.
+        # W^T: its rows, which are the matrix' columns, must be whole tiles too; those of the inputs are not yet.
         transposed = torch.cat(
-            [
-                _pad_rows(torch.nn.functional.pad(matrix.T, (0, _up(matrix.shape[0], TILE_ROWS) - matrix.shape[0])))
-                for matrix in ctx.matrices
-            ]
+            [_padded(matrix.T, _up(matrix.shape[1], TILE_ROWS), matrix.shape[0]).reshape(-1) for matrix in ctx.matrices]
         ).numpy()
         pitches = [_up(int(width), POINT_STEP) for width in widths[:-1]]
         sizes = [int(rows) * pitch for rows, pitch in zip(widths[1:], pitches, strict=True)]

@@ -35,7 +35,7 @@ from voxfield.kernels.simd import (
     store_vector,
 )
 from voxfield.kernels.threads import run_split, run_tasks
-from voxfield.kernels.workspace import empty_feature_major, feature_major
+from voxfield.kernels.workspace import empty_feature_major
 
 _jit = njit(nogil=True, fastmath=True, boundscheck=False, error_model="numpy")
 
@@ -292,8 +292,8 @@ def _encode(start, stop, positions, table, levels, smooth, outputs, entry):  # t
 
 
 @_jit
-def _scatter(level, positions, grads, levels, smooth, table_grad, entry):  # type: ignore[no-untyped-def]
-    """Add every point's gradient to the entries of one level. N is a multiple of LANES.
+def _scatter(level, points, positions, grads, levels, smooth, table_grad, entry):  # type: ignore[no-untyped-def]
+    """Add the gradients of ``points`` points to the entries of one level; arrays have whole LANES.
 
     Rows and shares pass through memory: taking them out of vectors lane by lane is slower than storing and reading.
     Point by point, not vertex by vertex: neighbours on a ray add to the same entries, and each would wait for the last.
@@ -302,9 +302,9 @@ def _scatter(level, positions, grads, levels, smooth, table_grad, entry):  # typ
     dense, channel = levels[level, 2] != 0, level * len(entry)
     rows = np.empty((8, LANES), np.int32)
     shares = np.empty((8 * LANES, len(entry)), np.float32)
-    for n in range(0, positions.shape[1], LANES):
+    for n in range(0, points, LANES):
         if _share_lanes(positions, n, grads, channel, resolution, dense, mask, smooth, rows, shares, entry):
-            for lane in range(LANES):
+            for lane in range(min(LANES, points - n)):
                 for vertex in range(8):
                     _add_entry(table_grad, row + rows[vertex, lane], shares, vertex * LANES + lane, entry)
 
@@ -334,17 +334,27 @@ def _level_table(grid: HashGrid) -> np.ndarray:
     )
 
 
-def _whole_lanes(array: np.ndarray) -> np.ndarray:
-    """``array`` (C, N), with columns of zeros appended if N is not a multiple of LANES."""
-    missing = -array.shape[1] % LANES
-    return np.pad(array, ((0, 0), (0, missing))) if missing else array
+def _whole_lanes(tensor: torch.Tensor) -> np.ndarray:
+    """``tensor`` (N, C) as (C, M), N rounded up to a multiple of LANES. Columns from N on hold anything.
+
+    Not copied where its memory goes on that far, as that of other kernels' results does.
+    """
+    points, channels = tensor.shape
+    whole = -(-points // LANES) * LANES
+    turned = tensor.detach().T
+    last = turned.storage_offset() + (channels - 1) * turned.stride(0) + whole
+    if turned.stride(1) == 1 and turned.stride(0) >= whole and 4 * last <= turned.untyped_storage().nbytes():
+        return turned.as_strided((channels, whole), turned.stride()).numpy()  # type: ignore[no-any-return]
+    copy = empty_feature_major(whole, channels).T
+    copy[:, :points] = turned
+    return copy.numpy()
 
 
 class _HashEncode(torch.autograd.Function):
     @staticmethod
     def forward(ctx, positions, table, grid, table_grad):  # type: ignore[no-untyped-def]
         points = positions.shape[0]
-        columns = _whole_lanes(feature_major(positions))
+        columns = _whole_lanes(positions)
         ctx.save_for_backward(positions, table)
         ctx.grid, ctx.levels, ctx.columns, ctx.table_grad = grid, _level_table(grid), columns, table_grad
         encoded = empty_feature_major(columns.shape[1], grid.num_outputs)
@@ -363,8 +373,9 @@ class _HashEncode(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_encoded):  # type: ignore[no-untyped-def]
         positions, table = ctx.saved_tensors
+        points = positions.shape[0]
         grid, levels, columns, entry = ctx.grid, ctx.levels, ctx.columns, (0,) * ctx.grid.features
-        grads = _whole_lanes(feature_major(grad_encoded))
+        grads = _whole_lanes(grad_encoded)
         table_grad = position_grad = None
         if ctx.needs_input_grad[1]:
             accumulating = ctx.table_grad is not None
@@ -372,7 +383,7 @@ class _HashEncode(torch.autograd.Function):
             rows = table_grad.numpy()
             run_tasks(
                 [
-                    lambda level=level: _scatter(level, columns, grads, levels, grid.smoothstep, rows, entry)  # type: ignore[misc]
+                    lambda level=level: _scatter(level, points, columns, grads, levels, grid.smoothstep, rows, entry)  # type: ignore[misc]
                     for level in reversed(range(grid.num_levels))
                 ]
             )
@@ -389,7 +400,7 @@ class _HashEncode(torch.autograd.Function):
                 grain=256,
                 chunks_per_thread=1,
             )
-            position_grad = position_grad[:, : positions.shape[0]].T
+            position_grad = position_grad[:, :points].T
         return position_grad, table_grad, None, None
 
 
