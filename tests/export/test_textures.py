@@ -7,7 +7,16 @@ import pytest
 import trimesh
 
 from voxfield.errors import InputError, MissingExtraError
-from voxfield.export.textures import PADDING, Layout, Texels, check_texture_size, laid_out, painted, texels_of
+from voxfield.export.textures import (
+    PADDING,
+    Layout,
+    Texels,
+    check_texture_size,
+    fitting_triangles,
+    laid_out,
+    painted,
+    texels_of,
+)
 
 
 def test_a_laid_out_box_keeps_its_triangles_and_does_not_overlap() -> None:
@@ -24,6 +33,53 @@ def test_a_laid_out_box_keeps_its_triangles_and_does_not_overlap() -> None:
     flat = layout.coordinates[layout.faces] * 64
     one, two = flat[:, 1] - flat[:, 0], flat[:, 2] - flat[:, 0]
     assert len(texels.rows) == pytest.approx(np.abs(one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0]).sum() / 2, rel=0.1)
+
+
+def test_many_triangles_lie_alone_and_filters_see_them_alone(monkeypatch) -> None:
+    monkeypatch.setattr("voxfield.export.textures.CHARTED_TRIANGLES", 1000)
+    ball = trimesh.creation.icosphere(subdivisions=3)
+    vertices, faces, size = np.asarray(ball.vertices, np.float32), np.asarray(ball.faces), 256
+    layout = laid_out(vertices, faces, size)
+    assert np.array_equal(layout.source[layout.faces], faces)
+    flat = layout.coordinates[layout.faces]
+    one, two = flat[:, 1] - flat[:, 0], flat[:, 2] - flat[:, 0]
+    np.testing.assert_allclose(one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0], ((256 // 26 - 2.5) / 256) ** 2, rtol=1e-3)
+    texels = texels_of(layout, size)
+    assert np.bincount(texels.face, minlength=len(faces)).min() >= 28
+    # A colour that is linear in each triangle, and jumps from one to the next.
+    shades = np.random.default_rng(0).random((len(faces), 3, 3)).astype(np.float32)
+    picture = painted(texels, (shades[texels.face] * texels.weights[:, :, None]).sum(1), size) / 255
+    weights = np.random.default_rng(1).dirichlet(np.ones(3), len(faces))
+    at = (flat * weights[:, :, None]).sum(1) * size
+    column, row = at[:, 0] - 0.5, size - at[:, 1] - 0.5
+    left, top = np.floor(column).astype(int), np.floor(row).astype(int)
+    right, down = (column - left)[:, None], (row - top)[:, None]
+    found = sum(
+        picture[top + j, left + i] * np.abs(1 - i - right) * np.abs(1 - j - down) for i in (0, 1) for j in (0, 1)
+    )
+    error = np.abs(found - (shades * weights[:, :, None]).sum(1))
+    # Inside they are exact; at the longest side a filter meets what was spread over it.
+    assert np.median(error) < 0.005
+    assert np.quantile(error, 0.99) < 0.1
+    assert error.max() < 0.25
+
+
+def test_neighbours_lie_near_each_other(monkeypatch) -> None:
+    monkeypatch.setattr("voxfield.export.textures.CHARTED_TRIANGLES", 10)
+    ball = trimesh.creation.icosphere(subdivisions=4)
+    layout = laid_out(np.asarray(ball.vertices, np.float32), np.asarray(ball.faces), 512)
+    middle = layout.coordinates[layout.faces].mean(1)
+    apart = np.linalg.norm(middle[ball.face_adjacency[:, 0]] - middle[ball.face_adjacency[:, 1]], axis=1)
+    anyhow = np.linalg.norm(middle[ball.face_adjacency[:, 0]] - middle[ball.face_adjacency[::-1, 1]], axis=1)
+    assert np.median(apart) < 0.3 * np.median(anyhow)
+
+
+def test_more_triangles_than_fit(monkeypatch) -> None:
+    monkeypatch.setattr("voxfield.export.textures.CHARTED_TRIANGLES", 10)
+    ball = trimesh.creation.icosphere(subdivisions=3)
+    assert len(ball.faces) > fitting_triangles(64)
+    with pytest.raises(InputError, match="1,280 triangles do not fit on 64 x 64 texels"):
+        laid_out(np.asarray(ball.vertices, np.float32), np.asarray(ball.faces), 64)
 
 
 def square() -> Layout:

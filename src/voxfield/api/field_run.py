@@ -267,7 +267,8 @@ class FieldRun(TrainedRun):
             method: ``marching_cubes``, or ``dual_contouring``, which keeps sharp edges and corners.
             opacity: above 0 and below 1.
             min_part: connected parts with less than this share of all triangles are left out, 0 to 1.
-            triangles: at most so many, at least 4; None: as many as are found, with a texture 50,000.
+            triangles: at most so many, at least 4; None: as many as are found, with a texture 200,000, or
+                fewer if not so many fit. Up to 50,000 are laid out in charts that one can paint on.
             texture: texels along a side of a texture, 64 to 8192; None: coloured vertices.
             space: coordinates of the run's ``world``, or those of its ``capture`` (see `Run.captures`).
             memory: most memory, in bytes or as ``"8GB"``; what there is to spare if None. What is needed is known

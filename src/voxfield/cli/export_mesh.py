@@ -7,7 +7,7 @@ from tyro.conf import Positional, arg
 
 from voxfield.cli.options import optional
 
-EXAMPLE = "voxfield export mesh runs/lego --output lego.glb --min-part 0.01 --triangles 50000 --texture 2048"
+EXAMPLE = "voxfield export mesh runs/lego --output lego.glb --min-part 0.01 --texture 2048"
 
 
 def command(
@@ -38,7 +38,8 @@ def command(
         method: dual_contouring keeps the sharp edges and corners that marching_cubes bevels.
         opacity: of a density: the surface is where a voxel stops this much of the light.
         min_part: least share of all triangles that a connected part must have: 0.01 drops specks in the air.
-        triangles: at most so many; none named: as many as are found, with a texture 50,000.
+        triangles: at most so many; none named: as many as are found, with a texture 200,000, or fewer if
+            not so many fit. Up to 50,000 are laid out in charts that one can paint on.
         texture: texels along a side of a texture, such as 2048, in place of coloured vertices; needs xatlas.
         space: coordinates of the run's world, or of the capture.
         memory: most memory, such as 8GB; what there is to spare if not given.

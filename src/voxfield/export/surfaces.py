@@ -23,6 +23,7 @@ from voxfield.export.textures import (
     MOST_TRIANGLES,
     Layout,
     check_texture_size,
+    fitting_triangles,
     laid_out,
     painted,
     require_xatlas,
@@ -41,8 +42,8 @@ POINTS_AT_ONCE: Final = 1 << 18
 """Points that the field is asked about together: bounds the memory."""
 RAYS_AT_ONCE: Final = 1 << 13
 """Rays of a point cloud that are looked along together."""
-TEXTURED_TRIANGLES: Final = 50_000
-"""Triangles of a mesh with a texture, unless told otherwise."""
+TEXTURED_TRIANGLES: Final = 200_000
+"""Triangles of a mesh with a texture, unless told otherwise, or as many as have some ten texels each."""
 
 RINGS: Final = 10
 """Triangles around those in sight that a textured mesh keeps: cells of obstacles hide more than they should."""
@@ -79,7 +80,8 @@ class MeshConfig:
     min_part: float = 0.0
     """Connected parts with less than this share of all triangles are left out, 0 to 1: 0.01 drops specks in the air."""
     triangles: int | None = None
-    """At most so many, 4 to 50 million; None: as many as are found, of textured ones ``TEXTURED_TRIANGLES``."""
+    """At most so many, 4 to 50 million; None: as many as are found, of textured ones ``TEXTURED_TRIANGLES``, or fewer
+    if not so many fit."""
     texture: int | None = None
     """Texels along a side of a texture, 64 to 8192; None: coloured vertices. A textured mesh has no parts that no
     camera sees: they would take most of it where a field has matter all through."""
@@ -101,7 +103,9 @@ class MeshConfig:
     @property
     def most_triangles(self) -> int | None:
         """How many the mesh may have; None: any number."""
-        return TEXTURED_TRIANGLES if self.texture and self.triangles is None else self.triangles
+        if self.texture is None or self.triangles is not None:
+            return self.triangles
+        return min(TEXTURED_TRIANGLES, fitting_triangles(self.texture))
 
     def nodes(self, bounds: Bounds) -> tuple[int, int, int]:
         """Nodes of the grid along x, y, z of ``bounds``, ends included."""

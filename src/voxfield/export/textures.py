@@ -1,4 +1,8 @@
-"""Surfaces laid out flat (by xatlas), and the texels that lie on them.
+"""Surfaces laid out flat, and the texels that lie on them.
+
+Few triangles are laid out in charts by xatlas, which people can paint on. Its time grows with their number squared, so
+that of many each has half a square of its own: neighbours in space are near each other in the picture too, but nobody
+would paint there.
 
 Texel (i, j) of a picture of S rows is the square [j, j+1) x [i, i+1), rows from the top; texture coordinates run from
 0 to 1, x to the right and y upwards. A texel has the place on the surface at its centre. Those next to a chart, which
@@ -17,8 +21,13 @@ PADDING: Final = 2
 """Texels kept free around each chart, and filled with what lies at its border."""
 MOST_TEXELS: Final = 8192
 """Along a side of a texture."""
-MOST_TRIANGLES: Final = 200_000
-"""That are laid out flat: xatlas takes half a minute for 30,000 of a rough surface, and minutes for more."""
+CHARTED_TRIANGLES: Final = 50_000
+"""That are laid out in charts at most: xatlas takes half a minute for 30,000 of a rough surface, and more than six for
+100,000."""
+MOST_TRIANGLES: Final = 8_000_000
+"""That are laid out flat."""
+LEAST_SQUARE: Final = 4
+"""Texels along a side of the square that two triangles share, at least."""
 _ON_EDGE: Final = 1e-6
 """How far outside a triangle, in barycentric coordinates, a texel's centre still counts as in it."""
 
@@ -64,7 +73,8 @@ def require_xatlas() -> Any:
 
 
 def laid_out(vertices: np.ndarray, faces: np.ndarray, size: int) -> Layout:
-    """Cut a surface into charts that hardly distort, and lay these out for a texture of ``size`` x ``size``.
+    """Cut a surface into charts that hardly distort, or more than ``CHARTED_TRIANGLES`` into single ones, and lay these
+    out for a texture of ``size`` x ``size``.
 
     Args:
         vertices: (V, 3) float32.
@@ -72,17 +82,19 @@ def laid_out(vertices: np.ndarray, faces: np.ndarray, size: int) -> Layout:
         size: texels along a side.
 
     Raises:
-        MissingExtraError: xatlas is not installed. InputError: too many triangles, or too many for so small a texture.
+        MissingExtraError: charts need xatlas, which is not installed. InputError: too many triangles, or too many for
+            so small a texture.
     """
-    xatlas = require_xatlas()
     check_texture_size(size)
     if not 1 <= len(faces) <= MOST_TRIANGLES:
         raise InputError(f"triangles: expected 1 to {MOST_TRIANGLES:,} for a texture, got {len(faces):,}.")
-    atlas = xatlas.Atlas()
+    if len(faces) > CHARTED_TRIANGLES:
+        return _each_alone(vertices, faces, size)
+    atlas = require_xatlas().Atlas()
     # Lengths in units of the surface's size: its thresholds know no others.
     scale = max(float(np.ptp(vertices, axis=0).max()), 1e-12)
     atlas.add_mesh(((vertices - vertices.min(0)) / scale).astype(np.float32), faces.astype(np.uint32))
-    charts, packing = xatlas.ChartOptions(), xatlas.PackOptions()
+    charts, packing = require_xatlas().ChartOptions(), require_xatlas().PackOptions()
     # Isosurfaces are rough: stricter limits make charts of two or three triangles, and packing takes time by their
     # number squared.
     charts.max_cost = 16.0
@@ -90,9 +102,7 @@ def laid_out(vertices: np.ndarray, faces: np.ndarray, size: int) -> Layout:
     packing.blockAlign, packing.rotate_charts = True, False
     atlas.generate(charts, packing)
     if atlas.atlas_count != 1:
-        raise InputError(
-            f"texture: {len(faces):,} triangles do not fit on {size} x {size} texels. Ask for more texels."
-        )
+        raise _too_small(len(faces), size)
     source, corners, coordinates = atlas[0]
     coordinates = np.clip(coordinates, 0, 1) * [atlas.width, atlas.height] / max(atlas.width, atlas.height)
     return Layout(
@@ -100,6 +110,55 @@ def laid_out(vertices: np.ndarray, faces: np.ndarray, size: int) -> Layout:
         faces=corners.astype(np.int64).reshape(-1, 3),
         coordinates=coordinates.astype(np.float32),
     )
+
+
+def fitting_triangles(size: int) -> int:
+    """Triangles that have some ten texels each on a texture of ``size`` x ``size``."""
+    return 2 * (size // (LEAST_SQUARE + 2)) ** 2
+
+
+def _too_small(triangles: int, size: int) -> InputError:
+    return InputError(f"texture: {triangles:,} triangles do not fit on {size} x {size} texels. Ask for more texels.")
+
+
+def _each_alone(vertices: np.ndarray, faces: np.ndarray, size: int) -> Layout:
+    """Two triangles to a square, one in each of two opposite corners, in rows along a curve that fills space.
+
+    Their legs run through the outermost texels' centres, so that filters find nothing of the next square; their longest
+    sides face each other, two texels apart.
+    """
+    count = len(faces)
+    squares = int(np.ceil(np.sqrt(count / 2)))
+    side = size // squares
+    if side < LEAST_SQUARE:
+        raise _too_small(count, size)
+    corners = vertices[faces].astype(np.float64)
+    place = np.empty(count, np.int64)
+    place[np.argsort(_along_curve(corners.mean(1)), kind="stable")] = np.arange(count)
+    # The corner that faces the longest side comes into the square's corner; the others follow as they go round.
+    facing = ((np.roll(corners, -1, axis=1) - np.roll(corners, -2, axis=1)) ** 2).sum(2).argmax(1)
+    role = (np.arange(3) - facing[:, None]) % 3
+    leg = side - 2.5
+    inside = 0.5 + leg * np.stack([role == 1, role == 2], axis=2)
+    inside = np.where((place % 2 == 1)[:, None, None], side - inside, inside)
+    row, column = np.divmod(place // 2, squares)
+    coordinates = (np.stack([column, row], axis=1)[:, None] * side + inside) / size
+    return Layout(
+        source=faces.reshape(-1),
+        faces=np.arange(3 * count).reshape(-1, 3),
+        coordinates=coordinates.reshape(-1, 2).astype(np.float32),
+    )
+
+
+def _along_curve(points: np.ndarray) -> np.ndarray:
+    """(N,) int64: how far along a Morton curve through their box ``points`` (N, 3) lie."""
+    low = points.min(0)
+    cell = ((points - low) * (1023 / max(float((points.max(0) - low).max()), 1e-300))).astype(np.int64)
+    along = np.zeros(len(points), np.int64)
+    for bit in range(10):
+        for axis in range(3):
+            along |= (cell[:, axis] >> bit & 1) << (3 * bit + axis)
+    return along
 
 
 def texels_of(layout: Layout, size: int) -> Texels:
