@@ -20,11 +20,11 @@ from voxfield.errors import InputError
 from voxfield.export.depth_fusion import block_count, chosen_views, fused, views_of
 from voxfield.export.seen_colours import Obstacles, in_sight, seen_colours
 from voxfield.export.textures import (
-    MOST_TRIANGLES,
     Layout,
     check_texture_size,
     fitting_triangles,
     laid_out,
+    most_triangles,
     painted,
     require_xatlas,
     texels_of,
@@ -95,7 +95,7 @@ class MeshConfig:
         if self.texture is not None:
             check_texture_size(self.texture)
         if self.triangles is not None:
-            most = 50_000_000 if self.texture is None else MOST_TRIANGLES
+            most = 50_000_000 if self.texture is None else most_triangles(self.texture)
             check_range(
                 "triangles" + (" of a textured mesh" if self.texture else ""), self.triangles, minimum=4, maximum=most
             )

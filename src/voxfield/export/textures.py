@@ -24,8 +24,6 @@ MOST_TEXELS: Final = 8192
 CHARTED_TRIANGLES: Final = 50_000
 """That are laid out in charts at most: xatlas takes half a minute for 30,000 of a rough surface, and more than six for
 100,000."""
-MOST_TRIANGLES: Final = 8_000_000
-"""That are laid out flat."""
 LEAST_SQUARE: Final = 4
 """Texels along a side of the square that two triangles share, at least."""
 _ON_EDGE: Final = 1e-6
@@ -78,7 +76,7 @@ def laid_out(vertices: np.ndarray, faces: np.ndarray, size: int) -> Layout:
 
     Args:
         vertices: (V, 3) float32.
-        faces: (F, 3) int64, at least one and at most ``MOST_TRIANGLES``.
+        faces: (F, 3) int64, at least one.
         size: texels along a side.
 
     Raises:
@@ -86,8 +84,8 @@ def laid_out(vertices: np.ndarray, faces: np.ndarray, size: int) -> Layout:
             so small a texture.
     """
     check_texture_size(size)
-    if not 1 <= len(faces) <= MOST_TRIANGLES:
-        raise InputError(f"triangles: expected 1 to {MOST_TRIANGLES:,} for a texture, got {len(faces):,}.")
+    if not len(faces):
+        raise InputError("triangles: expected one at least for a texture, got none.")
     if len(faces) > CHARTED_TRIANGLES:
         return _each_alone(vertices, faces, size)
     atlas = require_xatlas().Atlas()
@@ -115,6 +113,11 @@ def laid_out(vertices: np.ndarray, faces: np.ndarray, size: int) -> Layout:
 def fitting_triangles(size: int) -> int:
     """Triangles that have some ten texels each on a texture of ``size`` x ``size``."""
     return 2 * (size // (LEAST_SQUARE + 2)) ** 2
+
+
+def most_triangles(size: int) -> int:
+    """Triangles that a texture of ``size`` x ``size`` has room for."""
+    return max(CHARTED_TRIANGLES, 2 * (size // LEAST_SQUARE) ** 2)
 
 
 def _too_small(triangles: int, size: int) -> InputError:
