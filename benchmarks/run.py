@@ -10,7 +10,7 @@
     python benchmarks/run.py nerfstudio --data PATH --nerfstudio-python PYTHON
     python benchmarks/run.py volumes --data DIR [FILE ...] [--errors 0.01,0.02,0.05] [--steps 300]
     python benchmarks/run.py voxel-grid --run RUN [--thin 5,15] [--errors 0.01,0.02] [--max-images N]
-    python benchmarks/run.py mesh --run RUN [--resolution 256] [--triangles 50000] [--texture 2048] [--from density]
+    python benchmarks/run.py mesh --run RUN [--resolution 256] [--triangles 200000] [--texture 2048] [--from density]
     python benchmarks/run.py prerender
     python benchmarks/run.py shapes [PART ...] --meshes DIR [--keep DIR]
     python benchmarks/run.py viewer [--run RUN] [--browser]
@@ -190,7 +190,7 @@ def add_mesh(verbs: Any) -> None:
     mesh.add_argument("--run", type=Path, required=True, help="a run on photographs")
     mesh.add_argument("--from", dest="source", choices=["density", "depth"], default="density")
     mesh.add_argument("--resolution", type=int, default=256)
-    mesh.add_argument("--triangles", type=int, default=50_000)
+    mesh.add_argument("--triangles", type=int, default=200_000)
     mesh.add_argument("--texture", type=int, default=2048)
     mesh.add_argument("--max-images", type=int, help="measure only this many test views")
     mesh.add_argument("--keep", type=Path, help="keep the mesh and pictures of the views in this folder")
