@@ -88,11 +88,12 @@ def laid_out(vertices: np.ndarray, faces: np.ndarray, size: int) -> Layout:
         raise InputError("triangles: expected one at least for a texture, got none.")
     if len(faces) > CHARTED_TRIANGLES:
         return _each_alone(vertices, faces, size)
-    atlas = require_xatlas().Atlas()
+    xatlas = require_xatlas()
+    atlas = xatlas.Atlas()
     # Lengths in units of the surface's size: its thresholds know no others.
     scale = max(float(np.ptp(vertices, axis=0).max()), 1e-12)
     atlas.add_mesh(((vertices - vertices.min(0)) / scale).astype(np.float32), faces.astype(np.uint32))
-    charts, packing = require_xatlas().ChartOptions(), require_xatlas().PackOptions()
+    charts, packing = xatlas.ChartOptions(), xatlas.PackOptions()
     # Isosurfaces are rough: stricter limits make charts of two or three triangles, and packing takes time by their
     # number squared.
     charts.max_cost = 16.0
