@@ -24,10 +24,10 @@ from voxfield.export.textures import (
     check_texture_size,
     fitting_triangles,
     laid_out,
-    most_triangles,
     painted,
     require_xatlas,
     texels_of,
+    texture_capacity,
 )
 from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.camera import Cameras
@@ -95,7 +95,7 @@ class MeshConfig:
         if self.texture is not None:
             check_texture_size(self.texture)
         if self.triangles is not None:
-            most = 50_000_000 if self.texture is None else most_triangles(self.texture)
+            most = 50_000_000 if self.texture is None else texture_capacity(self.texture)
             check_range(
                 "triangles" + (" of a textured mesh" if self.texture else ""), self.triangles, minimum=4, maximum=most
             )

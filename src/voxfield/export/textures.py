@@ -16,6 +16,7 @@ import numpy as np
 
 from voxfield.checks import check_range
 from voxfield.errors import InputError, MissingExtraError
+from voxfield.kernels.voxel_words import axis_tables
 
 PADDING: Final = 2
 """Texels kept free around each chart, and filled with what lies at its border."""
@@ -113,12 +114,17 @@ def laid_out(vertices: np.ndarray, faces: np.ndarray, size: int) -> Layout:
 
 def fitting_triangles(size: int) -> int:
     """Triangles that have some ten texels each on a texture of ``size`` x ``size``."""
-    return 2 * (size // (LEAST_SQUARE + 2)) ** 2
+    return _lying_alone(size, LEAST_SQUARE + 2)
 
 
-def most_triangles(size: int) -> int:
+def texture_capacity(size: int) -> int:
     """Triangles that a texture of ``size`` x ``size`` has room for."""
-    return max(CHARTED_TRIANGLES, 2 * (size // LEAST_SQUARE) ** 2)
+    return max(CHARTED_TRIANGLES, _lying_alone(size, LEAST_SQUARE))
+
+
+def _lying_alone(size: int, side: int) -> int:
+    """Triangles in squares of ``side`` texels, two to each."""
+    return 2 * (size // side) ** 2
 
 
 def _too_small(triangles: int, size: int) -> InputError:
@@ -157,12 +163,10 @@ def _each_alone(vertices: np.ndarray, faces: np.ndarray, size: int) -> Layout:
 def _along_curve(points: np.ndarray) -> np.ndarray:
     """(N,) int64: how far along a Morton curve through their box ``points`` (N, 3) lie."""
     low = points.min(0)
-    cell = ((points - low) * (1023 / max(float((points.max(0) - low).max()), 1e-300))).astype(np.int64)
-    along = np.zeros(len(points), np.int64)
-    for bit in range(10):
-        for axis in range(3):
-            along |= (cell[:, axis] >> bit & 1) << (3 * bit + axis)
-    return along
+    cells = 1024
+    cell = ((points - low) * ((cells - 1) / max(float((points.max(0) - low).max()), 1e-300))).astype(np.int64)
+    shares, _ = axis_tables(4 * cells)  # words hold four voxels along an axis
+    return np.asarray(shares[np.arange(3), 4 * cell].sum(1))
 
 
 def texels_of(layout: Layout, size: int) -> Texels:

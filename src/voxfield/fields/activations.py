@@ -7,6 +7,11 @@ import torch
 _EXPONENT_LIMIT = 15.0
 
 
+def _slope(exponent: torch.Tensor) -> torch.Tensor:
+    """What `truncated_exp` takes for its derivative."""
+    return torch.exp(exponent.clamp(-_EXPONENT_LIMIT, _EXPONENT_LIMIT))
+
+
 class _TruncatedExp(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, exponent: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
@@ -16,7 +21,7 @@ class _TruncatedExp(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         (exponent,) = ctx.saved_tensors
-        return gradient * torch.exp(exponent.clamp(-_EXPONENT_LIMIT, _EXPONENT_LIMIT))
+        return gradient * _slope(exponent)
 
 
 def truncated_exp(exponent: torch.Tensor) -> torch.Tensor:
@@ -45,7 +50,7 @@ class _DensityAndFeatures(torch.autograd.Function):
             gradient.zero_()
         else:
             gradient.copy_(of_features)
-        gradient[:, 0] += of_density * torch.exp(outputs[:, 0].clamp(-_EXPONENT_LIMIT, _EXPONENT_LIMIT))
+        gradient[:, 0] += of_density * _slope(outputs[:, 0])
         return gradient
 
 
