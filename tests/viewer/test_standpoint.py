@@ -88,15 +88,36 @@ def test_nothing_is_said_to_a_page_that_goes_on_or_left(at_once: list[Callable[[
     client = Client((0.5, 4.0, 1.0))
     standpoint = Standpoint(client, BEGINNING)
     standpoint.rest()
-    standpoint.begin()
-    at_once.pop()()
-    assert not client.told
+    due = at_once[0]
+    client.camera.position = (0.5, 4.0, 1.1)
+    due()
+    assert not client.told, "it moved"
+    at_once.clear()
     standpoint.rest()
     client.camera.position = (0.0, 4.0, 2.0)
     standpoint.rest()
     assert len(at_once) == 1, "the last place alone"
     standpoint.leave()
     assert (at_once, client.told, standpoint.kept) == ([], [], None)
+
+
+def test_a_page_that_begins_anew_is_not_turned_back(at_once: list[Callable[[], None]]) -> None:
+    client = Client((0.5, 4.0, 1.0))
+    standpoint = Standpoint(client, BEGINNING)
+    standpoint.rest()
+    due = at_once[0]
+    standpoint.begin()
+    assert not at_once
+    # It was under way already, and the page has not heard yet: it says once more where it stood.
+    client.camera.position, client.camera.look_at = (0.5, 4.0, 1.0), (0.0, 0.0, 0.0)
+    due()
+    standpoint.rest()
+    at_once.pop()()
+    assert client.told == []
+    client.camera.position, client.camera.look_at = BEGINNING.position, BEGINNING.look_at
+    standpoint.rest()
+    at_once.pop()()
+    assert client.began()["position"] == BEGINNING.position
 
 
 def test_pages_begin_before_all_of_the_subject_or_at_the_first_photograph(around: Cameras) -> None:

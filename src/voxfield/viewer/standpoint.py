@@ -51,6 +51,7 @@ class Standpoint:
         self._client, self._beginning = client, beginning
         self._lock, self._timer = threading.Lock(), threading.Timer(0.0, lambda: None)
         self._resting: np.ndarray | None = None
+        self._left: np.ndarray | None = None
         self.kept: np.ndarray | None = None
         """Position, what is looked at, up: (3, 3) of where the page comes back to, once it was told."""
         pose = _pose(client.camera)
@@ -60,6 +61,10 @@ class Standpoint:
     def begin(self) -> None:
         """Put the camera where pages begin."""
         camera, beginning = self._client.camera, self._beginning
+        with self._lock:
+            # What it is told now would undo this, and so would what a page says that has not heard of it yet.
+            self._timer.cancel()
+            self._resting, self._left = None, _pose(camera)
         camera.up_direction = (0.0, 0.0, 1.0)
         camera.position, camera.look_at = beginning.position, beginning.look_at
         if beginning.fov is not None:
@@ -82,17 +87,18 @@ class Standpoint:
             self._timer.cancel()
 
     def _keep(self, pose: np.ndarray) -> None:
-        with self._lock:
-            # By less than a picture shows it may have moved, for which none was painted.
-            if not np.allclose(pose, _pose(self._client.camera), rtol=1e-5, atol=1e-6):
-                self._resting = None
-                return
         import viser
 
-        # viser offers this for all pages together only: it is said to one as its handle says everything.
-        began = viser.InitialCameraConfig(self._client._websock_connection.queue_message)
-        began.position, began.look_at, began.up = (_vector(one) for one in pose)
-        self.kept = pose
+        with self._lock:
+            # By less than a picture shows it may have moved, for which none was painted.
+            stays = np.allclose(pose, _pose(self._client.camera), rtol=1e-5, atol=1e-6)
+            if not stays or self._resting is not pose or (self._left is not None and np.array_equal(pose, self._left)):
+                self._resting = None
+                return
+            # viser offers this for all pages together only: it is said to one as its handle says everything.
+            began = viser.InitialCameraConfig(self._client._websock_connection.queue_message)
+            began.position, began.look_at, began.up = (_vector(one) for one in pose)
+            self.kept = pose
 
 
 def _pose(camera: Any) -> np.ndarray:
