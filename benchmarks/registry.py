@@ -61,6 +61,7 @@ def cases() -> Iterator[Case]:
     yield from _pdf_resample()
     yield from _losses_on_weights()
     yield from _march_grid()
+    yield from _sample_runs()
     yield from _spherical_harmonics()
     yield from _ray_box()
     yield from _interval_points()
@@ -385,6 +386,27 @@ def _march_grid() -> Iterator[Case]:
         )
 
     yield from _both_implementations("march_grid", "128^3 cells, a thin shell", "rays", RAYS, prepare)
+
+
+def _sample_runs() -> Iterator[Case]:
+    def prepare(implementation: Any) -> Prepared:
+        from voxfield.kernels.march_grid import PackedSamples
+        from voxfield.kernels.sample_runs import take_runs
+
+        lengths = torch.randint(0, 24, (RAYS,), generator=torch.Generator().manual_seed(1))
+        ends = lengths.cumsum(0)
+        count = int(ends[-1])
+        samples = PackedSamples(
+            t_start=_random(count),
+            t_end=_random(count),
+            ray_index=torch.arange(RAYS, dtype=torch.int32).repeat_interleave(lengths),
+            ray_offsets=torch.nn.functional.pad(ends, (1, 0)),
+            positions=_random(3, count).T,
+        )
+        begin, counts = samples.ray_offsets[:-1], lengths.clamp(max=6)
+        return Prepared(lambda: take_runs(samples, begin, counts, implementation=implementation))
+
+    yield from _both_implementations("sample_runs", "the first 6 of 0 to 23 samples", "rays", RAYS, prepare)
 
 
 def _spherical_harmonics() -> Iterator[Case]:

@@ -38,6 +38,13 @@ def test_a_fresh_field_is_a_thin_uniform_fog() -> None:
     torch.testing.assert_close(density, torch.ones(100), rtol=0.05, atol=0.0)
 
 
+def test_density_alone_is_that_of_all_that_is_asked() -> None:
+    field, places = make(), points(300)
+    asked = field.query(places).density
+    assert torch.equal(field.density(places), asked)
+    torch.testing.assert_close(field.log_density(places), asked.log())
+
+
 def test_density_does_not_depend_on_the_direction_and_colour_does() -> None:
     field = make()
     with torch.no_grad():

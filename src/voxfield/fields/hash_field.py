@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from voxfield.checks import check_range
-from voxfield.fields.activations import density_and_features
+from voxfield.fields.activations import density_and_features, truncated_exp
 from voxfield.kernels.fused_mlp import fused_mlp
 from voxfield.kernels.hash_encode import HashGrid, hash_encode
 from voxfield.kernels.spherical_harmonics import spherical_harmonics
@@ -123,12 +123,14 @@ class HashField(torch.nn.Module):
 
     def density(self, positions: torch.Tensor, level: torch.Tensor | None = None) -> torch.Tensor:  # noqa: ARG002
         """Density (N,), per unit of length the caller scales by, at ``positions`` (N, 3) in the unit cube."""
-        return self.geometry(self.encode(positions))[0]
+        *hidden, last = self.density_net
+        return truncated_exp(fused_mlp(self.encode(positions), [*hidden, last[:1]])[:, 0])
 
     def log_density(self, positions: torch.Tensor, level: torch.Tensor | None = None) -> torch.Tensor:  # noqa: ARG002
         """Logarithm of ``density``, (N,), differentiable in ``positions`` alone: the parameters are constants."""
         features = hash_encode(positions, self.table.detach(), self.grid)
-        return fused_mlp(features, [weight.detach() for weight in self.density_net])[:, 0]
+        *hidden, last = (weight.detach() for weight in self.density_net)
+        return fused_mlp(features, [*hidden, last[:1]])[:, 0]
 
     def colour(
         self,

@@ -166,9 +166,11 @@ class Occupancy(torch.nn.Module):
         flat = self.density.view(-1)
         # One look that meets nothing does not empty a cell: thin surfaces are easily missed.
         flat[cells] = found if self.warming_up else torch.maximum(flat[cells], found)
-        lowered = torch.maximum(self.density * self.config.decay, self.seen)
-        torch.where(self.seen >= 0, lowered, self.density, out=self.density)
-        self.seen.fill_(-1.0)
+        # Of those that samples fell into, a few percent of all.
+        seen = self.seen.view(-1)
+        met = (seen >= 0).nonzero()[:, 0]
+        flat[met] = torch.maximum(flat[met] * self.config.decay, seen[met])
+        seen[met] = -1.0
         self.updates += 1
         self._least = None
         self.occupied = self.density > self._threshold()

@@ -256,9 +256,15 @@ class PyramidField(torch.nn.Module):
         return 2 + 2 * width if self.pyramid.interpolate == "color" else width
 
     def _level_outputs(
-        self, positions: torch.Tensor, grouped: GroupedLevels, *, constants: bool = False
+        self,
+        positions: torch.Tensor,
+        grouped: GroupedLevels,
+        *,
+        rows: int | None = None,
+        constants: bool = False,
     ) -> list[list[torch.Tensor]]:
-        """What the density networks say, (geometry_features, count), of every level of every group.
+        """What the density networks say, (geometry_features, count), of every level of every group: all of it, or the
+        first ``rows``.
 
         With ``constants`` no gradient flows to the parameters.
         """
@@ -275,8 +281,9 @@ class PyramidField(torch.nn.Module):
                 features = part.T
                 if not self.pyramid.share_feature_grid:
                     features = self._encode(level, features, constants=constants)
-                net = [weight.detach() if constants else weight for weight in self.density_nets[level].parameters()]
-                of_levels.append(fused_mlp(features, net).T)
+                net = self.density_nets[level].parameters()
+                *hidden, out = [weight.detach() if constants else weight for weight in net]
+                of_levels.append(fused_mlp(features, [*hidden, out[:rows]]).T)
             values.append(of_levels)
         return values
 
@@ -288,7 +295,7 @@ class PyramidField(torch.nn.Module):
     def _density_row(self, positions: torch.Tensor, level: torch.Tensor | None, *, constants: bool) -> torch.Tensor:
         """(N,): the blended logarithm of the density, or where colours are blended the blended density."""
         grouped = self._grouped(positions, level)
-        values = self._level_outputs(positions, grouped, constants=constants)
+        values = self._level_outputs(positions, grouped, rows=1, constants=constants)
         activate = truncated_exp if self.pyramid.interpolate == "color" else torch.Tensor.contiguous
         parts = [
             blend([activate(value[:1]) for value in of_levels], group.share, self.pyramid.blending)

@@ -26,10 +26,11 @@ from voxfield.geometry.pose import SceneTransform
 from voxfield.geometry.rays import Rays
 from voxfield.kernels.composite import composite
 from voxfield.kernels.ray_box import ray_box
+from voxfield.kernels.sample_runs import run_indices
 from voxfield.models.base import render_camera
 from voxfield.models.footprints import check_pixels_widen
 from voxfield.models.ray_fields import Intervals, RayField, merged, unlimited
-from voxfield.render.sampling import take_wave
+from voxfield.render.sampling import next_runs
 
 RAYS_PER_CHUNK: Final = 1 << 13
 """Rays of one field that are looked at together; of several fields a share of them."""
@@ -143,7 +144,7 @@ class CompositeField:
             alive = ((cursor < offsets[1:]) & (1 - opacity > EARLY_STOP)).nonzero()[:, 0]
             if not len(alive):
                 break
-            index, shares = take_wave(offsets, cursor, alive, length)
+            index, shares = run_indices(*next_runs(offsets, cursor, alive, length))
             parts = self._densities(looks, index)
             start, end = looks.stretches.start[index], looks.stretches.end[index]
             density, none = torch.stack(parts).sum(0), torch.zeros(len(index), 1, device=device)

@@ -24,10 +24,11 @@ from voxfield.geometry.camera import Cameras
 from voxfield.geometry.rays import Rays
 from voxfield.kernels.composite import Composited, composite
 from voxfield.kernels.march_grid import PackedSamples, StepRule, march_grid
+from voxfield.kernels.sample_runs import take_runs
 from voxfield.models.backdrop import Background, backdrop, check_last_sample
 from voxfield.models.base import ParameterGroup, StepResult, render_camera
 from voxfield.models.footprints import Footprints, check_pixels_widen
-from voxfield.render.sampling import keep_first, take_wave, visible_counts
+from voxfield.render.sampling import next_runs, visible_samples
 
 COARSEST_STEP: Final = 8
 """Longest training step, in multiples of the final one."""
@@ -222,7 +223,7 @@ class GridNgp(torch.nn.Module):
         looked = float(self.visible_share) < MOST_VISIBLE or step % CHECK_VISIBLE_EVERY == 0
         if looked:
             samples = self._visible(samples)
-        level = self._level(samples, None, learning=True)
+        level = self._level(samples, learning=True)
         if level is not None:
             self._learn_levels(rays, samples, level)
         asked, colour, seen = self._see(samples, samples.positions, level, rays, self.config.early_stop)
@@ -279,8 +280,8 @@ class GridNgp(torch.nn.Module):
                 break
             # Shorter ones where many rays go on through fog: their features are what takes memory.
             fitting = min(length, max(FIRST_WAVE, MOST_SAMPLES_OF_WAVE // len(alive)))
-            index, offsets = take_wave(samples.ray_offsets, cursor, alive, fitting)
-            self._add_wave(seen, samples, index, offsets, alive, rays.directions)
+            wave = take_runs(samples, *next_runs(samples.ray_offsets, cursor, alive, fitting))
+            self._add_wave(seen, wave, alive, rays.directions)
             length = min(2 * length, LONGEST_WAVE)
         behind = seen.last if self.background == "last_sample" else background.to(device)
         rgb = seen.rgb + (1 - seen.opacity)[:, None] * behind
@@ -302,7 +303,7 @@ class GridNgp(torch.nn.Module):
         """
         samples = self._visible(self._march(rays, None), observe=False)
         positions = self._moving_positions(samples, rays)
-        level = self._level(samples, None, learning=False)
+        level = self._level(samples, learning=False)
         _, colour, seen = self._see(samples, positions, level, rays, self.config.render_early_stop)
         if self.background == "last_sample":
             behind = _last_of_each_ray(colour, samples.ray_offsets)
@@ -438,35 +439,29 @@ class GridNgp(torch.nn.Module):
         if self.config.early_stop == 0.0:
             return samples
 
-        def thickness(index: torch.Tensor) -> torch.Tensor:
-            positions = samples.positions.T.index_select(1, index).T
-            lengths = samples.t_end[index] - samples.t_start[index]
-            density = self.field.density(positions, self._level(samples, index, learning=observe))
+        def thickness(some: PackedSamples) -> torch.Tensor:
+            lengths = some.t_end - some.t_start
+            density = self.field.density(some.positions, self._level(some, learning=observe))
             if observe:
-                self._observe(positions, lengths, density)
+                self._observe(some.positions, lengths, density)
             return density * self.density_scale * lengths
 
-        return keep_first(samples, visible_counts(samples, thickness, self.config.early_stop))
+        return visible_samples(samples, thickness, self.config.early_stop)
 
     def _observe(self, positions: torch.Tensor, lengths: torch.Tensor, density: torch.Tensor) -> None:
         """Tell the occupancy grid what samples met."""
         self.occupancy.observe(positions, lengths, density * self.density_scale)
 
-    def _level(self, samples: PackedSamples, index: torch.Tensor | None, *, learning: bool) -> torch.Tensor | None:
-        """The level (N,) that the field is asked for at samples ``index`` (None: all); None if it has but one.
+    def _level(self, samples: PackedSamples, *, learning: bool) -> torch.Tensor | None:
+        """The level (N,) that the field is asked for at ``samples``; None if it has but one.
 
         While ``learning`` it is that of their pixels' width, else the nearest that was learnt there.
         """
         if samples.pixel_area is None or not isinstance(self.field, PyramidField):
             return None
-        ray, start, end = samples.ray_index, samples.t_start, samples.t_end
-        if index is not None:
-            ray, start, end = (values.index_select(0, index) for values in (ray, start, end))
-        level = self.field.levels.at_distance(samples.pixel_area.index_select(0, ray), 0.5 * (start + end))
-        if learning:
-            return level
-        positions = samples.positions if index is None else samples.positions.T.index_select(1, index).T
-        return self.field.trained_level(positions, level)
+        area = samples.pixel_area.index_select(0, samples.ray_index)
+        level = self.field.levels.at_distance(area, 0.5 * (samples.t_start + samples.t_end))
+        return level if learning else self.field.trained_level(samples.positions, level)
 
     def _learn_levels(self, rays: Rays, samples: PackedSamples, level: torch.Tensor) -> None:
         """Note how wide pixels of training rays are, and at which ``level`` (N,) samples are learnt."""
@@ -514,33 +509,25 @@ class GridNgp(torch.nn.Module):
         )
         self.occupancy.reopen(samples.positions, samples.t_end - samples.t_start)
 
-    def _add_wave(
-        self,
-        seen: "_Seen",
-        samples: PackedSamples,
-        index: torch.Tensor,
-        offsets: torch.Tensor,
-        alive: torch.Tensor,
-        directions: torch.Tensor,
-    ) -> None:
-        """Composite samples ``index`` (packed by ``offsets`` for the rays ``alive``) behind what was seen before."""
-        asked = self.field.query(samples.positions[index], self._level(samples, index, learning=False))
-        t_start, t_end = samples.t_start[index], samples.t_end[index]
-        none = torch.zeros(len(index), 1, device=self.device)
-        wave = composite(asked.density * self.density_scale, none, t_start, t_end, offsets, early_stop=0.0)
-        ray = samples.ray_index[index].long()
-        light = (1 - seen.opacity)[ray] * wave.weights
+    def _add_wave(self, seen: "_Seen", wave: PackedSamples, alive: torch.Tensor, directions: torch.Tensor) -> None:
+        """Composite the samples of ``wave``, runs of the rays ``alive``, behind what was seen before."""
+        asked = self.field.query(wave.positions, self._level(wave, learning=False))
+        none = torch.zeros(len(wave), 1, device=self.device)
+        density = asked.density * self.density_scale
+        met = composite(density, none, wave.t_start, wave.t_end, wave.ray_offsets, early_stop=0.0)
+        ray = wave.ray_index.long()
+        light = (1 - seen.opacity)[ray] * met.weights
         if self.background == "last_sample":
-            lit = torch.arange(len(index), device=ray.device)
+            lit = torch.arange(len(wave), device=ray.device)
         else:
             lit = (light > LEAST_LIGHT).nonzero()[:, 0]
         colour = self.field.colour(asked.geometry[lit], directions, ray[lit])
         seen.rgb.index_add_(0, ray[lit], light[lit, None] * colour)
         if self.background == "last_sample":
-            seen.last[alive] = colour[offsets[1:] - 1]
+            seen.last[alive] = colour[wave.ray_offsets[1:] - 1]
         transmitted = 1 - seen.opacity[alive]
-        seen.depth[alive] += transmitted * wave.depth
-        seen.opacity[alive] += transmitted * wave.opacity
+        seen.depth[alive] += transmitted * met.depth
+        seen.opacity[alive] += transmitted * met.opacity
 
     def _density_at(self, positions: torch.Tensor) -> torch.Tensor:
         """Density (N,) per world unit at world ``positions`` (N, 3), for the occupancy grid."""

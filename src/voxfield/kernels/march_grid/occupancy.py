@@ -12,6 +12,7 @@ A level of a cascade occupies whole bytes: one byte where it has fewer than 8 bl
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 import torch
 
 from voxfield.checks import check_dtype, check_range, check_shape
@@ -73,7 +74,9 @@ def pack_occupancy(occupied: torch.Tensor) -> OccupancyBits:
         packed.append(_pack_bits(level.reshape(cascades, -1)).flatten())
         blocks = level.shape[1] // 4
         if blocks:
-            level = level.reshape(cascades, blocks, 4, blocks, 4, blocks, 4).any(6).any(4).any(2)
+            # Four flags in a row are one integer.
+            level = level.contiguous().view(torch.int32) != 0
+            level = level.reshape(cascades, blocks, 4, blocks, 4, blocks).any(4).any(2)
     return OccupancyBits(bits=torch.cat(packed), resolution=resolution, num_cascades=cascades)
 
 
@@ -102,6 +105,8 @@ def _check_resolution(resolution: int) -> None:
 
 def _pack_bits(flags: torch.Tensor) -> torch.Tensor:
     """(C, n) bool -> (C, ceil(n / 8)) uint8, first flag in the least significant bit."""
+    if flags.device.type == "cpu":
+        return torch.from_numpy(np.packbits(flags.numpy(), axis=1, bitorder="little"))
     flags = torch.nn.functional.pad(flags, (0, -flags.shape[1] % 8))
     weights = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], device=flags.device, dtype=torch.uint8)
     return (flags.reshape(len(flags), -1, 8).to(torch.uint8) * weights).sum(2, dtype=torch.uint8)
