@@ -128,6 +128,34 @@ def test_matches_the_reference(implementation, scene, device):
         torch.testing.assert_close(found.double(), wanted, rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.parametrize(("resolution", "count"), [(16, 3000), (32, 700), (128, 5000), (64, 1), (64, 17), (64, 0)])
+@pytest.mark.parametrize("limits", [{}, {"max_samples": 1}, {"max_samples": 7}, {"near": 1.3, "far": 2.5}])
+def test_rays_side_by_side_meet_what_each_meets_alone(resolution, count, limits):
+    """A cone so narrow that steps never grow is followed ray by ray."""
+    occupancy = pack_occupancy(random_occupancy(resolution, 1, 0.2))
+    origins, directions, jitter = random_rays(count)
+    if count > 50:
+        origins[20], origins[21, 1], directions[22], directions[23, 0] = math.nan, math.inf, 0.0, -math.inf
+        directions[24] = torch.tensor([-0.0, 1.0, 1e-42])
+    samples = [
+        march_grid(
+            origins,
+            directions,
+            occupancy,
+            BOX,
+            step=StepRule(min_step=0.01, cone_angle=cone),
+            jitter=jitter,
+            implementation="numba",
+            **limits,
+        )
+        for cone in (0.0, 1e-300)
+    ]
+    assert_packed(samples[0], count)
+    assert count < 100 or len(samples[0]) > count // 3
+    for name in FIELDS:
+        assert torch.equal(getattr(samples[0], name), getattr(samples[1], name)), name
+
+
 def decided_by_rounding(s_mid, origin, direction, occupancy, step, options) -> bool:
     """Whether a midpoint is within 1e-3 of a cell of a face, an end of the ray, or a change of cascade."""
     t = float(step.to_distance(s_mid))

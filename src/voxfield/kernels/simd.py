@@ -34,9 +34,11 @@ POINT_STEP = LANES * TILE_VECTORS
 """Points that one tile covers: block sizes must be multiples of it."""
 
 F32 = ir.FloatType()
+F64 = ir.DoubleType()
 I32 = ir.IntType(32)
 I64 = ir.IntType(64)
 VECTOR_F32 = ir.VectorType(F32, LANES)
+VECTOR_F64 = ir.VectorType(F64, LANES)
 VECTOR_I32 = ir.VectorType(I32, LANES)
 _FAST = ("fast",)
 
@@ -90,6 +92,76 @@ def gather_pairs(builder: ir.IRBuilder, pointer: ir.Value, rows: ir.Value) -> li
         gathered = builder.call(gather, [ir.Constant(pairs, ir.Undefined), base, index, every, row_bytes])
         halves.append(builder.bitcast(gathered, VECTOR_F32))
     return [shuffle(builder, halves[0], halves[1], range(feature, 2 * LANES, 2)) for feature in range(2)]
+
+
+def gather_bits(builder: ir.IRBuilder, pointer: ir.Value, numbers: ir.Value, last: ir.Value) -> ir.Value:
+    """Bits, 0 or 1, of bytes at ``pointer``: LANES of them by their ``numbers``, the lowest of a byte first.
+
+    ``last`` is the number of bytes less 4, at least 0: each bit is taken from four bytes, none of them beyond the end.
+    """
+    ends = splat(builder, last)
+    byte = builder.lshr(numbers, constant(3, I32))
+    byte = builder.select(builder.icmp_signed("<", byte, ends), byte, ends)
+    if GATHERS:
+        flags = ir.VectorType(ir.IntType(1), LANES)
+        base = builder.bitcast(pointer, ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(VECTOR_I32, [VECTOR_I32, base.type, VECTOR_I32, flags, I32])
+        gather = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.mask.gather.dpi.512")
+        every = ir.Constant(flags, [True] * LANES)
+        words = builder.call(gather, [ir.Constant(VECTOR_I32, ir.Undefined), base, byte, every, I32(1)])
+    else:
+        words = ir.Constant(VECTOR_I32, ir.Undefined)
+        for lane in range(LANES):
+            address = builder.gep(pointer, [builder.zext(builder.extract_element(byte, I32(lane)), I64)])
+            word = builder.load(builder.bitcast(address, I32.as_pointer()), align=1)
+            words = builder.insert_element(words, word, I32(lane))
+    within = builder.sub(numbers, builder.shl(byte, constant(3, I32)))
+    return builder.and_(builder.lshr(words, within), constant(1, I32))
+
+
+class LaneRows:
+    """Rows of LANES float64 each, one number of LANES rays: what programs that follow rays side by side work on."""
+
+    def __init__(self, builder: ir.IRBuilder, rows: ir.Value):
+        self.builder, self.rows = builder, rows
+
+    def load(self, row: int) -> ir.Value:
+        """A row."""
+        address = self.builder.gep(self.rows, [I64(row * LANES)])
+        return self.builder.load(self.builder.bitcast(address, VECTOR_F64.as_pointer()), align=8)
+
+    def store(self, row: int, value: ir.Value) -> None:
+        """Write a row."""
+        address = self.builder.gep(self.rows, [I64(row * LANES)])
+        self.builder.store(value, self.builder.bitcast(address, VECTOR_F64.as_pointer()), align=8)
+
+    def call(self, name: str, value: ir.Value) -> ir.Value:
+        """LLVM's function of that name, such as ``floor``, of each lane."""
+        signature = ir.FunctionType(VECTOR_F64, [VECTOR_F64])
+        function = self.builder.module.declare_intrinsic(f"llvm.{name}.v{LANES}f64", (), signature)
+        return self.builder.call(function, [value])
+
+    def least(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """The lesser of each lane; ``b`` where one is not a number."""
+        return self.builder.select(self.builder.fcmp_ordered("<", a, b), a, b)
+
+    def greatest(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """The greater of each lane; ``b`` where one is not a number."""
+        return self.builder.select(self.builder.fcmp_ordered(">", a, b), a, b)
+
+    def bits(self, lanes: ir.Value) -> ir.Value:
+        """An int64 with a bit for each lane that is true."""
+        return self.builder.zext(self.builder.bitcast(lanes, ir.IntType(LANES)), I64)
+
+
+@intrinsic
+def lowest_bit(typingctx, bits):  # type: ignore[no-untyped-def]
+    """The number of the lowest bit that is set."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.int64), codegen
 
 
 def multiply_add(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:

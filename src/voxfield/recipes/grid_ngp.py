@@ -39,6 +39,7 @@ def experiment(minutes: float | None = None) -> PhotographExperiment:
         capture=CaptureOptions(),
         trainer=TrainerConfig(
             steps=FULL_STEPS,
+            beta2=size.beta2,
             learning_rate=LearningRate(
                 initial=size.learning_rate, decay_from=size.decay_from, final_factor=size.decay_to
             ),
@@ -64,6 +65,8 @@ class _Size:
     is what limits it."""
     decay_to: float
     """Share of the rate that is left at the end."""
+    beta2: float = 0.99
+    """Decay of the gradients' squares in Adam: while a field changes fast, its old gradients say little."""
 
 
 _SIZES = (
@@ -78,6 +81,7 @@ _SIZES = (
         learning_rate=1.5e-2,
         decay_from=0.7,
         decay_to=0.2,
+        beta2=0.95,
     ),
     _Size(
         up_to_minutes=10,

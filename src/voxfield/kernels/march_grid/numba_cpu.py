@@ -14,6 +14,8 @@ from voxfield.kernels import workspace
 from voxfield.kernels.jit import njit
 from voxfield.kernels.march_grid.occupancy import OccupancyBits
 from voxfield.kernels.march_grid.samples import PackedSamples, StepRule
+from voxfield.kernels.march_grid.side_by_side import ROWS, advance, enter_lane, looked_at
+from voxfield.kernels.simd import LANES, lowest_bit
 from voxfield.kernels.threads import run_split
 
 _jit = njit(nogil=True, boundscheck=False, error_model="numpy")
@@ -184,11 +186,72 @@ def _mark(  # type: ignore[no-untyped-def]
                 if cone > 0.0 and cascade < cascades - 1:
                     # Beyond this distance the growing step asks for larger cells.
                     leave = min(leave, max(t, 2.0 * cell_size * scale / cone))
+                if leave == np.inf:  # a ray that goes nowhere never leaves
+                    break
                 steps = leave * per_step if constant else _to_steps(leave, rule)
                 # To the first lattice point that is not certainly in here: rounding is far below the margin.
                 k = max(k + 1, int(steps * (1.0 - 1e-12) - begin - 0.5 - 1e-9) + 1)
         counts[ray] = count
         at += count
+
+
+@_jit
+def _mark_side_by_side(  # type: ignore[no-untyped-def]
+    first, stop, origins, directions, bits, resolution, starts, box, step, jitter, near, far, most, kept, begins,
+    counts, s0,
+):  # fmt: skip
+    """`_mark` of one cascade at constant steps, LANES rays at a time (see `side_by_side`)."""
+    centre, half, origin, along = np.empty(3), np.empty(3), np.empty(3), np.empty(3)
+    for axis in range(3):
+        centre[axis] = 0.5 * (box[0, axis] + box[1, axis])
+        half[axis] = 0.5 * (box[1, axis] - box[0, axis])
+    first_bits = np.array([8 * starts[0], 8 * starts[1], 8 * starts[2]])
+    state, ray_of = np.zeros(ROWS * LANES), np.empty(LANES, np.int64)
+    # Each lane has a stretch of ``kept`` for every LANES-th ray.
+    upcoming, free = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
+    at = first * most
+    for lane in range(LANES):
+        upcoming[lane], free[lane] = first + lane, at
+        at += max(0, (stop - first - lane + LANES - 1) // LANES) * most
+    following, waiting = 0, (1 << LANES) - 1
+    while True:
+        while waiting != 0:
+            lane = lowest_bit(waiting)
+            ray, entered = upcoming[lane], False
+            while ray < stop and not entered:
+                for axis in range(3):
+                    origin[axis], along[axis] = origins[ray, axis], directions[ray, axis]
+                begins[ray], counts[ray] = free[lane], 0
+                t_enter, t_exit = _clip(origin, along, box, 1.0, near, far)
+                if t_enter < t_exit:
+                    entered = True
+                    s0[ray] = t_enter / step + jitter[ray]
+                    for axis in range(3):
+                        origin[axis], along[axis] = (origin[axis] - centre[axis]) / half[axis], along[axis] / half[axis]
+                    enter_lane(state, lane, origin, along, s0[ray], t_exit)
+                    ray_of[lane] = ray
+                    following |= 1 << lane
+                ray += LANES
+            upcoming[lane] = ray
+            waiting &= waiting - 1
+        if following == 0:
+            break
+        over = 0
+        while over == 0:
+            events = advance(state, bits, bits.size - 4, first_bits, resolution, step, 1.0 / step)
+            over = (events >> LANES) & following
+            hits = events & following & ~over
+            while hits != 0:
+                lane = lowest_bit(hits)
+                hits &= hits - 1
+                ray = ray_of[lane]
+                kept[free[lane]] = looked_at(state, lane)
+                free[lane] += 1
+                counts[ray] += 1
+                if counts[ray] == most:
+                    over |= 1 << lane
+        following &= ~over
+        waiting = over
 
 
 @_jit
@@ -245,36 +308,23 @@ def march_grid(
     # touch costs as much as marching the ray.
     kept = workspace.empty(rays * max_samples).view(np.int32)
     begins, counts, s0 = np.zeros(rays, np.int64), np.zeros(rays, np.int64), np.zeros(rays)
-    run_split(
-        _mark,
-        rays,
-        start,
-        along,
-        occupancy.bits.numpy(),
-        occupancy.resolution,
-        occupancy.num_cascades,
-        np.array(occupancy.level_starts),
-        np.array(occupancy.cascade_bytes),
-        corners,
-        rule,
-        shift,
-        near,
-        far,
-        max_samples,
-        kept,
-        begins,
-        counts,
-        s0,
-        grain=64,
-    )
+    bits, starts = occupancy.bits.numpy(), np.array(occupancy.level_starts)
+    places, results = (shift, near, far, max_samples), (kept, begins, counts, s0)
+    if occupancy.num_cascades == 1 and step.cone_angle == 0.0:
+        one_grid = (bits, occupancy.resolution, starts, corners)
+        run_split(_mark_side_by_side, rays, start, along, *one_grid, step.min_step, *places, *results, grain=256)
+    else:
+        sizes = np.array(occupancy.cascade_bytes)
+        grids = (bits, occupancy.resolution, occupancy.num_cascades, starts, sizes, corners)
+        run_split(_mark, rays, start, along, *grids, rule, *places, *results, grain=64)
     offsets = np.concatenate([[0], counts.cumsum()])
     total = int(offsets[-1])
     t_start, t_end, ray_index = torch.empty(total), torch.empty(total), torch.empty(total, dtype=torch.int32)
     positions = torch.empty(3, total)
     half = 0.5 * (corners[1] - corners[0]) * 2.0 ** (occupancy.num_cascades - 1)
     corner = 0.5 * (corners[0] + corners[1]) - half
-    results = (t_start.numpy(), t_end.numpy(), ray_index.numpy(), positions.numpy())
-    run_split(_write, rays, start, along, corner, 2.0 * half, rule, kept, begins, s0, offsets, *results, grain=64)
+    samples = (t_start.numpy(), t_end.numpy(), ray_index.numpy(), positions.numpy())
+    run_split(_write, rays, start, along, corner, 2.0 * half, rule, kept, begins, s0, offsets, *samples, grain=64)
     return PackedSamples(
         t_start=t_start,
         t_end=t_end,

@@ -16,7 +16,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from voxfield.kernels.jit import njit
-from voxfield.kernels.simd import I32, I64, LANES, array_pointer, constant
+from voxfield.kernels.simd import F64, I32, I64, LANES, VECTOR_F64, LaneRows, array_pointer, constant, lowest_bit
 from voxfield.kernels.threads import run_split
 from voxfield.kernels.traverse_voxels.reference import SHORTEST
 from voxfield.kernels.voxel_words import axis_tables, padded_side
@@ -174,8 +174,6 @@ _LEAVE: Final = 29
 """Distance at which that step left its block."""
 _ROWS: Final = 30
 
-F64 = ir.DoubleType()
-VECTOR_F64 = ir.VectorType(F64, LANES)
 _EXPONENTS: Final = 2046 << 52
 """Less the bits of a power of two: those of its inverse."""
 
@@ -196,21 +194,12 @@ def _advance(typingctx, state, sizes, last):  # type: ignore[no-untyped-def]
     return signature, codegen
 
 
-@intrinsic
-def _lowest(typingctx, bits):  # type: ignore[no-untyped-def]
-    """The number of the lowest bit that is set."""
-
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
-
-    return types.int64(types.int64), codegen
-
-
-class _Step:
+class _Step(LaneRows):
     """Writes the program of `_advance`."""
 
     def __init__(self, builder: ir.IRBuilder, rows: ir.Value, table: ir.Value, last: ir.Value):
-        self.builder, self.rows, self.table, self.last = builder, rows, table, last
+        super().__init__(builder, rows)
+        self.table, self.last = table, last
 
     def emit(self) -> ir.Value:
         """The step; the lanes' bits."""
@@ -249,28 +238,6 @@ class _Step:
             self.store(_PLACE + axis, b.select(crossed, beyond, at))
         over = b.fcmp_ordered(">=", leave, end)
         return b.or_(self.bits(dive), b.shl(self.bits(over), I64(LANES)))
-
-    def load(self, row: int) -> ir.Value:
-        address = self.builder.gep(self.rows, [I64(row * LANES)])
-        return self.builder.load(self.builder.bitcast(address, VECTOR_F64.as_pointer()), align=8)
-
-    def store(self, row: int, value: ir.Value) -> None:
-        address = self.builder.gep(self.rows, [I64(row * LANES)])
-        self.builder.store(value, self.builder.bitcast(address, VECTOR_F64.as_pointer()), align=8)
-
-    def call(self, name: str, value: ir.Value) -> ir.Value:
-        signature = ir.FunctionType(VECTOR_F64, [VECTOR_F64])
-        function = self.builder.module.declare_intrinsic(f"llvm.{name}.v{LANES}f64", (), signature)
-        return self.builder.call(function, [value])
-
-    def least(self, a: ir.Value, b: ir.Value) -> ir.Value:
-        return self.builder.select(self.builder.fcmp_ordered("<", a, b), a, b)
-
-    def greatest(self, a: ir.Value, b: ir.Value) -> ir.Value:
-        return self.builder.select(self.builder.fcmp_ordered(">", a, b), a, b)
-
-    def bits(self, lanes: ir.Value) -> ir.Value:
-        return self.builder.zext(self.builder.bitcast(lanes, ir.IntType(LANES)), I64)
 
     def look_up(self, place: list[ir.Value]) -> ir.Value:
         """What `_block_sizes` says of the words that the places are in."""
@@ -353,7 +320,7 @@ def _follow(
     following, upcoming, waiting = 0, first, (1 << LANES) - 1
     while True:
         while waiting != 0 and upcoming < stop:
-            lane = _lowest(waiting)
+            lane = lowest_bit(waiting)
             if _start(lane, origins[upcoming], directions[upcoming], bounds, state):
                 ray_of[lane] = upcoming
                 following |= 1 << lane
@@ -366,7 +333,7 @@ def _follow(
             events = _advance(state, sizes, len(words) - 1)
             dives, over = events & following, (events >> LANES) & following
         while dives != 0:
-            lane = _lowest(dives)
+            lane = lowest_bit(dives)
             dives &= dives - 1
             ended = _look_into(
                 lane, ray_of[lane], words, word_of, resolution, state, distance, normal, voxel, first_hit_only
@@ -376,7 +343,7 @@ def _follow(
         waiting |= over
         if not first_hit_only:
             while over != 0:
-                lane = _lowest(over)
+                lane = lowest_bit(over)
                 over &= over - 1
                 chord[ray_of[lane]] = _row(state, _CHORD, lane)
 
