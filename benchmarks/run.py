@@ -316,15 +316,19 @@ def run_train_curve(options: argparse.Namespace, command: str) -> None:
 
 
 def run_scales(options: argparse.Namespace, command: str) -> None:
-    """``scales``: one point for every recipe; each was trained on, and is measured at, scales 1, 2, 4 and 8."""
+    """``scales``: points of recipes, added to what the file holds already; each was trained on, and is measured at,
+    scales 1, 2, 4 and 8.
+    """
     if (options.data is None) == (not options.runs):
         raise SystemExit("scales: name a capture with --data, or runs with --run.")
     name = data_name(options.data) if options.data is not None else run_data_name(options.runs[0])
-    points: list[dict[str, Any]] = []
+    path = options.output or RESULTS / f"scales-{name}.json"
+    points = json.loads(path.read_text(encoding="utf-8"))["points"] if path.exists() else []
 
     def add(point: dict[str, Any], recipe: str) -> None:
-        points.append({**point, "recipe": recipe})
-        write(options, {"kind": "scales", "name": name, "commands": [command], "points": points}, f"scales-{name}")
+        points[:] = trainings.merge_points(points, [{**point, "recipe": recipe, "command": command}])
+        commands = list(dict.fromkeys(point["command"] for point in points))
+        write(options, {"kind": "scales", "name": name, "commands": commands, "points": points}, path.stem)
 
     for run in options.runs:
         add(trainings.measure_existing(run, max_images=options.max_images), run_recipe(run))

@@ -79,6 +79,8 @@ def measure_existing(run_dir: Path, *, max_images: int | None = None) -> dict[st
     else:
         budget = f"{limits.minutes:g} min" if limits.minutes else f"{limits.steps} steps"
     point = summarise(read_run_log(run_dir), metrics, budget=budget, seed=run.record.seed, overrides=())
+    if budget == "full" and point["steps"] < limits.steps:  # interrupted
+        point["budget"] = f"{point['steps']:,} of {limits.steps:,} steps"
     # The machine that trained, not only the one that evaluates now.
     machine["line"] = str(run.record.extra.get("machine", machine["line"]))
     return {**point, "peak_memory_bytes": None, "machine": machine}
@@ -145,8 +147,8 @@ def steady_state(lines: Sequence[dict[str, Any]]) -> dict[str, float | None]:
 
 
 def merge_points(old: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Points of a curve, shortest training first; a new point replaces the old one of the same budget."""
-    by_budget = {point["budget"]: point for point in [*old, *new]}
+    """Points, shortest training first; a new point replaces the old one of the same budget, and recipe where named."""
+    by_budget = {(point["budget"], point.get("recipe")): point for point in [*old, *new]}
     return sorted(by_budget.values(), key=lambda point: point["minutes"])
 
 

@@ -220,6 +220,13 @@ def test_a_new_point_replaces_the_old_one_of_its_budget(benchmark) -> None:
     assert [(one["budget"], one["psnr"]) for one in merged] == [("1 min", 27.0), ("5 min", 31.0), ("full", 35.0)]
 
 
+def test_points_of_several_recipes_stand_side_by_side(benchmark) -> None:
+    merge = benchmark("trainings").merge_points
+    pyramid, single = ({**point("20 min", 20.0), "recipe": recipe} for recipe in ("pynerf", "grid-ngp"))
+    assert merge([pyramid], [single]) == [pyramid, single]
+    assert merge([pyramid, single], [{**single, "psnr": 1.0}]) == [pyramid, {**single, "psnr": 1.0}]
+
+
 def test_a_capture_is_called_like_its_folder(benchmark, tmp_path: Path) -> None:
     name = benchmark("trainings").data_name
     assert name(tmp_path / "lego") == name(tmp_path / "lego" / "transforms.json") == "lego"
