@@ -177,7 +177,7 @@ def by_turns(order: dict[str, Any]) -> dict[str, Any]:
         RaySampler(captures[0], order["seed"], device=placement.device) as whole,
         RaySampler(captures[1], order["seed"], device=placement.device) as cached,
     ):
-        compile_kernels(experiment.recipe, placement, progress)
+        compile_kernels(experiment.recipe, placement, progress, unbounded=captures[0].unbounded)
         model = build_model(experiment.recipe, experiment.model, captures[0], order["seed"]).to(placement.device)
         decoding = Decoding(captures[1].images)
         batches = ByTurns(whole, cached, before_block=decoding.wait)

@@ -7,6 +7,7 @@ import torch
 from voxfield.data.synthetic import posed_images
 from voxfield.distributed.devices import place
 from voxfield.errors import InputError
+from voxfield.kernels.march_grid import numba_cpu as marching
 from voxfield.models.grid_ngp import GridNgp
 from voxfield.models.plenoxels_config import PlenoxelsConfig
 from voxfield.recipes import PHOTOGRAPHS, RECIPES, build_model, data_kind, load_recipe
@@ -49,16 +50,29 @@ def test_a_model_is_made_for_its_capture_and_seed(tiny: tuple[str, ...]) -> None
     assert not torch.equal(one.field.table, other.field.table)
 
 
-@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("training", "unbounded"), [(True, False), (True, True), (False, False)])
 @pytest.mark.parametrize("recipe", [name for name in RECIPES if data_kind(name) == PHOTOGRAPHS])
-def test_rehearsal_leaves_no_trace(recipe: str, training: bool, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+def test_rehearsal_leaves_no_trace(
+    recipe: str, training: bool, unbounded: bool, monkeypatch: pytest.MonkeyPatch, tmp_path
+) -> None:
     monkeypatch.chdir(tmp_path)
     threads, state = torch.get_num_threads(), torch.get_rng_state()
     with Progress(quiet=True) as progress:
-        assert compile_kernels(recipe, place("cpu"), progress, training=training) > 0
+        assert compile_kernels(recipe, place("cpu"), progress, unbounded=unbounded, training=training) > 0
     assert list(tmp_path.iterdir()) == []
     assert torch.get_num_threads() == threads
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("unbounded", [True, False])
+def test_rehearsal_marches_as_the_scene_will(unbounded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    used = set()
+    for name in ("_mark", "_mark_side_by_side"):
+        kernel = getattr(marching, name)
+        monkeypatch.setattr(marching, name, lambda *args, name=name, kernel=kernel: (used.add(name), kernel(*args)))
+    with Progress(quiet=True) as progress:
+        compile_kernels("grid-ngp", place("cpu"), progress, unbounded=unbounded)
+    assert used == {"_mark" if unbounded else "_mark_side_by_side"}
 
 
 def test_presets_share_what_they_do_not_change() -> None:

@@ -129,7 +129,8 @@ class FieldRun(TrainedRun):
 
     def compile_for_rendering(self, progress: Progress) -> None:
         """Compile the kernels that rendering needs, where that was not done before."""
-        compile_kernels(self.experiment.recipe, self.placement, progress, training=False)
+        unbounded = self.captures.unbounded
+        compile_kernels(self.experiment.recipe, self.placement, progress, unbounded=unbounded, training=False)
 
     def subject(self) -> FieldSubject:
         """The field as the viewer shows it."""

@@ -95,7 +95,9 @@ def _train(
     for note in notes:
         task.progress.say(note)
     with task.ranks.one_first():
-        compile_seconds = compile_kernels(experiment.recipe, task.placement, task.progress)
+        compile_seconds = compile_kernels(
+            experiment.recipe, task.placement, task.progress, unbounded=captures.unbounded
+        )
     reset_peak_memory(device)
     if isinstance(model, Plenoxels) and task.start is not None and state is None:
         _start_from(model, task.start, task.progress)

@@ -150,7 +150,9 @@ class Run(FieldRun):
             step = self.weights["step"]
             elsewhere = score_elsewhere(self._opening, self.path.absolute(), asked, step=step, where=where)
         with Progress(quiet=quiet) as progress:
-            compile_kernels(self.experiment.recipe, self.placement, progress, training=False)
+            compile_kernels(
+                self.experiment.recipe, self.placement, progress, unbounded=captures.unbounded, training=False
+            )
             with progress.stage(f"Evaluating {split}", count, "images") as stage, kernels_own_the_cores():
                 metrics = evaluate(
                     self.model.render_image,

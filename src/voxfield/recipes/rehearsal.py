@@ -1,6 +1,7 @@
 """Compiling the kernels before the clock starts: a tiny scene is trained and rendered once, and thrown away."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -16,20 +17,23 @@ from voxfield.training.progress import Progress
 from voxfield.training.trainer import Trainer
 
 
-def compile_kernels(recipe: str, placement: Placement, progress: Progress, *, training: bool = True) -> float:
+def compile_kernels(
+    recipe: str, placement: Placement, progress: Progress, *, unbounded: bool = False, training: bool = True
+) -> float:
     """Have the kernels compiled (the first time) or loaded from their cache, so that no measured time goes into it.
 
     Args:
         recipe: whose kernels.
         placement: where they will run.
         progress: shows what is done.
+        unbounded: whether there is something around the scene they are for: rays then march through other kernels.
         training: also those that only training needs.
 
     Returns:
         Seconds it took.
     """
     began = time.perf_counter()
-    scene = posed_images(count=2, resolution=16)
+    scene = replace(posed_images(count=2, resolution=16), unbounded=unbounded)
     stages = 2 if training else 1
     with (
         progress.stage("Preparing kernels (compiled once, then cached)", stages) as stage,
