@@ -153,6 +153,21 @@ def test_steps_jitter_near_and_early_stop(implementation, device):
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("step", [0.2, 1.0, 1.7, 4.0])
+def test_rays_that_move_along_several_axes_at_once(implementation, step, device):
+    """Through edges and corners of cells, and in steps that pass over cells: what is kept from cell to cell differs."""
+    grid = random_grid(random_links((9, 9, 9), 0.6), degree=2)
+    signs = [(x, y, z) for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1) if (x, y, z) != (0, 0, 0)]
+    centre = grid.box.double().mean(0)
+    # Voxels differ in their sides: along these rays a sample moves as far along each axis, counted in voxels.
+    directions = torch.tensor(signs).double() * (grid.box[1] - grid.box[0]).double()
+    rays = centre - 1.5 * directions, directions
+    actual, expected = both(grid, rays, implementation, device, rule=MarchRule(step=step))
+    assert expected[1].min() > 0
+    assert_all_close(actual, expected)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_takes_any_strides_of_rays(implementation, device):
     grid, rays = random_grid(), random_rays()
     strided = [torch.stack([tensor, torch.zeros_like(tensor)], dim=-1)[..., 0] for tensor in rays]

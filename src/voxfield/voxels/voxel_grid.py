@@ -28,6 +28,7 @@ from voxfield.kernels.sh_grid import (
     sample_sh_grid,
 )
 from voxfield.kernels.sh_grid.grid import MAX_DEGREE, dilated
+from voxfield.kernels.workspace import huge_zeros
 
 Resolution = tuple[int, int, int]
 """Voxels along x, y, z."""
@@ -101,8 +102,8 @@ class VoxelGrid(torch.nn.Module):
         links, count = brick_links(stored)
         self._set_links(link_grid(links, count))
         self.register_buffer("box", self.scene_bounds.tensor().to(links.device), persistent=False)
-        self.density = torch.nn.Parameter(torch.full((count,), float(density), device=links.device))
-        self.sh = torch.nn.Parameter(torch.zeros(count, 3, (sh_degree + 1) ** 2, device=links.device))
+        self.density = torch.nn.Parameter(_zeros((count,), links.device).fill_(float(density)))
+        self.sh = torch.nn.Parameter(_zeros((count, 3, (sh_degree + 1) ** 2), links.device))
 
     @classmethod
     def from_values(
@@ -379,9 +380,15 @@ class VoxelGrid(torch.nn.Module):
             except InputError as error:
                 errors.append(str(error))
                 return
-            self.density = torch.nn.Parameter(torch.empty_like(density, device=self.box.device))
-            self.sh = torch.nn.Parameter(torch.empty_like(sh, device=self.box.device))
+            self.density, self.sh = (
+                torch.nn.Parameter(_zeros(values.shape, self.box.device).to(values.dtype)) for values in (density, sh)
+            )
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def _zeros(shape: Sequence[int], device: torch.device) -> torch.Tensor:
+    """Room for values; where rows are read at random, on few pages."""
+    return huge_zeros(torch.Size(shape)) if device.type == "cpu" else torch.zeros(shape, device=device)
 
 
 def brick_links(stored: torch.Tensor) -> tuple[torch.Tensor, int]:
