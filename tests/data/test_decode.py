@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -154,6 +156,20 @@ def test_data_after_the_end_of_a_picture_does_no_harm(tmp_path):
     path = save(tmp_path / "tail.png", gradient(3))
     path.write_bytes(path.read_bytes() + b"appended")
     assert read_header(path).size == SIZE
+
+
+def test_lengths_that_a_file_only_claims_take_no_memory(tmp_path):
+    path = save(tmp_path / "claims.png", gradient(3))
+    raw = bytearray(path.read_bytes())
+    length = raw.index(b"IDAT") - 4
+    raw[length] = 0x7F  # two gigabytes, of a file of some hundred bytes
+    path.write_bytes(raw)
+    tracemalloc.start()
+    try:
+        assert torch.equal(read_image(path, channels=3, size=SIZE, full_size=SIZE), torch.from_numpy(gradient(3)))
+        assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("side", [12_000, 60_000])

@@ -241,6 +241,28 @@ def test_damage_is_found(meshes, tmp_path, layout):
         voxfield.verify_shapes(output, quiet=True)
 
 
+@pytest.mark.parametrize(
+    ("file", "found", "stated"),
+    [
+        ("metadata.json", r'"min_resolution": \d+', '"min_resolution": 0'),
+        ("metadata.json", r'"min_resolution": \d+', '"min_resolution": 12'),
+        ("metadata.json", r'"base_resolution": \d+', '"base_resolution": 1e999'),
+        ("packed/index.json", r'"root": \d+', '"root": {}'),
+        ("packed/index.json", r'"nodes": \d+', '"nodes": 1e999'),
+        ("packed/index.json", r'"info": \{', '"info": "x", "other": {'),
+        ("objects/object_0001/subdivision_map.json", r'"octant_index": \d+', '"octant_index": 1e999'),
+    ],
+)
+def test_values_that_are_none_are_refused(meshes, tmp_path, file, found, stated):
+    build(meshes, tmp_path / "d", layout="packed" if "packed" in file else "files")
+    path = tmp_path / "d" / file
+    spoiled, times = re.subn(found, stated, path.read_text(), count=1)
+    assert times == 1
+    path.write_text(spoiled)
+    with pytest.raises(FormatError, match=path.name):
+        open_shapes(tmp_path / "d").read(1)
+
+
 def test_an_index_cannot_name_files_elsewhere(meshes, tmp_path):
     build(meshes, tmp_path / "d")
     index = tmp_path / "d" / "packed" / "index.json"
@@ -255,5 +277,6 @@ def test_an_index_cannot_name_files_elsewhere(meshes, tmp_path):
 def test_real_meshes(shared_data, tmp_path):
     names = ["armadillo.obj", "Duck.glb", "torus.STL", "P.off", "empty.ply", "soup.stl"]
     built = voxfield.build_shapes([shared_data / "meshes" / name for name in names], tmp_path / "d", quiet=True)
-    assert built.objects == 4
+    assert built.objects == 5
+    assert [Path(failure.path).name for failure in built.failures] == ["empty.ply"]
     assert voxfield.verify_shapes(tmp_path / "d", quiet=True).faults == ()

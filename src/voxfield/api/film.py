@@ -86,7 +86,7 @@ class Reel:
             pass
         except OSError as error:
             raise InputError(f"{self.folder}: cannot be written to ({error.strerror}).") from None
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             pass  # not a film's record: nothing is known of the frames
 
     def file(self, index: int) -> Path:

@@ -6,6 +6,7 @@ colour values (sRGB is assumed, profiles are ignored); premultiplied alpha becom
 keep their linear light, whatever its primaries.
 """
 
+import io
 import math
 import struct
 import warnings
@@ -49,6 +50,9 @@ MOST_BROKEN: Final = 0.5
 """Share of NaN and infinite pixels above which a linear picture is taken for damaged."""
 _STRIP_ROWS: Final = 128
 """Rows handed from the decoder to numpy at a time."""
+
+_MUCH: Final = 1 << 20
+"""Bytes that a decoder may ask for at once without a look at how many there are."""
 
 _ALPHA_MODES: Final = ("RGBA", "LA", "PA", "RGBa", "La")
 
@@ -97,7 +101,7 @@ def read_header(path: Path) -> Header:
 
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with _faults_of(path), Image.open(path) as image:
+        with _opened(path) as image:
             header = Header(image.size, _has_alpha(image))
             kind = image.format
             if _lacks_end(path, kind):
@@ -120,9 +124,7 @@ def read_image(path: Path, *, channels: int, size: Size, full_size: Size) -> Ten
     Raises:
         FormatError: the file is missing, damaged or of another size.
     """
-    from PIL import Image
-
-    with _faults_of(path), Image.open(path) as opened:
+    with _opened(path) as opened:
         _check_size(path, opened.size, size, full_size)
         image = _to_8_bits(opened, "RGBA" if channels == 4 else "RGB")
         return torch.from_numpy(_to_array(_reduced(image, size)))
@@ -183,7 +185,7 @@ def read_mask(path: Path, *, size: Size, full_size: Size) -> Tensor:
     """
     from PIL import Image
 
-    with _faults_of(path), Image.open(path) as opened:
+    with _opened(path) as opened:
         _check_size(path, opened.size, size, full_size)
         if opened.mode in ("1", "L"):  # as masks mostly are: no colours, no copies of an 8k picture
             opened.load()
@@ -212,7 +214,7 @@ def read_depth(path: Path, *, size: Size) -> Tensor:
     """
     from PIL import Image
 
-    with _faults_of(path), Image.open(path) as opened:
+    with _opened(path) as opened:
         width, height = opened.size
         if opened.mode not in ("I", "I;16", "I;16B"):
             raise FormatError(
@@ -335,6 +337,32 @@ def _lacks_end(path: Path, kind: str | None) -> bool:
     with path.open("rb") as stream:
         stream.seek(max(0, path.stat().st_size - len(mark)))
         return stream.read() != mark
+
+
+class _WholeFile(io.BufferedReader):
+    """A file of which no more is asked than it holds.
+
+    Decoders ask for as much as a damaged file claims, and Python sets aside as much memory as is asked for.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self._size = path.stat().st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As any file's."""
+        if size is not None and size > _MUCH:
+            size = max(0, min(size, self._size - self.tell()))
+        return super().read(size)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator["Image"]:
+    """A picture whose pixels are not decoded yet; all that goes wrong while it is open is a FormatError."""
+    from PIL import Image
+
+    with _faults_of(path), _WholeFile(path) as stream, Image.open(stream) as image:
+        yield image
 
 
 @contextmanager

@@ -192,7 +192,7 @@ class FileShapes:
         try:
             registry = read_json_object(path)["registry"].items()
             return sorted(bytes.fromhex(name) for name, entry in registry if entry["level"] == level)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             if isinstance(error, FormatError):
                 raise
             raise FormatError(f"{path}: is damaged ({type(error).__name__}: {error}).") from error
@@ -258,7 +258,7 @@ class FileShapes:
                 yield level, name, octant, x, y, z, turn
         except FileNotFoundError as error:
             raise MissingFileError(f"{path}: no such file.") from error
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             if isinstance(error, FormatError):
                 raise
             raise FormatError(f"{path}: is damaged ({type(error).__name__}: {error}).") from error

@@ -182,13 +182,16 @@ class PackedShapes:
             fits = (
                 len(self._objects) == content["num_objects"]
                 and (ends[-1] if len(ends) else 0) == len(self._nodes)
-                and all(int(one["nodes"]) >= 0 for one in self._objects)
+                and all(
+                    int(one["nodes"]) >= 0 and isinstance(one["info"], dict) and isinstance(one["root"], int)
+                    for one in self._objects
+                )
                 and all(
                     sum(map(len, shards)) == len(hashes)
                     for shards, hashes in zip(self._shards, self._hashes, strict=True)
                 )
             )
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError, AttributeError) as error:
             if isinstance(error, FormatError):
                 raise
             raise FormatError(f"{home / INDEX}: is damaged ({type(error).__name__}: {error}).") from error

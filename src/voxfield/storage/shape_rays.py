@@ -219,7 +219,7 @@ class PackedRays:
             lengths = {len(column) for column in self._columns.values()}
             fits = set(NEEDED) <= set(self._columns) and len(lengths) == 1 and _rows_fit(self._table, lengths)
             fits = fits and self._rows_of_views_fit() and len(objects) == int((self._table["level"] == 0).sum())
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             if isinstance(error, FormatError):
                 raise
             raise FormatError(f"{home / INDEX}: is damaged ({type(error).__name__}: {error}).") from error

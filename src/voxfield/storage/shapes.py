@@ -190,9 +190,14 @@ def read_about(folder: Path) -> tuple[DatasetAbout, dict[str, Any]]:
             created_at=str(content["created_at"]),
             dataset_name=str(content["dataset_name"]),
         )
-        known = content.get("layout", "files") in {"files", "packed"} and about.num_levels >= 1
-    except (KeyError, TypeError, ValueError) as error:
+        known = content.get("layout", "files") in {"files", "packed"}
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise FormatError(f"{path}: is damaged (expected a dataset's {error}).") from error
+    sides = (about.base_resolution, about.min_resolution)
+    if not 1 <= sides[1] <= sides[0] or any(side & (side - 1) for side in sides):
+        raise FormatError(
+            f"{path}: expected powers of two as base and min resolution, the base's no smaller, got {sides}."
+        )
     if not known:
         raise FormatError(f"{path}: has an unknown layout {content.get('layout')!r}.")
     return about, content

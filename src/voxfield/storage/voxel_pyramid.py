@@ -143,7 +143,7 @@ class VoxelPyramid:
             if not 1 <= len(self.levels) <= MOST_LEVELS or self.levels[0] != frame:
                 raise ValueError(f"{len(self.levels)} levels")
             self.voxels = {Brick(*one[:4]): self._checked(*one) for one in about["bricks"]}
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
             reason = " ".join(str(error).split())[:100]
             raise VolumeFormatError(f"{path}: its levels cannot be read ({reason}). Make them again.") from None
 

@@ -255,7 +255,7 @@ def read_description(file: VdbFile) -> tuple[VoxelFrame, dict[str, Any]]:
         return VoxelFrame.from_dict(values), {**values, "model_config": dict(values.get("model_config", {}))}
     except VolumeFormatError:
         raise
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         reason = " ".join(str(error).split())[:100]
         raise VolumeFormatError(f"{file.path}: its description cannot be read ({reason}). Export it again.") from None
 

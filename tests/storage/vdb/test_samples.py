@@ -54,5 +54,5 @@ def test_points_are_listed_and_refused_by_name(shared_data):
 
 
 def test_other_formats_are_refused(shared_data):
-    with pytest.raises(FormatError, match="not an OpenVDB file"):
+    with pytest.raises(FormatError, match="is a NanoVDB file, which is written here but not read"):
         VdbFile(shared_data / "vdb/torus.nvdb")

@@ -182,7 +182,7 @@ def unpack_network(raw: bytes, said: dict[str, Any], where: str) -> GridNetwork:
             half_range=_numbers(said["half_range"], said["channels"]),
         )
         grid = shape.grid
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise damaged(where) from None
     if not 1 <= shape.hidden <= 1024 or shape.extent <= 0 or not 1 <= shape.channels <= 4:
         raise damaged(where)
