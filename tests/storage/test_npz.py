@@ -73,6 +73,16 @@ def test_large_claims_are_refused(tmp_path):
         read_npz(path, most_bytes=1000)
 
 
+def test_sizes_that_an_archive_only_claims_take_no_memory(tmp_path):
+    path = tmp_path / "claims.npz"
+    raw = bytearray(npz_bytes({"voxels": np.zeros(1 << 10, np.float32)}))
+    listed = raw.rindex(b"PK\x01\x02")  # the archive's directory: its entry states the size of what is packed
+    raw[listed + 20 : listed + 24] = (3 << 30).to_bytes(4, "little")
+    path.write_bytes(raw)
+    with pytest.raises(FormatError, match="states 3,221,225,472 bytes, the file has"):
+        read_npz(path)
+
+
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("shape", [(3, 4, 5), (0, 3), ()])
 def test_npy_files_are_mapped_as_numpy_wrote_them(tmp_path, shape, order):

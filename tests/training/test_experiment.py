@@ -141,6 +141,8 @@ def test_run_of_another_recipe(run: Path) -> None:
         ({"schema_version": "1"}, "expected a schema_version"),
         ({"values": 3}, "expected 'values' to be an object"),
         ({"seed": "x"}, "expected 'seed' to be a whole number"),
+        ({"seed": 10**30}, "seed: expected a whole number from 0 to 9223372036854775807"),
+        ({"seed": -1}, "seed: expected a whole number from 0"),
         ({"recipe": None}, "expected 'recipe' to be text"),
         ({"values": {"model": {"unknown": 3}}}, "unknown setting 'model.unknown'"),
         ({"values": {"model": {"features": "many"}}}, "model.features takes a whole number"),

@@ -24,7 +24,7 @@ from voxfield.errors import InputError, MissingFileError
 from voxfield.recipes import ON_A_CPU, data_kind, for_device, load_recipe, read_settings
 from voxfield.storage.one_writer import only_writer
 from voxfield.storage.remote import local
-from voxfield.training.experiment import EXPERIMENT_NAME, Experiment, RunRecord, read_experiment, resolve
+from voxfield.training.experiment import EXPERIMENT_NAME, Experiment, RunRecord, check_seed, read_experiment, resolve
 from voxfield.training.progress import Progress
 from voxfield.training.settings import load_config_file, parse_overrides
 from voxfield.viewer.access import PORT, listen
@@ -111,6 +111,7 @@ def train(
         # A page that cannot be is better known of now than when there is a run half begun.
         require_viser()
         listen(host, port, or_next=True).close()
+    check_seed(seed)
     bound, ranks = memory_bound(memory), launched()
     placement = place(device, precision, ranks)
     process = training_process(placement.device)

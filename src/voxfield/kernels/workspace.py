@@ -17,6 +17,7 @@ MOST_BYTES: Final = 1 << 30
 """Kept where nobody asks for less."""
 _LEAST_BYTES: Final = 1 << 26
 _SMALL_BYTES = 1 << 16
+_HUGE_PAGE: Final = 1 << 21
 
 _lock = threading.Lock()
 _buffers: list[np.ndarray] = []
@@ -96,6 +97,14 @@ def huge_zeros(shape: torch.Size) -> torch.Tensor:
     array = np.empty(tuple(shape), np.float32)
     array.fill(0.0)  # np.zeros would leave the pages to be mapped one by one on first use
     return torch.from_numpy(array)
+
+
+def on_huge_pages(tensor: torch.Tensor) -> torch.Tensor:
+    """``tensor``, of four bytes or one an element, or on a CPU a copy of it on huge pages: see `huge_zeros`."""
+    if tensor.device.type != "cpu" or tensor.nbytes < _HUGE_PAGE:
+        return tensor
+    room = torch.from_numpy(np.empty(tensor.nbytes, np.uint8)).view(tensor.dtype).view(tensor.shape)
+    return room.copy_(tensor)
 
 
 def empty_feature_major(points: int, channels: int) -> torch.Tensor:

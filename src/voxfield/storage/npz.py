@@ -139,6 +139,9 @@ _HEADERS: Final = {
 def _read_member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, most_bytes: int) -> np.ndarray:
     if entry.file_size > most_bytes + 4096:
         raise FormatError(f"{path}: {entry.filename} states {entry.file_size:,} bytes, more than {most_bytes:,}.")
+    held = path.stat().st_size
+    if entry.compress_size > held:
+        raise FormatError(f"{path}: {entry.filename} states {entry.compress_size:,} bytes, the file has {held:,}.")
     with archive.open(entry) as member:
         content = io.BytesIO(member.read(entry.file_size + 1))
     shape, fortran, dtype = read_npy_header(content)

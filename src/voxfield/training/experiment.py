@@ -26,6 +26,8 @@ from voxfield.training.evaluate import EvaluateConfig
 from voxfield.training.settings import load_config_file, parse_overrides, replace_values, to_plain
 from voxfield.training.trainer import TrainerConfig
 
+MOST_SEED: Final = (1 << 63) - 1
+"""The largest number that torch's generators take."""
 SCHEMA_VERSION: Final = 1
 """Version of ``experiment.json``. Raised when an older file can no longer be read as it stands."""
 
@@ -199,6 +201,12 @@ def write_experiment(
     return path
 
 
+def check_seed(seed: int) -> None:
+    """Raise InputError unless every generator takes ``seed``: 0 to 2^63 - 1."""
+    if not 0 <= seed <= MOST_SEED:
+        raise InputError(f"seed: expected a whole number from 0 to {MOST_SEED}, got {seed}.")
+
+
 def read_experiment(
     run_dir: str | os.PathLike[str], template_of: Callable[[str], ExperimentT], *, recipes: Sequence[str] = ()
 ) -> RunRecord[ExperimentT]:
@@ -235,9 +243,14 @@ def read_experiment(
         experiment = from_dict(template_of(name), values, source=str(path))
     except InputError as error:
         raise FormatError(str(error)) from None
+    seed = _expect(path, content, "seed", int)
+    try:
+        check_seed(seed)
+    except InputError as error:
+        raise FormatError(f"{path}: {error}") from None
     return RunRecord(
         experiment=experiment,
-        seed=_expect(path, content, "seed", int),
+        seed=seed,
         data_path=_expect(path, content, "data_path", str),
         data_hash=None if content.get("data_hash") is None else _expect(path, content, "data_hash", str),
         created=str(content.get("created", "")),

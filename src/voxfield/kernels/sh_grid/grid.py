@@ -14,6 +14,7 @@ import torch
 
 from voxfield.checks import check_dtype, check_range, check_shape
 from voxfield.errors import InputError
+from voxfield.kernels.workspace import on_huge_pages
 
 MAX_DEGREE: Final = 3
 """Highest band of spherical harmonics that a voxel may store."""
@@ -123,7 +124,7 @@ def link_grid(links: torch.Tensor, count: int) -> GridLinks:
             break
         clearance += ~near
         near = dilated(near)
-    return GridLinks(links=links.contiguous(), clearance=clearance, count=count)
+    return GridLinks(links=on_huge_pages(links.contiguous()), clearance=on_huge_pages(clearance), count=count)
 
 
 def dilated(voxels: torch.Tensor) -> torch.Tensor:

@@ -93,7 +93,7 @@ def march_rays(  # type: ignore[no-untyped-def]
             transparent, k, count = 1.0, 0, 0
             held, held_x, held_y, held_z, coloured = -1, -9, -9, -9, 0
             asked_x, asked_y, asked_z = -9, -9, -9
-            odd_x, odd_y, odd_z = False, False, False
+            odd_x, odd_y, odd_z, lit = False, False, False, False
             while True:
                 t = start + k * dt
                 if not (t < end and count < most):
@@ -145,7 +145,8 @@ def march_rays(  # type: ignore[no-untyped-def]
                             row = flat_links[place * size_x + slot_coordinate(fx, slot)]
                             if row >= 0:
                                 prefetch_row(density, row, one_value)
-                                prefetch_row(sh, row * channels, entry)
+                                if lit:
+                                    prefetch_row(sh, row * channels, entry)
                     odd_x, odd_y, odd_z = (x & 1) != 0, (y & 1) != 0, (z & 1) != 0
                 sx = np.float32(x + 1 - px if odd_x else px - x)
                 sy = np.float32(y + 1 - py if odd_y else py - y)
@@ -157,7 +158,8 @@ def march_rays(  # type: ignore[no-untyped-def]
                 a += sy * (b - a)
                 c += sy * (d - c)
                 sigma = a + sz * (c - a)
-                if not sigma <= threshold:  # a NaN goes on to the sums, where training finds it
+                lit = not sigma <= threshold
+                if lit:  # a NaN goes on to the sums, where training finds it
                     alpha = 1.0 - math.exp(-delta * sigma)
                     weight = transparent * alpha
                     transparent *= 1.0 - alpha
