@@ -20,7 +20,7 @@ import numpy as np
 from voxfield.checks import nearest_names
 from voxfield.data.formats.points import MAX_CLOUD_BYTES
 from voxfield.errors import FormatError, InputError
-from voxfield.storage.hdf5 import hdf5_faults, item_inside
+from voxfield.storage.hdf5 import check_heaps, hdf5_faults, item_inside
 from voxfield.storage.npz import map_npy, read_npz
 
 ARRAY_SUFFIXES: Final = (".h5", ".hdf5", ".npy", ".npz")
@@ -131,6 +131,7 @@ class PointArrays:
         rows = h5py.check_vlen_dtype(found.dtype)
         if rows is not None and found.ndim == 1:
             _check_numbers(self.path, self._key, np.dtype(rows))
+            check_heaps(self.path)
             self._layout = "variable"
             self._most = self.path.stat().st_size // (3 * np.dtype(rows).itemsize)
             return self._check_number(len(found))

@@ -28,7 +28,7 @@ import yaml
 from voxfield.checks import check_choice
 from voxfield.errors import FormatError, InputError, MissingExtraError, MissingFileError
 from voxfield.storage.atomic import write_text
-from voxfield.storage.hdf5 import hdf5_faults, item_inside
+from voxfield.storage.hdf5 import check_heaps, hdf5_faults, item_inside
 
 Compression = Literal["gzip", "lzf", "blosc", "zstd", "none"]
 """``gzip``, ``lzf`` and ``none`` are read by every HDF5 program, ``blosc`` and ``zstd`` with the plugin only."""
@@ -269,6 +269,7 @@ def read_batch_about(path: Path) -> BatchAbout:
         # Numbers from 32,000 on are registered by plugins, but for h5py's own LZF.
         if any(made_by.get_filter(at)[0] > h5py.h5z.FILTER_LZF for at in range(made_by.get_nfilters())):
             load_codecs(str(path))
+        check_heaps(path)
         count = len(voxels)
         if count * int(np.prod(voxels.shape[1:], dtype=object)) >= 1 << 44:
             raise FormatError(f"{path}: states voxels of shape {voxels.shape}: is it damaged?")

@@ -113,6 +113,7 @@ def test_keeps_points_that_are_not_finite_and_empty_files(tmp_path):
         ("a.pcd", pcd("binary_compressed", b"\1"), "compressed data does not fit"),
         ("a.pcd", pcd("binary_compressed", struct.pack("<II", 4, 48) + b"\xff" * 4), "compressed data is damaged"),
         ("a.pcd", pcd("binary_compressed", struct.pack("<II", 4, 2**31) + b"1234"), "compressed data does not fit"),
+        ("a.pcd", pcd("binary_compressed", struct.pack("<II", 2**32 - 1, 48) + b"12"), "compressed data does not fit"),
         ("a.pcd", pcd("binary", b"").replace(b"POINTS 3", b"POINTS 99999999999"), "lacks or misstates"),
     ],
 )  # fmt: skip

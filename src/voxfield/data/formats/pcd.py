@@ -113,7 +113,8 @@ def _read_compressed(path: Path, header: _Header, stream: BinaryIO) -> np.ndarra
     sizes = stream.read(8)
     packed_size, size = struct.unpack("<II", sizes) if len(sizes) == 8 else (-1, -1)
     expected = header.points * header.record.itemsize
-    packed = stream.read(max(packed_size, 0))
+    # Not more is asked for than the file can hold: Python sets aside as much memory as is asked for.
+    packed = stream.read(max(packed_size, 0)) if packed_size < path.stat().st_size else b""
     if size != expected or len(packed) != packed_size or expected > _MOST_RATIO * packed_size:
         raise FormatError(f"{path}: its compressed data does not fit {header.points:,} points: it is damaged.")
     content = _decompress_lzf(path, packed, expected)
