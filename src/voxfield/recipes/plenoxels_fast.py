@@ -3,6 +3,7 @@
 import dataclasses
 
 from voxfield.data.posed_images import CaptureOptions
+from voxfield.kernels.sh_grid import MarchRule
 from voxfield.models.plenoxels import PlenoxelsConfig, VoxelRate
 from voxfield.recipes.plenoxels import VOXEL_TRAINER, build_model, smallest_model
 from voxfield.training.evaluate import EvaluateConfig
@@ -18,7 +19,9 @@ def experiment(minutes: float | None = None) -> PhotographExperiment:
     """The recipe for a training of ``minutes``; None is the full one.
 
     A dense grid costs several times what is left of it once empty space is known: it starts coarse, and drops what no
-    ray sees long before the published recipe does. Learning rates are higher, for there are fewer steps.
+    ray sees long before the published recipe does. Learning rates are higher, for there are fewer steps. A ray ends
+    where a thousandth of its light is left: a quarter of the samples lies behind that (lego, 4000 steps: 28.17 dB
+    after 737 s with the published 1e-7, 28.18 dB after 638 s).
     """
     stages = {64: 0.0, 128: 0.15, 192: 0.5} if minutes is not None and minutes <= 2 else {64: 0.0, 128: 0.05, 256: 0.25}
     return PhotographExperiment(
@@ -28,6 +31,7 @@ def experiment(minutes: float | None = None) -> PhotographExperiment:
             resolutions=tuple((side, side, side) for side in stages),
             refine_at=tuple(stages.values())[1:],
             least_steps=100,
+            march=MarchRule(early_stop=1e-3),
             density_rate=VoxelRate(initial=10.0, final=0.3, reach=1.0, delay=0.05),
             sh_rate=VoxelRate(initial=3e-2, final=1e-3, reach=1.0),
             tv_until=0.5,

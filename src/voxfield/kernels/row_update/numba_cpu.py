@@ -1,6 +1,8 @@
-"""`row_update` on a CPU: runs of neighbouring touched rows are updated as one stretch of memory."""
+"""`row_update` on a CPU: runs of neighbouring touched rows are updated as one stretch of memory.
 
-import math
+Indices are unsigned: signed ones might count from the end, which keeps the compiler from using vectors.
+"""
+
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,7 @@ def _sgd(first, stop, width, parameter, gradient, touched, rate):  # type: ignor
     row = first
     while row < stop:
         end = _end_of_run(touched, row, stop)
-        for i in range(row * width, end * width):
+        for i in range(np.uint64(row * width), np.uint64(end * width)):
             parameter[i] -= rate * gradient[i]
             gradient[i] = np.float32(0.0)
         row = end + 1
@@ -37,13 +39,13 @@ def _rmsprop(first, stop, width, parameter, gradient, second, touched, rate, bet
     row = first
     while row < stop:
         end = _end_of_run(touched, row, stop)
-        for i in range(row * width, end * width):
+        for i in range(np.uint64(row * width), np.uint64(end * width)):
             g, v = gradient[i], second[i]
             square = g * g
             mixed = beta2 * v + (one - beta2) * square
             v = square if v == np.float32(0.0) else mixed
             second[i] = v
-            parameter[i] -= rate * g / (np.float32(math.sqrt(v)) + epsilon)
+            parameter[i] -= rate * g / (np.sqrt(v) + epsilon)
             gradient[i] = np.float32(0.0)
         row = end + 1
 
@@ -56,12 +58,12 @@ def _adam(  # type: ignore[no-untyped-def]
     row = first
     while row < stop:
         end = _end_of_run(touched, row, stop)
-        for i in range(row * width, end * width):
+        for i in range(np.uint64(row * width), np.uint64(end * width)):
             g = gradient[i]
             m = beta1 * first_moment[i] + (one - beta1) * g
             v = beta2 * second[i] + (one - beta2) * g * g
             first_moment[i], second[i] = m, v
-            parameter[i] -= rate * m / (root * np.float32(math.sqrt(v)) + epsilon)
+            parameter[i] -= rate * m / (root * np.sqrt(v) + epsilon)
             gradient[i] = np.float32(0.0)
         row = end + 1
 
