@@ -7,7 +7,7 @@ Pointers are derived from C-contiguous float32 arrays; offsets and strides are c
 Symbols: ``p`` point (the contiguous axis), ``k`` summed axis, ``o`` output row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import llvmlite.binding
@@ -48,11 +48,10 @@ def array_pointer(context: Any, builder: ir.IRBuilder, array_type: Any, value: i
     return context.make_array(array_type)(context, builder, value).data
 
 
-def splat(builder: ir.IRBuilder, scalar: ir.Value) -> ir.Value:
+def splat(builder: ir.IRBuilder, scalar: ir.Value, width: int = LANES) -> ir.Value:
     """A vector with ``scalar`` in every lane."""
-    vector_type = ir.VectorType(scalar.type, LANES)
-    undefined = ir.Constant(vector_type, ir.Undefined)
-    zeros = ir.Constant(VECTOR_I32, [0] * LANES)
+    undefined = ir.Constant(ir.VectorType(scalar.type, width), ir.Undefined)
+    zeros = ir.Constant(ir.VectorType(I32, width), [0] * width)
     return builder.shuffle_vector(builder.insert_element(undefined, scalar, I32(0)), undefined, zeros)
 
 
@@ -71,6 +70,22 @@ def store_vector(builder: ir.IRBuilder, vector: ir.Value, pointer: ir.Value, ind
     """Store ``vector`` at ``pointer[index:]``, unaligned."""
     address = builder.bitcast(builder.gep(pointer, [index]), vector.type.as_pointer())
     builder.store(vector, address, align=4)
+
+
+def row_pieces(channels: int) -> Iterator[tuple[int, int]]:
+    """(first channel, width) of the short vectors, powers of two, that a row of ``channels`` floats is taken in."""
+    at, width = 0, LANES
+    while at < channels:
+        while width > channels - at:
+            width //= 2
+        yield at, width
+        at += width
+
+
+def row_piece(builder: ir.IRBuilder, pointer: ir.Value, offset: ir.Value, at: int, width: int) -> ir.Value:
+    """Pointer to ``width`` floats from ``pointer[offset + at]``, as a vector."""
+    address = builder.gep(pointer, [builder.add(offset, I64(at))])
+    return builder.bitcast(address, ir.VectorType(F32, width).as_pointer())
 
 
 def shuffle(builder: ir.IRBuilder, a: ir.Value, b: ir.Value | None, lanes: Sequence[int]) -> ir.Value:

@@ -8,7 +8,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from voxfield.kernels.simd import F32, I64, LANES, array_pointer, shuffle
+from voxfield.kernels.simd import F32, I64, array_pointer, row_piece, row_pieces, shuffle, splat
 
 _LINE = 16
 """Floats in a cache line."""
@@ -16,34 +16,10 @@ _QUARTER = ir.VectorType(F32, 4)
 """Four values of a corner of a cell."""
 
 
-def _pieces(channels):  # type: ignore[no-untyped-def]
-    """(first channel, width) of the short vectors, powers of two, that a row of ``channels`` floats is taken in."""
-    at, width = 0, LANES
-    while at < channels:
-        while width > channels - at:
-            width //= 2
-        yield at, width
-        at += width
-
-
-def _piece(builder, pointer, offset, at, width):  # type: ignore[no-untyped-def]
-    """Pointer to ``width`` floats from ``pointer[offset + at]``, as a vector."""
-    address = builder.gep(pointer, [builder.add(offset, I64(at))])
-    return builder.bitcast(address, ir.VectorType(F32, width).as_pointer())
-
-
 def _corner(builder, pointer, corner):  # type: ignore[no-untyped-def]
     """Pointer to the four values of a corner."""
     address = builder.gep(pointer, [builder.mul(corner, I64(4))])
     return builder.bitcast(address, _QUARTER.as_pointer())
-
-
-def _everywhere(builder, scalar, width):  # type: ignore[no-untyped-def]
-    """A vector with ``scalar`` in every lane."""
-    vector = ir.Constant(ir.VectorType(F32, width), ir.Undefined)
-    vector = builder.insert_element(vector, scalar, ir.Constant(ir.IntType(32), 0))
-    lanes = ir.Constant(ir.VectorType(ir.IntType(32), width), [0] * width)
-    return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), lanes)
 
 
 @intrinsic
@@ -58,13 +34,13 @@ def blend(typingctx, values, offsets, weights, output, output_at, entry):  # typ
         )
         starts = [builder.load(builder.gep(offsets_ptr, [I64(i)])) for i in range(8)]
         shares = [builder.load(builder.gep(weights_ptr, [I64(i)])) for i in range(8)]
-        for at, width in _pieces(channels):
+        for at, width in row_pieces(channels):
             total = None
             for start, share in zip(starts, shares, strict=True):
-                value = builder.load(_piece(builder, values_ptr, start, at, width), align=4)
-                term = builder.fmul(value, _everywhere(builder, share, width), flags=("fast",))
+                value = builder.load(row_piece(builder, values_ptr, start, at, width), align=4)
+                term = builder.fmul(value, splat(builder, share, width), flags=("fast",))
                 total = term if total is None else builder.fadd(total, term, flags=("fast",))
-            builder.store(total, _piece(builder, output_ptr, args[4], at, width), align=4)
+            builder.store(total, row_piece(builder, output_ptr, args[4], at, width), align=4)
         return context.get_dummy_value()
 
     return signature, codegen
@@ -86,9 +62,9 @@ def project_row(typingctx, values, offset, basis, basis_at, corners, corner, ent
         colours = []
         for colour in range(3):
             quarters, total = [], None
-            for at, width in _pieces(bands):
-                value = builder.load(_piece(builder, values_ptr, args[1], colour * bands + at, width), align=4)
-                share = builder.load(_piece(builder, basis_ptr, args[3], at, width), align=4)
+            for at, width in row_pieces(bands):
+                value = builder.load(row_piece(builder, values_ptr, args[1], colour * bands + at, width), align=4)
+                share = builder.load(row_piece(builder, basis_ptr, args[3], at, width), align=4)
                 term = builder.fmul(value, share, flags=("fast",))
                 while width > 4:
                     width //= 2
@@ -129,9 +105,9 @@ def add_outer(typingctx, target, offset, corners, corner, tiled, entry):  # type
             array_pointer(context, builder, signature.args[i], args[i]) for i in (0, 2, 4)
         )
         colours = builder.load(_corner(builder, corners_ptr, args[3]), align=4)
-        for at, width in _pieces(channels):
-            place = _piece(builder, target_ptr, args[1], at, width)
-            share = builder.load(_piece(builder, tiled_ptr, I64(0), at, width), align=4)
+        for at, width in row_pieces(channels):
+            place = row_piece(builder, target_ptr, args[1], at, width)
+            share = builder.load(row_piece(builder, tiled_ptr, I64(0), at, width), align=4)
             spread = shuffle(builder, colours, None, [channel // bands for channel in range(at, at + width)])
             added = builder.fmul(share, spread, flags=("fast",))
             builder.store(builder.fadd(builder.load(place, align=4), added, flags=("fast",)), place, align=4)
@@ -160,7 +136,7 @@ def lerp_corners(typingctx, corners, x, y, z, output):  # type: ignore[no-untype
         pointer, output_ptr = (array_pointer(context, builder, signature.args[i], args[i]) for i in (0, 4))
         values = [builder.load(_corner(builder, pointer, I64(corner)), align=4) for corner in range(8)]
         for position in args[1:4]:
-            share = _everywhere(builder, position, 4)
+            share = splat(builder, position, 4)
             steps = [builder.fsub(values[i + 1], values[i], flags=("fast",)) for i in range(0, len(values), 2)]
             values = [
                 builder.fadd(start, builder.fmul(share, step, flags=("fast",)), flags=("fast",))
@@ -180,7 +156,7 @@ def spread_corners(typingctx, corners, x, y, z, given, number):  # type: ignore[
         pointer, given_ptr = (array_pointer(context, builder, signature.args[i], args[i]) for i in (0, 4))
         parts = [builder.load(_corner(builder, given_ptr, args[5]), align=4)]
         for position in reversed(args[1:4]):
-            share = _everywhere(builder, position, 4)
+            share = splat(builder, position, 4)
             split = []
             for part in parts:
                 high = builder.fmul(part, share, flags=("fast",))
