@@ -203,7 +203,9 @@ class Plenoxels(torch.nn.Module):
         """The loss of a batch of rays; ``loss.backward()`` is the caller's."""
         alone = self.spheres is not None and self._progress < self.config.spheres_alone_until
         seen = self._render(batch.rays, without_grid=alone)
-        behind = backdrop(self.background, len(batch.rays), generator, self.device, batch.ranks)
+        settled = self.background == "random" and self._progress >= self.config.random_until
+        background: Background = "white" if settled else self.background
+        behind = backdrop(background, len(batch.rays), generator, self.device, batch.ranks)
         alpha = batch.rgba[:, 3:]
         truth = batch.rgba[:, :3] * alpha + (1 - alpha) * behind
         error = compared(seen.rgb + (1 - seen.opacity)[:, None] * behind, self.tone) - compared(truth, self.tone)

@@ -155,6 +155,9 @@ class PlenoxelsConfig:
     """What training composites behind the grid. ``auto``: random behind pictures with alpha, so that opacity is learned
     (behind the published white, white fog costs nothing and is never dropped), and behind forward-facing scenes, in
     which every ray ends somewhere, as in those with spheres; black otherwise."""
+    random_until: float = 1.0
+    """Progress (0 to 1) from which the backdrop is white where it was ``random``: fog is gone by then, and what is left
+    to learn is what pictures are mostly looked at on."""
 
     def __post_init__(self) -> None:
         stages = self.resolutions
@@ -171,6 +174,7 @@ class PlenoxelsConfig:
         check_choice("sh_degree", self.sh_degree, range(4))
         check_choice("prune", self.prune, ("weight", "density"))
         check_choice("background", self.background, ("auto", "white", "black", "random"))
+        check_range("random_until", self.random_until, minimum=0.0, maximum=1.0)
         check_range("least_steps", self.least_steps, minimum=0)
         check_range("rays_per_batch", self.rays_per_batch, minimum=1)
         check_range("pruning_rays", self.pruning_rays, minimum=1)
