@@ -128,6 +128,22 @@ def test_penalties_join_the_loss() -> None:
     assert float(late.training_step(batch(50), 0, generator.manual_seed(0)).loss.detach()) == pytest.approx(base)
 
 
+def test_the_backdrop_turns_white() -> None:
+    def loss(progress: float, **settings: Any) -> float:
+        model, generator = textured(make(tv_density=0.0, tv_sh=0.0, **settings)), torch.Generator()
+        model.before_step(0, progress, generator)
+        step = model.training_step(batch(50, alpha=0.5), 0, generator.manual_seed(0))
+        return float(step.loss.detach())
+
+    random, white = loss(0.2, random_until=0.3), loss(0.0, background="white")
+    assert random == pytest.approx(loss(0.9))
+    assert loss(0.3, random_until=0.3) == pytest.approx(white)
+    assert random != pytest.approx(white)
+    # Without alpha nothing of a picture is known to be the backdrop's.
+    assert loss(0.3, random_until=0.3, background="random", has_alpha=False) != pytest.approx(white)
+    assert loss(0.3, random_until=0.3, background="black") == pytest.approx(loss(0.0, background="black"))
+
+
 def test_weights_of_rays_count() -> None:
     model = textured(make(tv_density=0.0, tv_sh=0.0))
     generator = torch.Generator()

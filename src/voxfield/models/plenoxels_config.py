@@ -213,6 +213,8 @@ class PlenoxelsConfig:
             self,
             spheres=replace(self.spheres, layers=count),
             background=("random" if ends else "black") if self.background == "auto" else self.background,
+            # Without alpha nothing of a picture is known to be the backdrop's.
+            random_until=self.random_until if has_alpha else 1.0,
         )
 
     def bytes_of(self, resolution: Resolution, voxels: int) -> int:
