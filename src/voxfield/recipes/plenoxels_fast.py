@@ -21,7 +21,9 @@ def experiment(minutes: float | None = None) -> PhotographExperiment:
     A dense grid costs several times what is left of it once empty space is known: it starts coarse, and drops what no
     ray sees long before the published recipe does. Learning rates are higher, for there are fewer steps. A ray ends
     where a thousandth of its light is left: a quarter of the samples lies behind that (lego, 4000 steps: 28.17 dB
-    after 737 s with the published 1e-7, 28.18 dB after 638 s).
+    after 737 s with the published 1e-7, 28.18 dB after 638 s). The backdrop is white from 30% of the run on: before,
+    random colours have dropped the fog that white would keep (lego, 4000 steps, two pictures of ``val``: 29.26 dB
+    random, 29.66 dB so, 29.65 dB white throughout with a tenth more samples a ray).
     """
     stages = {64: 0.0, 128: 0.15, 192: 0.5} if minutes is not None and minutes <= 2 else {64: 0.0, 128: 0.05, 256: 0.25}
     return PhotographExperiment(
@@ -32,6 +34,7 @@ def experiment(minutes: float | None = None) -> PhotographExperiment:
             refine_at=tuple(stages.values())[1:],
             least_steps=100,
             march=MarchRule(early_stop=1e-3),
+            random_until=0.3,
             density_rate=VoxelRate(initial=10.0, final=0.3, reach=1.0, delay=0.05),
             sh_rate=VoxelRate(initial=3e-2, final=1e-3, reach=1.0),
             tv_until=0.5,
