@@ -24,6 +24,12 @@ from voxfield.viewer.subjects import MODES, Mode, Shot, Subject, develop, look
 from voxfield.viewer.training_view import TrainingView
 from voxfield.viewer.viewer import Viewer
 
+_RESTS = """
+const [element, done] = arguments;
+const where = () => Object.values(element.getBoundingClientRect().toJSON()).join();
+const before = where();
+requestAnimationFrame(() => requestAnimationFrame(() => done(element.isConnected && where() === before)));
+"""
 PATIENCE = 300.0
 """Seconds until what is waited for is taken not to happen: pages are drawn without a GPU, by cores that others use."""
 
@@ -66,7 +72,7 @@ class Tab:
 
         end, found, fault = time.monotonic() + PATIENCE, None, None
         while not found:
-            assert time.monotonic() < end, f"the browser did not get there: {fault}"
+            assert time.monotonic() < end, f"the browser did not get there: {fault or self._stands()}"
             try:
                 found = done()
             except WebDriverException as error:
@@ -92,6 +98,20 @@ class Tab:
         self.until(
             lambda: viewer.browsers == browsers and not any(session.painter.busy for session in viewer.sessions())
         )
+
+    def come_back(self, viewer: Viewer) -> None:
+        """Wait until a page whose viewer went away has found this one, and has stopped looking.
+
+        It asks every second until it knows that it was let in, so that a slow page closes the connection that it has.
+        """
+
+        def stays() -> bool:
+            known = viewer.sessions()
+            self.browser.execute_async_script("setTimeout(arguments[0], 1500)")
+            return len(known) == 1 and viewer.sessions() == known
+
+        self.until(stays)
+        self.come_to_rest(viewer)
 
     @property
     def session(self) -> Session:
@@ -202,15 +222,24 @@ class Tab:
 
         return self.until(there)[0]
 
+    def _stands(self) -> str:
+        """Where the viewer has the page's cameras."""
+        cameras = [] if self.viewer is None else [session.client.camera for session in self.viewer.sessions()]
+        return f"{[(camera.position.tolist(), camera.look_at.tolist()) for camera in cameras]}"
+
     def _input(self, label: str) -> str:
         return f"//label[normalize-space(.)='{label}']/ancestor::div[2]//input[not(@type='hidden')]"
 
     def _click(self, path: str) -> None:
         def clicked() -> bool:
-            self.browser.find_elements("xpath", path)[-1].click()
+            found = self.browser.find_elements("xpath", path)
+            # What still moves, as in a panel that is being made, is missed.
+            if not found or not self.browser.execute_async_script(_RESTS, found[-1]):
+                return False
+            found[-1].click()
             return True
 
-        self.until(lambda: bool(self.browser.find_elements("xpath", path)) and clicked())
+        self.until(clicked)
         self._let_it_be_sent()
 
     def _let_it_be_sent(self) -> None:

@@ -225,7 +225,7 @@ def test_a_page_comes_back_to_where_it_was_when_the_viewer_does(ball: Any, tab: 
         left = tab.session.shot().camera_to_world
     with Viewer(ball, name="ball", port=viewer.port) as again:
         again.start()
-        tab.come_to_rest(again)
+        tab.come_back(again)
         tab.agrees()
         assert torch.allclose(tab.session.shot().camera_to_world, left, atol=1e-3)
         tab.press("Begin anew")

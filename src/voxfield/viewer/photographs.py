@@ -14,6 +14,7 @@ from voxfield.data.posed_images import PosedImages
 from voxfield.errors import VoxfieldError
 from voxfield.geometry.rotations import quaternions_from_rotations
 from voxfield.render.image import to_uint8
+from voxfield.viewer.standpoint import place
 
 MOST_DRAWN: Final = 120
 """Photographs drawn of a capture, evenly spread: more hide what they show."""
@@ -81,9 +82,9 @@ class Photographs:
     def _go_to(self, client: Any, camera: int) -> None:
         position, ahead = self.cameras.origins[camera], self.cameras.forward[camera]
         distance = float(np.linalg.norm(np.asarray(client.camera.look_at) - np.asarray(client.camera.position)))
-        with client.atomic():
-            client.camera.position = tuple(position.tolist())
-            client.camera.look_at = tuple((position + max(distance, 1e-3) * ahead).tolist())
+        x, y, z = position.tolist()
+        a, b, c = (position + max(distance, 1e-3) * ahead).tolist()
+        place(client, (x, y, z), (a, b, c))
 
     def _thumbnail(self, picture: int) -> np.ndarray | None:
         """The picture made small, (h, w, 3) uint8; None where it cannot be read any more."""

@@ -6,8 +6,8 @@ it comes back. Its own "Reset View" then leads nowhere, and `Standpoint.begin` i
 """
 
 import threading
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, cast
 
 import numpy as np
 import torch
@@ -56,19 +56,18 @@ class Standpoint:
         """Position, what is looked at, up: (3, 3) of where the page comes back to, once it was told."""
         pose = _pose(client.camera)
         if np.allclose(pose[0], _UNTOLD) and np.allclose(pose[1], 0.0):
-            self.begin()
+            # The first picture is painted of where the handle says that it stands, before the page has answered.
+            client.camera.position, client.camera.look_at = beginning.position, beginning.look_at
+            self._left = pose
+            self._place()
 
     def begin(self) -> None:
         """Put the camera where pages begin."""
-        camera, beginning = self._client.camera, self._beginning
         with self._lock:
             # What it is told now would undo this, and so would what a page says that has not heard of it yet.
             self._timer.cancel()
-            self._resting, self._left = None, _pose(camera)
-        camera.up_direction = (0.0, 0.0, 1.0)
-        camera.position, camera.look_at = beginning.position, beginning.look_at
-        if beginning.fov is not None:
-            camera.fov = beginning.fov
+            self._resting, self._left = None, _pose(self._client.camera)
+        self._place()
 
     def rest(self) -> None:
         """The page has its whole picture: have it come back to where it is, if it stays there for `SETTLED` seconds."""
@@ -86,6 +85,10 @@ class Standpoint:
         with self._lock:
             self._timer.cancel()
 
+    def _place(self) -> None:
+        beginning = self._beginning
+        place(self._client, beginning.position, beginning.look_at, up=(0.0, 0.0, 1.0), fov=beginning.fov)
+
     def _keep(self, pose: np.ndarray) -> None:
         import viser
 
@@ -99,6 +102,35 @@ class Standpoint:
             began = viser.InitialCameraConfig(self._client._websock_connection.queue_message)
             began.position, began.look_at, began.up = (_vector(one) for one in pose)
             self.kept = pose
+
+
+def place(
+    client: Any, position: Vector, look_at: Vector, *, up: Vector | None = None, fov: float | None = None
+) -> None:
+    """Have the camera of a page stand there; None: as it was.
+
+    The page is told all of it. What viser's handle of the camera is given it passes on only where the page did not say
+    the same: if the page says once more where it was while that happens, it is told of the position, and of what it
+    moves along with, but not to look again at what it had looked at before.
+
+    Args:
+        client: viser's handle of the page; it says where the camera stands once the page has answered.
+        position, look_at: in the scene's units.
+        up: of any length.
+        fov: of the whole height, in radians.
+    """
+    import viser
+
+    # As to where pages begin, and at once.
+    camera = viser.InitialCameraConfig(
+        lambda message: client._websock_connection.queue_message(replace(cast(Any, message), initial=False))
+    )
+    with client.atomic():
+        if up is not None:
+            camera.up = up
+        camera.position, camera.look_at = position, look_at
+        if fov is not None:
+            camera.fov = fov
 
 
 def _pose(camera: Any) -> np.ndarray:
