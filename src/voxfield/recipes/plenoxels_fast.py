@@ -23,15 +23,19 @@ def experiment(minutes: float | None = None) -> PhotographExperiment:
     where a thousandth of its light is left: a quarter of the samples lies behind that (lego, 4000 steps: 28.17 dB
     after 737 s with the published 1e-7, 28.18 dB after 638 s). The backdrop is white from 30% of the run on: before,
     random colours have dropped the fog that white would keep (lego, 4000 steps, two pictures of ``val``: 29.26 dB
-    random, 29.66 dB so, 29.65 dB white throughout with a tenth more samples a ray).
+    random, 29.66 dB so, 29.65 dB white throughout with a tenth more samples a ray). At 80% voxels go that no ray sees
+    by then, most of them within what is solid: 30% of lego's, for 0.01 dB, and steps are a sixth faster from there on.
     """
-    stages = {64: 0.0, 128: 0.15, 192: 0.5} if minutes is not None and minutes <= 2 else {64: 0.0, 128: 0.05, 256: 0.25}
+    sides: tuple[int, ...] = (64, 128, 256, 256)
+    begins: tuple[float, ...] = (0.05, 0.25, 0.8)
+    if minutes is not None and minutes <= 2:
+        sides, begins = (64, 128, 192), (0.15, 0.5)
     return PhotographExperiment(
         recipe="plenoxels-fast",
         model=dataclasses.replace(
             PlenoxelsConfig(),
-            resolutions=tuple((side, side, side) for side in stages),
-            refine_at=tuple(stages.values())[1:],
+            resolutions=tuple((side, side, side) for side in sides),
+            refine_at=begins,
             least_steps=100,
             march=MarchRule(early_stop=1e-3),
             random_until=0.3,
@@ -40,7 +44,7 @@ def experiment(minutes: float | None = None) -> PhotographExperiment:
             tv_until=0.5,
             weight_threshold=1.28,
             dilate=1,
-            pruning_rays=200_000,
+            pruning_rays=1_000_000,
             max_bytes=2_000_000_000,
         ),
         capture=CaptureOptions(),
