@@ -178,6 +178,12 @@ def test_a_camera_path_made_in_the_page_reads_back_and_renders(viewer: Viewer, t
     assert tab.session.path_editor.path == path
     assert json.loads(file.read_text()) == path.to_json()
 
+    # Played, it leads the page to its end.
+    tab.press("Begin anew")
+    tab.until(lambda: torch.allclose(tab.session.shot().camera_to_world, before, atol=1e-3))
+    tab.press("Play or stop")
+    tab.until(lambda: torch.allclose(tab.session.shot().camera_to_world, shots[1].camera_to_world, atol=1e-3))
+
 
 def test_browsers_have_controls_of_their_own(viewer: Viewer, tab: Any) -> None:
     tab.open(viewer)

@@ -9,11 +9,14 @@ from typing import Any, Self
 
 import pytest
 import torch
+from tests.viewer.moving import move
 
 from voxfield.data.camera_path import read_camera_path
 from voxfield.geometry.paths import look_at
 from voxfield.viewer.path_editor import PathEditor
 from voxfield.viewer.subjects import Shot
+
+pytest.importorskip("viser", reason="needs viser")
 
 
 class Control:
@@ -39,7 +42,10 @@ class Browser:
         self.controls: dict[str, Control] = {}
         self.nodes: dict[str, dict] = {}
         self.downloads: dict[str, bytes] = {}
-        self.camera = SimpleNamespace(wxyz=None, position=None, fov=None)
+        self.camera = SimpleNamespace(
+            position=(0.0, -3.0, 1.0), look_at=(0.0, 0.0, 0.0), up_direction=(0.0, 0.0, 1.0), fov=1.3
+        )
+        self._websock_connection = SimpleNamespace(queue_message=lambda message: move(self.camera, message))
         self.gui = self.scene = self
 
     def __getattr__(self, kind: str) -> Any:
@@ -149,13 +155,33 @@ def test_playing_moves_the_camera_to_the_end_and_can_be_stopped(stand: Stand) ->
     last = stand.editor.path.keyframes[-1].pose[:, 3].tolist()
     stand.press("Play or stop")
     end = time.monotonic() + 60
-    while stand.browser.camera.position is None or stand.browser.camera.position.tolist() != pytest.approx(last):
+    while list(stand.browser.camera.position) != pytest.approx(last):
         assert time.monotonic() < end
         time.sleep(0.01)
     stand.browser.controls["Seconds"].value = 3600.0
     stand.press("Play or stop")
     stand.press("Play or stop")
     assert not stand.editor._playing.is_set()
+
+
+@pytest.mark.parametrize("roll", [0.0, 0.3, math.pi])
+def test_a_clicked_keyframe_is_gone_to(stand: Stand, roll: float) -> None:
+    cos, sin = math.cos(roll), math.sin(roll)
+    right, up, back, eye = stand.shot().camera_to_world.unbind(1)
+    right, up = cos * right + sin * up, cos * up - sin * right
+    stand.editor._shot = lambda: Shot(camera_to_world=torch.stack([right, up, back, eye], 1), fov=0.8, aspect=1.6)
+    stand.press("Add keyframe")
+    stand.browser.nodes["/camera path/0"]["click"](None)
+    # The page has the keyframe's axes, and turns about what is as far away as before.
+    camera = stand.browser.camera
+    place, there, upwards = (torch.tensor(one) for one in (camera.position, camera.look_at, camera.up_direction))
+    across = torch.linalg.cross(there - place, upwards)
+    assert camera.fov == pytest.approx(0.8)
+    assert torch.allclose(place, eye, atol=1e-5)
+    assert torch.allclose((there - place) / math.sqrt(10), -back, atol=1e-5)
+    assert torch.allclose(across / across.norm(), right, atol=1e-5)
+    if roll == 0:
+        assert camera.up_direction == pytest.approx((0.0, 0.0, 1.0), abs=1e-6)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b'{"camera_path": []}', b"[" * 100_000])

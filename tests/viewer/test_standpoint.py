@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.viewer.moving import move
 
 from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.camera import Cameras
@@ -32,13 +33,8 @@ class Client:
     def _hear(self, message: Any) -> None:
         if message.initial:
             self.told.append(message)
-        elif type(message).__name__ == "SetCameraLookAtMessage":
-            self.camera.look_at = message.look_at
-        elif type(message).__name__ == "SetCameraFovMessage":
-            self.camera.fov = message.fov
         else:
-            name = "position" if type(message).__name__ == "SetCameraPositionMessage" else "up_direction"
-            setattr(self.camera, name, message.position)
+            move(self.camera, message)
 
     def began(self) -> dict[str, tuple[float, ...]]:
         """Where the page thinks that it began."""

@@ -17,6 +17,7 @@ from voxfield.data.camera_path import CameraPath, View, parse_camera_path
 from voxfield.errors import VoxfieldError
 from voxfield.geometry.rigs import RigKind
 from voxfield.geometry.rotations import quaternions_from_rotations
+from voxfield.viewer.standpoint import look_along
 from voxfield.viewer.subjects import Shot
 
 _LARGEST_UPLOAD: Final = 1 << 25
@@ -24,6 +25,8 @@ _MOST_KEYFRAMES: Final = 500
 _LINE_POINTS: Final = 200
 _PLAYED_PER_SECOND: Final = 15.0
 """How often the browser's camera is moved while a path is played."""
+_LEAST_UP: Final = 0.05
+"""Of a page's own up along a view's: below it the view's is taken, as viser does."""
 
 
 class PathEditor:
@@ -201,11 +204,13 @@ class PathEditor:
             )
 
     def _go_to(self, view: View) -> None:
-        wxyz, position = _browser_pose(view)
-        with self._client.atomic():
-            self._client.camera.wxyz = np.array(wxyz)
-            self._client.camera.position = np.array(position)
-            self._client.camera.fov = math.radians(view.fov)
+        right, up, back, position = view.pose.numpy().T
+        # A page turns about its own up: what the view's roll leaves of it stays, unless that leads elsewhere.
+        own = np.asarray(self._client.camera.up_direction)
+        level = own - (own @ right) * right
+        if level @ up < _LEAST_UP:
+            level = up
+        look_along(self._client, position, -back, up=level, fov=math.radians(view.fov))
 
     def _play(self, path: CameraPath) -> None:
         count = max(2, round(path.seconds * _PLAYED_PER_SECOND))

@@ -14,7 +14,7 @@ from voxfield.data.posed_images import PosedImages
 from voxfield.errors import VoxfieldError
 from voxfield.geometry.rotations import quaternions_from_rotations
 from voxfield.render.image import to_uint8
-from voxfield.viewer.standpoint import place
+from voxfield.viewer.standpoint import look_along
 
 MOST_DRAWN: Final = 120
 """Photographs drawn of a capture, evenly spread: more hide what they show."""
@@ -80,11 +80,7 @@ class Photographs:
         return self._scale / (math.tan(fov / 2) ** 2 * aspect / 3) ** (1 / 3)
 
     def _go_to(self, client: Any, camera: int) -> None:
-        position, ahead = self.cameras.origins[camera], self.cameras.forward[camera]
-        distance = float(np.linalg.norm(np.asarray(client.camera.look_at) - np.asarray(client.camera.position)))
-        x, y, z = position.tolist()
-        a, b, c = (position + max(distance, 1e-3) * ahead).tolist()
-        place(client, (x, y, z), (a, b, c))
+        look_along(client, self.cameras.origins[camera], self.cameras.forward[camera])
 
     def _thumbnail(self, picture: int) -> np.ndarray | None:
         """The picture made small, (h, w, 3) uint8; None where it cannot be read any more."""

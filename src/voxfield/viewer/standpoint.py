@@ -133,6 +133,13 @@ def place(
             camera.fov = fov
 
 
+def look_along(client: Any, position: Any, ahead: Any, *, up: Any = None, fov: float | None = None) -> None:
+    """As `place`, by the direction ``ahead``, of length 1: the page will turn about what is as far away as before."""
+    before, looked_at, _ = _pose(client.camera)
+    there = position + max(float(np.linalg.norm(looked_at - before)), 1e-3) * ahead
+    place(client, _vector(position), _vector(there), up=None if up is None else _vector(up), fov=fov)
+
+
 def _pose(camera: Any) -> np.ndarray:
     """(3, 3): position, what is looked at, up."""
     return np.array([camera.position, camera.look_at, camera.up_direction])
