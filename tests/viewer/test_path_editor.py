@@ -155,13 +155,26 @@ def test_playing_moves_the_camera_to_the_end_and_can_be_stopped(stand: Stand) ->
     last = stand.editor.path.keyframes[-1].pose[:, 3].tolist()
     stand.press("Play or stop")
     end = time.monotonic() + 60
-    while list(stand.browser.camera.position) != pytest.approx(last):
+    while stand.editor.playing or list(stand.browser.camera.position) != pytest.approx(last):
         assert time.monotonic() < end
         time.sleep(0.01)
     stand.browser.controls["Seconds"].value = 3600.0
     stand.press("Play or stop")
     stand.press("Play or stop")
-    assert not stand.editor._playing.is_set()
+    assert not stand.editor.playing
+
+
+def test_a_path_is_played_no_more_once_the_page_is_gone(stand: Stand) -> None:
+    stand.press("Add keyframe")
+    stand.press("Add keyframe")
+    stand.browser.controls["Seconds"].value = 3600.0
+    stand.press("Play or stop")
+    assert stand.editor.playing
+    stand.editor.close()
+    assert not stand.editor.playing
+    left = stand.browser.camera.position
+    time.sleep(0.2)
+    assert stand.browser.camera.position == left
 
 
 @pytest.mark.parametrize("roll", [0.0, 0.3, math.pi])

@@ -53,7 +53,8 @@ class PathEditor:
         self._client, self._shot, self._say, self._folder, self._size = client, shot, say, folder, size
         self._path = CameraPath(frames=())
         self._drawn: list[Any] = []
-        self._playing = threading.Event()
+        self._flight: threading.Thread | None = None
+        self._ends = threading.Event()
         gui = client.gui
         with gui.add_folder("Camera path", expand_by_default=False):
             self._count = gui.add_markdown("No keyframes yet.")
@@ -117,14 +118,28 @@ class PathEditor:
 
     def play(self) -> None:
         """Move the browser's camera along the path; or stop, if it moves."""
-        if self._playing.is_set():
-            self._playing.clear()
+        if self.playing:
+            self.close()
             return
         if not self._path.keyframes:
             self._say("Camera path", "There is nothing to play: add keyframes.")
             return
-        self._playing.set()
-        threading.Thread(target=self._play, args=(self.path,), name="voxfield-camera-path", daemon=True).start()
+        self._ends = threading.Event()
+        self._flight = threading.Thread(
+            target=self._play, args=(self.path, self._ends), name="voxfield-camera-path", daemon=True
+        )
+        self._flight.start()
+
+    @property
+    def playing(self) -> bool:
+        """Whether the browser's camera is moved along the path."""
+        return self._flight is not None and self._flight.is_alive()
+
+    def close(self) -> None:
+        """Move the browser's camera no more: when this returns nothing does."""
+        self._ends.set()
+        if self._flight is not None:
+            self._flight.join()
 
     def save(self) -> None:
         """Write the path beside the run, and hand it over as a file."""
@@ -212,16 +227,14 @@ class PathEditor:
             level = up
         look_along(self._client, position, -back, up=level, fov=math.radians(view.fov))
 
-    def _play(self, path: CameraPath) -> None:
+    def _play(self, path: CameraPath, ends: threading.Event) -> None:
         count = max(2, round(path.seconds * _PLAYED_PER_SECOND))
         # A browser that is gone no longer takes anything: nothing is left to do then.
         with contextlib.suppress(Exception):
-            for view in path.through_keyframes(count).frames:
-                if not self._playing.is_set():
+            for number, view in enumerate(path.through_keyframes(count).frames):
+                if ends.wait(1.0 / _PLAYED_PER_SECOND if number else 0.0):
                     break
                 self._go_to(view)
-                threading.Event().wait(1.0 / _PLAYED_PER_SECOND)
-        self._playing.clear()
 
 
 def _calling(act: Callable[[], None]) -> Callable[[Any], None]:

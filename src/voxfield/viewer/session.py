@@ -72,6 +72,7 @@ class Session:
         """Paint nothing more: the browser is gone."""
         self.gone = True
         self._standpoint.leave()
+        self.path_editor.close()
         self.painter.forget()
         self.still.forget()
 

@@ -92,6 +92,8 @@ class Viewer:
         self._wake.set()
         if self._thread is not None:
             self._thread.join(timeout=30.0)
+        for session in self.sessions():
+            session.close()
         self._page.close()
 
     @property
