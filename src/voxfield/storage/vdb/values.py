@@ -1,7 +1,9 @@
 """Runs of values as they stand in a file: raw, or compressed by zlib or Blosc, in full or half precision."""
 
+import struct
 import zlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -11,6 +13,8 @@ from voxfield.storage.vdb.cursor import Cursor
 from voxfield.storage.vdb.layout import ACTIVE_MASK, BLOSC, ZIP, ValueType
 
 _BLOSC_HEADER: Final = 16
+_BLOSC_SIZES: Final = struct.Struct("<3I")  # at byte 4: unpacked, of a block, packed
+_LENGTH: Final = struct.Struct("<q")
 _BYTE_SHUFFLE: Final = 1  # Blosc's number for it
 
 
@@ -25,22 +29,22 @@ class ValueCodec:
     level: int = 9
     """Effort when writing, 0 to 9."""
 
-    @property
+    @cached_property
     def masked(self) -> bool:
         """Whether inactive values may be left out."""
         return bool(self.flags & ACTIVE_MASK)
 
-    @property
+    @cached_property
     def compressed(self) -> bool:
         """Whether each run has its length before it."""
         return bool(self.flags & (ZIP | BLOSC))
 
-    @property
+    @cached_property
     def stored(self) -> np.dtype:
         """Type of one channel in a run."""
         return np.dtype("<f2") if self.half else self.kind.dtype
 
-    @property
+    @cached_property
     def value_bytes(self) -> int:
         """Bytes of one value in a run."""
         return self.stored.itemsize * (self.kind.channels[0] if self.kind.channels else 1)
@@ -56,12 +60,11 @@ class ValueCodec:
         # Runs of halves that hold nothing have no length either: they are not there.
         if not self.compressed or (self.half and not count):
             return cursor.take(expected)
-        (length,) = cursor.unpack("q")
+        (length,) = _LENGTH.unpack_from(cursor.raw, cursor.skip(_LENGTH.size))
         if length <= 0:
             if -length != expected:
                 raise cursor.fault(f"a run of {-length:,} bytes where {expected:,} should be")
             return cursor.take(expected)
-        cursor.require(length, 1, "bytes of compressed values")
         packed = cursor.take(length)
         if not expected:
             return b""
@@ -99,10 +102,7 @@ class ValueCodec:
         if not size:
             return bytes(8)
         if self.flags & BLOSC:
-            # The extension itself: its wrapper checks the constants anew for each run, which takes longer than packing
-            # (7 µs against 3 for 26 floats on one core of an EPYC, 2026-11).
-            pack = import_blosc().blosc_extension.compress
-            packed = pack(bytes(run), self.stored.itemsize, self.level, _BYTE_SHUFFLE, "lz4")
+            packed = blosc_extension().compress(bytes(run), self.stored.itemsize, self.level, _BYTE_SHUFFLE, "lz4")
         else:
             packed = zlib.compress(run, self.level)
         if len(packed) < size:
@@ -110,19 +110,22 @@ class ValueCodec:
         return (-size).to_bytes(8, "little", signed=True) + bytes(run)
 
 
-def import_blosc() -> Any:
-    """The blosc package.
+def blosc_extension() -> Any:
+    """The compiled part of the blosc package.
+
+    The functions around it check constants and types anew for each run, which takes longer than packing it (7 µs
+    against 3 for 26 floats on one core of an EPYC, 2026-11).
 
     Raises:
         MissingExtraError: it is not installed.
     """
     try:
-        import blosc
+        from blosc import blosc_extension
     except ImportError:
         raise MissingExtraError(
             'Volumes compressed by Blosc need blosc. Install it with: pip install blosc. "zip" needs nothing.'
         ) from None
-    return blosc
+    return blosc_extension
 
 
 def inflate(packed: bytes, expected: int) -> bytes | None:
@@ -137,14 +140,14 @@ def inflate(packed: bytes, expected: int) -> bytes | None:
 
 def _blosc_decompress(packed: bytes, expected: int) -> bytes | None:
     """What Blosc unpacks to, if that is ``expected`` bytes: its header is believed only after a check."""
-    blosc = import_blosc()
+    blosc = blosc_extension()
     if len(packed) < _BLOSC_HEADER:
         return None
-    size, block, length = np.frombuffer(packed, dtype="<u4", count=3, offset=4).tolist()
+    size, block, length = _BLOSC_SIZES.unpack_from(packed, 4)
     if size != expected or length != len(packed) or not 0 < block <= size:
         return None
     try:
-        unpacked = blosc.decompress(packed)
-    except (blosc.blosc_extension.error, ValueError, TypeError, MemoryError):
+        unpacked: bytes = blosc.decompress(packed, False)  # not as a bytearray
+    except (blosc.error, ValueError, TypeError, MemoryError):
         return None
     return unpacked if len(unpacked) == expected else None

@@ -38,7 +38,7 @@ from voxfield.storage.vdb.layout import (
 from voxfield.storage.vdb.metadata import packed_metadata
 from voxfield.storage.vdb.transform import packed_transform
 from voxfield.storage.vdb.tree_writer import BlockValues, packed_tree
-from voxfield.storage.vdb.values import ValueCodec, import_blosc
+from voxfield.storage.vdb.values import ValueCodec, blosc_extension
 from voxfield.voxels.sparse import SparseVolume
 
 _FLAGS: dict[str, int] = {"none": 0, "zip": ZIP, "blosc": BLOSC}
@@ -105,7 +105,7 @@ def writing_vdb(
     if not 0 <= level <= 9:
         raise InputError(f"level: expected 0 to 9, got {level}.")
     if compression == "blosc":
-        import_blosc()
+        blosc_extension()
     flags = _FLAGS[compression] | (ACTIVE_MASK if active_mask else 0)
     with replacing(path) as temporary, temporary.open("w+b") as stream:
         output = _Output(stream)
