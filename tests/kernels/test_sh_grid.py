@@ -14,8 +14,9 @@ from voxfield.kernels.sh_grid import (
     march_sh_grid,
     render_sh_grid,
     sample_sh_grid,
+    without_empty,
 )
-from voxfield.kernels.sh_grid.grid import MOST_CLEARANCE
+from voxfield.kernels.sh_grid.grid import MOST_CLEARANCE, cell_clearance
 from voxfield.kernels.threads import kernel_threads
 
 IMPLEMENTATIONS = ["numba", "triton"]
@@ -362,6 +363,33 @@ def test_clearance_by_brute_force():
             for x in range(width - 1):
                 nearest = min(max(abs(z - a), abs(y - b), abs(x - c)) for a, b, c in full)
                 assert int(links.clearance[z, y, x]) == min(nearest, MOST_CLEARANCE)
+
+
+@pytest.mark.parametrize("size", [(2, 2, 2), (5, 2, 9), (33, 40, 70)])
+@pytest.mark.parametrize("fill", [0.0, 0.001, 0.05, 1.0])
+def test_clearances_swept_are_those_of_the_reference(size, fill):
+    links = random_links(size, fill, seed=4)
+    density = torch.randn(links.count, generator=torch.Generator().manual_seed(5))
+    density[::7] = math.nan
+    for given in (None, density):
+        swept = cell_clearance(links.links, given, implementation="numba")
+        assert torch.equal(swept, cell_clearance(links.links, given, implementation="reference"))
+
+
+@pytest.mark.parametrize("implementation", ["reference", *IMPLEMENTATIONS])
+def test_rays_pass_by_what_is_empty_and_see_the_same(implementation, device):
+    grid = random_grid(random_links((14, 15, 13), 1.0), highest=3.0)
+    # A clear space, voxels of exactly 0, and one dense voxel in it.
+    grid.density.view(-1)[grid.links.links[2:12, 3:13, :].flatten().long()] = -1.0
+    grid.density[grid.links.links[4, :, 4].long()] = 0.0
+    grid.density[int(grid.links.links[7, 8, 6])] = 2.0
+    passing = ShGrid(links=without_empty(grid.links, grid.density), density=grid.density, sh=grid.sh, box=grid.box)
+    assert int(passing.links.clearance.max()) >= 3
+    assert int(grid.links.clearance[:-1, :-1, :-1].max()) == 0
+    rays = random_rays(200)
+    plain, quick = (evaluate(one, rays, implementation, device=device) for one in (grid, passing))
+    for expected, found in zip(plain, quick, strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6 * max(1.0, float(expected.abs().max())))
 
 
 def test_errors_teach():

@@ -8,6 +8,7 @@ from voxfield.data.synthetic import posed_images
 from voxfield.errors import InputError
 from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.rays import Rays
+from voxfield.kernels.sh_grid import GridLinks, without_empty
 from voxfield.models.plenoxels import Plenoxels, PlenoxelsConfig, SpheresConfig, VoxelRate
 from voxfield.recipes.plenoxels import VOXEL_TRAINER, build_model
 from voxfield.training.optimisers import make_optimiser
@@ -144,6 +145,53 @@ def test_the_backdrop_turns_white() -> None:
     assert loss(0.3, random_until=0.3, background="black") == pytest.approx(loss(0.0, background="black"))
 
 
+def test_looking_for_what_is_empty_in_every_step_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = []
+
+    def looked(links: GridLinks, density: torch.Tensor) -> GridLinks:
+        looks.append(without_empty(links, density))
+        return looks[-1]
+
+    monkeypatch.setattr("voxfield.models.plenoxels.without_empty", looked)
+    passing = textured(make(empty_every=1))
+    trained(passing, 12)
+    assert len(looks) >= 12
+    assert any(int(one.clearance.max()) > int(passing.grid.clearance.max()) for one in looks)
+    monkeypatch.setattr("voxfield.models.plenoxels.without_empty", lambda links, _: links)
+    plain = textured(make(empty_every=1))
+    trained(plain, 12)
+    torch.testing.assert_close(passing.grid.density, plain.grid.density, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(passing.grid.sh, plain.grid.sh, rtol=1e-6, atol=1e-6)
+
+
+def test_a_resumed_run_passes_by_the_same_as_the_one_that_went_on() -> None:
+    model = textured(make(empty_every=100))
+    trained(model, 5)
+    before, early = model._looked, int(model._values(lasting=True).links.clearance.sum())
+    with torch.no_grad():
+        model.grid.density.sub_(3.0)
+    assert model._values(lasting=True).links is before.links
+    resumed = make(empty_every=100)
+    resumed.load_state_dict(model.state_dict())
+    went_on, anew = (one._values(lasting=True).links.clearance for one in (model, resumed))
+    assert torch.equal(went_on, anew)
+    assert int(anew.sum()) > early
+
+
+def test_what_is_rendered_is_what_is_there_now() -> None:
+    model = make()
+    with torch.no_grad():
+        model.grid.density.fill_(-1.0)
+    white = torch.ones(3)
+    assert float(model.render_rays(rays(40), background=white)["opacity"].max()) == 0
+    trained(model, 3)
+    with torch.no_grad():
+        model.grid.density.fill_(50.0)
+    assert float(model.render_rays(rays(40), background=white)["opacity"].min()) > 0.5
+    model.show(make(initial_density=0.01).world_grid())
+    assert float(model.render_rays(rays(40), background=white)["opacity"].max()) < 0.5
+
+
 def test_weights_of_rays_count() -> None:
     model = textured(make(tv_density=0.0, tv_sh=0.0))
     generator = torch.Generator()
@@ -222,9 +270,9 @@ def test_memory_is_bounded() -> None:
 def test_a_bound_on_voxels_bounds_what_a_stage_needs_beside_them() -> None:
     free, bound, ample = (
         make(resolutions=((8, 8, 8), (400, 400, 400)), refine_at=(0.5,), max_bytes=most).config.step_bytes()
-        for most in (None, 5 * 10**6, 10**9)
+        for most in (None, 6 * 10**6, 10**9)
     )
-    # Grids have 5 bytes of links a place, so the bounded one never has more than a million places of 64 million.
+    # Grids have 6 bytes of links a place, so the bounded one never has more than a million places of 64 million.
     assert free == ample == bound * 64
 
 
@@ -346,7 +394,7 @@ def test_spheres_lie_behind_the_grid() -> None:
     model, behind = around(), torch.tensor([0.1, 0.4, 0.9])
     assert model.spheres is not None
     seen = model.render_rays(rays(80), background=behind)
-    grid = model._render(rays(80))
+    grid = model._render(rays(80), model._values())
     origins, directions = model._inside(rays(80))
     spheres = model.spheres.render(origins, directions)
     expected = model.grid.render(Rays(**{**vars(rays(80)), "origins": origins, "directions": directions}),

@@ -17,7 +17,7 @@ from voxfield.distributed.devices import place
 from voxfield.errors import FormatError, InputError, TrainingDivergedError
 from voxfield.geometry.rays import Rays
 from voxfield.models.base import ParameterGroup, StepResult
-from voxfield.storage.checkpoint import list_checkpoints, load_latest
+from voxfield.storage.checkpoint import list_checkpoints, load_latest, save_checkpoint
 from voxfield.storage.run_log import read_log
 from voxfield.training import trainer as trainer_module
 from voxfield.training.log import RunLog
@@ -179,6 +179,24 @@ def test_checkpoints_rotate(tmp_path: Path, clock: Clock) -> None:
     ]  # fmt: skip
 
 
+def test_checkpoints_that_take_long_are_written_more_rarely(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def a_step(step: int) -> None:
+        clock.now += 1.0
+
+    def slow(*parts: Any, **options: Any) -> Path:
+        clock.now += 6.0
+        return save_checkpoint(*parts, **options)
+
+    monkeypatch.setattr("voxfield.training.trainer.save_checkpoint", slow)
+    run(make(Dial(a_step), tmp_path, steps=20, checkpoint_every=4.0, keep_checkpoints=9))
+    # Writing does not count as training; twice as long as it may take, it is done half as often.
+    assert [path.name for path in list_checkpoints(tmp_path)] == [
+        "step-000000004.pt", "step-000000012.pt", "step-000000020.pt",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, ema_decay: float) -> None:
     whole = make(Dial(), tmp_path / "whole", steps=20, ema_decay=ema_decay)
@@ -306,6 +324,13 @@ def test_broken_parameters_are_never_saved(tmp_path: Path, clock: Clock) -> None
     with pytest.raises(TrainingDivergedError, match="A parameter became NaN or infinite at step 10"):
         run(make(model, tmp_path, checkpoint_every=5.0))
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step-000000005.pt"]
+
+
+def test_parameters_whose_sum_overflows_are_saved(tmp_path: Path) -> None:
+    trainer = make(Dial(), tmp_path, steps=1)
+    trainer.model.register_parameter("large", torch.nn.Parameter(torch.full((4,), 3e38), requires_grad=False))
+    assert run(trainer) == "finished"
+    assert len(list_checkpoints(tmp_path)) == 1
 
 
 def test_without_a_checkpoint_the_message_says_so(tmp_path: Path) -> None:

@@ -24,10 +24,12 @@ from voxfield.kernels.composite import composite
 from voxfield.kernels.sh_grid import (
     GridGradients,
     GridLinks,
+    ShGrid,
     greatest_weights,
     march_sh_grid,
     render_sh_grid,
     sample_sh_grid,
+    without_empty,
 )
 from voxfield.kernels.sphere_layers import LayerGradients, render_spheres
 from voxfield.kernels.spherical_harmonics import spherical_harmonics
@@ -49,6 +51,8 @@ FARTHEST: Final = 1000.0
 """Distance that stands for infinity in the depth of forward-facing scenes, world units."""
 PRUNING_RAYS: Final = 1 << 15
 """Rays marched together to find out what is seen: bounds the memory."""
+_EMPTY_PLACES: Final = 1 << 24
+"""Places of a grid above which it is looked more rarely for what is empty: it takes as long as there are places."""
 SACRIFICED: Final = 4.0
 """To fit into memory voxels go up to so many times the threshold; what is seen more is kept, at a lower resolution."""
 
@@ -64,6 +68,15 @@ class _Seen(NamedTuple):
     """(R,): the light that passes the grid."""
     sparsity: torch.Tensor
     samples: torch.Tensor
+
+
+class _Looked(NamedTuple):
+    """Where there was nothing dense when it was looked for."""
+
+    links: GridLinks
+    density: torch.Tensor
+    version: int
+    """Of the density, as torch counts changes."""
 
 
 class Plenoxels(torch.nn.Module):
@@ -130,6 +143,10 @@ class Plenoxels(torch.nn.Module):
         self._progress = 0.0
         self._touched = torch.zeros(0, dtype=torch.uint8)
         self._gradients: GridGradients | None = None
+        self._looked: _Looked | None = None
+        self._changed = False
+        # A run that is resumed looks for what is empty at once: so must the one that went on from the same state.
+        self.register_state_dict_pre_hook(_forget_empty)
         self._sphere_touched = torch.zeros(0, dtype=torch.uint8)
         self._sphere_gradients: LayerGradients | None = None
 
@@ -199,10 +216,13 @@ class Plenoxels(torch.nn.Module):
         self._gradients = None
         return RowsMoved(source=source, groups=("density", "sh"))
 
-    def training_step(self, batch: RayBatch, step: int, generator: torch.Generator) -> StepResult:  # noqa: ARG002
+    def training_step(self, batch: RayBatch, step: int, generator: torch.Generator) -> StepResult:
         """The loss of a batch of rays; ``loss.backward()`` is the caller's."""
         alone = self.spheres is not None and self._progress < self.config.spheres_alone_until
-        seen = self._render(batch.rays, without_grid=alone)
+        every = self.config.empty_every * max(1, self.grid.links.numel() // _EMPTY_PLACES)
+        seen = self._render(batch.rays, self._values(lasting=step % every != 0), without_grid=alone)
+        # The optimiser's kernels change values where torch does not see it.
+        self._changed = True
         settled = self.background == "random" and self._progress >= self.config.random_until
         background: Background = "white" if settled else self.background
         behind = backdrop(background, len(batch.rays), generator, self.device, batch.ranks)
@@ -226,7 +246,7 @@ class Plenoxels(torch.nn.Module):
     @torch.no_grad()
     def render_rays(self, rays: Rays, *, background: torch.Tensor) -> dict[str, torch.Tensor]:
         """``rgb`` (R, 3) over ``background`` (3,), ``opacity`` (R,), ``depth`` (R,), world units."""
-        seen = self._render(rays)
+        seen = self._render(rays, self._values())
         rgb = seen.rgb + (1 - seen.opacity)[:, None] * background.to(self.device)
         distance = seen.depth / seen.opacity.clamp(min=1e-6) / self.scale
         if self.ndc is not None:
@@ -242,7 +262,7 @@ class Plenoxels(torch.nn.Module):
         Samples keep their distances while their rays move.
         """
         origins, directions = self._inside(rays)
-        grid, rule = self.grid.values, self.config.march
+        grid, rule = self._values(), self.config.march
         t, offsets = march_sh_grid(origins.detach(), directions.detach(), grid, rule=rule, near=self.near)
         ray = torch.repeat_interleave(torch.arange(len(rays), device=t.device), offsets.diff())
         found = sample_sh_grid(origins[ray] + t[:, None] * directions[ray], grid)
@@ -357,13 +377,27 @@ class Plenoxels(torch.nn.Module):
         origins = self.in_grid(inside.origins)
         return torch.where(ahead[:, None], origins, math.inf), inside.directions
 
-    def _render(self, rays: Rays, *, without_grid: bool = False) -> _Seen:
+    def _values(self, *, lasting: bool = False) -> ShGrid:
+        """The grid for rays, which pass by where nothing is dense: now, or ``lasting``, when it was last looked for.
+
+        Most voxels of a dense grid are soon empty. What rays do not meet has no gradient, so that little is missed: a
+        voxel that only its neighbours' growing or the total variation fills is seen some steps later.
+        """
+        values, looked = self.grid.values, self._looked
+        density = values.density
+        same = looked is not None and looked.density is density
+        if looked is None or not same or not (lasting or (looked.version == density._version and not self._changed)):
+            looked = _Looked(without_empty(values.links, density), density, density._version)
+            self._looked, self._changed = looked, False
+        return replace(values, links=looked.links)
+
+    def _render(self, rays: Rays, values: ShGrid, *, without_grid: bool = False) -> _Seen:
         origins, directions = (tensor.detach() for tensor in self._inside(rays))
         grid = render_sh_grid(
             # Rays that start at infinity meet no voxel.
             origins + math.inf if without_grid else origins,
             directions,
-            self.grid.values,
+            values,
             rule=self.config.march,
             near=self.near,
             view_directions=rays.directions,
@@ -450,13 +484,13 @@ class Plenoxels(torch.nn.Module):
         pixels = int((cameras.width * cameras.height).sum())
         stride = max(1, math.isqrt(max(1, pixels // self.config.pruning_rays)))
         small = cameras.resized((cameras.width // stride).clamp(min=1), (cameras.height // stride).clamp(min=1))
-        greatest = torch.zeros_like(self.grid.density)
+        greatest, values = torch.zeros_like(self.grid.density), self._values()
         for i in range(len(small)):
             origins, directions = self._inside(small.image_rays(i))
             for at in range(0, len(origins), PRUNING_RAYS):
                 part = slice(at, at + PRUNING_RAYS)
                 greatest_weights(
-                    origins[part], directions[part], self.grid.values, greatest, rule=self.config.march, near=self.near
+                    origins[part], directions[part], values, greatest, rule=self.config.march, near=self.near
                 )
         return greatest
 
@@ -472,6 +506,11 @@ class Plenoxels(torch.nn.Module):
         if len(self._touched) != self.grid.num_voxels or self._touched.device != self.device:
             self._touched = torch.zeros(self.grid.num_voxels, dtype=torch.uint8, device=self.device)
         return self._touched
+
+
+def _forget_empty(model: torch.nn.Module, *_: object) -> None:
+    """Let a model look anew, before its next step, for where nothing is dense."""
+    model._looked = None  # type: ignore[assignment]
 
 
 def scene_box(config: PlenoxelsConfig, bounds: Bounds, cameras: Cameras) -> Bounds:

@@ -19,8 +19,8 @@ _RAY_BYTES: Final = 4000
 """Of a training ray and its samples. Measured."""
 _PLACE_BYTES: Final = 16
 """Of a place of a grid, stored or not, while voxels are dropped and divided. Measured."""
-LINK_BYTES: Final = 5
-"""A place of the grid, stored or not: its link and its clearance."""
+LINK_BYTES: Final = 6
+"""A place of the grid, stored or not: its link, its clearance, and that where what is not dense is empty."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +113,9 @@ class PlenoxelsConfig:
     """At least 1."""
     initial_density: float = 0.1
     """Above 0: an empty voxel has no gradient."""
+    empty_every: int = 16
+    """Steps after which it is looked for where nothing is dense, for rays to pass by there, at least 1; in grids of
+    more than 256^3 places more rarely, as it takes longer."""
     density_rate: VoxelRate = VoxelRate(initial=30.0, final=0.05, reach=1.953125, delay=0.1171875)
     """Learning rate of densities."""
     sh_rate: VoxelRate = VoxelRate(initial=1e-2, final=5e-6, reach=1.953125)
@@ -177,6 +180,7 @@ class PlenoxelsConfig:
         check_range("random_until", self.random_until, minimum=0.0, maximum=1.0)
         check_range("least_steps", self.least_steps, minimum=0)
         check_range("rays_per_batch", self.rays_per_batch, minimum=1)
+        check_range("empty_every", self.empty_every, minimum=1)
         check_range("pruning_rays", self.pruning_rays, minimum=1)
         check_range("initial_density", self.initial_density, above=0.0)
         check_range("tv_share", self.tv_share, above=0.0, maximum=1.0)

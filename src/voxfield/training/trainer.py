@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, NoReturn, TypeVar, cast
+from typing import Any, Final, Generic, Literal, NoReturn, TypeVar, cast
 
 import torch
 
@@ -26,6 +26,10 @@ from voxfield.training.log import RunLog
 from voxfield.training.optimisers import make_optimiser
 from voxfield.training.progress import Progress
 from voxfield.training.schedules import LearningRate
+
+_LONG_SAVE: Final = 3.0
+"""Seconds that writing a checkpoint may take, a twentieth of what is between them; those of large voxel grids have
+gigabytes, and are written as much more rarely."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +63,7 @@ class TrainerConfig:
     evaluation_images: int = 2
     """Images of such an evaluation; 0 leaves them out."""
     checkpoint_every: float = 60.0
-    """Seconds of training between checkpoints, above 0."""
+    """Seconds of training between checkpoints, above 0; as many times more as writing one takes more than 3 s."""
     keep_checkpoints: int = 2
     """Checkpoints kept, at least 1."""
     log_every: int = 25
@@ -280,16 +284,19 @@ class Trainer(Generic[BatchT]):
         """
         if not self._finite():
             self._diverged(log, "A parameter became NaN or infinite")
-        self._next_checkpoint = self.seconds + self.config.checkpoint_every
-        if self.ranks.size == 1:
-            return self._write_checkpoint()
-        self.model.merge(self.ranks)
+        if self.ranks.size > 1:
+            self.model.merge(self.ranks)
+        began = time.perf_counter()
         path = self._write_checkpoint() if self.ranks.leads else None
-        self.ranks.wait()
+        # Ranks wait here for the one that writes, and agree on when to save next.
+        taken = self._agreed(time.perf_counter() - began)
+        self._next_checkpoint = self.seconds + self.config.checkpoint_every * max(1.0, taken / _LONG_SAVE)
         return path
 
     def _finite(self) -> bool:
-        return all(bool(torch.isfinite(parameter).all()) for parameter in self._module.parameters())
+        # What is not finite makes its sum so too. A sum that overflowed is no proof, and takes a third of the time.
+        parameters = (parameter.detach() for parameter in self._module.parameters())
+        return all(bool(torch.isfinite(one.sum())) or bool(torch.isfinite(one).all()) for one in parameters)
 
     def _write_checkpoint(self) -> Path:
         state = {
@@ -353,11 +360,11 @@ class Trainer(Generic[BatchT]):
         """Whether to go no further: with several ranks what they agreed on, so that all stop after the same step."""
         return self._stop_requested.is_set() if self.ranks.size == 1 else self._all_stop
 
-    def _agreed(self, step_seconds: float) -> float:
-        """What a step took on the slowest rank, so that all follow one clock; and whether any was asked to stop."""
+    def _agreed(self, seconds: float) -> float:
+        """What something took on the slowest rank, so that all follow one clock; and whether any was asked to stop."""
         if self.ranks.size == 1:
-            return step_seconds
-        told = torch.tensor([step_seconds, float(self._stop_requested.is_set())], dtype=torch.float64)
+            return seconds
+        told = torch.tensor([seconds, float(self._stop_requested.is_set())], dtype=torch.float64)
         slowest, stop = self.ranks.greatest_(told).tolist()
         self._all_stop = stop > 0
         return slowest

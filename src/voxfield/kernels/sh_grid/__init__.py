@@ -8,7 +8,7 @@ from voxfield.kernels.sh_grid.api import (
     render_sh_grid,
     sample_sh_grid,
 )
-from voxfield.kernels.sh_grid.grid import GridGradients, GridLinks, MarchRule, ShGrid, link_grid
+from voxfield.kernels.sh_grid.grid import GridGradients, GridLinks, MarchRule, ShGrid, link_grid, without_empty
 
 __all__ = [
     "GridGradients",
@@ -22,4 +22,5 @@ __all__ = [
     "march_sh_grid",
     "render_sh_grid",
     "sample_sh_grid",
+    "without_empty",
 ]

@@ -8,12 +8,13 @@ position* is p = (point - minimum) / (maximum - minimum) * (W, H, D) - 1/2 in th
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 import torch
 
 from voxfield.checks import check_dtype, check_range, check_shape
 from voxfield.errors import InputError
+from voxfield.kernels.dispatch import Implementation, load_backend
 from voxfield.kernels.workspace import on_huge_pages
 
 MAX_DEGREE: Final = 3
@@ -115,7 +116,37 @@ def link_grid(links: torch.Tensor, count: int) -> GridLinks:
     lowest, highest = int(links.min()), int(links.max())
     if lowest < -1 or highest >= count:
         raise InputError(f"links: expected -1 or rows below {count}, got values from {lowest} to {highest}.")
+    clearance = cell_clearance(links)
+    return GridLinks(links=on_huge_pages(links.contiguous()), clearance=on_huge_pages(clearance), count=count)
+
+
+def without_empty(links: GridLinks, density: torch.Tensor) -> GridLinks:
+    """``links`` for rays that need not stop where nothing is dense: clearances are those to the nearest cell one of
+    whose voxels has a ``density`` (N,) above 0, or one that is no number.
+
+    As long as the densities are these, what rays meet is the same: between voxels at most 0 nothing is above it.
+    """
+    clearance = cell_clearance(links.links, density)
+    return GridLinks(links=links.links, clearance=on_huge_pages(clearance), count=links.count)
+
+
+def cell_clearance(
+    links: torch.Tensor, density: torch.Tensor | None = None, *, implementation: Implementation | None = None
+) -> torch.Tensor:
+    """(D, H, W) uint8: see `GridLinks.clearance`.
+
+    Args:
+        links: (D, H, W) int32.
+        density: (N,): voxels at most 0 count as not stored.
+        implementation: ``reference`` or ``numba``; None chooses by device.
+    """
+    if implementation is None:
+        implementation = "numba" if links.device.type == "cpu" else "reference"
+    if implementation == "numba":
+        return cast(torch.Tensor, load_backend("sh_grid", "numba").cell_clearance(links, density, MOST_CLEARANCE))
     stored = links >= 0
+    if density is not None:
+        stored[stored.clone()] = ~(density.detach()[links[stored].long()] <= 0)
     near = torch.zeros_like(stored)
     near[:-1, :-1, :-1] = _any_corner(stored)
     clearance = torch.zeros(links.shape, dtype=torch.uint8, device=links.device)
@@ -124,7 +155,7 @@ def link_grid(links: torch.Tensor, count: int) -> GridLinks:
             break
         clearance += ~near
         near = dilated(near)
-    return GridLinks(links=on_huge_pages(links.contiguous()), clearance=on_huge_pages(clearance), count=count)
+    return clearance
 
 
 def dilated(voxels: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ import torch
 
 from voxfield.kernels import workspace
 from voxfield.kernels.sh_grid.grid import GridGradients, MarchRule, ShGrid
+from voxfield.kernels.sh_grid.numba_clearance import cell_clearance  # noqa: F401  (called by its name)
 from voxfield.kernels.sh_grid.numba_gradients import GIVEN, raise_greatest, scatter, to_samples
 from voxfield.kernels.sh_grid.numba_march import KEPT, march_rays
 from voxfield.kernels.sh_grid.numba_rays import DT, START, TRACE, clamp, compiled, corner_weights
