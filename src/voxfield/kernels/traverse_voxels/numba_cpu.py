@@ -276,56 +276,54 @@ def _put(state, row, lane, x, y, z):
 
 
 @_jit
-def _start(lane, origin, direction, bounds, state):
-    """Put a ray where it enters the box, if it does."""
-    ox, oy, oz = np.float64(origin[0]), np.float64(origin[1]), np.float64(origin[2])
-    dx, dy, dz = np.float64(direction[0]), np.float64(direction[1]), np.float64(direction[2])
-    near_x, far_x, px, ix = _slab(ox, dx, bounds[0, 0], bounds[1, 0])
-    near_y, far_y, py, iy = _slab(oy, dy, bounds[0, 1], bounds[1, 1])
-    near_z, far_z, pz, iz = _slab(oz, dz, bounds[0, 2], bounds[1, 2])
-    t, t_end = max(near_x, near_y, near_z, 0.0), min(far_x, far_y, far_z)
-    # Infinite or not a number where the ray is: comparisons are then false.
-    whole = abs(ox) + abs(oy) + abs(oz) + abs(dx) + abs(dy) + abs(dz)
-    if not (t < t_end < np.inf and whole < np.inf):
-        return False
-    _put(state, _ORIGIN, lane, ox, oy, oz)
-    _put(state, _DIRECTION, lane, dx, dy, dz)
-    _put(state, _FROM, lane, px, py, pz)
-    _put(state, _INVERSE, lane, ix, iy, iz)
-    ux, uy, uz = np.float64(dx > 0.0), np.float64(dy > 0.0), np.float64(dz > 0.0)
-    _put(state, _UPWARD, lane, ux, uy, uz)
-    _put(state, _DOWNWARD, lane, 1.0 - ux, 1.0 - uy, 1.0 - uz)
-    _put(
-        state, _PLACE, lane, min(max(ox + dx * t, bounds[0, 0]), bounds[1, 0] - 1.0),
-        min(max(oy + dy * t, bounds[0, 1]), bounds[1, 1] - 1.0),
-        min(max(oz + dz * t, bounds[0, 2]), bounds[1, 2] - 1.0),
-    )  # fmt: skip
-    state[_TIME * LANES + lane], state[_END * LANES + lane] = t, t_end
-    state[_FOUND * LANES + lane], state[_CHORD * LANES + lane] = 0.0, 0.0
-    return True
-
-
-@_jit
 def _follow(
     first, stop, origins, directions, words, sizes, ends, word_of, resolution, first_hit_only, chord, distance,
     normal, voxel,
 ):  # fmt: skip
-    bounds = ends.astype(np.float64)
+    # Of this loop's rays many begin and end here: functions are given numbers only, as an array that is passed on has
+    # its owners counted, which takes longer than clipping a ray.
+    low_x, low_y, low_z = np.float64(ends[0, 0]), np.float64(ends[0, 1]), np.float64(ends[0, 2])
+    high_x, high_y, high_z = np.float64(ends[1, 0]), np.float64(ends[1, 1]), np.float64(ends[1, 2])
     state, ray_of = np.zeros(_ROWS * LANES), np.empty(LANES, np.int64)
-    for ray in range(first, stop):
-        chord[ray], distance[ray], voxel[ray] = np.nan if first_hit_only else 0.0, np.inf, -1
-        normal[ray, 0], normal[ray, 1], normal[ray, 2] = 0, 0, 0
-    if ends[0, 0] > ends[1, 0]:
+    chord[first:stop] = np.nan if first_hit_only else 0.0
+    distance[first:stop] = np.inf
+    voxel[first:stop] = -1
+    normal[first:stop] = 0
+    if low_x > high_x:
         return
     following, upcoming, waiting = 0, first, (1 << LANES) - 1
     while True:
         while waiting != 0 and upcoming < stop:
-            lane = lowest_bit(waiting)
-            if _start(lane, origins[upcoming], directions[upcoming], bounds, state):
-                ray_of[lane] = upcoming
-                following |= 1 << lane
-                waiting &= waiting - 1
+            ray = upcoming
             upcoming += 1
+            ox, oy, oz = np.float64(origins[ray, 0]), np.float64(origins[ray, 1]), np.float64(origins[ray, 2])
+            dx, dy, dz = np.float64(directions[ray, 0]), np.float64(directions[ray, 1]), np.float64(directions[ray, 2])
+            near_x, far_x, px, ix = _slab(ox, dx, low_x, high_x)
+            near_y, far_y, py, iy = _slab(oy, dy, low_y, high_y)
+            near_z, far_z, pz, iz = _slab(oz, dz, low_z, high_z)
+            t, t_end = max(near_x, near_y, near_z, 0.0), min(far_x, far_y, far_z)
+            # Infinite or not a number where the ray is: comparisons are then false.
+            whole = abs(ox) + abs(oy) + abs(oz) + abs(dx) + abs(dy) + abs(dz)
+            if not (t < t_end < np.inf and whole < np.inf):
+                continue
+            lane = lowest_bit(waiting)
+            waiting &= waiting - 1
+            following |= 1 << lane
+            ray_of[lane] = ray
+            ux, uy, uz = np.float64(dx > 0.0), np.float64(dy > 0.0), np.float64(dz > 0.0)
+            _put(state, _ORIGIN, lane, ox, oy, oz)
+            _put(state, _DIRECTION, lane, dx, dy, dz)
+            _put(state, _FROM, lane, px, py, pz)
+            _put(state, _INVERSE, lane, ix, iy, iz)
+            _put(state, _UPWARD, lane, ux, uy, uz)
+            _put(state, _DOWNWARD, lane, 1.0 - ux, 1.0 - uy, 1.0 - uz)
+            # Where it enters the box.
+            _put(
+                state, _PLACE, lane, min(max(ox + dx * t, low_x), high_x - 1.0),
+                min(max(oy + dy * t, low_y), high_y - 1.0), min(max(oz + dz * t, low_z), high_z - 1.0),
+            )  # fmt: skip
+            state[_TIME * LANES + lane], state[_END * LANES + lane] = t, t_end
+            state[_FOUND * LANES + lane], state[_CHORD * LANES + lane] = 0.0, 0.0
         if following == 0:
             break
         dives = over = 0
