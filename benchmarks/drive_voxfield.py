@@ -19,7 +19,7 @@ def prepare(order: dict[str, Any]) -> Mapping[str, Callable[[int], Any]]:
     from measuring import peak_memory_bytes
 
     import voxfield
-    from voxfield.data.posed_images import read_capture
+    from voxfield.data.capture_reading import read_capture
     from voxfield.data.ray_batches import RaySampler
     from voxfield.distributed.devices import place
     from voxfield.kernels.threads import kernels_own_the_cores

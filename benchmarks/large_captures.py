@@ -151,7 +151,7 @@ def by_turns(order: dict[str, Any]) -> dict[str, Any]:
     """
     from measuring import describe_machine
 
-    from voxfield.data.posed_images import read_capture
+    from voxfield.data.capture_reading import read_capture
     from voxfield.data.ray_batches import RaySampler
     from voxfield.data.sliding_pool import SlidingPlan
     from voxfield.distributed.devices import place

@@ -484,7 +484,7 @@ def test_turns_are_timed_block_by_block(benchmark, monkeypatch: pytest.MonkeyPat
 
 def test_a_large_capture_is_made_of_jpeg_files(benchmark, tmp_path: Path) -> None:
     from voxfield.data.capture import CaptureOptions
-    from voxfield.data.posed_images import read_capture
+    from voxfield.data.capture_reading import read_capture
 
     large = benchmark("large_captures")
     large.write_capture(tmp_path, large.Size(64, 96, 10), seed=1)

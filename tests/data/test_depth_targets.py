@@ -8,9 +8,10 @@ import torch
 from PIL import Image
 
 from voxfield.data.capture import CaptureOptions, DepthOptions
+from voxfield.data.capture_reading import read_capture
 from voxfield.data.decode import read_depth, read_depth_array
 from voxfield.data.depth_targets import DepthSampler, axial_to_distance
-from voxfield.data.posed_images import DepthImages, PosedImages, read_capture
+from voxfield.data.posed_images import DepthImages, PosedImages
 from voxfield.data.ray_batches import RaySampler
 from voxfield.data.sparse_points import ObservedPoints
 from voxfield.data.synthetic import cameras_around, posed_images, write_nerfstudio

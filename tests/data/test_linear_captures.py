@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 
 from voxfield.colour import ToneCurve
+from voxfield.data.capture import CaptureOptions
+from voxfield.data.capture_reading import read_capture
 from voxfield.data.decode import read_header, read_linear
 from voxfield.data.image_store import FaultyPixels, ImageStore, Picture
-from voxfield.data.posed_images import CaptureOptions, read_capture
 from voxfield.data.ray_batches import RaySampler
 from voxfield.data.synthetic import SyntheticScene, posed_images, write_blender, write_nerfstudio
 from voxfield.errors import FormatError, InputError

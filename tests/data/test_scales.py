@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 
 from voxfield.data.capture import CaptureOptions, DepthOptions
+from voxfield.data.capture_reading import read_capture
 from voxfield.data.depth_targets import DepthSampler
 from voxfield.data.image_store import ImageStore, Picture
-from voxfield.data.posed_images import read_capture
 from voxfield.data.ray_batches import RayBatch, RaySampler
 from voxfield.data.scales import (
     Dropped,

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from voxfield.data.posed_images import read_capture
+from voxfield.data.capture_reading import read_capture
 from voxfield.data.synthetic import (
     Solid,
     SyntheticScene,

@@ -10,7 +10,7 @@ import pytest
 
 from voxfield.cli.__main__ import main
 from voxfield.data.capture import FORMATS, CaptureOptions
-from voxfield.data.posed_images import read_capture
+from voxfield.data.capture_reading import read_capture
 from voxfield.export.nerfstudio import convert_capture
 from voxfield.jobs.fetch_eyefultower import CAPTURES, RESOLUTIONS
 from voxfield.recipes import RECIPES

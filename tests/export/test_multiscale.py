@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from voxfield.data.capture import CaptureOptions
-from voxfield.data.posed_images import read_capture
+from voxfield.data.capture_reading import read_capture
 from voxfield.data.synthetic import posed_images, write_blender
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.export.multiscale import write_multiscale

@@ -11,9 +11,9 @@ from PIL import Image
 
 import voxfield
 from voxfield.cli.__main__ import main
-from voxfield.data.capture import FORMATS
+from voxfield.data.capture import FORMATS, CaptureOptions
+from voxfield.data.capture_reading import read_capture
 from voxfield.data.formats.transforms_json import CAMERA_MODELS
-from voxfield.data.posed_images import CaptureOptions, read_capture
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.export.nerfstudio import convert_capture
 from voxfield.geometry.camera import CameraModel

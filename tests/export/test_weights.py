@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from voxfield.data.posed_images import read_capture
+from voxfield.data.capture_reading import read_capture
 from voxfield.data.synthetic import posed_images
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.export.nerfstudio import export_run

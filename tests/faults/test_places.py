@@ -15,7 +15,7 @@ import torch
 
 import voxfield
 from voxfield.cli.__main__ import main
-from voxfield.data.posed_images import read_capture
+from voxfield.data.capture_reading import read_capture
 from voxfield.data.voxel_datasets import PrerenderedVoxelDataset
 from voxfield.errors import DiskFullError, FormatError, InputError, VoxfieldError
 from voxfield.storage.atomic import replacing, write_bytes

@@ -12,8 +12,9 @@ from PIL import Image
 
 import voxfield
 from voxfield.data.capture import CaptureOptions
+from voxfield.data.capture_reading import read_capture
 from voxfield.data.depth_targets import DepthSampler
-from voxfield.data.posed_images import PosedImages, read_capture
+from voxfield.data.posed_images import PosedImages
 from voxfield.data.ray_batches import RaySampler
 from voxfield.data.synthetic import SyntheticScene, posed_images, write_nerfstudio
 from voxfield.errors import FormatError

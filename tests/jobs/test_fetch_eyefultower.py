@@ -5,7 +5,7 @@ import json
 import pytest
 
 from voxfield.cli.__main__ import main
-from voxfield.data.posed_images import read_capture
+from voxfield.data.capture_reading import read_capture
 from voxfield.errors import InputError
 from voxfield.jobs.fetch_eyefultower import CAPTURES, RESOLUTIONS, _choose
 

@@ -19,8 +19,9 @@ from PIL import Image, ImageFilter
 
 import voxfield
 from voxfield.cli.__main__ import main
+from voxfield.data.capture import CaptureOptions
+from voxfield.data.capture_reading import read_capture
 from voxfield.data.decode import read_header
-from voxfield.data.posed_images import CaptureOptions, read_capture
 from voxfield.errors import FormatError, InputError, MissingExtraError, MissingFileError, UnavailableError
 from voxfield.jobs import colmap_worker, process_report, reconstruct
 from voxfield.jobs import process_photos as job

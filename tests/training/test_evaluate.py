@@ -434,7 +434,7 @@ def test_a_failing_model_keeps_what_was_written(tmp_path):
 
 def test_a_capture_from_disk(tmp_path):
     """The real reader, with one picture that is cut short."""
-    from voxfield.data.posed_images import read_capture
+    from voxfield.data.capture_reading import read_capture
 
     frames = [{"file_path": f"./test/r_{i}", "transform_matrix": torch.eye(4).tolist()} for i in range(3)]
     (tmp_path / "transforms_test.json").write_text(json.dumps({"camera_angle_x": 0.7, "frames": frames}))

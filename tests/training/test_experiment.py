@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import voxfield
-from voxfield.data.posed_images import CaptureOptions
+from voxfield.data.capture import CaptureOptions
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.training import experiment as module
 from voxfield.training.evaluate import EvaluateConfig

@@ -153,7 +153,7 @@ def test_a_subject_that_fails_ends_neither_the_viewer_nor_its_owner(viewer: View
 
 
 def test_photographs_are_drawn_where_they_were_taken(tiny_capture) -> None:
-    from voxfield.data.posed_images import read_capture
+    from voxfield.data.capture_reading import read_capture
 
     class Frustum:
         visible = True
@@ -188,7 +188,7 @@ def test_photographs_are_drawn_where_they_were_taken(tiny_capture) -> None:
 def test_photographs_that_are_gone_are_drawn_without_their_picture(tiny_capture, tmp_path) -> None:
     import shutil
 
-    from voxfield.data.posed_images import read_capture
+    from voxfield.data.capture_reading import read_capture
 
     copy = tmp_path / "spheres"
     shutil.copytree(tiny_capture, copy)
@@ -199,7 +199,7 @@ def test_photographs_that_are_gone_are_drawn_without_their_picture(tiny_capture,
 
 def test_what_is_drawn_is_what_viser_takes(viewer: Viewer, tiny_capture, shot, tmp_path) -> None:
     """The server has the same controls and scene as a browser's handle."""
-    from voxfield.data.posed_images import read_capture
+    from voxfield.data.capture_reading import read_capture
     from voxfield.viewer.path_editor import PathEditor
     from voxfield.viewer.training_view import TrainingView
 

@@ -16,7 +16,9 @@ from voxfield.api.runs import Run
 from voxfield.api.trained_run import TrainedRun, machine
 from voxfield.api.training import train
 from voxfield.checks import check_range
-from voxfield.data.posed_images import PosedImages, Split, read_capture
+from voxfield.data.capture import Split
+from voxfield.data.capture_reading import read_capture
+from voxfield.data.posed_images import PosedImages
 from voxfield.distributed.devices import Placement, place
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.kernels.threads import kernels_own_the_cores

@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 from voxfield.api.places import anywhere
 from voxfield.checks import check_choice
 from voxfield.data.capture import CaptureOptions
-from voxfield.data.posed_images import open_capture
+from voxfield.data.capture_reading import open_capture
 from voxfield.export import multiscale, nerfstudio
 from voxfield.jobs import fetch_eyefultower
 from voxfield.jobs import process_photos as photos

@@ -17,7 +17,9 @@ from voxfield.api.surface_exports import SurfaceExporter
 from voxfield.api.trained_run import TrainedRun
 from voxfield.checks import check_choice
 from voxfield.colour import ToneMap, display, linear_from_srgb
-from voxfield.data.posed_images import PosedImages, Split, read_capture
+from voxfield.data.capture import Split
+from voxfield.data.capture_reading import read_capture
+from voxfield.data.posed_images import PosedImages
 from voxfield.errors import InputError, MissingFileError
 from voxfield.export import nerfstudio
 from voxfield.export.cameras import CamerasExport, CameraSplit, Space, write_cameras

@@ -14,9 +14,11 @@ from voxfield.api.field_subject import field_subject
 from voxfield.api.runs import Run
 from voxfield.api.training_memory import check_photographs, within_memory
 from voxfield.data.batches import Batches
+from voxfield.data.capture import Split
+from voxfield.data.capture_reading import LONGEST_SIDE, read_capture
 from voxfield.data.depth_targets import DepthSampler
 from voxfield.data.image_store import FaultyPixels
-from voxfield.data.posed_images import LONGEST_SIDE, PosedImages, Split, read_capture
+from voxfield.data.posed_images import PosedImages
 from voxfield.data.ray_batches import RayBatch, RaySampler
 from voxfield.data.scales import Dropped
 from voxfield.data.sliding_pool import SlidingPlan

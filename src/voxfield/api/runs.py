@@ -16,7 +16,8 @@ from voxfield.api.measuring import Measurement, score_elsewhere
 from voxfield.api.places import anywhere
 from voxfield.api.run_memory import MEASURED_BYTES, RAY_BYTES, USUAL_RAYS, check_memory, field_part
 from voxfield.colour import ToneMap, compared, linear_from_srgb
-from voxfield.data.posed_images import PosedImages, Split
+from voxfield.data.capture import Split
+from voxfield.data.posed_images import PosedImages
 from voxfield.distributed.executors import ExecutorKind, ExecutorSettings
 from voxfield.distributed.memory import MemoryPart
 from voxfield.errors import InputError

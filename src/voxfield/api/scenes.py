@@ -14,8 +14,7 @@ from voxfield.api.places import anywhere
 from voxfield.api.runs import Run
 from voxfield.checks import check_choice
 from voxfield.colour import ToneMap, display, linear_from_srgb
-from voxfield.data.capture import SPLITS
-from voxfield.data.posed_images import Split
+from voxfield.data.capture import SPLITS, Split
 from voxfield.data.scene_file import SceneMember, VolumeLook, read_scene
 from voxfield.distributed.devices import Placement, place
 from voxfield.distributed.executors import ExecutorKind

@@ -16,7 +16,8 @@ from voxfield.compat.plenoxel_settings import (
 )
 from voxfield.compat.plenoxel_volumes import NeuralVDBConfig, NeuralVDBManager
 from voxfield.data.batches import Batches
-from voxfield.data.posed_images import PosedImages, read_capture
+from voxfield.data.capture_reading import read_capture
+from voxfield.data.posed_images import PosedImages
 from voxfield.data.ray_batches import RayBatch, RaySampler
 from voxfield.distributed.devices import place
 from voxfield.distributed.ranks import ALONE, Ranks

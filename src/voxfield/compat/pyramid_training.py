@@ -10,7 +10,8 @@ from torch.utils.data import Dataset
 
 from voxfield.compat.pyramid_model import PyNeRF, PyNeRFConfig
 from voxfield.data.capture import CaptureOptions, Split
-from voxfield.data.posed_images import PosedImages, read_capture
+from voxfield.data.capture_reading import read_capture
+from voxfield.data.posed_images import PosedImages
 from voxfield.data.ray_batches import RaySampler
 from voxfield.data.scales import check_schedule
 from voxfield.distributed.devices import place
@@ -28,7 +29,7 @@ WARM_UP_STEPS = 512
 
 
 class PyNeRFDataset(Dataset[dict[str, Any]]):
-    """The pictures of a split, of any capture that `voxfield.data.posed_images.read_capture` knows."""
+    """The pictures of a split, of any capture that `voxfield.data.capture_reading.read_capture` knows."""
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
 """A capture as a reader hands it over: frames with poses and intrinsics, before any image is opened.
 
-Readers (``data.formats``) turn a folder or file into a ``Capture``; ``data.posed_images`` opens the images, settles
+Readers (``data.formats``) turn a folder or file into a ``Capture``; ``data.capture_reading`` opens the images, settles
 resolution and world, and makes ``PosedImages``. To add a format, write a module with ``recognises(path)`` and
-``read(path, split, options)`` and list it in ``data.posed_images``.
+``read(path, split, options)`` and list it in ``data.capture_reading``.
 """
 
 import hashlib

@@ -24,9 +24,10 @@ import torch
 
 from voxfield.checks import check_range
 from voxfield.data.capture import SPLITS, CaptureOptions, Split, is_file
+from voxfield.data.capture_reading import read_capture
 from voxfield.data.formats import blender
 from voxfield.data.formats.pynerf import FILE_NAME
-from voxfield.data.posed_images import PosedImages, read_capture
+from voxfield.data.posed_images import PosedImages
 from voxfield.data.scales import check_scales
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.render.image import write_png

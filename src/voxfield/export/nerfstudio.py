@@ -38,11 +38,12 @@ from voxfield.data.capture import (
     reduced_copy,
     spread,
 )
+from voxfield.data.capture_reading import open_capture
 from voxfield.data.decode import Size, check_depth, read_header, read_mask
 from voxfield.data.formats.nerfstudio import FILE_NAME
 from voxfield.data.formats.transforms_json import lens_keys
 from voxfield.data.image_store import Picture, crop_mask
-from voxfield.data.posed_images import PosedImages, open_capture
+from voxfield.data.posed_images import PosedImages
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.export.weights import Weights, write_weights
 from voxfield.geometry.bounds import Bounds

@@ -4,7 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from voxfield.data.posed_images import CaptureOptions, PosedImages
+from voxfield.data.capture import CaptureOptions
+from voxfield.data.posed_images import PosedImages
 from voxfield.errors import InputError
 from voxfield.fields.hash_field import HashFieldConfig
 from voxfield.fields.occupancy import OccupancyConfig

@@ -3,7 +3,8 @@
 from dataclasses import replace
 from typing import Final
 
-from voxfield.data.posed_images import CaptureOptions, PosedImages
+from voxfield.data.capture import CaptureOptions
+from voxfield.data.posed_images import PosedImages
 from voxfield.fields.hash_field import HashFieldConfig
 from voxfield.fields.proposal import ProposalConfig
 from voxfield.models.footprints import check_pixels_widen

@@ -2,7 +2,8 @@
 
 from typing import Final
 
-from voxfield.data.posed_images import CaptureOptions, PosedImages
+from voxfield.data.capture import CaptureOptions
+from voxfield.data.posed_images import PosedImages
 from voxfield.models.plenoxels import Plenoxels, PlenoxelsConfig, SpheresConfig, VoxelRate
 from voxfield.training.evaluate import EvaluateConfig
 from voxfield.training.experiment import PhotographExperiment

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Final
 
-from voxfield.data.posed_images import CaptureOptions
+from voxfield.data.capture import CaptureOptions
 from voxfield.models.plenoxels import PlenoxelsConfig, SpheresConfig, VoxelRate
 from voxfield.recipes.plenoxels import VOXEL_TRAINER, build_model, smallest_model
 from voxfield.training.evaluate import EvaluateConfig

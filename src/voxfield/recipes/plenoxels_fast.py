@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from voxfield.data.posed_images import CaptureOptions
+from voxfield.data.capture import CaptureOptions
 from voxfield.kernels.sh_grid import MarchRule
 from voxfield.models.plenoxels import PlenoxelsConfig, VoxelRate
 from voxfield.recipes.plenoxels import VOXEL_TRAINER, build_model, smallest_model

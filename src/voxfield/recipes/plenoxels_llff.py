@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from voxfield.data.posed_images import CaptureOptions
+from voxfield.data.capture import CaptureOptions
 from voxfield.models.plenoxels import PlenoxelsConfig
 from voxfield.recipes.plenoxels import VOXEL_TRAINER, build_model, smallest_model
 from voxfield.training.evaluate import EvaluateConfig

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 import voxfield
-from voxfield.data.posed_images import CaptureOptions
+from voxfield.data.capture import CaptureOptions
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.storage.atomic import write_json
 from voxfield.training.evaluate import EvaluateConfig

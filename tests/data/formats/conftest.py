@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from voxfield.data.posed_images import CaptureOptions, read_capture
+from voxfield.data.capture import CaptureOptions
+from voxfield.data.capture_reading import read_capture
 from voxfield.errors import FormatError, VoxfieldError
 
 AS_WRITTEN = {"orientation": "none", "centre": "none", "auto_scale": False}

@@ -4,7 +4,8 @@ import pytest
 import torch
 from PIL import Image
 
-from voxfield.data.posed_images import CaptureOptions, read_capture
+from voxfield.data.capture import CaptureOptions
+from voxfield.data.capture_reading import read_capture
 from voxfield.data.synthetic import posed_images, write_blender
 from voxfield.errors import FormatError, MissingFileError
 from voxfield.geometry.bounds import Bounds

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from voxfield.data.capture import CaptureOptions, reduced_copy
+from voxfield.data.capture_reading import read_capture
 from voxfield.data.formats import colmap
 from voxfield.data.formats.colmap_model import KINDS, read_images, read_points
-from voxfield.data.posed_images import read_capture
 from voxfield.data.synthetic import posed_images, write_nerfstudio
 from voxfield.errors import FormatError, MissingFileError, VoxfieldError
 from voxfield.geometry.bounds import Bounds

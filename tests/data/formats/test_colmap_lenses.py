@@ -9,8 +9,8 @@ from PIL import Image
 from tests.data.formats.test_colmap import Model
 
 from voxfield.data.capture import CaptureOptions
+from voxfield.data.capture_reading import read_capture
 from voxfield.data.formats.colmap_model import KINDS
-from voxfield.data.posed_images import read_capture
 from voxfield.errors import FormatError
 
 WIDTH, HEIGHT = 80, 60

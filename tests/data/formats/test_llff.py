@@ -6,8 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
+from voxfield.data.capture import CaptureOptions
+from voxfield.data.capture_reading import read_capture
 from voxfield.data.formats import llff
-from voxfield.data.posed_images import CaptureOptions, read_capture
 from voxfield.data.synthetic import posed_images, write_nerfstudio
 from voxfield.errors import FormatError, MissingFileError, VoxfieldError
 from voxfield.geometry.pose import focus

@@ -6,7 +6,7 @@ from types import ModuleType
 import pytest
 
 from voxfield.data.capture import CaptureOptions
-from voxfield.data.posed_images import read_capture
+from voxfield.data.capture_reading import read_capture
 
 COUNT = 17
 
@@ -46,9 +46,9 @@ def test_the_published_protocol(scene: Path, factor: int, size: tuple[int, int])
 
 
 def test_auto_takes_what_was_published(scene: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from voxfield.data import posed_images
+    from voxfield.data import capture_reading
 
     # As 1,600 is to 4,946 pixels out of doors, and to 3,114 within.
     for longest, factor in ((15, 4), (24, 2)):
-        monkeypatch.setattr(posed_images, "LONGEST_SIDE", longest)
+        monkeypatch.setattr(capture_reading, "LONGEST_SIDE", longest)
         assert read_capture(scene, split="test").source["downscale"] == factor

@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from voxfield.data import posed_images
+from voxfield.data import capture_reading
 from voxfield.data.capture import FORMATS, CaptureOptions
 from voxfield.errors import FormatError, VoxfieldError
 from voxfield.geometry.pose import is_rigid
@@ -34,13 +34,13 @@ def capture(request, tmp_path, captures):
 
 
 def test_every_format_is_tested_and_tried(captures):
-    assert list(posed_images._FORMATS) == NAMES == list(captures.WRITERS) == list(FILES)
+    assert list(capture_reading._FORMATS) == NAMES == list(captures.WRITERS) == list(FILES)
 
 
 def test_each_is_recognised_by_its_own_reader_only(capture):
     name, folder = capture
     for path in (folder, folder / FILES[name]):
-        assert [other for other, reader in posed_images._FORMATS.items() if reader.recognises(path)] == [name]
+        assert [other for other, reader in capture_reading._FORMATS.items() if reader.recognises(path)] == [name]
 
 
 def test_other_files_beside_a_capture_are_not_taken_for_it(capture):
@@ -48,7 +48,7 @@ def test_other_files_beside_a_capture_are_not_taken_for_it(capture):
     (folder / "notes.txt").write_text("lens cleaned")
     (folder / "drawing.xml").write_text("<svg/>")
     for path in (folder / "notes.txt", folder / "drawing.xml"):
-        assert not [name for name, reader in posed_images._FORMATS.items() if reader.recognises(path)]
+        assert not [name for name, reader in capture_reading._FORMATS.items() if reader.recognises(path)]
 
 
 def test_a_folder_and_its_file_are_the_same_capture(capture, read):

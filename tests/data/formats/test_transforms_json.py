@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-from voxfield.data.posed_images import CaptureOptions, read_capture
+from voxfield.data.capture import CaptureOptions
+from voxfield.data.capture_reading import read_capture
 from voxfield.data.synthetic import posed_images, write_blender, write_nerfstudio
 from voxfield.errors import FormatError, MissingFileError, VoxfieldError
 

@@ -3,9 +3,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from voxfield.data.capture import digest, every_nth
+from voxfield.data.capture import CaptureOptions, digest, every_nth
+from voxfield.data.capture_reading import _ndc, read_capture
 from voxfield.data.formats import llff
-from voxfield.data.posed_images import CaptureOptions, _ndc, read_capture
 from voxfield.data.sparse_points import ObservedPoints
 from voxfield.data.synthetic import posed_images, write_blender, write_nerfstudio
 from voxfield.errors import FormatError, InputError, MissingFileError
