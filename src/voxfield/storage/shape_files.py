@@ -62,7 +62,7 @@ def write_files(folder: Path, shapes: Shapes) -> None:
             "resolution": shapes.about.base_resolution >> level,
         }
         for level, level_counts in enumerate(counts.levels)
-        for name, count in sorted(level_counts.items())
+        for name, count in zip(map(np.ndarray.tobytes, level_counts.names), level_counts.counts.tolist(), strict=True)
     }
     overall = counts.overall()
     stats = {

@@ -40,6 +40,7 @@ from voxfield.storage.shapes import (
     read_about,
     read_json_object,
 )
+from voxfield.voxels.block_names import CountedNames, rows_of
 from voxfield.voxels.hierarchy import NODE, BlockLevel, BlockTree
 
 PACKED: Final = "packed"
@@ -57,14 +58,13 @@ def write_packed(folder: Path, shapes: Shapes) -> None:
     home = folder / PACKED
     home.mkdir(parents=True, exist_ok=True)
     counts = BlockCounts.for_levels(shapes.about.num_levels)
-    names: list[set[bytes]] = [set() for _ in range(shapes.about.num_levels)]
+    roots = CountedNames()
     for shape in _each(shapes):
         counts.add(shape)
-        for blocks in shape.tree.levels:
-            names[blocks.level].update(one.tobytes() for one in blocks.hashes)
+        roots.add(shape.tree.levels[0].hashes)
     writers = [
-        _LevelWriter(home, level, shapes.about.base_resolution >> level, sorted(level_names))
-        for level, level_names in enumerate(names)
+        _LevelWriter(home, level, shapes.about.base_resolution >> level, found.names)
+        for level, found in enumerate([roots, *counts.levels[1:]])
     ]
     nodes, turns, objects = [], [], []
     for shape in _each(shapes):
@@ -108,10 +108,8 @@ def _entries(index: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 class _LevelWriter:
     """Blocks of one level on their way into shards, whose rows are fixed beforehand."""
 
-    def __init__(self, home: Path, level: int, resolution: int, names: list[bytes]) -> None:
-        self.home, self.level, self.resolution = home, level, resolution
-        self.hashes = np.frombuffer(b"".join(names), np.uint8).reshape(-1, 32)
-        self.row = {name: row for row, name in enumerate(names)}
+    def __init__(self, home: Path, level: int, resolution: int, names: np.ndarray) -> None:
+        self.home, self.level, self.resolution, self.hashes = home, level, resolution, names
         self.written = np.zeros(len(names), bool)
         width = word_count(resolution)
         self.rows_per_shard = max(1, _SHARD_BYTES // (8 * width))
@@ -124,8 +122,8 @@ class _LevelWriter:
 
     def add(self, blocks: BlockLevel) -> np.ndarray:
         """Write the blocks that are new; returns the row of each."""
-        rows = np.array([self.row[name.tobytes()] for name in blocks.hashes], np.int64)
-        new = ~self.written[rows] if len(rows) else np.zeros(0, bool)
+        rows = rows_of(blocks.hashes, self.hashes)
+        new = ~self.written[rows]
         for number in np.unique(rows[new] // self.rows_per_shard):
             here = new & (rows // self.rows_per_shard == number)
             self.shards[number][1][rows[here] - number * self.rows_per_shard] = blocks.words[here]
@@ -222,9 +220,9 @@ class PackedShapes:
         turns = np.zeros(len(nodes), np.uint8) if self._symmetries is None else self._symmetries[own]
         for level in range(1, self.about.num_levels):
             here = nodes["level"] == level
-            pairs = different_pairs(nodes["block"][here], turns[here])
-            names = self._rows(self._hashes[level], np.array([row for row, _ in pairs], np.int64), level)
-            found |= {(level, name.tobytes(), turn) for name, (_, turn) in zip(names, pairs, strict=True)}
+            rows, symmetries = different_pairs(nodes["block"][here], turns[here])
+            names = self._rows(self._hashes[level], rows, level)
+            found |= {(level, name.tobytes(), turn) for name, turn in zip(names, symmetries.tolist(), strict=True)}
         return found
 
     def read(self, index: int) -> ShapeObject:

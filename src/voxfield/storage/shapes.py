@@ -5,7 +5,6 @@ few memory-mapped arrays: ``shape_packed.py``). ``shape_dataset.py`` opens eithe
 """
 
 import json
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Final, Literal, Protocol
 import numpy as np
 
 from voxfield.errors import FormatError, MissingFileError
+from voxfield.voxels.block_names import NAME_BYTES, CountedNames
 from voxfield.voxels.hierarchy import BlockTree
 
 Layout = Literal["files", "packed"]
@@ -76,19 +76,22 @@ class Shapes(Protocol):
 class BlockCounts:
     """How often each block of each level is a node."""
 
-    levels: list[Counter[bytes]]
-    """By level, by hash; level 0 is not counted."""
+    levels: list[CountedNames]
+    """By level; level 0 is not counted."""
     empty: list[int]
     """Nodes without any voxel."""
     objects: list[str] = field(default_factory=list)
-    oriented: list[set[tuple[int, bytes]]] = field(default_factory=list)
-    """By level, for datasets with symmetries: the different blocks as they lie, each a symmetry and a hash."""
+    oriented: list[CountedNames] = field(default_factory=list)
+    """By level, for datasets with symmetries: the different blocks as they lie, each a symmetry before a hash."""
 
     @classmethod
     def for_levels(cls, num_levels: int) -> "BlockCounts":
         """Nothing counted yet."""
-        levels: list[Counter[bytes]] = [Counter() for _ in range(num_levels)]
-        return cls(levels=levels, empty=[0] * num_levels, oriented=[set() for _ in range(num_levels)])
+        return cls(
+            levels=[CountedNames() for _ in range(num_levels)],
+            empty=[0] * num_levels,
+            oriented=[CountedNames(8 + NAME_BYTES) for _ in range(num_levels)],
+        )
 
     def add(self, shape: ShapeObject) -> None:
         """Count an object's nodes."""
@@ -97,14 +100,11 @@ class BlockCounts:
             here = shape.tree.nodes["level"] == blocks.level
             nodes = shape.tree.nodes[here]
             if shape.tree.symmetries is not None:
-                self.oriented[blocks.level] |= {
-                    (turn, blocks.hashes[block].tobytes())
-                    for block, turn in different_pairs(nodes["block"], shape.tree.symmetries[here])
-                }
+                which, turns = different_pairs(nodes["block"], shape.tree.symmetries[here])
+                self.oriented[blocks.level].add(np.hstack([turns[:, None].view(np.uint8), blocks.hashes[which]]))
             counts = np.bincount(nodes["block"], minlength=len(blocks.hashes))
             self.empty[blocks.level] += int(counts[~blocks.words.any(1)].sum())
-            for name, count in zip(blocks.hashes, counts.tolist(), strict=True):
-                self.levels[blocks.level][name.tobytes()] += count
+            self.levels[blocks.level].add(blocks.hashes, counts)
 
     def level_stats(self) -> dict[str, dict[str, Any]]:
         """For each level below 0: level, unique, total, empty, deduplication_ratio (unique / total); with symmetries
@@ -117,7 +117,7 @@ class BlockCounts:
                 "total": counts.total(),
                 "empty": self.empty[level],
                 "deduplication_ratio": _ratio(len(counts), counts.total()),
-                **({"oriented": len(self.oriented[level])} if any(self.oriented) else {}),
+                **({"oriented": len(self.oriented[level])} if any(map(len, self.oriented)) else {}),
             }
             for level, counts in enumerate(self.levels)
             if level
@@ -133,10 +133,10 @@ class BlockCounts:
         }
 
 
-def different_pairs(blocks: np.ndarray, symmetries: np.ndarray) -> list[tuple[int, int]]:
-    """The different pairs of a block's number and a symmetry, sorted."""
+def different_pairs(blocks: np.ndarray, symmetries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different pairs of a block's number and a symmetry, sorted: (P,) int64 of each."""
     pairs = np.unique(blocks.astype(np.int64) << 8 | symmetries)
-    return list(zip((pairs >> 8).tolist(), (pairs & 255).tolist(), strict=True))
+    return pairs >> 8, pairs & 255
 
 
 def _ratio(unique: int, total: int) -> float:

@@ -25,6 +25,7 @@ from voxfield.checks import check_range
 from voxfield.errors import FormatError, InputError
 from voxfield.kernels.cube_symmetry import SYMMETRIES, canonical_blocks, turn_blocks
 from voxfield.kernels.voxel_words import MAX_RESOLUTION, axis_tables, unpack_blocks, word_count, word_numbers
+from voxfield.voxels.block_names import distinct_names
 
 SMALLEST_BLOCK: Final = 4
 """Least ``min_resolution``: the voxels of a word."""
@@ -205,14 +206,9 @@ def _block_level(
     if symmetry:
         blocks, turns = canonical_blocks(blocks)
     hashes = hash_blocks(blocks)
-    _, first, rank = np.unique(_sortable(hashes), return_index=True, return_inverse=True)
+    first, rank = distinct_names(hashes)
     level_blocks = BlockLevel(level=level, resolution=resolution >> level, hashes=hashes[first], words=blocks[first])
     return level_blocks, rank, turns
-
-
-def _sortable(hashes: np.ndarray) -> np.ndarray:
-    """Hashes (U, 32) as one value each that sorts as their hexadecimal text does."""
-    return np.ascontiguousarray(hashes).view("S32")[:, 0] if len(hashes) else np.zeros(0, "S32")
 
 
 def hash_blocks(words: np.ndarray) -> np.ndarray:

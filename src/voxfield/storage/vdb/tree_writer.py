@@ -151,30 +151,33 @@ def _blocks(volume: SparseVolume, codec: ValueCodec, blocks: BlockValues, at_onc
 
 def _packed_chunk(values: np.ndarray, active: np.ndarray, background: np.ndarray, codec: ValueCodec) -> bytes:
     """Masks and values of leaves (N, 512[, C])."""
-    masks = pack_mask(active).tobytes()
+    masks = pack_mask(active)
     size = LEAF_VOXELS // 8
     parts: list[bytes] = []
     if not codec.masked:
-        runs = memoryview(codec.encode(values.reshape(-1, *background.shape)).tobytes())
         step = LEAF_VOXELS * codec.value_bytes
-        for row in range(len(values)):
-            run = codec.write(runs[row * step : (row + 1) * step])
-            parts += [masks[row * size : (row + 1) * size], bytes([ALL_STORED]), run]
+        raw = codec.encode(values.reshape(-1, *background.shape)).tobytes()
+        for mask, run in zip(masks, codec.write_all(raw, range(step, len(raw) + 1, step)), strict=True):
+            parts += [mask.tobytes(), bytes([ALL_STORED]), run]
         return b"".join(parts)
     codes, chosen = _leaf_codes(values, active, background)
-    runs = memoryview(codec.encode(values[active]).tobytes())
-    ends = np.cumsum(np.count_nonzero(active, axis=1)) * codec.value_bytes
-    begin = 0
-    for row, (end, code) in enumerate(zip(ends.tolist(), codes.tolist(), strict=True)):
-        parts.append(masks[row * size : (row + 1) * size])
+    counts = np.bitwise_count(masks.view(np.uint64)).sum(axis=1, dtype=np.int64)
+    # Leaves that are looked at one by one have nothing here.
+    plain = codes != ALL_STORED
+    ends = np.cumsum(counts * plain) * codec.value_bytes
+    runs = codec.write_all(
+        codec.encode(values[active if plain.all() else active & plain[:, None]]).tobytes(), ends.tolist()
+    )
+    heads = np.hstack([masks, codes[:, None].astype(np.uint8)]).tobytes()
+    at = 0
+    for row, (run, code) in enumerate(zip(runs, codes.tolist(), strict=True)):
         if code == ALL_STORED:
-            parts.append(_encoded(values[row], active[row], background, codec))
+            parts += [heads[at : at + size], _encoded(values[row], active[row], background, codec)]
+        elif code == MASK_MINUS:
+            parts += [heads[at : at + size + 1], chosen[row].tobytes(), run]
         else:
-            parts.append(bytes([code]))
-            if code == MASK_MINUS:
-                parts.append(chosen[row].tobytes())
-            parts.append(codec.write(runs[begin:end]))
-        begin = end
+            parts += [heads[at : at + size + 1], run]
+        at += size + 1
     return b"".join(parts)
 
 

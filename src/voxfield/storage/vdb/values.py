@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -49,6 +50,10 @@ class ValueCodec:
         """Bytes of one value in a run."""
         return self.stored.itemsize * (self.kind.channels[0] if self.kind.channels else 1)
 
+    @cached_property
+    def _blosc(self) -> Any:
+        return blosc_extension()
+
     def read(self, cursor: Cursor, count: int) -> bytes:
         """The next run, which holds ``count`` values, decompressed.
 
@@ -68,7 +73,8 @@ class ValueCodec:
         packed = cursor.take(length)
         if not expected:
             return b""
-        unpacked = inflate(packed, expected) if not self.flags & BLOSC else _blosc_decompress(packed, expected)
+        blosc = self.flags & BLOSC
+        unpacked = _blosc_decompress(self._blosc, packed, expected) if blosc else inflate(packed, expected)
         if unpacked is None:
             raise cursor.fault(f"a compressed run that does not hold {expected:,} bytes")
         return unpacked
@@ -94,20 +100,31 @@ class ValueCodec:
             raise InputError(f"half: expected values up to 65504, got {largest:g}. Write the grid in full precision.")
         return halves
 
-    def write(self, run: memoryview | bytes) -> bytes:
+    def write(self, run: bytes) -> bytes:
         """One run, compressed if the grid is, with its length before it if it has one."""
-        size = len(run)
-        if not self.compressed or (self.half and not size):
-            return bytes(run)
-        if not size:
-            return bytes(8)
-        if self.flags & BLOSC:
-            packed = blosc_extension().compress(bytes(run), self.stored.itemsize, self.level, _BYTE_SHUFFLE, "lz4")
-        else:
-            packed = zlib.compress(run, self.level)
-        if len(packed) < size:
-            return len(packed).to_bytes(8, "little") + packed
-        return (-size).to_bytes(8, "little", signed=True) + bytes(run)
+        return self.write_all(run, [len(run)])[0]
+
+    def write_all(self, runs: bytes, ends: Sequence[int]) -> list[bytes]:
+        """Runs as `write` makes them, one after another in ``runs``; each up to its end."""
+        begins = [0, *ends][:-1]
+        if not self.compressed:
+            return [runs[begin:end] for begin, end in zip(begins, ends, strict=True)]
+        # Of nothing a grid of halves has no length either.
+        nothing = b"" if self.half else bytes(8)
+        blosc, itemsize, level = self.flags & BLOSC, self.stored.itemsize, self.level
+        pack: Callable[..., bytes] = self._blosc.compress if blosc else zlib.compress
+        written = []
+        for begin, end in zip(begins, ends, strict=True):
+            run, size = runs[begin:end], end - begin
+            if not size:
+                written.append(nothing)
+                continue
+            packed = pack(run, itemsize, level, _BYTE_SHUFFLE, "lz4") if blosc else pack(run, level)
+            if len(packed) < size:
+                written.append(len(packed).to_bytes(8, "little") + packed)
+            else:
+                written.append((-size).to_bytes(8, "little", signed=True) + run)
+        return written
 
 
 def blosc_extension() -> Any:
@@ -138,9 +155,8 @@ def inflate(packed: bytes, expected: int) -> bytes | None:
     return unpacked if len(unpacked) == expected and engine.eof else None
 
 
-def _blosc_decompress(packed: bytes, expected: int) -> bytes | None:
+def _blosc_decompress(blosc: Any, packed: bytes, expected: int) -> bytes | None:
     """What Blosc unpacks to, if that is ``expected`` bytes: its header is believed only after a check."""
-    blosc = blosc_extension()
     if len(packed) < _BLOSC_HEADER:
         return None
     size, block, length = _BLOSC_SIZES.unpack_from(packed, 4)
