@@ -203,7 +203,7 @@ def add_volumes(verbs: Any) -> None:
     volumes.add_argument("files", nargs="*", metavar="FILE", help="names without ending; all where left out")
     volumes.add_argument("--data", type=Path, required=True, help="a folder of .vdb files")
     volumes.add_argument("--errors", type=parse_errors, default=[0.01, 0.02, 0.05], help="shares of the range")
-    volumes.add_argument("--steps", type=int, default=300, help="of a network's training")
+    volumes.add_argument("--steps", type=int, default=1000, help="of a network's training")
     volumes.add_argument("--codecs", nargs="+", default=["quantised", "neural"], choices=["quantised", "neural"])
     volumes.add_argument("--note", default="", help="a sentence for the page")
     volumes.set_defaults(action=run_volumes)
