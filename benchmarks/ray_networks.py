@@ -24,7 +24,7 @@ RAYS = {"seen": "held-out rays of {blocks} blocks trained on", "unseen": "rays o
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of ``raynet``."""
     parser.add_argument("--run", type=Path, required=True, help="a raynet run")
-    parser.add_argument("--split", default="test", choices=["val", "test"], help="whose blocks are the other ones")
+    parser.add_argument("--split", default="val", choices=["val", "test"], help="whose blocks are the other ones")
     parser.add_argument("--measured", action="store_true", help="take what `voxfield eval` wrote into the run")
 
 
