@@ -609,11 +609,11 @@ def capture(kind: str, spoilt: str) -> Write:
 
 
 def read_capture_folder(path: Path) -> None:
-    import voxfield.data.posed_images as posed
     from voxfield.data.capture import CaptureOptions
+    from voxfield.data.capture_reading import read_capture
 
     folder = next(one for one in (path, *path.parents) if one.name == "capture")
-    captured = posed.read_capture(folder, split="train", options=CaptureOptions(cache_bytes=1 << 22))
+    captured = read_capture(folder, split="train", options=CaptureOptions(cache_bytes=1 << 22))
     captured.images.read(0)
 
 

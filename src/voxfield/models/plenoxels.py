@@ -8,8 +8,9 @@ grid then is, and the rest on spheres around it.
 
 import math
 from dataclasses import replace
-from typing import ClassVar, Final, NamedTuple, cast
+from typing import Any, ClassVar, Final, NamedTuple, cast
 
+import numpy as np
 import torch
 
 from voxfield.colour import ToneCurve, compared
@@ -71,12 +72,14 @@ class _Seen(NamedTuple):
 
 
 class _Looked(NamedTuple):
-    """Where there was nothing dense when it was looked for."""
+    """Which voxels were dense when it was looked for, and leaps over what is between the others."""
 
     links: GridLinks
     density: torch.Tensor
     version: int
     """Of the density, as torch counts changes."""
+    dense: torch.Tensor
+    """(N,) bool."""
 
 
 class Plenoxels(torch.nn.Module):
@@ -144,9 +147,8 @@ class Plenoxels(torch.nn.Module):
         self._touched = torch.zeros(0, dtype=torch.uint8)
         self._gradients: GridGradients | None = None
         self._looked: _Looked | None = None
-        self._changed = False
-        # A run that is resumed looks for what is empty at once: so must the one that went on from the same state.
-        self.register_state_dict_pre_hook(_forget_empty)
+        self._shown: _Looked | None = None
+        self._noted = torch.zeros(0, dtype=torch.uint8)
         self._sphere_touched = torch.zeros(0, dtype=torch.uint8)
         self._sphere_gradients: LayerGradients | None = None
 
@@ -219,10 +221,7 @@ class Plenoxels(torch.nn.Module):
     def training_step(self, batch: RayBatch, step: int, generator: torch.Generator) -> StepResult:
         """The loss of a batch of rays; ``loss.backward()`` is the caller's."""
         alone = self.spheres is not None and self._progress < self.config.spheres_alone_until
-        every = self.config.empty_every * max(1, self.grid.links.numel() // _EMPTY_PLACES)
-        seen = self._render(batch.rays, self._values(lasting=step % every != 0), without_grid=alone)
-        # The optimiser's kernels change values where torch does not see it.
-        self._changed = True
+        seen = self._render(batch.rays, self._values_in_training(step), without_grid=alone)
         settled = self.background == "random" and self._progress >= self.config.random_until
         background: Background = "white" if settled else self.background
         behind = backdrop(background, len(batch.rays), generator, self.device, batch.ranks)
@@ -377,19 +376,52 @@ class Plenoxels(torch.nn.Module):
         origins = self.in_grid(inside.origins)
         return torch.where(ahead[:, None], origins, math.inf), inside.directions
 
-    def _values(self, *, lasting: bool = False) -> ShGrid:
-        """The grid for rays, which pass by where nothing is dense: now, or ``lasting``, when it was last looked for.
+    def _values(self) -> ShGrid:
+        """The grid for rays, which pass by where nothing is dense."""
+        density, shown = self.grid.density, self._shown
+        if shown is None or shown.density is not density or shown.version != density._version:
+            shown = self._shown = self._look(~(density.detach() <= 0))
+        return replace(self.grid.values, links=shown.links)
+
+    def _values_in_training(self, step: int) -> ShGrid:
+        """The same, of where nothing was dense when it was last looked for.
 
         Most voxels of a dense grid are soon empty. What rays do not meet has no gradient, so that little is missed: a
         voxel that only its neighbours' growing or the total variation fills is seen some steps later.
         """
-        values, looked = self.grid.values, self._looked
-        density = values.density
-        same = looked is not None and looked.density is density
-        if looked is None or not same or not (lasting or (looked.version == density._version and not self._changed)):
-            looked = _Looked(without_empty(values.links, density), density, density._version)
-            self._looked, self._changed = looked, False
-        return replace(values, links=looked.links)
+        every = self.config.empty_every * max(1, self.grid.links.numel() // _EMPTY_PLACES)
+        density, looked = self.grid.density, self._looked
+        if looked is None or looked.density is not density or step % every == 0:
+            dense = ~(density.detach() <= 0)
+            if step % every and len(self._noted) == -(-len(dense) // 8):
+                # A resumed run goes on with what was looked for before.
+                dense = _unpacked(self._noted, len(dense)).to(dense.device)
+            looked = self._looked = self._look(dense)
+        self._noted = torch.zeros(0, dtype=torch.uint8)
+        # The optimiser's kernels change values where torch does not see it.
+        self._shown = None
+        return replace(self.grid.values, links=looked.links)
+
+    def _look(self, dense: torch.Tensor) -> _Looked:
+        density = self.grid.density
+        return _Looked(without_empty(self.grid.topology, dense), density, density._version, dense)
+
+    def get_extra_state(self) -> torch.Tensor:
+        """Bits of the voxels that were dense when it was last looked for: what rays meet until the next time."""
+        if self._looked is None or self._looked.density is not self.grid.density:
+            return self._noted
+        return torch.from_numpy(np.packbits(self._looked.dense.cpu().numpy()))
+
+    def set_extra_state(self, state: object) -> None:
+        """Take them; what is no such thing is looked for anew."""
+        self._looked, self._noted = None, torch.zeros(0, dtype=torch.uint8)
+        if isinstance(state, torch.Tensor) and state.dtype == torch.uint8 and state.ndim == 1:
+            self._noted = state.cpu()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        """Earlier checkpoints do not have it."""
+        state_dict.setdefault(prefix + "_extra_state", None)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def _render(self, rays: Rays, values: ShGrid, *, without_grid: bool = False) -> _Seen:
         origins, directions = (tensor.detach() for tensor in self._inside(rays))
@@ -508,9 +540,9 @@ class Plenoxels(torch.nn.Module):
         return self._touched
 
 
-def _forget_empty(model: torch.nn.Module, *_: object) -> None:
-    """Let a model look anew, before its next step, for where nothing is dense."""
-    model._looked = None  # type: ignore[assignment]
+def _unpacked(bits: torch.Tensor, count: int) -> torch.Tensor:
+    """(count,) bool."""
+    return torch.from_numpy(np.unpackbits(bits.numpy(), count=count).view(np.bool_))
 
 
 def scene_box(config: PlenoxelsConfig, bounds: Bounds, cameras: Cameras) -> Bounds:

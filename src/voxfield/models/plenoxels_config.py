@@ -15,12 +15,14 @@ from voxfield.voxels.voxel_grid import Resolution
 
 COPIES: Final = 3
 """Values, gradients and second moments: what a voxel takes in training."""
+_NOTED_BYTES: Final = 3
+"""Whether a batch touches a voxel, and twice whether it is dense."""
 _RAY_BYTES: Final = 4000
 """Of a training ray and its samples. Measured."""
 _PLACE_BYTES: Final = 16
 """Of a place of a grid, stored or not, while voxels are dropped and divided. Measured."""
-LINK_BYTES: Final = 6
-"""A place of the grid, stored or not: its link, its clearance, and that where what is not dense is empty."""
+LINK_BYTES: Final = 7
+"""A place of the grid, stored or not: its link, its clearance, and twice that where what is not dense is empty."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,7 +225,9 @@ class PlenoxelsConfig:
 
     def bytes_of(self, resolution: Resolution, voxels: int) -> int:
         """Memory that a grid of so many stored ``voxels`` takes in training."""
-        return voxels * (4 * COPIES * (1 + 3 * (self.sh_degree + 1) ** 2) + 1) + LINK_BYTES * math.prod(resolution)
+        return voxels * (4 * COPIES * (1 + 3 * (self.sh_degree + 1) ** 2) + _NOTED_BYTES) + LINK_BYTES * math.prod(
+            resolution
+        )
 
     def step_bytes(self) -> int:
         """Memory beside the voxels: of a training step, or of finding out which voxels a stage begins with."""

@@ -120,33 +120,33 @@ def link_grid(links: torch.Tensor, count: int) -> GridLinks:
     return GridLinks(links=on_huge_pages(links.contiguous()), clearance=on_huge_pages(clearance), count=count)
 
 
-def without_empty(links: GridLinks, density: torch.Tensor) -> GridLinks:
-    """``links`` for rays that need not stop where nothing is dense: clearances are those to the nearest cell one of
-    whose voxels has a ``density`` (N,) above 0, or one that is no number.
+def without_empty(links: GridLinks, dense: torch.Tensor) -> GridLinks:
+    """``links`` for rays that need not stop where nothing is dense: clearances are those to the nearest cell that has a
+    voxel of which ``dense`` (N,) bool is true.
 
-    As long as the densities are these, what rays meet is the same: between voxels at most 0 nothing is above it.
+    As long as the densities of all others are at most 0, what rays meet is the same: between them nothing is above it.
     """
-    clearance = cell_clearance(links.links, density)
+    clearance = cell_clearance(links.links, dense)
     return GridLinks(links=links.links, clearance=on_huge_pages(clearance), count=links.count)
 
 
 def cell_clearance(
-    links: torch.Tensor, density: torch.Tensor | None = None, *, implementation: Implementation | None = None
+    links: torch.Tensor, dense: torch.Tensor | None = None, *, implementation: Implementation | None = None
 ) -> torch.Tensor:
     """(D, H, W) uint8: see `GridLinks.clearance`.
 
     Args:
         links: (D, H, W) int32.
-        density: (N,): voxels at most 0 count as not stored.
+        dense: (N,) bool: the voxels that count as stored; None: all.
         implementation: ``reference`` or ``numba``; None chooses by device.
     """
     if implementation is None:
         implementation = "numba" if links.device.type == "cpu" else "reference"
     if implementation == "numba":
-        return cast(torch.Tensor, load_backend("sh_grid", "numba").cell_clearance(links, density, MOST_CLEARANCE))
+        return cast(torch.Tensor, load_backend("sh_grid", "numba").cell_clearance(links, dense, MOST_CLEARANCE))
     stored = links >= 0
-    if density is not None:
-        stored[stored.clone()] = ~(density.detach()[links[stored].long()] <= 0)
+    if dense is not None:
+        stored[stored.clone()] = dense[links[stored].long()]
     near = torch.zeros_like(stored)
     near[:-1, :-1, :-1] = _any_corner(stored)
     clearance = torch.zeros(links.shape, dtype=torch.uint8, device=links.device)

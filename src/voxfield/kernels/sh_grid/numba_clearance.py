@@ -13,13 +13,13 @@ _jit = njit(nogil=True, boundscheck=False, error_model="numpy")
 
 
 @_jit
-def _mark_voxels(first, stop, links, density, full):  # type: ignore[no-untyped-def]
-    """Slices [first, stop) of ``full``: 1 where a voxel is stored, and, given densities, is not at most 0."""
+def _mark_voxels(first, stop, links, dense, full):  # type: ignore[no-untyped-def]
+    """Slices [first, stop) of ``full``: 1 where a voxel is stored, and, if that is given, dense."""
     for z in range(first, stop):
         for y in range(links.shape[1]):
             for x in range(links.shape[2]):
                 row = links[z, y, x]
-                full[z, y, x] = row >= 0 and (density.size == 0 or not density[row] <= 0)
+                full[z, y, x] = row >= 0 and (dense.size == 0 or dense[row])
 
 
 @_jit
@@ -69,12 +69,12 @@ def _sweep(clearance, most, step):  # type: ignore[no-untyped-def]
                 row[x] = last
 
 
-def cell_clearance(links: torch.Tensor, density: torch.Tensor | None, most: int) -> torch.Tensor:
+def cell_clearance(links: torch.Tensor, dense: torch.Tensor | None, most: int) -> torch.Tensor:
     """(D, H, W) uint8: see `voxfield.kernels.sh_grid.grid.cell_clearance`."""
     numbers = links.contiguous().numpy()
-    densities = np.zeros(0, np.float32) if density is None else density.detach().contiguous().numpy()
+    counted = np.zeros(0, np.bool_) if dense is None else dense.contiguous().numpy()
     full, clearance = np.empty(numbers.shape, np.uint8), np.empty(numbers.shape, np.uint8)
-    run_split(_mark_voxels, len(numbers), numbers, densities, full, grain=1)
+    run_split(_mark_voxels, len(numbers), numbers, counted, full, grain=1)
     run_split(_mark_cells, len(numbers), full, most, clearance, grain=1)
     _sweep(clearance, most, 1)
     _sweep(clearance, most, -1)
