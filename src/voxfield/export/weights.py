@@ -61,6 +61,7 @@ MEANINGS: Final[tuple[tuple[str, str, str | None], ...]] = (
     (r"spheres\.rgb", "colour of each stored texel of the spheres: (texels, channels)", None),
     (r"spheres\.links", "the stored texel at each place of the spheres: (spheres, polar angle, longitude)", None),
     (r"spheres_stage", "the stage that the spheres have followed to", None),
+    (r"_extra_state", "bits of the voxels that were dense when training last looked: 8 to a byte, or none", None),
     (r"stage|begun", "the grid's resolution in training: which one, and since which step", None),
     (r"samples_per_ray|visible_share|step_scale", "state of the training batches", None),
 )
