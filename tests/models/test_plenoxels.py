@@ -152,12 +152,12 @@ def test_looking_for_what_is_empty_in_every_step_changes_nothing(monkeypatch: py
         looks.append(without_empty(links, dense))
         return looks[-1]
 
-    monkeypatch.setattr("voxfield.models.plenoxels.without_empty", looked)
+    monkeypatch.setattr("voxfield.models.empty_space.without_empty", looked)
     passing = textured(make(empty_every=1))
     trained(passing, 12)
     assert len(looks) >= 12
     assert any(int(one.clearance.max()) > int(passing.grid.clearance.max()) for one in looks)
-    monkeypatch.setattr("voxfield.models.plenoxels.without_empty", lambda links, _: links)
+    monkeypatch.setattr("voxfield.models.empty_space.without_empty", lambda links, _: links)
     plain = textured(make(empty_every=1))
     trained(plain, 12)
     torch.testing.assert_close(passing.grid.density, plain.grid.density, rtol=1e-6, atol=1e-6)
@@ -175,10 +175,10 @@ def test_a_resumed_run_passes_by_the_same_as_the_one_that_went_on() -> None:
     state = model.state_dict()
     resumed.load_state_dict(state)
     anew.load_state_dict({name: value for name, value in state.items() if name != "_extra_state"})
-    went_on, goes_on, looks = (one._values_in_training(7).links.clearance for one in (model, resumed, anew))
+    went_on, goes_on, looks = (one._empty.in_training(one.grid, 7).links.clearance for one in (model, resumed, anew))
     assert torch.equal(went_on, goes_on)
     assert int(looks.sum()) > int(went_on.sum())
-    assert torch.equal(model._values().links.clearance, looks)
+    assert torch.equal(model._empty.now(model.grid).links.clearance, looks)
     assert torch.equal(resumed.state_dict()["_extra_state"], state["_extra_state"])
 
 
@@ -186,7 +186,9 @@ def test_a_resumed_run_passes_by_the_same_as_the_one_that_went_on() -> None:
 def test_notes_of_what_is_empty_that_are_none_are_left_aside(noted: Any) -> None:
     model = textured(make())
     model.load_state_dict({**model.state_dict(), "_extra_state": noted})
-    assert torch.equal(model._values_in_training(7).links.clearance, model._values().links.clearance)
+    assert torch.equal(
+        model._empty.in_training(model.grid, 7).links.clearance, model._empty.now(model.grid).links.clearance
+    )
 
 
 def test_what_is_rendered_is_what_is_there_now() -> None:
@@ -405,7 +407,7 @@ def test_spheres_lie_behind_the_grid() -> None:
     model, behind = around(), torch.tensor([0.1, 0.4, 0.9])
     assert model.spheres is not None
     seen = model.render_rays(rays(80), background=behind)
-    grid = model._render(rays(80), model._values())
+    grid = model._render(rays(80), model._empty.now(model.grid))
     origins, directions = model._inside(rays(80))
     spheres = model.spheres.render(origins, directions)
     expected = model.grid.render(Rays(**{**vars(rays(80)), "origins": origins, "directions": directions}),

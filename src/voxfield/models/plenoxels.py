@@ -10,7 +10,6 @@ import math
 from dataclasses import replace
 from typing import Any, ClassVar, Final, NamedTuple, cast
 
-import numpy as np
 import torch
 
 from voxfield.colour import ToneCurve, compared
@@ -30,13 +29,13 @@ from voxfield.kernels.sh_grid import (
     march_sh_grid,
     render_sh_grid,
     sample_sh_grid,
-    without_empty,
 )
 from voxfield.kernels.sphere_layers import LayerGradients, render_spheres
 from voxfield.kernels.spherical_harmonics import spherical_harmonics
 from voxfield.kernels.total_variation import CellRange, total_variation
 from voxfield.models.backdrop import Background, backdrop
 from voxfield.models.base import ParameterGroup, RowsMoved, StepResult, render_camera
+from voxfield.models.empty_space import EmptySpace
 from voxfield.models.plenoxels_config import (
     PlenoxelsConfig,
     SpheresConfig,
@@ -52,8 +51,6 @@ FARTHEST: Final = 1000.0
 """Distance that stands for infinity in the depth of forward-facing scenes, world units."""
 PRUNING_RAYS: Final = 1 << 15
 """Rays marched together to find out what is seen: bounds the memory."""
-_EMPTY_PLACES: Final = 1 << 24
-"""Places of a grid above which it is looked more rarely for what is empty: it takes as long as there are places."""
 SACRIFICED: Final = 4.0
 """To fit into memory voxels go up to so many times the threshold; what is seen more is kept, at a lower resolution."""
 
@@ -69,17 +66,6 @@ class _Seen(NamedTuple):
     """(R,): the light that passes the grid."""
     sparsity: torch.Tensor
     samples: torch.Tensor
-
-
-class _Looked(NamedTuple):
-    """Which voxels were dense when it was looked for, and leaps over what is between the others."""
-
-    links: GridLinks
-    density: torch.Tensor
-    version: int
-    """Of the density, as torch counts changes."""
-    dense: torch.Tensor
-    """(N,) bool."""
 
 
 class Plenoxels(torch.nn.Module):
@@ -146,9 +132,7 @@ class Plenoxels(torch.nn.Module):
         self._progress = 0.0
         self._touched = torch.zeros(0, dtype=torch.uint8)
         self._gradients: GridGradients | None = None
-        self._looked: _Looked | None = None
-        self._shown: _Looked | None = None
-        self._noted = torch.zeros(0, dtype=torch.uint8)
+        self._empty = EmptySpace(config.empty_every)
         self._sphere_touched = torch.zeros(0, dtype=torch.uint8)
         self._sphere_gradients: LayerGradients | None = None
 
@@ -221,7 +205,7 @@ class Plenoxels(torch.nn.Module):
     def training_step(self, batch: RayBatch, step: int, generator: torch.Generator) -> StepResult:
         """The loss of a batch of rays; ``loss.backward()`` is the caller's."""
         alone = self.spheres is not None and self._progress < self.config.spheres_alone_until
-        seen = self._render(batch.rays, self._values_in_training(step), without_grid=alone)
+        seen = self._render(batch.rays, self._empty.in_training(self.grid, step), without_grid=alone)
         settled = self.background == "random" and self._progress >= self.config.random_until
         background: Background = "white" if settled else self.background
         behind = backdrop(background, len(batch.rays), generator, self.device, batch.ranks)
@@ -245,7 +229,7 @@ class Plenoxels(torch.nn.Module):
     @torch.no_grad()
     def render_rays(self, rays: Rays, *, background: torch.Tensor) -> dict[str, torch.Tensor]:
         """``rgb`` (R, 3) over ``background`` (3,), ``opacity`` (R,), ``depth`` (R,), world units."""
-        seen = self._render(rays, self._values())
+        seen = self._render(rays, self._empty.now(self.grid))
         rgb = seen.rgb + (1 - seen.opacity)[:, None] * background.to(self.device)
         distance = seen.depth / seen.opacity.clamp(min=1e-6) / self.scale
         if self.ndc is not None:
@@ -261,7 +245,7 @@ class Plenoxels(torch.nn.Module):
         Samples keep their distances while their rays move.
         """
         origins, directions = self._inside(rays)
-        grid, rule = self._values(), self.config.march
+        grid, rule = self._empty.now(self.grid), self.config.march
         t, offsets = march_sh_grid(origins.detach(), directions.detach(), grid, rule=rule, near=self.near)
         ray = torch.repeat_interleave(torch.arange(len(rays), device=t.device), offsets.diff())
         found = sample_sh_grid(origins[ray] + t[:, None] * directions[ray], grid)
@@ -376,47 +360,13 @@ class Plenoxels(torch.nn.Module):
         origins = self.in_grid(inside.origins)
         return torch.where(ahead[:, None], origins, math.inf), inside.directions
 
-    def _values(self) -> ShGrid:
-        """The grid for rays, which pass by where nothing is dense."""
-        density, shown = self.grid.density, self._shown
-        if shown is None or shown.density is not density or shown.version != density._version:
-            shown = self._shown = self._look(~(density.detach() <= 0))
-        return replace(self.grid.values, links=shown.links)
-
-    def _values_in_training(self, step: int) -> ShGrid:
-        """The same, of where nothing was dense when it was last looked for.
-
-        Most voxels of a dense grid are soon empty. What rays do not meet has no gradient, so that little is missed: a
-        voxel that only its neighbours' growing or the total variation fills is seen some steps later.
-        """
-        every = self.config.empty_every * max(1, self.grid.links.numel() // _EMPTY_PLACES)
-        density, looked = self.grid.density, self._looked
-        if looked is None or looked.density is not density or step % every == 0:
-            dense = ~(density.detach() <= 0)
-            if step % every and len(self._noted) == -(-len(dense) // 8):
-                # A resumed run goes on with what was looked for before.
-                dense = _unpacked(self._noted, len(dense)).to(dense.device)
-            looked = self._looked = self._look(dense)
-        self._noted = torch.zeros(0, dtype=torch.uint8)
-        # The optimiser's kernels change values where torch does not see it.
-        self._shown = None
-        return replace(self.grid.values, links=looked.links)
-
-    def _look(self, dense: torch.Tensor) -> _Looked:
-        density = self.grid.density
-        return _Looked(without_empty(self.grid.topology, dense), density, density._version, dense)
-
     def get_extra_state(self) -> torch.Tensor:
-        """Bits of the voxels that were dense when it was last looked for: what rays meet until the next time."""
-        if self._looked is None or self._looked.density is not self.grid.density:
-            return self._noted
-        return torch.from_numpy(np.packbits(self._looked.dense.cpu().numpy()))
+        """Where it was empty when it was last looked at: what rays meet until the next time."""
+        return self._empty.notes(self.grid)
 
     def set_extra_state(self, state: object) -> None:
-        """Take them; what is no such thing is looked for anew."""
-        self._looked, self._noted = None, torch.zeros(0, dtype=torch.uint8)
-        if isinstance(state, torch.Tensor) and state.dtype == torch.uint8 and state.ndim == 1:
-            self._noted = state.cpu()
+        """Go on with that."""
+        self._empty.go_on_from(state)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         """Earlier checkpoints do not have it."""
@@ -516,7 +466,7 @@ class Plenoxels(torch.nn.Module):
         pixels = int((cameras.width * cameras.height).sum())
         stride = max(1, math.isqrt(max(1, pixels // self.config.pruning_rays)))
         small = cameras.resized((cameras.width // stride).clamp(min=1), (cameras.height // stride).clamp(min=1))
-        greatest, values = torch.zeros_like(self.grid.density), self._values()
+        greatest, values = torch.zeros_like(self.grid.density), self._empty.now(self.grid)
         for i in range(len(small)):
             origins, directions = self._inside(small.image_rays(i))
             for at in range(0, len(origins), PRUNING_RAYS):
@@ -538,11 +488,6 @@ class Plenoxels(torch.nn.Module):
         if len(self._touched) != self.grid.num_voxels or self._touched.device != self.device:
             self._touched = torch.zeros(self.grid.num_voxels, dtype=torch.uint8, device=self.device)
         return self._touched
-
-
-def _unpacked(bits: torch.Tensor, count: int) -> torch.Tensor:
-    """(count,) bool."""
-    return torch.from_numpy(np.unpackbits(bits.numpy(), count=count).view(np.bool_))
 
 
 def scene_box(config: PlenoxelsConfig, bounds: Bounds, cameras: Cameras) -> Bounds:

@@ -225,9 +225,8 @@ class PlenoxelsConfig:
 
     def bytes_of(self, resolution: Resolution, voxels: int) -> int:
         """Memory that a grid of so many stored ``voxels`` takes in training."""
-        return voxels * (4 * COPIES * (1 + 3 * (self.sh_degree + 1) ** 2) + _NOTED_BYTES) + LINK_BYTES * math.prod(
-            resolution
-        )
+        values = 1 + 3 * (self.sh_degree + 1) ** 2
+        return voxels * (4 * COPIES * values + _NOTED_BYTES) + LINK_BYTES * math.prod(resolution)
 
     def step_bytes(self) -> int:
         """Memory beside the voxels: of a training step, or of finding out which voxels a stage begins with."""

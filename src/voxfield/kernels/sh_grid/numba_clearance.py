@@ -6,13 +6,11 @@ Source: Rosenfeld and Pfaltz 1968, Distance functions on digital pictures: exact
 import numpy as np
 import torch
 
-from voxfield.kernels.jit import njit
+from voxfield.kernels.sh_grid.numba_rays import compiled
 from voxfield.kernels.threads import run_split
 
-_jit = njit(nogil=True, boundscheck=False, error_model="numpy")
 
-
-@_jit
+@compiled
 def _mark_voxels(first, stop, links, dense, full):  # type: ignore[no-untyped-def]
     """Slices [first, stop) of ``full``: 1 where a voxel is stored, and, if that is given, dense."""
     for z in range(first, stop):
@@ -22,7 +20,7 @@ def _mark_voxels(first, stop, links, dense, full):  # type: ignore[no-untyped-de
                 full[z, y, x] = row >= 0 and (dense.size == 0 or dense[row])
 
 
-@_jit
+@compiled
 def _mark_cells(first, stop, full, most, clearance):  # type: ignore[no-untyped-def]
     """Slices [first, stop) of ``clearance``: 0 where one of a cell's eight voxels is full, else ``most``."""
     depth, height, width = full.shape
@@ -40,7 +38,7 @@ def _mark_cells(first, stop, full, most, clearance):  # type: ignore[no-untyped-
             row[width - 1] = far
 
 
-@_jit
+@compiled
 def _sweep(clearance, most, step):  # type: ignore[no-untyped-def]
     """Lower every entry to one more than the least of those before it: ``step`` 1 from the first entry on, -1 from the
     last.

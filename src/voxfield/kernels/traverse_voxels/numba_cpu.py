@@ -280,8 +280,8 @@ def _follow(
     first, stop, origins, directions, words, sizes, ends, word_of, resolution, first_hit_only, chord, distance,
     normal, voxel,
 ):  # fmt: skip
-    # Of this loop's rays many begin and end here: functions are given numbers only, as an array that is passed on has
-    # its owners counted, which takes longer than clipping a ray.
+    # Many rays only pass the box: they are clipped here, by a function of numbers. An array that is passed on has its
+    # owners counted, which takes longer than clipping.
     low_x, low_y, low_z = np.float64(ends[0, 0]), np.float64(ends[0, 1]), np.float64(ends[0, 2])
     high_x, high_y, high_z = np.float64(ends[1, 0]), np.float64(ends[1, 1]), np.float64(ends[1, 2])
     state, ray_of = np.zeros(_ROWS * LANES), np.empty(LANES, np.int64)
