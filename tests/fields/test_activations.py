@@ -1,8 +1,15 @@
 import math
 
+import pytest
 import torch
+from torch.nn import functional as F
 
-from voxfield.fields.activations import density_and_features, truncated_exp
+from voxfield.fields.activations import (
+    density_and_features,
+    recovering_sigmoid,
+    recovering_softplus,
+    truncated_exp,
+)
 
 
 def test_the_value_is_the_exponential() -> None:
@@ -41,3 +48,24 @@ def test_density_and_features_are_those_of_their_parts() -> None:
         ]
         (together,), (alone,) = (torch.autograd.grad(s, outputs, retain_graph=True) for s in sums)
         torch.testing.assert_close(together, alone)
+
+
+@pytest.mark.parametrize(
+    ("recovering", "plain"), [(recovering_sigmoid, torch.sigmoid), (recovering_softplus, F.softplus)]
+)
+def test_recovering_activations_are_the_plain_ones_away_from_their_ends(recovering, plain) -> None:
+    raw = torch.linspace(-5, 5, 41, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(41, dtype=torch.float64)
+    torch.testing.assert_close(recovering(raw), plain(raw))
+    (got,) = torch.autograd.grad((weights * recovering(raw)).sum(), raw)
+    (expected,) = torch.autograd.grad((weights * plain(raw)).sum(), raw)
+    torch.testing.assert_close(got, expected)
+
+
+def test_a_saturated_colour_finds_its_way_back_and_goes_no_farther() -> None:
+    raw = torch.tensor([-200.0, -200.0, 200.0, 200.0], requires_grad=True)
+    gradient = torch.tensor([-1.0, 1.0, -1.0, 1.0])
+    (sigmoid,) = torch.autograd.grad((gradient * recovering_sigmoid(raw)).sum(), raw)
+    torch.testing.assert_close(sigmoid, torch.tensor([-0.002, 0.0, 0.0, 0.002]))
+    (softplus,) = torch.autograd.grad((gradient * recovering_softplus(raw)).sum(), raw)
+    torch.testing.assert_close(softplus, torch.tensor([-0.002, 0.0, -1.0, 1.0]))

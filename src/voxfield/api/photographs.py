@@ -18,6 +18,7 @@ from voxfield.data.capture import Split
 from voxfield.data.capture_reading import LONGEST_SIDE, read_capture
 from voxfield.data.depth_targets import DepthSampler
 from voxfield.data.image_store import FaultyPixels
+from voxfield.data.plain_backdrop import plain_backdrop
 from voxfield.data.posed_images import PosedImages
 from voxfield.data.ray_batches import RayBatch, RaySampler
 from voxfield.data.scales import Dropped
@@ -33,7 +34,7 @@ from voxfield.render.lpips import load_lpips
 from voxfield.storage.skipped import Skipped
 from voxfield.storage.voxel_files import is_archive, read_archive
 from voxfield.storage.voxel_vdb import read_voxel_vdb
-from voxfield.training.evaluate import evaluate
+from voxfield.training.evaluate import EvaluateConfig, evaluate
 from voxfield.training.experiment import PhotographExperiment
 from voxfield.training.progress import Progress
 from voxfield.training.trainer import Trainer
@@ -75,6 +76,14 @@ def train_on(task: TrainingTask) -> Run:
         exposed = dataclasses.replace(experiment.capture, exposure=captures.tone.exposure)
         experiment = dataclasses.replace(experiment, capture=exposed)
         notes.append(f"Linear pictures, exposed by a factor of {captures.tone.exposure:.4g}.")
+    plain = plain_backdrop(captures.images) if experiment.model.background == "auto" else None
+    if plain is not None:
+        # Recorded, as it cannot be told from the pictures where they have moved.
+        experiment = dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, background=plain))
+        notes.append(
+            f"The pictures have no alpha, and {plain} edges: that colour lies behind the field. "
+            "Where it is part of the scene: --set model.background=random."
+        )
     held_out = _held_out(task.data, experiment, captures, notes)
     experiment = within_memory(task, experiment, captures, held_out)
     outcome, left_out = _train(task, experiment, captures, held_out, notes)
@@ -104,6 +113,12 @@ def _train(
     if isinstance(model, Plenoxels) and task.start is not None and state is None:
         _start_from(model, task.start, task.progress)
     experiment = dataclasses.replace(experiment, model=model.config)
+    if not captures.has_alpha and experiment.evaluation.background == EvaluateConfig().background:
+        # What training composites behind the field is what pictures without alpha show where nothing is.
+        behind = model.config.background if model.config.background in {"white", "black"} else "white"
+        experiment = dataclasses.replace(
+            experiment, evaluation=dataclasses.replace(experiment.evaluation, background=behind)
+        )
     measure = None
     if held_out is not None and experiment.trainer.evaluation_images:
         measure = functools.partial(_quick_evaluation, held_out, experiment, task.run_dir, device)

@@ -1,10 +1,13 @@
-"""Activations whose gradients stay finite."""
+"""Activations whose gradients neither blow up nor die."""
 
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 
 _EXPONENT_LIMIT = 15.0
+_LEAST_SLOPE = 2e-3
+"""The sigmoid's where it is half a step of 8 bits from its end."""
 
 
 def _slope(exponent: torch.Tensor) -> torch.Tensor:
@@ -60,3 +63,45 @@ def density_and_features(outputs: torch.Tensor) -> tuple[torch.Tensor, torch.Ten
     """
     density, features = _DensityAndFeatures.apply(outputs)  # type: ignore[no-untyped-call]
     return density, features
+
+
+class _RecoveringSigmoid(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, raw: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        value = torch.sigmoid(raw)
+        ctx.save_for_backward(value)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        (value,) = ctx.saved_tensors
+        slope = torch.addcmul(value, value, value, value=-1.0)
+        returning = gradient * (value - 0.5) > 0
+        return torch.where(returning, slope.clamp(min=_LEAST_SLOPE), slope).mul_(gradient)
+
+
+def recovering_sigmoid(raw: torch.Tensor) -> torch.Tensor:
+    """``sigmoid(x)``, whose slope is at least 0.002 for gradients that lead back to its middle.
+
+    Where most of what a field first learns is white (or black), momentum carries all of its colours to where float32
+    knows only 1 (or 0) and the sigmoid's own slope is 0: what is not white would never be learnt.
+    """
+    return _RecoveringSigmoid.apply(raw)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _RecoveringSoftplus(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, raw: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        ctx.save_for_backward(raw)
+        return F.softplus(raw)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        (raw,) = ctx.saved_tensors
+        slope = torch.sigmoid(raw)
+        return torch.where(gradient < 0, slope.clamp(min=_LEAST_SLOPE), slope).mul_(gradient)
+
+
+def recovering_softplus(raw: torch.Tensor) -> torch.Tensor:
+    """``log(1 + exp(x))``, whose slope is at least 0.002 for gradients that lead away from 0."""
+    return _RecoveringSoftplus.apply(raw)  # type: ignore[no-any-return, no-untyped-call]

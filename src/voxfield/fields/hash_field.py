@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 
 from voxfield.checks import check_range
-from voxfield.fields.activations import density_and_features, truncated_exp
+from voxfield.fields.activations import (
+    density_and_features,
+    recovering_sigmoid,
+    recovering_softplus,
+    truncated_exp,
+)
 from voxfield.kernels.fused_mlp import fused_mlp
 from voxfield.kernels.hash_encode import HashGrid, hash_encode
 from voxfield.kernels.spherical_harmonics import spherical_harmonics
@@ -172,7 +176,7 @@ def colour_of(
 ) -> torch.Tensor:
     """Colour (N, 3): the sigmoid of the output of ``net``, in [0, 1], or with ``linear`` its softplus, above 0."""
     raw = fused_mlp(geometry, net, shared=shared, shared_index=ray_index)
-    return F.softplus(raw) if linear else torch.sigmoid(raw)
+    return recovering_softplus(raw) if linear else recovering_sigmoid(raw)
 
 
 def relu_layers(widths: list[int], generator: torch.Generator) -> torch.nn.ParameterList:

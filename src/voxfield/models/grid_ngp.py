@@ -72,7 +72,8 @@ class GridNgpConfig:
     """What training composites behind the field: ``random`` (a colour per ray, behind truth with alpha too, so that
     opacity is learned), ``white``, ``black``, or ``last_sample`` (the farthest sample's colour fills what is left; for
     photographs without alpha, whose transparent parts it would otherwise be compared with itself in).
-    ``auto``: random, or black for bounded scenes without alpha."""
+    ``auto``: for pictures without alpha white or black where that surrounds what they show
+    (`voxfield.data.plain_backdrop`); else random, or black for bounded scenes without alpha."""
     steps_across: int = 1024
     """Samples along the diagonal of the region of interest if all of it were occupied, 16 to 16384."""
     coarse_until: float = 0.5
@@ -154,9 +155,9 @@ class GridNgp(torch.nn.Module):
         self._ranks = ALONE  # who shares the batches
         self.samples_per_batch, self.least_step_scale = config.samples_per_batch, 1.0
         cascades, cone = cast(int, config.cascades), cast(float, config.cone_angle)
-        # Without alpha, rays of a bounded scene may rightly meet nothing.
-        self.must_end = has_alpha or unbounded
         self.background = cast(Background, config.background)
+        # Without alpha, rays of a bounded scene or before a plain backdrop may rightly meet nothing.
+        self.must_end = has_alpha or (unbounded and self.background not in {"white", "black"})
         extent = torch.tensor(bounds.maximum) - torch.tensor(bounds.minimum)
         self.step_rule = StepRule(
             min_step=float(extent.norm()) / config.steps_across,

@@ -36,7 +36,8 @@ class NerfactoConfig:
     rays_per_batch: int = 4096
     """Rays of a training step, at least 1."""
     background: Literal["auto", "white", "black", "random", "last_sample"] = "auto"
-    """What training composites behind the field. ``auto``: a random colour per ray, behind the truth's alpha too.
+    """What training composites behind the field. ``auto``: a random colour per ray, behind the truth's alpha too,
+    or for pictures without alpha white or black where that surrounds what they show (`voxfield.data.plain_backdrop`).
     nerfstudio's is ``last_sample``, the farthest sample's colour, with which each photograph is soon explained by a
     distant wall of its own."""
     far: float = 1000.0

@@ -159,7 +159,8 @@ class PlenoxelsConfig:
     background: Literal["auto", "white", "black", "random"] = "auto"
     """What training composites behind the grid. ``auto``: random behind pictures with alpha, so that opacity is learned
     (behind the published white, white fog costs nothing and is never dropped), and behind forward-facing scenes, in
-    which every ray ends somewhere, as in those with spheres; black otherwise."""
+    which every ray ends somewhere, as in those with spheres; white or black where that surrounds what pictures without
+    alpha show (`voxfield.data.plain_backdrop`); black otherwise."""
     random_until: float = 1.0
     """Progress (0 to 1) from which the backdrop is white where it was ``random``: fog is gone by then, and what is left
     to learn is what pictures are mostly looked at on."""

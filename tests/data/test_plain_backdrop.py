@@ -1,0 +1,61 @@
+"""Pictures before white or black, and those that only seem so."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from voxfield.data.image_store import ImageStore, Picture
+from voxfield.data.plain_backdrop import plain_backdrop
+
+
+def pictures(edge: int, *, channels: int = 3, count: int = 3, mask: torch.Tensor | None = None) -> ImageStore:
+    """Grey pictures, 20 pixels wide, with a margin of value ``edge``."""
+    image = torch.full((16, 20, channels), edge, dtype=torch.uint8)
+    image[3:-3, 3:-3] = 90
+    return ImageStore.from_tensors([image] * count, masks=[mask] * count)
+
+
+@pytest.mark.parametrize(
+    ("edge", "expected"),
+    [(255, "white"), (250, "white"), (249, None), (128, None), (6, None), (5, "black"), (0, "black")],
+)
+def test_the_colour_of_the_edges(edge, expected):
+    assert plain_backdrop(pictures(edge)) == expected
+
+
+def test_what_is_photographed_may_reach_beyond_one_edge():
+    image = torch.full((16, 16, 3), 255, dtype=torch.uint8)
+    image[-1] = 20
+    assert plain_backdrop(ImageStore.from_tensors([image])) == "white"
+    image[:8, -1] = 20
+    assert plain_backdrop(ImageStore.from_tensors([image])) is None
+
+
+def test_a_colour_of_one_channel_is_neither():
+    image = torch.full((8, 8, 3), 255, dtype=torch.uint8)
+    image[..., 2] = 0
+    assert plain_backdrop(ImageStore.from_tensors([image])) is None
+
+
+def test_alpha_and_linear_light_speak_for_themselves():
+    assert plain_backdrop(pictures(255, channels=4)) is None
+    assert plain_backdrop(ImageStore.from_tensors([torch.ones(8, 8, 3)], dtype=torch.float32)) is None
+
+
+def test_masked_edges_do_not_count():
+    mask = torch.ones(16, 20, dtype=torch.bool)
+    mask[0] = mask[-1] = False
+    mask[:, 0] = mask[:, -1] = False
+    assert plain_backdrop(pictures(255, mask=mask)) is None
+    mask[0] = True
+    assert plain_backdrop(pictures(255, mask=mask)) == "white"
+
+
+def test_pictures_that_cannot_be_read_are_passed_by(tmp_path: Path):
+    broken = tmp_path / "a.png"
+    broken.write_bytes(b"no picture")
+    entry = Picture(name="a.png", path=broken, mask_path=None, size=(8, 8), full_size=(8, 8))
+    store = ImageStore([entry], channels=3, cache_bytes=1 << 20)
+    assert plain_backdrop(store) is None
+    assert [item.path for item in store.failures] == ["a.png"]
