@@ -1,4 +1,4 @@
-"""Pictures before white or black, and those that only seem so."""
+"""Pictures before one plain colour, and those that only seem so."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ import torch
 
 from voxfield.data.image_store import ImageStore, Picture
 from voxfield.data.plain_backdrop import plain_backdrop
+from voxfield.render.image import colour_from_name
 
 
 def pictures(edge: int, *, channels: int = 3, count: int = 3, mask: torch.Tensor | None = None) -> ImageStore:
@@ -18,7 +19,7 @@ def pictures(edge: int, *, channels: int = 3, count: int = 3, mask: torch.Tensor
 
 @pytest.mark.parametrize(
     ("edge", "expected"),
-    [(255, "white"), (250, "white"), (249, None), (128, None), (6, None), (5, "black"), (0, "black")],
+    [(255, "white"), (250, "white"), (249, "#f9f9f9"), (63, "#3f3f3f"), (6, "#060606"), (5, "black"), (0, "black")],
 )
 def test_the_colour_of_the_edges(edge, expected):
     assert plain_backdrop(pictures(edge)) == expected
@@ -28,14 +29,21 @@ def test_what_is_photographed_may_reach_beyond_one_edge():
     image = torch.full((16, 16, 3), 255, dtype=torch.uint8)
     image[-1] = 20
     assert plain_backdrop(ImageStore.from_tensors([image])) == "white"
-    image[:8, -1] = 20
+    image[:10, -1] = 20
     assert plain_backdrop(ImageStore.from_tensors([image])) is None
 
 
-def test_a_colour_of_one_channel_is_neither():
-    image = torch.full((8, 8, 3), 255, dtype=torch.uint8)
-    image[..., 2] = 0
-    assert plain_backdrop(ImageStore.from_tensors([image])) is None
+def test_any_colour_that_is_the_same_all_around_and_in_every_picture():
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randint(-4, 5, (3, 16, 16, 3), generator=generator)
+    images = (torch.tensor([30, 180, 90]) + noise).to(torch.uint8)
+    found = plain_backdrop(ImageStore.from_tensors(list(images)))
+    assert found is not None
+    assert (torch.tensor(colour_from_name(found)) * 255 - torch.tensor([30.0, 180, 90])).abs().max() < 1.5
+    darker = [image - 12 * number for number, image in enumerate(images)]
+    assert plain_backdrop(ImageStore.from_tensors(darker)) is None
+    shaded = torch.arange(60, 220, 10, dtype=torch.uint8)[:, None, None].expand(16, 16, 3)
+    assert plain_backdrop(ImageStore.from_tensors([shaded])) is None
 
 
 def test_alpha_and_linear_light_speak_for_themselves():

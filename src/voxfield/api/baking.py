@@ -22,6 +22,7 @@ from voxfield.data.posed_images import PosedImages
 from voxfield.distributed.devices import Placement, place
 from voxfield.errors import FormatError, InputError, MissingFileError
 from voxfield.kernels.threads import kernels_own_the_cores
+from voxfield.models.backdrop import is_colour
 from voxfield.models.baking import BakeConfig, bake_field, bake_spheres, bake_steps
 from voxfield.models.base import Model
 from voxfield.models.plenoxels import Plenoxels, SpheresConfig, VoxelRate, scene_box
@@ -172,9 +173,10 @@ def _sized(source: Run, config: BakeConfig, experiment: PhotographExperiment) ->
     if experiment.model.resolutions != load_recipe(RECIPE).model.resolutions:
         raise InputError("model.resolutions: baking sets them. Use --resolution.")
     captures = source.captures
-    model = experiment.model.settled(
-        unbounded=captures.unbounded, has_alpha=captures.has_alpha, ndc=captures.ndc is not None
-    )
+    model, behind = experiment.model, source.experiment.model.background
+    if model.background == "auto" and not captures.has_alpha and is_colour(behind):
+        model = dataclasses.replace(model, background=behind)  # the source may end in nothing there
+    model = model.settled(unbounded=captures.unbounded, has_alpha=captures.has_alpha, ndc=captures.ndc is not None)
     size = config.size(scene_box(model, captures.bounds, captures.cameras))
     # A coarser stage that is over already: who opens the run, or trains one with these settings, starts small.
     coarse = tuple(max(2, side // 2) for side in size)

@@ -25,6 +25,7 @@ from voxfield.data.scales import Dropped
 from voxfield.data.sliding_pool import SlidingPlan
 from voxfield.distributed.devices import reset_peak_memory
 from voxfield.errors import FormatError, InputError, MissingFileError
+from voxfield.models.backdrop import is_colour
 from voxfield.models.base import Model
 from voxfield.models.plenoxels import Plenoxels
 from voxfield.recipes import build_model
@@ -115,7 +116,8 @@ def _train(
     experiment = dataclasses.replace(experiment, model=model.config)
     if not captures.has_alpha and experiment.evaluation.background == EvaluateConfig().background:
         # What training composites behind the field is what pictures without alpha show where nothing is.
-        behind = model.config.background if model.config.background in {"white", "black"} else "white"
+        chosen = model.config.background
+        behind = chosen if is_colour(chosen) else EvaluateConfig().background
         experiment = dataclasses.replace(
             experiment, evaluation=dataclasses.replace(experiment.evaluation, background=behind)
         )

@@ -1,10 +1,10 @@
-"""Whether photographs without alpha show something before plain white or black: products, scans, renderings.
+"""Whether photographs without alpha show something before one plain colour: products, scans, renderings.
 
-Nothing says then how opaque a pixel is, and white walls anywhere before the cameras explain most of every picture. With
-the backdrop's own colour behind the field, nothing needs to be there.
+Nothing says then how opaque a pixel is, and walls of that colour anywhere before the cameras explain most of every
+picture. With the colour itself behind the field, nothing needs to be there.
 """
 
-from typing import Final, Literal
+from typing import Final
 
 import torch
 
@@ -12,21 +12,19 @@ from voxfield.data.capture import spread
 from voxfield.data.image_store import ImageStore
 from voxfield.errors import FormatError
 
-Plain = Literal["white", "black"]
-
 _PICTURES: Final = 8
 """Pictures that are looked at, evenly spread."""
 _LEAST_SHARE: Final = 0.6
 """Of the pixels at their edges that are plain: what is photographed may reach beyond an edge; a bright sky has half."""
 _TOLERANCE: Final = 5
-"""Values of 255 from white or black that still are: JPEG's."""
+"""Values of 255 from the plain colour that still are: JPEG's."""
 
 
-def plain_backdrop(images: ImageStore) -> Plain | None:
-    """The colour that nearly all pixels at the edges of ``images`` have, if it is white or black.
+def plain_backdrop(images: ImageStore) -> str | None:
+    """The colour (``white``, ``black`` or ``#rrggbb``) of most pixels at the edges of ``images``, the same in each.
 
-    None for pictures with alpha, which says what is behind, and for linear ones, whose white is no value of its own.
-    Pictures that cannot be read are passed by; masked pixels do not count.
+    None where there is none, for pictures with alpha, which says what is behind, and for linear ones. Pictures that
+    cannot be read are passed by; masked pixels do not count.
     """
     if images.channels == 4 or images.linear:
         return None
@@ -41,9 +39,17 @@ def plain_backdrop(images: ImageStore) -> Plain | None:
         edges.append(picture[edge if mask is None else edge & mask])
     if not sum(map(len, edges)):
         return None
-    pixels = torch.cat(edges)
-    if float((pixels >= 255 - _TOLERANCE).all(1).float().mean()) >= _LEAST_SHARE:
-        return "white"
-    if float((pixels <= _TOLERANCE).all(1).float().mean()) >= _LEAST_SHARE:
-        return "black"
-    return None
+    pixels = torch.cat(edges).short()
+    # White and black first: their values scatter to one side only.
+    for colour, name in ((255, "white"), (0, "black")):
+        if _share(pixels, torch.tensor(colour)) >= _LEAST_SHARE:
+            return name
+    median = pixels.median(0).values
+    if _share(pixels, median) < _LEAST_SHARE:
+        return None
+    return "#" + "".join(f"{value:02x}" for value in median.tolist())
+
+
+def _share(pixels: torch.Tensor, colour: torch.Tensor) -> float:
+    """Of ``pixels`` (N, 3), those that are as good as ``colour``."""
+    return float(((pixels - colour).abs() <= _TOLERANCE).all(1).float().mean())

@@ -12,7 +12,7 @@ from typing import ClassVar, Final, Literal, cast
 
 import torch
 
-from voxfield.checks import check_choice, check_range
+from voxfield.checks import check_range
 from voxfield.colour import ToneCurve, compared
 from voxfield.data.ray_batches import RayBatch
 from voxfield.distributed.ranks import ALONE, Ranks
@@ -25,7 +25,7 @@ from voxfield.geometry.rays import Rays
 from voxfield.kernels.composite import Composited, composite
 from voxfield.kernels.march_grid import PackedSamples, StepRule, march_grid
 from voxfield.kernels.sample_runs import take_runs
-from voxfield.models.backdrop import Background, backdrop, check_last_sample
+from voxfield.models.backdrop import backdrop, check_background, check_last_sample, is_colour
 from voxfield.models.base import ParameterGroup, StepResult, render_camera
 from voxfield.models.footprints import Footprints, check_pixels_widen
 from voxfield.render.sampling import next_runs, visible_samples
@@ -68,12 +68,12 @@ class GridNgpConfig:
     """Levels of resolution that samples are asked for at by the width of their pixel (PyNeRF); None: one resolution."""
     occupancy: OccupancyConfig = OccupancyConfig()
     """The occupancy grid."""
-    background: Literal["auto", "white", "black", "random", "last_sample"] = "auto"
+    background: str = "auto"
     """What training composites behind the field: ``random`` (a colour per ray, behind truth with alpha too, so that
-    opacity is learned), ``white``, ``black``, or ``last_sample`` (the farthest sample's colour fills what is left; for
-    photographs without alpha, whose transparent parts it would otherwise be compared with itself in).
-    ``auto``: for pictures without alpha white or black where that surrounds what they show
-    (`voxfield.data.plain_backdrop`); else random, or black for bounded scenes without alpha."""
+    opacity is learned), a colour (``white``, ``black``, ``#rrggbb`` or ``r,g,b``), or ``last_sample`` (the farthest
+    sample's colour fills what is left; for photographs without alpha, whose transparent parts it would otherwise be
+    compared with itself in). ``auto``: for pictures without alpha the plain colour that surrounds what they show, if
+    there is one (`voxfield.data.plain_backdrop`); else random, or black for bounded scenes without alpha."""
     steps_across: int = 1024
     """Samples along the diagonal of the region of interest if all of it were occupied, 16 to 16384."""
     coarse_until: float = 0.5
@@ -96,7 +96,7 @@ class GridNgpConfig:
     """Error above which the loss grows linearly, so that a few wrong pixels do not rule it; 0: squared error."""
 
     def __post_init__(self) -> None:
-        check_choice("background", self.background, ("auto", "white", "black", "random", "last_sample"))
+        check_background(self.background)
         check_range("steps_across", self.steps_across, minimum=16, maximum=16384)
         check_range("samples_per_batch", self.samples_per_batch, minimum=256)
         check_range("final_samples_per_batch", self.final_samples_per_batch, minimum=256)
@@ -110,7 +110,7 @@ class GridNgpConfig:
         """These settings with a value for every ``auto``. Random colours behind the field teach opacity with alpha, and
         without that every ray of an unbounded scene must end somewhere.
         """
-        background: Background = "random" if has_alpha or unbounded else "black"
+        background = "random" if has_alpha or unbounded else "black"
         return replace(
             self,
             background=background if self.background == "auto" else self.background,
@@ -155,9 +155,9 @@ class GridNgp(torch.nn.Module):
         self._ranks = ALONE  # who shares the batches
         self.samples_per_batch, self.least_step_scale = config.samples_per_batch, 1.0
         cascades, cone = cast(int, config.cascades), cast(float, config.cone_angle)
-        self.background = cast(Background, config.background)
+        self.background = config.background
         # Without alpha, rays of a bounded scene or before a plain backdrop may rightly meet nothing.
-        self.must_end = has_alpha or (unbounded and self.background not in {"white", "black"})
+        self.must_end = has_alpha or (unbounded and not is_colour(self.background))
         extent = torch.tensor(bounds.maximum) - torch.tensor(bounds.minimum)
         self.step_rule = StepRule(
             min_step=float(extent.norm()) / config.steps_across,
@@ -233,7 +233,8 @@ class GridNgp(torch.nn.Module):
         if self.background == "last_sample":
             behind = _last_of_each_ray(colour, samples.ray_offsets)
         else:
-            behind = backdrop(self.background, len(rays), generator, self.device, ranks)
+            linear = self.tone is not None
+            behind = backdrop(self.background, len(rays), generator, self.device, ranks, linear=linear)
         alpha = batch.rgba[:, 3:]
         missed = None
         if self.must_end and not self.occupancy.warming_up:

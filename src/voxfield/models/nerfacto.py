@@ -32,7 +32,7 @@ from voxfield.kernels.interlevel import interlevel_loss
 from voxfield.kernels.interval_points import interval_points
 from voxfield.kernels.pdf_resample import pdf_resample
 from voxfield.kernels.ray_box import ray_box
-from voxfield.models.backdrop import Background, backdrop, check_last_sample
+from voxfield.models.backdrop import backdrop, check_last_sample
 from voxfield.models.base import ParameterGroup, StepResult, render_camera
 from voxfield.models.footprints import check_pixels_widen
 from voxfield.models.nerfacto_config import NerfactoConfig
@@ -129,7 +129,7 @@ class Nerfacto(torch.nn.Module):
         config = config.settled(side=side, unbounded=unbounded, ndc=ndc is not None, has_alpha=has_alpha)
         self.config, self.bounds, self.unbounded, self.near, self.ndc = config, bounds, unbounded, near, ndc
         self.tone = tone
-        self.background = cast(Background, config.background)
+        self.background = config.background
         self.density_scale = cast(float, config.initial_density)
         self.distortion_weight = cast(float, config.distortion_weight)
         self.register_buffer("box", bounds.tensor(), persistent=False)
@@ -193,7 +193,14 @@ class Nerfacto(torch.nn.Module):
         behind = (
             colour[:, -1]
             if self.background == "last_sample"
-            else backdrop(self.background, len(batch.rays), generator, self.device, batch.ranks)
+            else backdrop(
+                self.background,
+                len(batch.rays),
+                generator,
+                self.device,
+                batch.ranks,
+                linear=self.tone is not None,
+            )
         )
         alpha = batch.rgba[:, 3:]
         # The same backdrop lies behind truth and prediction, so that only opacity can make up for alpha.

@@ -8,6 +8,7 @@ from voxfield.errors import InputError
 from voxfield.fields.hash_field import HashFieldConfig
 from voxfield.fields.proposal import ProposalConfig
 from voxfield.fields.pyramid_field import PyramidConfig
+from voxfield.models.backdrop import check_background
 from voxfield.render.depth_losses import DepthSupervisionConfig
 from voxfield.render.ray_samplers import ProposalSchedule
 
@@ -35,9 +36,10 @@ class NerfactoConfig:
     most of what proposals look at is empty or hidden. 0: all are asked and learnt from."""
     rays_per_batch: int = 4096
     """Rays of a training step, at least 1."""
-    background: Literal["auto", "white", "black", "random", "last_sample"] = "auto"
-    """What training composites behind the field. ``auto``: a random colour per ray, behind the truth's alpha too,
-    or for pictures without alpha white or black where that surrounds what they show (`voxfield.data.plain_backdrop`).
+    background: str = "auto"
+    """What training composites behind the field: ``random``, ``last_sample``, or a colour (``white``, ``black``,
+    ``#rrggbb`` or ``r,g,b``). ``auto``: a random colour per ray, behind the truth's alpha too, but for pictures without
+    alpha the plain colour that surrounds what they show, if there is one (`voxfield.data.plain_backdrop`).
     nerfstudio's is ``last_sample``, the farthest sample's colour, with which each photograph is soon explained by a
     distant wall of its own."""
     far: float = 1000.0
@@ -78,7 +80,7 @@ class NerfactoConfig:
     """Factor on the learning rate for the poses, above 0."""
 
     def __post_init__(self) -> None:
-        check_choice("background", self.background, ("auto", "white", "black", "random", "last_sample"))
+        check_background(self.background)
         check_choice("sampling", self.sampling, ("proposal", "uniform"))
         check_choice("poses", self.poses, ("off", "SO3xR3", "SE3"))
         if self.num_samples != "auto":

@@ -33,7 +33,7 @@ from voxfield.kernels.sh_grid import (
 from voxfield.kernels.sphere_layers import LayerGradients, render_spheres
 from voxfield.kernels.spherical_harmonics import spherical_harmonics
 from voxfield.kernels.total_variation import CellRange, total_variation
-from voxfield.models.backdrop import Background, backdrop
+from voxfield.models.backdrop import backdrop
 from voxfield.models.base import ParameterGroup, RowsMoved, StepResult, render_camera
 from voxfield.models.empty_space import EmptySpace
 from voxfield.models.plenoxels_config import (
@@ -109,7 +109,7 @@ class Plenoxels(torch.nn.Module):
         super().__init__()
         config = config.settled(unbounded=unbounded, has_alpha=has_alpha, ndc=ndc is not None)
         self.config, self.cameras, self.ndc, self.tone = config, cameras, ndc, tone
-        self.background = cast(Background, config.background)
+        self.background = config.background
         region = scene_box(config, bounds, cameras) if ndc is None else ndc.bounds
         self.world_bounds = region
         self.scale = 2.0 / max(region.size)
@@ -207,8 +207,9 @@ class Plenoxels(torch.nn.Module):
         alone = self.spheres is not None and self._progress < self.config.spheres_alone_until
         seen = self._render(batch.rays, self._empty.in_training(self.grid, step), without_grid=alone)
         settled = self.background == "random" and self._progress >= self.config.random_until
-        background: Background = "white" if settled else self.background
-        behind = backdrop(background, len(batch.rays), generator, self.device, batch.ranks)
+        background = "white" if settled else self.background
+        linear = self.tone is not None
+        behind = backdrop(background, len(batch.rays), generator, self.device, batch.ranks, linear=linear)
         alpha = batch.rgba[:, 3:]
         truth = batch.rgba[:, :3] * alpha + (1 - alpha) * behind
         error = compared(seen.rgb + (1 - seen.opacity)[:, None] * behind, self.tone) - compared(truth, self.tone)

@@ -11,6 +11,7 @@ from typing import Final, Literal, cast
 from voxfield.checks import check_choice, check_range
 from voxfield.errors import InputError
 from voxfield.kernels.sh_grid import MarchRule
+from voxfield.models.backdrop import check_background
 from voxfield.voxels.voxel_grid import Resolution
 
 COPIES: Final = 3
@@ -156,11 +157,12 @@ class PlenoxelsConfig:
     """Most memory for voxels, their gradients and moments, and the table of links; None: any. A first resolution that
     does not fit is reduced; later, the least visible voxels go, then the largest resolution that fits is taken. Spheres
     get at most half of it."""
-    background: Literal["auto", "white", "black", "random"] = "auto"
-    """What training composites behind the grid. ``auto``: random behind pictures with alpha, so that opacity is learned
+    background: str = "auto"
+    """What training composites behind the grid: ``random``, or a colour (``white``, ``black``, ``#rrggbb`` or
+    ``r,g,b``). ``auto``: random behind pictures with alpha, so that opacity is learned
     (behind the published white, white fog costs nothing and is never dropped), and behind forward-facing scenes, in
-    which every ray ends somewhere, as in those with spheres; white or black where that surrounds what pictures without
-    alpha show (`voxfield.data.plain_backdrop`); black otherwise."""
+    which every ray ends somewhere, as in those with spheres; for pictures without alpha the plain colour that surrounds
+    what they show, if there is one (`voxfield.data.plain_backdrop`); black otherwise."""
     random_until: float = 1.0
     """Progress (0 to 1) from which the backdrop is white where it was ``random``: fog is gone by then, and what is left
     to learn is what pictures are mostly looked at on."""
@@ -179,7 +181,7 @@ class PlenoxelsConfig:
             check_range("refine_at", progress, minimum=0.0, maximum=1.0)
         check_choice("sh_degree", self.sh_degree, range(4))
         check_choice("prune", self.prune, ("weight", "density"))
-        check_choice("background", self.background, ("auto", "white", "black", "random"))
+        check_background(self.background, last_sample=False)
         check_range("random_until", self.random_until, minimum=0.0, maximum=1.0)
         check_range("least_steps", self.least_steps, minimum=0)
         check_range("rays_per_batch", self.rays_per_batch, minimum=1)
