@@ -114,13 +114,11 @@ def _train(
     if isinstance(model, Plenoxels) and task.start is not None and state is None:
         _start_from(model, task.start, task.progress)
     experiment = dataclasses.replace(experiment, model=model.config)
-    if not captures.has_alpha and experiment.evaluation.background == EvaluateConfig().background:
+    behind, unsaid = model.config.background, experiment.evaluation.background == EvaluateConfig().background
+    if unsaid and not captures.has_alpha and is_colour(behind):
         # What training composites behind the field is what pictures without alpha show where nothing is.
-        chosen = model.config.background
-        behind = chosen if is_colour(chosen) else EvaluateConfig().background
-        experiment = dataclasses.replace(
-            experiment, evaluation=dataclasses.replace(experiment.evaluation, background=behind)
-        )
+        seen = dataclasses.replace(experiment.evaluation, background=behind)
+        experiment = dataclasses.replace(experiment, evaluation=seen)
     measure = None
     if held_out is not None and experiment.trainer.evaluation_images:
         measure = functools.partial(_quick_evaluation, held_out, experiment, task.run_dir, device)
