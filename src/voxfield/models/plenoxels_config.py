@@ -163,7 +163,7 @@ class PlenoxelsConfig:
     (behind the published white, white fog costs nothing and is never dropped), and behind forward-facing scenes, in
     which every ray ends somewhere, as in those with spheres; for pictures without alpha the plain colour that surrounds
     what they show, if there is one (`voxfield.data.plain_backdrop`); black otherwise."""
-    random_until: float = 1.0
+    random_until: float = 0.3
     """Progress (0 to 1) from which the backdrop is white where it was ``random``: fog is gone by then, and what is left
     to learn is what pictures are mostly looked at on."""
 

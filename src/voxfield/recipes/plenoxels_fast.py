@@ -38,7 +38,6 @@ def experiment(minutes: float | None = None) -> PhotographExperiment:
             refine_at=begins,
             least_steps=100,
             march=MarchRule(early_stop=1e-3),
-            random_until=0.3,
             density_rate=VoxelRate(initial=10.0, final=0.3, reach=1.0, delay=0.05),
             sh_rate=VoxelRate(initial=3e-2, final=1e-3, reach=1.0),
             tv_until=0.5,
