@@ -124,7 +124,7 @@ def test_penalties_join_the_loss() -> None:
         model = textured(make(**settings))
         found = float(model.training_step(batch(50), 0, generator.manual_seed(0)).loss.detach())
         assert (found - base) * value > 1e-4, name
-    late = textured(make(tv_density=1.0, tv_sh=1.0, tv_until=0.3))
+    late = textured(make(tv_density=1.0, tv_sh=1.0, tv_until=0.3, random_until=1.0))
     late.before_step(0, 0.31, generator)
     assert float(late.training_step(batch(50), 0, generator.manual_seed(0)).loss.detach()) == pytest.approx(base)
 
@@ -137,7 +137,7 @@ def test_the_backdrop_turns_white() -> None:
         return float(step.loss.detach())
 
     random, white = loss(0.2, random_until=0.3), loss(0.0, background="white")
-    assert random == pytest.approx(loss(0.9))
+    assert random == pytest.approx(loss(0.9, random_until=1.0))
     assert loss(0.3, random_until=0.3) == pytest.approx(white)
     assert random != pytest.approx(white)
     # Without alpha nothing of a picture is known to be the backdrop's.
