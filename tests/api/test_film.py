@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 import voxfield
-from voxfield.api.film import FilmOptions, Reel
+from voxfield.api.film import FilmOptions
+from voxfield.api.reel import Reel
 from voxfield.data.camera_path import CameraPath, View
 from voxfield.errors import FormatError, InputError, MissingFileError
 

@@ -12,7 +12,8 @@ from voxfield.fields.hash_field import HashFieldConfig
 from voxfield.fields.occupancy import OccupancyConfig
 from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.rays import Rays
-from voxfield.models.grid_ngp import GridNgp, GridNgpConfig
+from voxfield.models.grid_ngp import GridNgp
+from voxfield.models.grid_ngp_config import GridNgpConfig
 
 CONFIG: dict[str, Any] = {
     "field": HashFieldConfig(num_levels=4, log2_table_size=10, base_resolution=8, max_resolution=32, hidden=16),

@@ -9,7 +9,8 @@ from voxfield.errors import InputError
 from voxfield.geometry.bounds import Bounds
 from voxfield.geometry.rays import Rays
 from voxfield.kernels.sh_grid import GridLinks, without_empty
-from voxfield.models.plenoxels import Plenoxels, PlenoxelsConfig, SpheresConfig, VoxelRate
+from voxfield.models.plenoxels import Plenoxels
+from voxfield.models.plenoxels_config import PlenoxelsConfig, SpheresConfig, VoxelRate
 from voxfield.recipes.plenoxels import VOXEL_TRAINER, build_model
 from voxfield.training.optimisers import make_optimiser
 

@@ -19,7 +19,8 @@ from voxfield.geometry.ndc import NdcFrame
 from voxfield.geometry.rays import Rays
 from voxfield.kernels.composite import composite
 from voxfield.models.footprints import REMEMBERED, Footprints
-from voxfield.models.grid_ngp import GridNgp, GridNgpConfig
+from voxfield.models.grid_ngp import GridNgp
+from voxfield.models.grid_ngp_config import GridNgpConfig
 from voxfield.models.nerfacto import Nerfacto
 from voxfield.models.nerfacto_config import NerfactoConfig
 

@@ -21,9 +21,10 @@ from voxfield.storage.checkpoint import list_checkpoints, load_latest, save_chec
 from voxfield.storage.run_log import read_log
 from voxfield.training import trainer as trainer_module
 from voxfield.training.log import RunLog
+from voxfield.training.moving_average import MovingAverage
 from voxfield.training.progress import Progress
 from voxfield.training.schedules import LearningRate
-from voxfield.training.trainer import Moment, MovingAverage, Trainer, TrainerConfig
+from voxfield.training.trainer import Moment, Trainer, TrainerConfig
 
 RATE = LearningRate(initial=0.1, final_factor=1.0, warm_up_steps=0)
 

@@ -25,7 +25,8 @@ from voxfield.kernels.threads import kernels_own_the_cores
 from voxfield.models.backdrop import is_colour
 from voxfield.models.baking import BakeConfig, bake_field, bake_spheres, bake_steps
 from voxfield.models.base import Model
-from voxfield.models.plenoxels import Plenoxels, SpheresConfig, VoxelRate, scene_box
+from voxfield.models.plenoxels import Plenoxels, scene_box
+from voxfield.models.plenoxels_config import SpheresConfig, VoxelRate
 from voxfield.models.point_fields import point_field
 from voxfield.recipes import build_model, load_recipe
 from voxfield.storage.atomic import write_json

@@ -1,11 +1,8 @@
 """What a film is made of: its cameras, its frames, and what an interrupted call left of them."""
 
 import functools
-import hashlib
-import json
 import os
 import platform
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -15,6 +12,7 @@ from typing import Any, Final, Literal, cast, get_args
 import numpy as np
 import torch
 
+from voxfield.api.reel import Reel, film_identity
 from voxfield.api.run_memory import PIXEL_BYTES, RAY_BYTES, USUAL_RAYS, check_memory, field_part, rays_within
 from voxfield.checks import check_choice, check_range, nearest_names
 from voxfield.colour import ToneMap, display
@@ -29,12 +27,11 @@ from voxfield.kernels.threads import kernels_own_the_cores
 from voxfield.kernels.workspace import keep_at_most
 from voxfield.render.image import depth_colours, side_by_side, to_uint8, write_png
 from voxfield.render.video import require_video, write_video
-from voxfield.storage.atomic import replacing, write_json
+from voxfield.storage.atomic import replacing
 from voxfield.storage.exr import require_exr
 from voxfield.storage.spherical_mp4 import Layout, write_spherical
 from voxfield.training.progress import Progress, Stage
 
-_NAME: Final = "film.json"
 RenderFormat = Literal["video", "images", "both", "exr"]
 
 _PANORAMAS: Final[dict[str, tuple[int, int]]] = {
@@ -50,85 +47,6 @@ SPHERICAL: Final[dict[str, Layout]] = {
     "ods": "top-bottom360",
 }
 """What headsets are told of videos."""
-
-
-class Reel:
-    """A folder of frames that are rendered in order and all belong to one film: the same field, cameras and looks.
-
-    ``film.json`` in it holds the hash of what the film is, and how many frames of it there are. Frames that lie
-    there of another film are rendered again.
-    """
-
-    def __init__(self, folder: Path, identity: Mapping[str, Any], *, suffix: str = ".png", keep: bool = True) -> None:
-        """Open the reel in ``folder``.
-
-        Args:
-            folder: where frames are written.
-            identity: plain values that say which film it is.
-            suffix: of the frames' files.
-            keep: whether the frames are wanted; otherwise they lie in a folder of their own until `finish`.
-
-        Raises:
-            InputError: the folder cannot be made.
-
-        ``film`` is the hash of ``identity``.
-        """
-        self.folder = folder if keep else folder.with_name(f".{folder.name}-frames")
-        self._suffix, self._keep = suffix, keep
-        self.film = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-        self._done = 0
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            held = json.loads((self.folder / _NAME).read_text(encoding="utf-8"))
-            if held["film"] == self.film:
-                self._done = int(held["frames"])
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise InputError(f"{self.folder}: cannot be written to ({error.strerror}).") from None
-        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
-            pass  # not a film's record: nothing is known of the frames
-
-    def file(self, index: int) -> Path:
-        """Where frame ``index`` is written."""
-        return self.folder / f"frame_{index:05d}{self._suffix}"
-
-    def has(self, index: int) -> bool:
-        """Whether frame ``index`` of this film is there."""
-        return index < self._done and self.file(index).is_file()
-
-    def note(self, index: int) -> None:
-        """Frame ``index`` has been written, and all before it."""
-        self._done = index + 1
-        write_json(self.folder / _NAME, {"film": self.film, "frames": self._done})
-
-    def picture(self, index: int) -> torch.Tensor | None:
-        """Frame ``index``, (H, W, 3) uint8, if it is there and whole."""
-        from PIL import Image
-
-        if not self.has(index):
-            return None
-        try:
-            with Image.open(self.file(index)) as image:
-                return torch.from_numpy(np.asarray(image.convert("RGB")).copy())
-        except (OSError, ValueError):
-            return None
-
-    def finish(self) -> None:
-        """Called when the film is done: frames that nobody wants are removed."""
-        if not self._keep:
-            shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def film_identity(rig: Rig, looks: Mapping[str, Any]) -> dict[str, Any]:
-    """What a film is: the cameras of its frames, and plain values that say how they look."""
-    digest = hashlib.sha256()
-    for eye in rig.eyes:
-        lens = [] if eye.distortion is None else [eye.distortion]
-        for tensor in (eye.camera_to_world, eye.focal, eye.principal, eye.width, eye.height, *lens):
-            digest.update(tensor.cpu().contiguous().numpy().tobytes())
-        digest.update(repr((eye.model, eye.eye_offset)).encode())
-    return {"kind": rig.kind, "cameras": digest.hexdigest(), **looks}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

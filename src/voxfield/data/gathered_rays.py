@@ -66,8 +66,8 @@ def gather_rays(
         chunks: for each sample its ``chunk_idx``.
 
     Returns:
-        What `voxfield.data.shape_rays.collate_ray_batch` makes of such samples, but for ``hashes``; and how many rays
-        each has.
+        What `voxfield.data.collate_rays.collate_ray_batch` makes of such samples, but for ``hashes``; and how many
+        rays each has.
     """
     counts = [sum(stop - start for _, start, stop in parts) for parts in stretches]
     rays, side = sum(counts), max(len(cube) for cube in voxels)

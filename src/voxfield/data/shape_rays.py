@@ -35,6 +35,7 @@ from torch.utils.data import Dataset, Sampler, get_worker_info
 from voxfield.checks import check_bytes, check_choice, check_range
 from voxfield.data import ray_transforms as transforms
 from voxfield.data.byte_cache import ByteBoundedCache
+from voxfield.data.collate_rays import collate_ray_batch, padded_voxels, shared_keys
 from voxfield.data.gathered_rays import GatheredRays, gather_rays
 from voxfield.data.ray_transforms import RAY_KEYS, Sample, apply, take_rays, turn
 from voxfield.data.sparse_voxels import Connectivity, neighbour_edges, occupied_voxels
@@ -302,11 +303,11 @@ class HierarchicalVoxelRayDataset(Dataset[Sample]):
     def _alike(self, numbers: Sequence[int], samples: Sequence[Sample]) -> list[Sample]:
         """The samples with equally many rays and equally large blocks."""
         fewest = min(len(sample["origins"]) for sample in samples)
-        names = _shared(samples, list(samples[0]))
+        names = shared_keys(samples, list(samples[0]))
         if len({sample["view_positions"].shape for sample in samples}) > 1:
             names.remove("view_positions")
         alike = []
-        voxels = _padded([sample["voxels"] for sample in samples])
+        voxels = padded_voxels([sample["voxels"] for sample in samples])
         for number, sample, block in zip(numbers, samples, voxels, strict=True):
             rays = len(sample["origins"])
             if rays > fewest:
@@ -489,68 +490,6 @@ def _shares(available: Sequence[int], wanted: int) -> list[int]:
         shares[index] = min(available[index], left // (len(available) - place))
         left -= shares[index]
     return shares
-
-
-def collate_ray_batch(samples: Sequence[Sample]) -> Sample:
-    """Samples as one batch, their rays one after another.
-
-    Blocks of different levels may be mixed: dense voxels are padded with empty ones at the far ends to the largest.
-
-    Args:
-        samples: of one dataset.
-
-    Returns:
-        Every key of rays, (N, ...); ``ray_to_voxel`` (N,) int64: the sample each is of; ``voxels`` (B, 1, D, H, W), or
-        sparse ``voxel_pos``, ``voxel_features``, ``voxel_edge_index`` (which counts on from sample to sample) and
-        ``voxel_batch`` (M,) int64; ``voxel_shapes`` (B, 3) int64, D, H, W before padding; ``levels``, ``chunk_idx``
-        (B,) int64; ``hashes``; ``view_positions`` (B, V, 3), or a list of (V, 3) where numbers of cameras differ.
-
-    Raises:
-        InputError: no samples.
-    """
-    if not samples:
-        raise InputError("samples: expected at least one.")
-    if isinstance(samples, GatheredRays):
-        return samples.batch
-    batch: Sample = {name: torch.cat([one[name] for one in samples]) for name in _shared(samples, RAY_KEYS)}
-    counts = torch.tensor([len(one["origins"]) for one in samples])
-    batch["ray_to_voxel"] = torch.repeat_interleave(torch.arange(len(samples)), counts)
-    if "voxels" in samples[0]:
-        shapes = [one["voxels"].shape[1:] for one in samples]
-        batch["voxels"] = torch.stack(_padded([one["voxels"] for one in samples]))
-        batch["voxel_shapes"] = torch.tensor([tuple(shape) for shape in shapes])
-    else:
-        sizes = torch.tensor([len(one["voxel_pos"]) for one in samples])
-        batch |= {name: torch.cat([one[name] for one in samples]) for name in ("voxel_pos", "voxel_features")}
-        batch["voxel_batch"] = torch.repeat_interleave(torch.arange(len(samples)), sizes)
-        batch["voxel_shapes"] = torch.stack([one["voxel_shape"] for one in samples])
-        if "voxel_edge_index" in samples[0]:
-            first = (sizes.cumsum(0) - sizes).tolist()
-            edges = [one["voxel_edge_index"] + at for one, at in zip(samples, first, strict=True)]
-            batch["voxel_edge_index"] = torch.cat(edges, dim=1)
-    batch["levels"] = torch.tensor([one["level"] for one in samples])
-    batch["chunk_idx"] = torch.tensor([one["chunk_idx"] for one in samples])
-    batch["hashes"] = [one["hash"] for one in samples]
-    views = [one["view_positions"] for one in samples]
-    batch["view_positions"] = torch.stack(views) if len({len(one) for one in views}) == 1 else views
-    return batch
-
-
-def _shared(samples: Sequence[Sample], names: Sequence[str]) -> list[str]:
-    return [name for name in names if all(name in sample for sample in samples)]
-
-
-def _padded(voxels: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """Voxels (1, D, H, W) of the largest D, H and W, empty where they were not."""
-    largest = [max(one.shape[axis] for one in voxels) for axis in (1, 2, 3)]
-    if all(list(one.shape[1:]) == largest for one in voxels):
-        return list(voxels)
-    return [
-        torch.nn.functional.pad(
-            one, [0, largest[2] - one.shape[3], 0, largest[1] - one.shape[2], 0, largest[0] - one.shape[1]]
-        )
-        for one in voxels
-    ]
 
 
 def _missed(sample: Sample) -> Sample:

@@ -38,14 +38,10 @@ from voxfield.models.base import ParameterGroup, RowsMoved, StepResult, render_c
 from voxfield.models.empty_space import EmptySpace
 from voxfield.models.plenoxels_config import (
     PlenoxelsConfig,
-    SpheresConfig,
-    VoxelRate,
     largest_resolution,
 )
 from voxfield.voxels.sphere_layers import SphereLayers
 from voxfield.voxels.voxel_grid import Resolution, VoxelGrid
-
-__all__ = ["Plenoxels", "PlenoxelsConfig", "SpheresConfig", "VoxelRate", "scene_box"]
 
 FARTHEST: Final = 1000.0
 """Distance that stands for infinity in the depth of forward-facing scenes, world units."""

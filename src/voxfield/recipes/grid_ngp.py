@@ -10,7 +10,8 @@ from voxfield.errors import InputError
 from voxfield.fields.hash_field import HashFieldConfig
 from voxfield.fields.occupancy import OccupancyConfig
 from voxfield.models.footprints import check_pixels_widen
-from voxfield.models.grid_ngp import GridNgp, GridNgpConfig
+from voxfield.models.grid_ngp import GridNgp
+from voxfield.models.grid_ngp_config import GridNgpConfig
 from voxfield.training.evaluate import EvaluateConfig
 from voxfield.training.experiment import PhotographExperiment
 from voxfield.training.schedules import LearningRate

@@ -4,7 +4,8 @@ from typing import Final
 
 from voxfield.data.capture import CaptureOptions
 from voxfield.data.posed_images import PosedImages
-from voxfield.models.plenoxels import Plenoxels, PlenoxelsConfig, SpheresConfig, VoxelRate
+from voxfield.models.plenoxels import Plenoxels
+from voxfield.models.plenoxels_config import PlenoxelsConfig, SpheresConfig, VoxelRate
 from voxfield.training.evaluate import EvaluateConfig
 from voxfield.training.experiment import PhotographExperiment
 from voxfield.training.schedules import LearningRate

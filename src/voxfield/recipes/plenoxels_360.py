@@ -4,7 +4,7 @@ import dataclasses
 from typing import Final
 
 from voxfield.data.capture import CaptureOptions
-from voxfield.models.plenoxels import PlenoxelsConfig, SpheresConfig, VoxelRate
+from voxfield.models.plenoxels_config import PlenoxelsConfig, SpheresConfig, VoxelRate
 from voxfield.recipes.plenoxels import VOXEL_TRAINER, build_model, smallest_model
 from voxfield.training.evaluate import EvaluateConfig
 from voxfield.training.experiment import PhotographExperiment

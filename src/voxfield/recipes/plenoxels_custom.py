@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from voxfield.models.plenoxels import VoxelRate
+from voxfield.models.plenoxels_config import VoxelRate
 from voxfield.recipes import plenoxels_360
 from voxfield.recipes.plenoxels import build_model, smallest_model
 from voxfield.recipes.plenoxels_360 import FULL_STEPS, REACH

@@ -4,7 +4,7 @@ import dataclasses
 
 from voxfield.data.capture import CaptureOptions
 from voxfield.kernels.sh_grid import MarchRule
-from voxfield.models.plenoxels import PlenoxelsConfig, VoxelRate
+from voxfield.models.plenoxels_config import PlenoxelsConfig, VoxelRate
 from voxfield.recipes.plenoxels import VOXEL_TRAINER, build_model, smallest_model
 from voxfield.training.evaluate import EvaluateConfig
 from voxfield.training.experiment import PhotographExperiment

@@ -3,7 +3,7 @@
 import dataclasses
 
 from voxfield.data.capture import CaptureOptions
-from voxfield.models.plenoxels import PlenoxelsConfig
+from voxfield.models.plenoxels_config import PlenoxelsConfig
 from voxfield.recipes.plenoxels import VOXEL_TRAINER, build_model, smallest_model
 from voxfield.training.evaluate import EvaluateConfig
 from voxfield.training.experiment import PhotographExperiment

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from voxfield.fields.pyramid_field import PyramidConfig
-from voxfield.models.grid_ngp import GridNgpConfig
+from voxfield.models.grid_ngp_config import GridNgpConfig
 from voxfield.recipes import grid_ngp
 from voxfield.recipes.grid_ngp import build_model
 from voxfield.recipes.pynerf import several_scales
