@@ -26,6 +26,7 @@ that leave the file's folder are refused. The world is right-handed, +Z up; quat
 import json
 import math
 import os
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,7 +215,7 @@ def _path(text: str, where: str, folder: Path) -> Path:
     path = folder / named
     try:
         leads_out = named.is_absolute() or not path.resolve().is_relative_to(folder.resolve())
-        there, is_folder = path.exists(), path.is_dir()
+        mode = _mode(path)
     except (OSError, RuntimeError, ValueError):
         # Names that are too long, links that lead to themselves, characters that no name has.
         raise _FaultError(f"{where}: path: {text[:80]!r} is no path here.") from None
@@ -224,11 +225,25 @@ def _path(text: str, where: str, folder: Path) -> Path:
         )
     if path.suffix.lower() == ".json":
         raise _FaultError(f"{where}: path: {text!r} is a scene itself. Name that one's members instead.")
-    if not there:
+    if mode is None:
         raise _AbsentError(f"{where}: path: {path} is not there. Put it there, or correct the path.")
-    if not is_folder and path.suffix.lower() != ".vdb":
+    if not stat.S_ISDIR(mode) and path.suffix.lower() != ".vdb":
         raise _FaultError(f"{where}: path: expected a run's directory or a .vdb file, got {text!r}.")
     return path
+
+
+def _mode(path: Path) -> int | None:
+    """What lies there, None where nothing does.
+
+    Not `Path.exists`, which from Python 3.14 on says of a name that cannot be that it is only absent.
+
+    Raises:
+        OSError: such a name, or one that may not be looked at.
+    """
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def _transform(entry: Any, where: str) -> SceneTransform:
