@@ -46,6 +46,26 @@ def test_any_colour_that_is_the_same_all_around_and_in_every_picture():
     assert plain_backdrop(ImageStore.from_tensors([shaded])) is None
 
 
+def test_what_is_shaded_alike_in_every_picture_is_not_of_the_scene():
+    """As on a turntable before a fixed camera and a soft light."""
+    shaded = torch.arange(60, 220, 10, dtype=torch.uint8)[:, None, None].expand(16, 16, 3).clone()
+    shaded[..., 2] = 40
+    subjects = [shaded.clone() for _ in range(3)]
+    for number, picture in enumerate(subjects):
+        picture[4:12, 2 + 2 * number : 8 + 2 * number] = 250
+    assert plain_backdrop(ImageStore.from_tensors(subjects)) == "#828228"
+    subjects[1] = subjects[1].flip(0)
+    subjects[2] = subjects[2].transpose(0, 1).contiguous()
+    assert plain_backdrop(ImageStore.from_tensors(subjects)) is None
+    sizes = [shaded, shaded[:, :-1].contiguous(), shaded]
+    assert plain_backdrop(ImageStore.from_tensors(sizes)) is None
+    assert plain_backdrop(ImageStore.from_tensors([shaded] * 2)) is None
+    mask = torch.zeros(16, 16, dtype=torch.bool)
+    mask[:4] = True
+    assert plain_backdrop(ImageStore.from_tensors([shaded] * 3, masks=[mask, mask, mask])) is not None
+    assert plain_backdrop(ImageStore.from_tensors([shaded] * 3, masks=[mask, mask, ~mask])) is None
+
+
 def test_alpha_and_linear_light_speak_for_themselves():
     assert plain_backdrop(pictures(255, channels=4)) is None
     assert plain_backdrop(ImageStore.from_tensors([torch.ones(8, 8, 3)], dtype=torch.float32)) is None

@@ -36,7 +36,7 @@ def psnr_of_a_wall(capture: Path, value: int) -> float:
 def test_a_plain_backdrop_lies_behind_the_field(tmp_path, tiny, capsys, colour, value):
     capture, output = opaque_capture(tmp_path / "capture", value), tmp_path / "run"
     run = voxfield.train("grid-ngp", capture, output=output, steps=600, device="cpu", overrides=tiny)
-    assert f"{colour} edges" in capsys.readouterr().err
+    assert f"plain edges: {colour} lies behind the field" in capsys.readouterr().err
     assert (run.experiment.model.background, run.experiment.evaluation.background) == (colour, colour)
     measured = run.evaluate(quiet=True)
     assert measured["protocol"]["background"] == colour

@@ -82,7 +82,7 @@ def train_on(task: TrainingTask) -> Run:
         # Recorded, as it cannot be told from the pictures where they have moved.
         experiment = dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, background=plain))
         notes.append(
-            f"The pictures have no alpha, and {plain} edges: that colour lies behind the field. "
+            f"The pictures have no alpha, and plain edges: {plain} lies behind the field. "
             "Where it is part of the scene: --set model.background=random."
         )
     held_out = _held_out(task.data, experiment, captures, notes)
