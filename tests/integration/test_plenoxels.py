@@ -75,6 +75,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tiny_capture: Path, 
         "model.refine_at=[0.0]",
         "model.weight_threshold=0",
         "model.tv_until=1",
+        "model.random_until=1",
         "model.density_rate.final=10",
         "model.sh_rate.final=0.1",
     )

@@ -263,8 +263,19 @@ def test_training_finds_the_empty_space() -> None:
     assert model.occupancy.fraction() < 0.9
 
 
-@pytest.mark.parametrize(("has_alpha", "alpha", "opens"), [(True, 1.0, True), (True, 0.0, False), (False, 1.0, False)])
-def test_rays_that_should_have_met_matter_open_the_cells_along_them(has_alpha: bool, alpha: float, opens: bool) -> None:
+@pytest.mark.parametrize(
+    ("has_alpha", "alpha", "brightness", "opens"),
+    [
+        (True, 1.0, 1.0, True),
+        (True, 0.0, 1.0, False),
+        # Black lies behind: what is black may be nothing.
+        (False, 1.0, 1.0, True),
+        (False, 1.0, 0.05, False),
+    ],
+)
+def test_rays_that_should_have_met_matter_open_the_cells_along_them(
+    has_alpha: bool, alpha: float, brightness: float, opens: bool
+) -> None:
     model = make(has_alpha=has_alpha)
     occupancy = model.occupancy
     occupancy.updates.fill_(occupancy.config.warm_up_updates)
@@ -272,6 +283,7 @@ def test_rays_that_should_have_met_matter_open_the_cells_along_them(has_alpha: b
     occupancy.occupied = occupancy.density > 0.5
     occupancy._bits = None
     given = batch(8, alpha=alpha)
+    given.rgba[:, :3] *= brightness
     model.training_step(given, 0, torch.Generator().manual_seed(0))
     model.occupancy.update(lambda x: torch.zeros(len(x)), torch.Generator().manual_seed(0))
     opened = int(occupancy.occupied.sum()) - 1

@@ -45,6 +45,8 @@ LONGEST_WAVE: Final = 128
 REOPENING_RAYS: Final = 16
 """Most rays of a step, which come in random order, that open the empty cells they pass through, because they should
 have met matter."""
+LEAST_CONTRAST: Final = 0.1
+"""Difference from the colour behind the field, in any channel, of a pixel that must show matter."""
 MOST_SAMPLES_OF_WAVE: Final = 1 << 20
 """Samples of a wave that are asked about together, about: 0.3 GB."""
 MOST_RAYS_AT_ONCE: Final = 1 << 15
@@ -95,7 +97,7 @@ class GridNgp(torch.nn.Module):
         self.samples_per_batch, self.least_step_scale = config.samples_per_batch, 1.0
         cascades, cone = cast(int, config.cascades), cast(float, config.cone_angle)
         self.background = config.background
-        # Without alpha, rays of a bounded scene or before a plain backdrop may rightly meet nothing.
+        # Without alpha, rays of a bounded scene or before a plain backdrop may meet nothing, where they show just that.
         self.must_end = has_alpha or (unbounded and not is_colour(self.background))
         extent = torch.tensor(bounds.maximum) - torch.tensor(bounds.minimum)
         self.step_rule = StepRule(
@@ -175,12 +177,16 @@ class GridNgp(torch.nn.Module):
             linear = self.tone is not None
             behind = backdrop(self.background, len(rays), generator, self.device, ranks, linear=linear)
         alpha = batch.rgba[:, 3:]
-        missed = None
-        if self.must_end and not self.occupancy.warming_up:
-            missed = ((alpha[:, 0] > 0.9) & (seen.opacity.detach() < 0.1)).nonzero()[:, 0]
-        self._note_batch(rays, missed, kept=len(samples), marched=marched if looked else None)
         # The same backdrop lies behind truth and prediction, so that only opacity can make up for alpha.
         truth = batch.rgba[:, :3] * alpha + (1 - alpha) * behind.detach()
+        missed = None
+        if not self.occupancy.warming_up:
+            shows = alpha[:, 0] > 0.9
+            if not self.must_end:
+                apart = compared(truth, self.tone) - compared(behind.detach(), self.tone)
+                shows = apart.abs().amax(1) > LEAST_CONTRAST
+            missed = (shows & (seen.opacity.detach() < 0.1)).nonzero()[:, 0]
+        self._note_batch(rays, missed, kept=len(samples), marched=marched if looked else None)
         prediction = seen.rgb + (1 - seen.opacity)[:, None] * behind
         error = compared(prediction, self.tone) - compared(truth, self.tone)
         loss = batch.mean(_robust(error, self.config.huber_delta))
