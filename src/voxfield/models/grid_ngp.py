@@ -178,17 +178,16 @@ class GridNgp(torch.nn.Module):
             behind = backdrop(self.background, len(rays), generator, self.device, ranks, linear=linear)
         alpha = batch.rgba[:, 3:]
         # The same backdrop lies behind truth and prediction, so that only opacity can make up for alpha.
-        truth = batch.rgba[:, :3] * alpha + (1 - alpha) * behind.detach()
+        truth = compared(batch.rgba[:, :3] * alpha + (1 - alpha) * behind.detach(), self.tone)
         missed = None
         if not self.occupancy.warming_up:
             shows = alpha[:, 0] > 0.9
             if not self.must_end:
-                apart = compared(truth, self.tone) - compared(behind.detach(), self.tone)
-                shows = apart.abs().amax(1) > LEAST_CONTRAST
+                shows = (truth - compared(behind.detach(), self.tone)).abs().amax(1) > LEAST_CONTRAST
             missed = (shows & (seen.opacity.detach() < 0.1)).nonzero()[:, 0]
         self._note_batch(rays, missed, kept=len(samples), marched=marched if looked else None)
         prediction = seen.rgb + (1 - seen.opacity)[:, None] * behind
-        error = compared(prediction, self.tone) - compared(truth, self.tone)
+        error = compared(prediction, self.tone) - truth
         loss = batch.mean(_robust(error, self.config.huber_delta))
         penalty = self.field.penalty(asked.discord)
         return StepResult(
